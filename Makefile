@@ -1,0 +1,48 @@
+# Two commands do everything on a machine that has Python, pip and make:
+#   make demo    trains on real data and writes a table and a figure
+#   make test    runs the tests
+# Both make the environment when it is missing, when pyproject.toml has changed,
+# or when another interpreter is chosen: make PYTHON=/path/to/python3.12 test
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
+STAMP := $(VENV)/installed-$(VERSION)
+JOBS ?= auto
+
+.PHONY: demo test check mutate notebooks build clean
+
+demo: $(STAMP)
+	$(BIN)/python -m benchmarks.rescaling $(ARGS)
+
+test: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+# What continuous integration adds to the tests.
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+
+# Deliberate faults, each of which the fast tests must notice.
+mutate: $(STAMP)
+	$(BIN)/python -m tests.mutation $(ARGS)
+
+# Rebuilds every .ipynb from its percent-format source.
+notebooks: $(STAMP)
+	$(BIN)/jupytext --to ipynb notebooks/*.py
+
+build: $(STAMP)
+	$(BIN)/python -m build
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "psi_optax needs Python 3.11 or newer, and $(PYTHON) is $(VERSION):" \
+	    "make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist results

@@ -1,0 +1,146 @@
+"""Real images: digits, MNIST and Fashion-MNIST.
+
+digits comes with scikit-learn; `benchmarks.idx_files` says where the files of
+the other two are looked for.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import idx_files
+
+__all__ = ["NAMES", "Dataset", "hold_out", "load"]
+
+DIGITS_SEED = 0
+DIGITS_TEST_FRACTION = 1 / 3
+
+
+class Dataset(NamedTuple):
+    """Images and labels, split into a training and a test part.
+
+    Attributes:
+        name: name of the data set.
+        train_images: float32, of shape `(n, height, width, 1)`; the pixels
+            of the training part have mean 0 and standard deviation 1.
+        train_labels: int32, of shape `(n,)`.
+        test_images: float32, standardized as the training images are.
+        test_labels: int32.
+        num_classes: number of classes.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    num_classes: int
+
+
+NAMES = ("digits", *idx_files.NAMES)
+"""The data sets that `load` knows."""
+
+
+def load(name: str = "digits") -> Dataset:
+    """Load a data set.
+
+    Args:
+        name: one of `NAMES`.
+
+    Returns:
+        The data set. MNIST and Fashion-MNIST have their official split; digits
+        has none, so a third of each class, drawn with a fixed seed, is the
+        test part.
+
+    Raises:
+        ValueError: if there is no data set of this name, or a file is damaged.
+        FileNotFoundError: if a file is missing. The message says how to get it.
+
+    Examples:
+        >>> digits = load("digits")
+        >>> digits.train_images.shape, digits.test_images.shape
+        ((1198, 8, 8, 1), (599, 8, 8, 1))
+    """
+    if name == "digits":
+        train, test = _digits()
+    elif name in idx_files.NAMES:
+        train = idx_files.load_part(name, "train")
+        test = idx_files.load_part(name, "t10k")
+    else:
+        raise ValueError(
+            f"there is no data set {name!r}; there are {', '.join(NAMES)}"
+        )
+    mean, std = train[0].mean(), train[0].std()
+    return Dataset(
+        name,
+        _standardize(train[0], mean, std),
+        train[1].astype(np.int32),
+        _standardize(test[0], mean, std),
+        test[1].astype(np.int32),
+        num_classes=10,
+    )
+
+
+def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
+    """Replace the test part by a part of the training data.
+
+    For choosing hyperparameters without a look at the test data.
+
+    Args:
+        dataset: a data set.
+        fraction: share of each class that is held out.
+        seed: which examples are held out.
+
+    Returns:
+        A data set whose training and test parts are both cut from the training
+        part of `dataset`.
+
+    Examples:
+        >>> validation = hold_out(load("digits"))
+        >>> len(validation.train_labels), len(validation.test_labels)
+        (959, 239)
+    """
+    images, labels = dataset.train_images, dataset.train_labels
+    kept, held = _stratified_split(labels, fraction, seed)
+    return dataset._replace(
+        train_images=images[kept],
+        train_labels=labels[kept],
+        test_images=images[held],
+        test_labels=labels[held],
+    )
+
+
+def _digits() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    # Here, because scikit-learn is slow to import and only digits needs it.
+    from sklearn import datasets
+
+    images, labels = datasets.load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8)
+    train, test = _stratified_split(labels, DIGITS_TEST_FRACTION, DIGITS_SEED)
+    return (images[train], labels[train]), (images[test], labels[test])
+
+
+def _stratified_split(
+    labels: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted indices of the rest and of a share of each class."""
+    # RandomState, whose stream NumPy has frozen, so that the split never moves.
+    random = np.random.RandomState(seed)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    held = np.concatenate(
+        [
+            random.permutation(indices)[: round(fraction * len(indices))]
+            for indices in members
+        ]
+    )
+    return np.setdiff1d(np.arange(len(labels)), held), np.sort(held)
+
+
+def _standardize(
+    images: np.ndarray, mean: np.floating, std: np.floating
+) -> np.ndarray:
+    # In place: a float32 copy of MNIST is 188 MB.
+    out = images.astype(np.float32)[..., None]
+    out -= np.float32(mean)
+    out /= np.float32(std)
+    return out

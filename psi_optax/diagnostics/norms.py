@@ -1,0 +1,76 @@
+"""The norms of groups: reading them, and setting them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from psi_optax import geometry
+from psi_optax.groups import make_plan
+from psi_optax.groups.paths import Tree
+
+
+def group_norms(params: Tree, groups: Any) -> Tree:
+    """The norm of every group.
+
+    Args:
+        params: arrays.
+        groups: scale groups in any form.
+
+    Returns:
+        A tree like params with an array of the group shape, float32 (float64
+        for float64 weights), at grouped leaves and None elsewhere. Tied leaves
+        show the norm of the joint group each.
+
+    Raises:
+        ValueError: groups do not fit params.
+
+    Examples:
+        >>> from psi_optax import ScaleGroup
+        >>> params = {"kernel": jnp.array([[3.0], [4.0]]), "bias": jnp.ones(1)}
+        >>> group_norms(params, {"kernel": ScaleGroup(0), "bias": None})
+        {'bias': None, 'kernel': Array([5.], dtype=float32)}
+    """
+    plan = make_plan(groups, params)
+    return plan.unflatten(geometry.norm(plan, plan.select(params)), params)
+
+
+def normalize(
+    params: Tree, groups: Any, radius: jax.typing.ArrayLike = 1.0
+) -> Tree:
+    """Gives every group the same norm; the network computes what it did.
+
+    In training mode, that is. A BatchNorm's collected mean and variance belong
+    to the old norm: *evaluation* changes, until the statistics have caught up
+    (hundreds of steps at momentum 0.99). So normalize before training, when
+    there are none worth keeping, and never by a threshold in the middle.
+
+    It also takes the epsilon of a normalization layer out of play: filters so
+    small that epsilon counts are not scale-invariant until they are normalized.
+
+    Args:
+        params: arrays.
+        groups: scale groups in any form.
+        radius: the norm, positive.
+
+    Returns:
+        A tree like params. Groups of norm zero, which have no direction, and
+        ordinary parameters are as before.
+
+    Raises:
+        ValueError: groups do not fit params; the radius is not positive.
+
+    Examples:
+        >>> from psi_optax import ScaleGroup
+        >>> normalize(jnp.array([3.0, 4.0]), ScaleGroup(0), 10.0).tolist()
+        [6.0, 8.0]
+    """
+    if isinstance(radius, (int, float)) and not radius > 0:
+        raise ValueError(f"radius={radius!r} is not positive.")
+    plan = make_plan(groups, params)
+    w = plan.select(params)
+    on_sphere = geometry.project_to_sphere(plan, w, plan.full(radius))
+    rounded = {
+        k: x.astype(jnp.asarray(w[k]).dtype) for k, x in on_sphere.items()
+    }
+    return plan.merge(params, rounded)

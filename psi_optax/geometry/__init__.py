@@ -1,0 +1,20 @@
+"""One group's mathematics: reductions, maps between spheres, the step."""
+
+from psi_optax.geometry.maps import Leaves as Leaves
+from psi_optax.geometry.maps import Reduction as Reduction
+from psi_optax.geometry.maps import Scalars as Scalars
+from psi_optax.geometry.maps import angle as angle
+from psi_optax.geometry.maps import displacement as displacement
+from psi_optax.geometry.maps import norm as norm
+from psi_optax.geometry.maps import project_to_sphere as project_to_sphere
+from psi_optax.geometry.maps import project_to_tangent as project_to_tangent
+from psi_optax.geometry.maps import retract as retract
+from psi_optax.geometry.maps import safe_divide as safe_divide
+from psi_optax.geometry.maps import scale as scale
+from psi_optax.geometry.maps import transport as transport
+from psi_optax.geometry.reductions import accumulator as accumulator
+from psi_optax.geometry.reductions import spread_groups as spread_groups
+from psi_optax.geometry.reductions import sum_groups as sum_groups
+from psi_optax.geometry.reductions import widen as widen
+from psi_optax.geometry.step import RETRACTIONS as RETRACTIONS
+from psi_optax.geometry.step import step as step

@@ -1,0 +1,187 @@
+r"""The geometry of scale groups: norm, tangent, retractions, transport, angle.
+
+A group w has radius \(r = |w|\) and direction \(v = w/r\), a point of the unit
+sphere. Each function takes a *reduction* (a `psi_optax.groups.Plan`), which
+knows the groups, and leaves as dictionaries from path to array; scalars of
+groups are dictionaries from group name to an array of the group shape. Results
+are in the accumulator's dtype (float32, or float64 for float64 leaves).
+
+A group of norm zero has no direction: every function here leaves it alone, and
+none divides by zero, so that derivatives through them are free of NaN.
+"""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from psi_optax.geometry.reductions import widen
+
+Leaves = dict[str, jax.Array]
+Scalars = dict[str, jax.Array]
+
+# A relative distance that no dtype's rounding explains: bfloat16, the coarsest,
+# moves a norm by less than half of it.
+ON_SPHERE = 0.01
+
+
+class Reduction(Protocol):
+    """Inner products per group, and scalars per group laid out over leaves."""
+
+    def dot(self, a: Leaves, b: Leaves) -> Scalars:
+        """One inner product a group."""
+        ...
+
+    def spread(self, s: Scalars) -> Leaves:
+        """One array a leaf, which broadcasts against it."""
+        ...
+
+
+def norm(groups: Reduction, w: Leaves) -> Scalars:
+    """The Euclidean norm of every group."""
+    return jax.tree.map(safe_sqrt, groups.dot(w, w))
+
+
+def scale(groups: Reduction, u: Leaves, factor: Scalars) -> Leaves:
+    """Multiplies every group by its factor; a factor of zero gives zero.
+
+    The rule for zero matters where u is not finite, as the gradient of a
+    normalization layer is when the weights in front of it vanish.
+    """
+    return jax.tree.map(
+        lambda x, f: jnp.where(f == 0, 0, f * widen(x)),
+        u,
+        groups.spread(factor),
+    )
+
+
+def project_to_tangent(groups: Reduction, w: Leaves, u: Leaves) -> Leaves:
+    r"""Removes the radial part: \(u - w \langle w, u\rangle / |w|^2\)."""
+    radial = jax.tree.map(safe_divide, groups.dot(w, u), groups.dot(w, w))
+    return jax.tree.map(
+        lambda x, y, q: widen(x) - q * widen(y), u, w, groups.spread(radial)
+    )
+
+
+def project_to_sphere(groups: Reduction, w: Leaves, radius: Scalars) -> Leaves:
+    r"""The nearest point of the sphere: \(R\, w/|w|\)."""
+    factor = jax.tree.map(
+        lambda n, r: jnp.where(n == 0, 1, safe_divide(r, n)),
+        norm(groups, w),
+        radius,
+    )
+    return jax.tree.map(lambda x, f: f * widen(x), w, groups.spread(factor))
+
+
+def retract(groups: Reduction, w: Leaves, u: Leaves, radius: Scalars) -> Leaves:
+    r"""The projective retraction \(R\,(w+u)/|w+u|\), for the groups that move.
+
+    Second order: along a tangent step it departs from the exponential map by
+    the third power of the angle. A group with \(w + u = 0\), which only a
+    radial step can bring about, arrives at zero and has no direction any more.
+    """
+    moved = jax.tree.map(lambda x, y: widen(x) + widen(y), w, u)
+    on_sphere = project_to_sphere(groups, moved, radius)
+    stay = jax.tree.map(stays, norm(groups, w), groups.dot(u, u), radius)
+    return jax.tree.map(
+        lambda x, y, s: jnp.where(s != 0, widen(x), y),
+        w,
+        on_sphere,
+        groups.spread(stay),
+    )
+
+
+def stays(norm: jax.Array, step: jax.Array, radius: jax.Array) -> jax.Array:
+    """1 for a group that is not to move by a bit, else 0.
+
+    That is a group of norm zero, and one whose (squared) step is exactly zero,
+    unless it is more than `ON_SPHERE` off its sphere.
+    """
+    off = jnp.abs(safe_divide(radius - norm, norm))
+    still = (step == 0) & (off <= ON_SPHERE)
+    return (still | (norm == 0)).astype(norm.dtype)
+
+
+def displacement(w: Leaves, target: Leaves) -> Leaves:
+    """What to add to w: the target, rounded to the dtype of w, minus w.
+
+    Rounding first makes w plus the result the rounded target itself; rounding
+    the difference would round twice.
+    """
+    return {path: target[path].astype(x.dtype) - x for path, x in w.items()}
+
+
+def transport(groups: Reduction, w: Leaves, u: Leaves, x: Leaves) -> Leaves:
+    r"""Parallel transport of x along the geodesic that starts at w along u.
+
+    With \(h\) the tangent part of \(u/|w|\), of angle \(|h|\) and direction
+    \(e = h/|h|\),
+
+    \[x \mapsto x - \langle e, x\rangle (\sin|h|\, v + (1-\cos|h|)\, e).\]
+
+    x is taken as tangent at w; the result is tangent at the geodesic's end and
+    as long as x.
+
+    References:
+        Cho and Lee, `Riemannian approach to batch normalization
+        <https://arxiv.org/abs/1709.09603>`_, 2017, for one step along itself.
+    """
+    tangent = project_to_tangent(groups, w, u)
+    length = norm(groups, tangent)
+    radius = norm(groups, w)
+    angle = jax.tree.map(safe_divide, length, radius)
+    along = jax.tree.map(safe_divide, groups.dot(tangent, x), length)
+    radial = jax.tree.map(
+        lambda a, q, r: safe_divide(-q * jnp.sin(a), r), angle, along, radius
+    )
+    bend = jax.tree.map(
+        lambda a, q, n: safe_divide(-2 * q * jnp.sin(a / 2) ** 2, n),
+        angle,
+        along,
+        length,
+    )
+    return jax.tree.map(
+        lambda x, y, t, p, q: widen(x) + p * widen(y) + q * t,
+        x,
+        w,
+        tangent,
+        groups.spread(radial),
+        groups.spread(bend),
+    )
+
+
+def angle(groups: Reduction, old: Leaves, new: Leaves) -> Scalars:
+    r"""The angle between the directions before and after, in radians.
+
+    \(\mathrm{atan2}(|\Delta_\perp|, \langle v, w'\rangle)\) with
+    \(\Delta = w' - w\), whose difference is exact for near weights: no arccos,
+    which loses every angle below the square root of the precision. Zero for
+    identical weights, and NaN where only one of the two has a direction.
+    """
+    change = jax.tree.map(lambda x, y: widen(y) - widen(x), old, new)
+    across = norm(groups, project_to_tangent(groups, old, change))
+    radius = norm(groups, old)
+    along = jax.tree.map(
+        lambda r, q: r + safe_divide(q, r), radius, groups.dot(old, change)
+    )
+    return jax.tree.map(
+        lambda a, b, r, n: jnp.where(
+            (r == 0) != (n == 0), jnp.nan, jnp.arctan2(a, b)
+        ),
+        across,
+        along,
+        radius,
+        norm(groups, new),
+    )
+
+
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """The square root, with derivative zero at zero. NaN stays NaN."""
+    zero = x == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
+
+
+def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The quotient, and zero where the denominator is zero."""
+    zero = y == 0
+    return jnp.where(zero, 0, x / jnp.where(zero, 1, y))

@@ -1,0 +1,142 @@
+r"""One step of a scale group on its sphere, in closed form.
+
+Let s = |w|, v = w/s, d a direction (a step of v, to which only its tangent part
+contributes), c the rate and R the radius of the sphere. With
+
+\[p = c\,\langle v, d\rangle, \qquad t = c\,d - p\,v, \qquad q = |t|^2
+    = c^2(|d|^2 - \langle v, d\rangle^2),\]
+
+a retraction of t at v is \(f(q)\,v + h(q)\,t\), and R times it is
+
+\[w' = w + \alpha\,w + \beta\,d, \qquad
+  \alpha = (k - 1) + k\,(f - 1) - k\,p\,h, \quad \beta = c\,R\,h, \quad
+  k = R/s.\]
+
+Two scalars a group, from \(|w|^2\), \(\langle w,d\rangle\) and \(|d|^2\): w and
+d are read twice and nothing of their size is kept. The numbers near one, k and
+f, enter as their distance from one, which is computed without cancellation, so
+that the norm of w' is off R by rounding alone and never by a step's history.
+Every formula is homogeneous: multiplying w and R by a power of two multiplies
+w' by it, to the last bit.
+"""
+
+from collections.abc import Callable, Collection
+
+import jax
+import jax.numpy as jnp
+
+from psi_optax.geometry.maps import (
+    Leaves,
+    Reduction,
+    Scalars,
+    displacement,
+    safe_divide,
+    safe_sqrt,
+    stays,
+)
+from psi_optax.geometry.reductions import widen
+
+# From the squared angle's tangent length q to (f - 1, h).
+_Curve = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def _projection(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(v + t) / |v + t|: rotates by arctan|t|."""
+    length = jnp.sqrt(1 + q)
+    return -q / (length * (1 + length)), 1 / length
+
+
+def _exponential(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The geodesic along t: rotates by |t|."""
+    angle = safe_sqrt(q)
+    sinc = jnp.where(q == 0, 1, safe_divide(jnp.sin(angle), angle))
+    return -2 * jnp.sin(angle / 2) ** 2, sinc
+
+
+def _additive(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum v + t, which leaves the sphere: the PSI paper's, eq. 8."""
+    return jnp.zeros_like(q), jnp.ones_like(q)
+
+
+_CURVES: dict[str | None, _Curve] = {
+    "projection": _projection,
+    "exponential": _exponential,
+    None: _additive,
+}
+RETRACTIONS = tuple(_CURVES)
+
+
+def step(
+    groups: Reduction,
+    w: Leaves,
+    d: Leaves,
+    rate: Scalars,
+    radius: Scalars,
+    *,
+    retraction: str | None = "projection",
+    singletons: Collection[str] = (),
+) -> Leaves:
+    """Moves every group along d on its sphere; returns what to add to w.
+
+    Three rules beside the formula. A group of norm zero stays. A group whose
+    step is exactly zero stays, to the last bit, unless it is visibly off its
+    sphere (`ON_SPHERE`), when it is brought onto it. A group of one element
+    has no tangent: its step counts as zero.
+
+    A group with something not finite in d becomes not finite, as does one
+    whose squared step overflows; no other group is touched.
+
+    Args:
+        groups: the reduction.
+        w: the weights.
+        d: directions, in units of the radius (degree 0), of any length.
+        rate: what d is multiplied by, a scalar or an array of the group
+            shape; minus the learning rate for a direction of ascent.
+        radius: the radius of each group's sphere. With `retraction=None`
+            there is no sphere, and the current norm stands in for it.
+        retraction: "projection", "exponential" or None.
+        singletons: names of the groups that have one element.
+
+    Returns:
+        The rounded new weights minus the old, in the dtype of w.
+    """
+    square = groups.dot(w, w)
+    inner = groups.dot(w, d)
+    length = groups.dot(d, d)
+    terms = {
+        name: _coefficients(
+            square[name],
+            inner[name],
+            length[name],
+            jnp.zeros_like(square[name]) if name in singletons else rate[name],
+            radius[name],
+            _CURVES[retraction],
+        )
+        for name in square
+    }
+    alpha = groups.spread({name: a for name, (a, _) in terms.items()})
+    beta = groups.spread({name: b for name, (_, b) in terms.items()})
+    target = jax.tree.map(_combine, w, d, alpha, beta)
+    return displacement(w, target)
+
+
+def _coefficients(square, inner, length, rate, radius, curve: _Curve):
+    """(alpha, beta) of one group, both zero where it stays."""
+    s = safe_sqrt(square)
+    rate = jnp.asarray(rate, square.dtype)
+    radius = jnp.asarray(radius, square.dtype)
+    along = safe_divide(inner, s)
+    q = rate * rate * jnp.maximum(length - along * along, 0)
+    fall, reach = curve(q)
+    ratio = safe_divide(radius, s)
+    excess = safe_divide(radius - s, s)
+    alpha = excess + ratio * fall - ratio * (rate * along) * reach
+    beta = rate * radius * reach
+    still = stays(s, rate * rate * length, radius) != 0
+    return jnp.where(still, 0, alpha), jnp.where(still, 0, beta)
+
+
+def _combine(w, d, alpha, beta):
+    # Where beta is zero d may be anything: a group of norm zero, above all.
+    along = jnp.where(beta == 0, 0, beta * widen(d))
+    return widen(w) + (alpha * widen(w) + along)

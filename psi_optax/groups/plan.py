@@ -1,0 +1,317 @@
+"""Groups resolved against one tree of parameters, and sums over them.
+
+Everything that a user may hand over as groups (a tree, a prefix tree, a mapping
+from paths, a rule) is flattened to statements by path; the statement with the
+longest path that leads to a parameter speaks for it. That one mechanism is all
+that the package knows of containers: the rest of it works on a `Plan`.
+"""
+
+import dataclasses
+import functools
+from collections import defaultdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from psi_optax.geometry import (
+    Leaves,
+    Scalars,
+    accumulator,
+    spread_groups,
+    sum_groups,
+    widen,
+)
+from psi_optax.groups.paths import (
+    Entry,
+    Tree,
+    entries,
+    is_within,
+    map_with_path,
+)
+from psi_optax.groups.scale_group import ScaleGroup
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupedLeaf:
+    """One grouped parameter; `name` is what its groups are called."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    group: ScaleGroup
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.path!r} of shape {self.shape} with {self.group}"
+
+    @property
+    def group_shape(self) -> tuple[int, ...]:
+        """The shape of a scalar per group."""
+        return self.group.group_shape(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The grouped leaves of one tree, and the reduction over their groups.
+
+    Scalars of groups are dictionaries from group name to an array of the group
+    shape; the name of a group is the path of its leaf, or of the first of its
+    tied leaves in alphabetical order. A plan is hashable, and equal for trees
+    that differ in their containers alone.
+    """
+
+    leaves: tuple[GroupedLeaf, ...]
+
+    def select(self, tree: Tree, what: str = "params") -> Leaves:
+        """The grouped leaves of a tree like params, by path.
+
+        Raises:
+            ValueError: a leaf is missing or of another shape.
+        """
+        found = dict(entries(tree))
+        selected = {}
+        for leaf in self.leaves:
+            x = found.get(leaf.path)
+            shape = None if x is None else jnp.shape(x)
+            if shape != leaf.shape:
+                have = "nothing there" if x is None else f"shape {shape}"
+                raise ValueError(
+                    f"params have {leaf}, but {what} have {have}: pass"
+                    f" {what} of the same structure and shapes as params."
+                )
+            abstract = isinstance(x, jax.ShapeDtypeStruct)
+            selected[leaf.path] = x if abstract else jnp.asarray(x)
+        return selected
+
+    def merge(self, tree: Tree, leaves: Leaves) -> Tree:
+        """The tree with its grouped leaves replaced."""
+        return map_with_path(lambda path, x: leaves.get(path, x), tree)
+
+    def unflatten(self, scalars: Scalars, tree: Tree) -> Tree:
+        """Scalars as a tree like `tree`, None at ordinary leaves."""
+        names = {leaf.path: leaf.name for leaf in self.leaves}
+        return map_with_path(lambda path, _: scalars.get(names.get(path)), tree)
+
+    def dot(self, a: Leaves, b: Leaves) -> Scalars:
+        """One inner product a group.
+
+        Formed leaf by leaf in the leaf's accumulator, summed over the leaf's
+        mesh axes, then over the ties in the widest of their accumulators.
+        """
+        total: Scalars = {}
+        for leaf in self.leaves:
+            product = widen(a[leaf.path]) * widen(b[leaf.path])
+            group = leaf.group
+            part = sum_groups(product, group.axes, group.blocks)
+            part = _sum_over_mesh(part, leaf).astype(self.dtypes[leaf.name])
+            before = total.get(leaf.name)
+            total[leaf.name] = part if before is None else before + part
+        return total
+
+    def spread(self, s: Scalars) -> Leaves:
+        """Scalars of groups, one array a leaf, broadcasting against it."""
+        return {
+            leaf.path: spread_groups(
+                s[leaf.name].astype(accumulator(leaf.dtype)),
+                leaf.shape,
+                leaf.group.axes,
+                leaf.group.blocks,
+            )
+            for leaf in self.leaves
+        }
+
+    def full(self, value: jax.typing.ArrayLike) -> Scalars:
+        """The same number for every group."""
+        return {
+            leaf.name: jnp.full(leaf.group_shape, value, self.dtypes[leaf.name])
+            for leaf in self.leaves
+        }
+
+    @functools.cached_property
+    def dtypes(self) -> dict[str, jnp.dtype]:
+        """The dtype of each group's scalars."""
+        dtypes: dict[str, jnp.dtype] = {}
+        for leaf in self.leaves:
+            wide = accumulator(leaf.dtype)
+            dtypes[leaf.name] = max(
+                dtypes.get(leaf.name, wide), wide, key=lambda d: d.itemsize
+            )
+        return dtypes
+
+    @functools.cached_property
+    def sizes(self) -> dict[str, int]:
+        """How many weights one group of each name has on this device."""
+        sizes: dict[str, int] = defaultdict(int)
+        for leaf in self.leaves:
+            sizes[leaf.name] += leaf.group.group_size(leaf.shape)
+        return dict(sizes)
+
+    @functools.cached_property
+    def singletons(self) -> frozenset[str]:
+        """The names whose groups have one element and thus no direction."""
+        split = {leaf.name for leaf in self.leaves if leaf.group.axis_name}
+        one = {name for name, size in self.sizes.items() if size == 1}
+        return frozenset(one - split)
+
+
+def _sum_over_mesh(part: jax.Array, leaf: GroupedLeaf) -> jax.Array:
+    """Adds up what the shards of a leaf have, where there are shards."""
+    if leaf.group.axis_name is None:
+        return part
+    try:
+        return jax.lax.psum(part, leaf.group.axis_name)
+    except NameError as error:
+        # Outside of shard_map and pmap nobody binds names: the leaf is whole.
+        if not jax.sharding.get_abstract_mesh().manual_axes:
+            return part
+        raise ValueError(f"{leaf}: no such mesh axis here ({error}).") from None
+
+
+def make_plan(groups: Any, params: Tree) -> Plan:
+    """Resolves groups against params, of which only shapes are looked at.
+
+    Args:
+        groups: a tree like params, or a prefix of it, with a `ScaleGroup` or
+            None at each leaf; a mapping from normalized paths to the same; a
+            rule, an object with a method `groups_for(params)` that returns any
+            of these; a function that does; or None: all is ordinary.
+        params: arrays or `jax.ShapeDtypeStruct`s.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: a parameter that no statement covers, a statement that
+            covers no parameter, a statement that does not fit its parameter, a
+            tie of different group shapes or one that a mask cuts in two.
+        TypeError: something else than a `ScaleGroup` or None in groups; a
+            grouped parameter that is not real and floating.
+    """
+    found = entries(params)
+    # Everything is hidden: a mask, or optax's placeholder for params.
+    if groups is None or all(entry.is_hole for entry in found):
+        return Plan(())
+    if hasattr(groups, "groups_for"):
+        groups = groups.groups_for(params)
+    elif callable(groups):
+        groups = groups(params)
+    statements = {entry.path: _statement(entry) for entry in entries(groups)}
+    covers = {entry.path: _covering(entry.path, statements) for entry in found}
+    _check_coverage(statements, found, covers)
+    _check_masks(statements, found, covers)
+    grouped = [
+        _grouped_leaf(entry, statements[covers[entry.path]])
+        for entry in found
+        if not entry.is_hole and statements[covers[entry.path]] is not None
+    ]
+    return Plan(_name_ties(grouped))
+
+
+def _statement(entry: Entry) -> ScaleGroup | None:
+    if entry.is_hole or isinstance(entry.leaf, ScaleGroup):
+        return None if entry.is_hole else entry.leaf
+    raise TypeError(
+        f"groups hold {entry.leaf!r} at {entry.path!r}: each leaf of groups is"
+        " a ScaleGroup, such as ScaleGroup(axes=(0, 1)), or None."
+    )
+
+
+def _covering(path: str, statements: dict[str, Any]) -> str | None:
+    """The longest statement's path that leads to `path`."""
+    while path not in statements:
+        if not path:
+            return None
+        path = path.rpartition("/")[0]
+    return path
+
+
+def _check_coverage(statements, found, covers) -> None:
+    missing = [
+        f"{entry.path!r} of shape {jnp.shape(entry.leaf)}"
+        for entry in found
+        if covers[entry.path] is None and not entry.is_hole
+    ]
+    if missing:
+        raise ValueError(
+            f"groups say nothing of {_some(missing)}: give each a ScaleGroup,"
+            " or None for an ordinary parameter."
+        )
+    used = set(covers.values())
+    holes = [entry.path for entry in found if entry.is_hole]
+    idle = [
+        f"{path!r} ({group})"
+        for path, group in statements.items()
+        if path not in used and not any(is_within(path, hole) for hole in holes)
+    ]
+    if idle:
+        raise ValueError(
+            f"groups speak of {_some(idle)}, where params have no parameter;"
+            f" params have {_some([repr(entry.path) for entry in found])}."
+            " Are these the groups of another tree?"
+        )
+
+
+def _check_masks(statements, found, covers) -> None:
+    """A joint group needs all of its leaves: half of one has another norm."""
+    hidden: dict[str, str] = {}
+    for hole in (entry for entry in found if entry.is_hole):
+        below = [p for p in statements if is_within(p, hole.path)]
+        if isinstance(hole.leaf, optax.MaskedNode) and not below:
+            below = [p for p in [covers[hole.path]] if p is not None]
+        for path in below:
+            group = statements[path]
+            if group is not None and group.tie is not None:
+                hidden[group.tie] = hole.path
+    for entry in found:
+        group = statements.get(covers[entry.path])
+        if not entry.is_hole and group is not None and group.tie in hidden:
+            raise ValueError(
+                f"{entry.path!r} of shape {jnp.shape(entry.leaf)} with {group}"
+                f" is tied to what a mask hides at {hidden[group.tie]!r}: mask"
+                " all leaves of a tie or none."
+            )
+
+
+def _grouped_leaf(entry: Entry, group: ScaleGroup) -> GroupedLeaf:
+    shape = jnp.shape(entry.leaf)
+    dtype = jax.dtypes.result_type(entry.leaf)
+    where = f"{entry.path!r} of shape {shape} with {group}"
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{where} has dtype {dtype}: only real floating parameters have"
+            " scale groups. Give it None."
+        )
+    try:
+        group = group.resolve(shape)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}.") from None
+    return GroupedLeaf(entry.path, shape, dtype, group, entry.path)
+
+
+def _name_ties(grouped: list[GroupedLeaf]) -> tuple[GroupedLeaf, ...]:
+    """Gives tied leaves one name; their group shapes must agree."""
+    first: dict[str, GroupedLeaf] = {}
+    for leaf in sorted(grouped, key=lambda leaf: leaf.path):
+        if leaf.group.tie is None:
+            continue
+        head = first.setdefault(leaf.group.tie, leaf)
+        if head.group_shape != leaf.group_shape:
+            raise ValueError(
+                f"{head} is tied to {leaf}, but their group shapes differ:"
+                f" {head.group_shape} and {leaf.group_shape}. Tied leaves give"
+                " one scalar per group each, so these must be equal."
+            )
+    return tuple(
+        leaf
+        if leaf.group.tie is None
+        else dataclasses.replace(leaf, name=first[leaf.group.tie].path)
+        for leaf in grouped
+    )
+
+
+def _some(items: list[str], most: int = 8) -> str:
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return ", ".join([*items[:most], *more])

@@ -1,0 +1,171 @@
+"""Stating groups by hand: by layout and by path."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from psi_optax.groups.paths import Entry, Tree, entries, map_with_path
+from psi_optax.groups.scale_group import ScaleGroup
+
+Where = str | Iterable[str] | Callable[[str, Any], bool]
+
+
+def output_channels(
+    params: Tree, *, where: Where, axis: int | Iterable[int] = -1
+) -> Tree:
+    """One group per output channel, at the kernels that `where` picks.
+
+    Which kernels feed a normalization layer cannot be read off the parameters,
+    so there is no default: the last layer's kernel looks like the others, and
+    its scale matters.
+
+    | kernel | shape | `axis` |
+    |---|---|---|
+    | Flax Dense, Conv (grouped, depthwise) | (..., in, out) | -1 |
+    | Flax ConvTranspose(transpose_kernel=True) | (H, W, out, in) | -2 |
+    | Flax attention query, key, value | (in, heads, head_dim) | (-2, -1) |
+    | PyTorch and Equinox layout, OIHW | (out, in, ...) | 0 |
+
+    Args:
+        params: arrays or `jax.ShapeDtypeStruct`s.
+        where: a regular expression, or several, one of which matches the whole
+            normalized path; or a predicate of path and leaf.
+        axis: the output axis, or axes: one group for each of their indices.
+
+    Returns:
+        A tree like params with a `ScaleGroup` at the chosen leaves and None at
+        all others.
+
+    Raises:
+        ValueError: `where` picks nothing; an axis is out of range; no axis is
+            left for a group to lie along.
+
+    Examples:
+        >>> params = {"conv": {"kernel": jnp.ones((3, 3, 8, 16))},
+        ...           "head": {"kernel": jnp.ones((16, 10))}}
+        >>> output_channels(params, where="conv/kernel")
+        {'conv': {'kernel': ScaleGroup(axes=(0, 1, 2))},
+         'head': {'kernel': None}}
+    """
+    chosen = _predicate(where)
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    found = [e for e in entries(params) if not e.is_hole and chosen(*e)]
+    if not found:
+        names = ", ".join(repr(entry.path) for entry in entries(params))
+        raise ValueError(f"where={where!r} picks none of {names}.")
+    picked = {entry.path: _all_axes_but(axes, entry) for entry in found}
+    return map_with_path(lambda path, _: picked.get(path), params)
+
+
+def _predicate(where: Where) -> Callable[[str, Any], bool]:
+    if callable(where):
+        return where
+    patterns = [where] if isinstance(where, str) else list(where)
+    return lambda path, _: any(re.fullmatch(p, path) for p in patterns)
+
+
+def _all_axes_but(axes: tuple[int, ...], entry: Entry) -> ScaleGroup:
+    shape = jnp.shape(entry.leaf)
+    place = f"{entry.path!r} of shape {shape}"
+    try:
+        kept = ScaleGroup(axes).resolve(shape).axes
+    except ValueError as error:
+        raise ValueError(f"{place}, axis={axes}: {error}.") from None
+    rest = tuple(i for i in range(len(shape)) if i not in kept)
+    if not rest:
+        raise ValueError(
+            f"{place} has output axes {axes} only, none for a group to lie"
+            " along. For a bias tied to its kernel, say ScaleGroup(axes=(),"
+            " tie=...) through groups_from_paths."
+        )
+    return ScaleGroup(rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class PathRules:
+    """Groups by path; see `groups_from_paths`, which makes it."""
+
+    rules: tuple[tuple[str, ScaleGroup | None], ...]
+
+    def groups_for(self, params: Tree) -> Tree:
+        """The rules applied to params: a tree like params.
+
+        Raises:
+            ValueError: a rule matches no path, and no mask can be hiding it.
+        """
+        found = entries(params)
+        matched = {e.path: self._match(e.path) for e in found}
+        used = {index for index, _ in matched.values()}
+        masked = any(isinstance(e.leaf, optax.MaskedNode) for e in found)
+        for index, (pattern, group) in enumerate(self.rules):
+            if index not in used and not masked:
+                names = ", ".join(repr(path) for path in matched)
+                raise ValueError(
+                    f"the rule {pattern!r}: {group} decides for none of"
+                    f" {names}. A pattern must match a whole path, and the"
+                    " first one that does decides."
+                )
+        return map_with_path(lambda path, _: matched[path][1], params)
+
+    def _match(self, path: str) -> tuple[int | None, ScaleGroup | None]:
+        for index, (pattern, group) in enumerate(self.rules):
+            match = re.fullmatch(pattern, path)
+            if match is None:
+                continue
+            if group is not None and group.tie is not None:
+                tie = match.expand(group.tie)
+                group = dataclasses.replace(group, tie=tie)
+            return index, group
+        return None, None
+
+
+def groups_from_paths(
+    rules: Mapping[str, ScaleGroup | None],
+) -> PathRules:
+    r"""Groups by regular expressions on normalized paths.
+
+    Paths are the same for Linen, NNX (as its optimizer shows them to `init` and
+    to `update`), Equinox and Haiku: the keys joined by "/". The first pattern
+    that matches a whole path decides; a path that none matches is ordinary.
+    A tie may refer to groups of its pattern, so that one rule ties each layer
+    to itself.
+
+    The result is a rule: it is resolved against whatever parameters it meets,
+    and can be handed to every function that takes groups. It is not callable,
+    because `optax.inject_hyperparams` takes callables for schedules; a bare
+    function of params serves too, given `static_args=("groups",)` there.
+
+    Args:
+        rules: patterns and what they say.
+
+    Returns:
+        The rule. Resolving it raises a ValueError for a pattern that decides
+        for no parameter.
+
+    Raises:
+        TypeError: a value is neither a `ScaleGroup` nor None.
+        ValueError: a pattern is not a regular expression.
+
+    Examples:
+        >>> rule = groups_from_paths({
+        ...     r"head/.*": None,
+        ...     r"(.*)/kernel": ScaleGroup(axes=0, tie=r"\1"),
+        ...     r"(.*)/bias": ScaleGroup(axes=(), tie=r"\1"),
+        ... })
+        >>> layer = {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}
+        >>> rule.groups_for({"dense": layer, "head": layer})["dense"]
+        {'bias': ScaleGroup(axes=(), tie='dense'),
+         'kernel': ScaleGroup(axes=(0,), tie='dense')}
+    """
+    for pattern, group in rules.items():
+        if group is not None and not isinstance(group, ScaleGroup):
+            raise TypeError(f"{pattern!r}: {group!r} is not a ScaleGroup.")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r}: {error}.") from None
+    return PathRules(tuple(rules.items()))

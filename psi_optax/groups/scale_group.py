@@ -1,0 +1,148 @@
+"""What is said of one parameter: the axes along which its scale groups lie."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class ScaleGroup:
+    """One leaf's scale groups: weights that share one positive scale.
+
+    Multiplying the weights of a group by a positive number leaves the loss
+    unchanged. A `ScaleGroup` is hashable and a leaf to `jax.tree` functions.
+
+    Attributes:
+        axes: the axes along which a group lies, those summed over for a norm;
+            every index of the other axes has a group of its own. An int or a
+            tuple; negative ones count from the end; `()` makes each element a
+            group, which is of use only in a tie.
+        blocks: `{axis: n}` cuts an axis of `axes` into n equal blocks, each
+            with groups of its own, as GroupNorm does with channels.
+        tie: leaves with the same tie form joint groups: a kernel and its bias
+            in front of LayerNorm, or a whole network. Their group shapes must
+            be equal.
+        axis_name: the mesh axis, or axes, over which this leaf's `axes` are
+            sharded *inside* `jax.shard_map` or `jax.pmap`, where its sums need
+            a `psum`. A blocked axis must not be among the sharded ones.
+            Outside of them the leaf is whole and the name has no effect.
+
+    Raises:
+        TypeError: an axis, a block count or a name is not of its type.
+        ValueError: an axis stands twice, or a block count is not positive.
+
+    Examples:
+        >>> ScaleGroup(axes=0)  # a column of a Dense kernel (in, out)
+        ScaleGroup(axes=(0,))
+        >>> ScaleGroup(axes=(0, 1, 2))  # a filter of a Conv kernel (H, W, I, O)
+        ScaleGroup(axes=(0, 1, 2))
+        >>> ScaleGroup(axes=(0, 1, 2, 3), blocks={3: 8})  # before GroupNorm(8)
+        ScaleGroup(axes=(0, 1, 2, 3), blocks={3: 8})
+    """
+
+    axes: tuple[int, ...]
+    blocks: tuple[tuple[int, int], ...]
+    tie: str | None
+    axis_name: str | tuple[str, ...] | None
+
+    def __init__(
+        self,
+        axes: int | Iterable[int],
+        blocks: Mapping[int, int] | Iterable[tuple[int, int]] | None = None,
+        tie: str | None = None,
+        axis_name: str | Iterable[str] | None = None,
+    ):
+        axes = (axes,) if isinstance(axes, int) else tuple(axes)
+        pairs = blocks.items() if isinstance(blocks, Mapping) else blocks or ()
+        blocks = tuple(sorted(tuple(pair) for pair in pairs))
+        if axis_name is not None and not isinstance(axis_name, str):
+            axis_name = tuple(axis_name)
+        for field, value in [
+            ("axes", axes),
+            ("blocks", blocks),
+            ("tie", tie),
+            ("axis_name", axis_name),
+        ]:
+            object.__setattr__(self, field, value)
+        self._check()
+
+    def _check(self) -> None:
+        integers = [*self.axes, *(x for pair in self.blocks for x in pair)]
+        for value in integers:
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{self}: {value!r} is not an int")
+        names = self.axis_name or ()
+        names = (names,) if isinstance(names, str) else names
+        for value in (*names, *([] if self.tie is None else [self.tie])):
+            if not isinstance(value, str):
+                raise TypeError(f"{self}: {value!r} is not a str")
+        if any(count < 1 for _, count in self.blocks):
+            raise ValueError(f"{self}: a count of blocks must be positive")
+        for which in (self.axes, [axis for axis, _ in self.blocks]):
+            if len(set(which)) < len(which):
+                raise ValueError(f"{self}: an axis stands twice")
+
+    def __repr__(self) -> str:
+        shown = {
+            "axes": self.axes,
+            "blocks": dict(self.blocks) or None,
+            "tie": self.tie,
+            "axis_name": self.axis_name,
+        }
+        fields = [f"{k}={v!r}" for k, v in shown.items() if v is not None]
+        return f"ScaleGroup({', '.join(fields)})"
+
+    def resolve(self, shape: tuple[int, ...]) -> "ScaleGroup":
+        """The same groups with sorted, non-negative axes, for this shape.
+
+        Args:
+            shape: the shape of the leaf.
+
+        Returns:
+            The canonical statement: equal groups give equal objects.
+
+        Raises:
+            ValueError: an axis out of range or, once negative axes are
+                counted, standing twice; a blocked axis that is not among
+                `axes`; a count of blocks that does not divide the axis.
+
+        Examples:
+            >>> ScaleGroup(axes=(-2, 0)).resolve((3, 4, 5))
+            ScaleGroup(axes=(0, 1))
+        """
+        rank = len(shape)
+        for axis in (*self.axes, *(axis for axis, _ in self.blocks)):
+            if not -rank <= axis < rank:
+                raise ValueError(f"axis {axis} is out of range")
+        axes = sorted(axis % rank for axis in self.axes)
+        blocks = {axis % rank: count for axis, count in self.blocks}
+        if len(set(axes)) < len(axes) or len(blocks) < len(self.blocks):
+            raise ValueError("an axis stands twice")
+        for axis, count in blocks.items():
+            if axis not in axes:
+                raise ValueError(f"the blocked axis {axis} is not in axes")
+            if shape[axis] % count:
+                raise ValueError(
+                    f"{count} blocks do not divide axis {axis}, of length"
+                    f" {shape[axis]}"
+                )
+        return ScaleGroup(axes, blocks, self.tie, self.axis_name)
+
+    def group_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What remains of a leaf's shape; axes must be resolved.
+
+        Examples:
+            >>> ScaleGroup(axes=(0, 1, 2)).group_shape((3, 3, 16, 32))
+            (32,)
+        """
+        blocks = dict(self.blocks)
+        return tuple(
+            blocks.get(axis, length)
+            for axis, length in enumerate(shape)
+            if axis not in self.axes or axis in blocks
+        )
+
+    def group_size(self, shape: tuple[int, ...]) -> int:
+        """How many elements of the leaf one group has; axes resolved."""
+        count = math.prod(self.group_shape(shape))
+        return math.prod(shape) // count if count else 0

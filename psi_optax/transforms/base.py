@@ -1,0 +1,92 @@
+"""What every transform of groups shares: the optax contract."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psi_optax.geometry import Leaves, Scalars, norm
+from psi_optax.groups import Plan, make_plan
+
+# optax says this in every transform that needs params, but keeps it private.
+NO_PARAMS_MSG = (
+    "You are using a transformation that requires the current value of "
+    "parameters, but you are not passing `params` when calling `update`."
+)
+
+Radius = str | None | jax.typing.ArrayLike
+
+
+def require_params(params: Any) -> None:
+    """Raises optax's error where params are missing."""
+    if params is None:
+        raise ValueError(NO_PARAMS_MSG)
+
+
+def like(leaves: Leaves, template: Leaves) -> Leaves:
+    """Casts results to the dtypes of what came in."""
+    return {path: x.astype(template[path].dtype) for path, x in leaves.items()}
+
+
+def stateless(
+    groups: Any, function: Callable[[Plan, Leaves, Leaves], Leaves]
+) -> optax.GradientTransformationExtraArgs:
+    """A transform without state, from function(plan, updates, params).
+
+    The groups are resolved in `init`, where a wrong statement shows at once,
+    and again in `update`, from shapes alone and only while tracing.
+    """
+
+    def init_fn(params):
+        make_plan(groups, params)
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        require_params(params)
+        plan = make_plan(groups, params)
+        u = plan.select(updates, "updates")
+        moved = function(plan, u, plan.select(params))
+        return plan.merge(updates, like(moved, u)), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def check_radius(radius: Radius) -> None:
+    """Raises for a radius that is no number, "init" or None."""
+    if isinstance(radius, str) and radius != "init":
+        raise ValueError(f'radius={radius!r}: choose "init", None or a number.')
+    if isinstance(radius, (int, float)) and not radius > 0:
+        raise ValueError(f"radius={radius!r} is not positive.")
+
+
+def initial_radius(radius: Radius, plan: Plan, w: Leaves) -> Any:
+    """What a transform stores: the radii now for "init", nothing otherwise."""
+    if not isinstance(radius, str):
+        return None
+    # A leaf in place of an empty dictionary, so that a state made from optax's
+    # placeholder for params, which hides them, is a prefix of the real one.
+    return norm(plan, w) if plan.leaves else jnp.zeros([])
+
+
+def current_radius(
+    radius: Radius, stored: Any, plan: Plan, w: Leaves
+) -> Scalars:
+    """The radius of every group's sphere at this step.
+
+    Raises:
+        ValueError: the state was made for other groups.
+    """
+    if radius is None:
+        return norm(plan, w)
+    if not isinstance(radius, str):
+        return plan.full(radius)
+    have = stored if isinstance(stored, dict) else {}
+    if set(have) != set(plan.sizes):
+        raise ValueError(
+            f"the state holds radii for {sorted(have)}, but the groups are"
+            f" {sorted(plan.sizes)}: make the state anew with init(params)."
+        )
+    return have

@@ -1,0 +1,84 @@
+"""Weight rescaling: back to one norm, every so many steps."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psi_optax import geometry
+from psi_optax.groups import make_plan
+from psi_optax.transforms.base import check_radius, like, require_params
+
+
+class RescaleWeightsState(NamedTuple):
+    """How many steps were taken."""
+
+    count: jax.Array  # shape=(), dtype=int32
+
+
+def rescale_weights(
+    groups: Any,
+    *,
+    radius: jax.typing.ArrayLike = 1.0,
+    every: jax.typing.ArrayLike = 1,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Rescales every group to one norm after each `every`-th step.
+
+    \(w + u \mapsto R\,(w+u)/|w+u|\) when the number of steps, this one
+    included, is a multiple of `every`; otherwise u passes. Put it last in a
+    chain. The state of an optimizer in front is not rescaled with the weights:
+    with long periods and momentum that is a jump, and the way the method is
+    run; `psi` has no such jump. Groups of norm zero stay as they are.
+
+    BatchNorm's collected statistics do not follow a rescaling: see `retract`.
+
+    Args:
+        groups: scale groups in any form.
+        radius: the norm R, positive.
+        every: the period in steps, at least 1.
+
+    Returns:
+        A transform that needs params, with a `RescaleWeightsState`.
+
+    Raises:
+        ValueError: groups do not fit params; params are missing in `update`;
+            a radius or a period that is not positive.
+
+    Examples:
+        >>> from psi_optax import ScaleGroup
+        >>> tx = optax.chain(optax.sgd(0.5), rescale_weights(ScaleGroup(0)))
+        >>> w = jnp.array([3.0, 0.0])
+        >>> u, _ = tx.update(jnp.array([0.0, -8.0]), tx.init(w), w)
+        >>> print(optax.apply_updates(w, u).round(3))
+        [0.6 0.8]
+
+    References:
+        Liu et al., `Weight rescaling <https://arxiv.org/abs/2102.03497>`_,
+        2022: rescaling to unit norm in place of weight decay. Its period and
+        grouping are not known to us, and are options here.
+    """
+    if radius is None or isinstance(radius, str):
+        raise ValueError(f"radius={radius!r} is not a number.")
+    check_radius(radius)
+    if isinstance(every, int) and every < 1:
+        raise ValueError(f"every={every} is not a positive number of steps.")
+
+    def init_fn(params):
+        make_plan(groups, params)
+        return RescaleWeightsState(jnp.zeros([], jnp.int32))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        require_params(params)
+        plan = make_plan(groups, params)
+        w, u = plan.select(params), plan.select(updates, "updates")
+        count = optax.safe_increment(state.count)
+        now = count % jnp.asarray(every, count.dtype) == 0
+        on_sphere = geometry.retract(plan, w, u, plan.full(radius))
+        rescaled = like(geometry.displacement(w, on_sphere), u)
+        chosen = {k: jnp.where(now, rescaled[k], u[k]) for k in u}
+        updates = plan.merge(updates, chosen)
+        return updates, RescaleWeightsState(count)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,0 +1,109 @@
+"""Retraction: updates that end on the sphere."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from psi_optax import geometry
+from psi_optax.geometry import Leaves, safe_divide
+from psi_optax.groups import Plan, make_plan
+from psi_optax.transforms.base import (
+    Radius,
+    check_radius,
+    current_radius,
+    initial_radius,
+    like,
+    require_params,
+)
+
+
+class RetractState(NamedTuple):
+    """Radii by group, where they are stored; None otherwise."""
+
+    radius: Any  # {name: array of the group shape, the accumulator's dtype}
+
+
+def retract(
+    groups: Any, *, radius: Radius = "init", retraction: str = "projection"
+) -> optax.GradientTransformationExtraArgs:
+    r"""Bends the updates of every group so that they end on its sphere.
+
+    "projection" takes w + u to the nearest point, \(R (w+u)/|w+u|\), and
+    "exponential" follows the great circle along the tangent part of u for the
+    length of it. Put it last in a chain, after the learning rate: what is
+    added to the result leaves the sphere again. The new weights are rounded to
+    their dtype first and the old ones subtracted afterwards, so that applying
+    the update gives what was meant.
+
+    A group of norm zero stays, a group whose update is exactly zero stays to
+    the last bit, and ordinary parameters pass through.
+
+    Rescaling weights changes the statistics that a BatchNorm after them has
+    collected: with a number for the radius, evaluation is off until they have
+    caught up. Normalize before training (`normalize`) and keep the radius.
+
+    Args:
+        groups: scale groups in any form.
+        radius: "init" keeps the norms that `init` finds, in the state; None
+            keeps the norm at each step, with no memory and a slow drift; a
+            number moves groups off the sphere onto it.
+        retraction: "projection" or "exponential".
+
+    Returns:
+        A transform that needs params, with a `RetractState`.
+
+    Raises:
+        ValueError: groups do not fit params; params are missing in `update`;
+            an unknown radius or retraction.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = retract(ScaleGroup(axes=0))
+        >>> w = jnp.array([5.0, 0.0])
+        >>> u, _ = tx.update(jnp.array([-2.0, 4.0]), tx.init(w), w)
+        >>> optax.apply_updates(w, u).tolist()
+        [3.0, 4.0]
+
+    References:
+        Absil, Mahony and Sepulchre, `Optimization algorithms on matrix
+        manifolds <https://press.princeton.edu/absil>`_, 2008, section 4.1.
+    """
+    check_radius(radius)
+    if retraction not in ("projection", "exponential"):
+        raise ValueError(
+            f'retraction={retraction!r}: choose "projection" or "exponential".'
+        )
+
+    def move(plan: Plan, w: Leaves, u: Leaves, target) -> Leaves:
+        if retraction == "projection":
+            on_sphere = geometry.retract(plan, w, u, target)
+            return geometry.displacement(w, on_sphere)
+        inverse = jax.tree.map(
+            lambda n: safe_divide(n.dtype.type(1), n), geometry.norm(plan, w)
+        )
+        return geometry.step(
+            plan,
+            w,
+            u,
+            inverse,
+            target,
+            retraction="exponential",
+            singletons=plan.singletons,
+        )
+
+    def init_fn(params):
+        plan = make_plan(groups, params)
+        stored = initial_radius(radius, plan, plan.select(params))
+        return RetractState(stored)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        require_params(params)
+        plan = make_plan(groups, params)
+        w, u = plan.select(params), plan.select(updates, "updates")
+        target = current_radius(radius, state.radius, plan, w)
+        return plan.merge(updates, like(move(plan, w, u, target), u)), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

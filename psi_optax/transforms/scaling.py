@@ -1,0 +1,102 @@
+"""Transforms that multiply every group by one number."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psi_optax import geometry
+from psi_optax.geometry import Leaves, safe_divide
+from psi_optax.groups import Plan, make_plan
+from psi_optax.transforms.base import like, stateless
+
+
+def scale_by_group_norm(groups: Any) -> optax.GradientTransformationExtraArgs:
+    r"""Multiplies the updates of every group by the norm of its weights.
+
+    \(u \mapsto |w|\, u\). Before an optimizer it turns the gradient with
+    respect to weights into the gradient with respect to their direction, which
+    does not depend on their scale; after it, a step of the direction into a
+    step of the weights. Groups of norm zero get zero, whatever their updates
+    are. Ordinary parameters pass through.
+
+    Args:
+        groups: scale groups in any form.
+
+    Returns:
+        A stateless transform that needs params.
+
+    Raises:
+        ValueError: groups do not fit params; params are missing in `update`.
+
+    Examples:
+        >>> from psi_optax import ScaleGroup
+        >>> tx = scale_by_group_norm(ScaleGroup(axes=0))
+        >>> w = jnp.array([[3.0], [4.0]])
+        >>> tx.update(jnp.ones((2, 1)), tx.init(w), w)[0].tolist()
+        [[5.0], [5.0]]
+
+    References:
+        Yi, `Accelerating training of batch normalization: a manifold
+        perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, eq. 7,
+        where both factors stand together as \(|w|^2\).
+    """
+
+    def function(plan: Plan, u: Leaves, w: Leaves) -> Leaves:
+        return geometry.scale(plan, u, geometry.norm(plan, w))
+
+    return stateless(groups, function)
+
+
+def clip_by_group_norm(
+    groups: Any, max_norm: jax.typing.ArrayLike
+) -> optax.GradientTransformationExtraArgs:
+    r"""Shortens the updates of every group to a norm of at most `max_norm`.
+
+    \(u \mapsto u \min(1, m/|u|)\). Equivariant where updates are of
+    degree 0: between the two `scale_by_group_norm`, or inside `psi`. Groups
+    within the bound are not changed by a bit. Ordinary parameters pass.
+
+    Args:
+        groups: scale groups in any form.
+        max_norm: the bound m, positive.
+
+    Returns:
+        A stateless transform. It does not need params.
+
+    Raises:
+        ValueError: groups do not fit the updates.
+
+    Examples:
+        >>> from psi_optax import ScaleGroup
+        >>> tx = clip_by_group_norm(ScaleGroup(axes=0), max_norm=1.0)
+        >>> u = jnp.array([[3.0, 0.3], [4.0, 0.4]])
+        >>> print(tx.update(u, tx.init(u))[0])
+        [[0.6 0.3]
+         [0.8 0.4]]
+
+    References:
+        Cho and Lee, `Riemannian approach to batch normalization
+        <https://arxiv.org/abs/1709.09603>`_, 2017, section 4.
+    """
+
+    def init_fn(params):
+        make_plan(groups, params)
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        plan = make_plan(groups, updates)
+        u = plan.select(updates)
+        factor = jax.tree.map(
+            lambda n: jnp.where(
+                n <= max_norm, 1, safe_divide(jnp.asarray(max_norm, n.dtype), n)
+            ),
+            geometry.norm(plan, u),
+        )
+        return plan.merge(
+            updates, like(geometry.scale(plan, u, factor), u)
+        ), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

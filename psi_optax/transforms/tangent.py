@@ -1,0 +1,43 @@
+"""The tangent part of updates."""
+
+from typing import Any
+
+import optax
+
+from psi_optax import geometry
+from psi_optax.transforms.base import stateless
+
+
+def project_to_tangent(groups: Any) -> optax.GradientTransformationExtraArgs:
+    r"""Removes from the updates of every group what lies along its weights.
+
+    \(u \mapsto u - w \langle w, u\rangle / |w|^2\). The gradient of a
+    scale-invariant loss has no such part; momentum, Adam's division by element
+    and weight decay bring one in, and it changes nothing but the norm. Groups
+    of norm zero and ordinary parameters pass through.
+
+    Args:
+        groups: scale groups in any form.
+
+    Returns:
+        A stateless transform that needs params.
+
+    Raises:
+        ValueError: groups do not fit params; params are missing in `update`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = project_to_tangent(ScaleGroup(axes=0))
+        >>> w = jnp.array([2.0, 0.0])
+        >>> tx.update(jnp.array([7.0, 3.0]), tx.init(w), w)[0].tolist()
+        [0.0, 3.0]
+
+    References:
+        Cho and Lee, `Riemannian approach to batch normalization
+        <https://arxiv.org/abs/1709.09603>`_, 2017; Heo et al., `AdamP
+        <https://arxiv.org/abs/2006.08217>`_, ICLR 2021, eq. 8.
+    """
+    return stateless(
+        groups, lambda plan, u, w: geometry.project_to_tangent(plan, w, u)
+    )

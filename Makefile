@@ -11,7 +11,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info
 STAMP := $(VENV)/installed-$(VERSION)
 JOBS ?= auto
 
-.PHONY: demo test check mutate notebooks build clean
+.PHONY: demo test check docs mutate notebooks build clean
 
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.rescaling $(ARGS)
@@ -24,6 +24,11 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
+
+# The reference, from the docstrings: build/docs/index.html.
+docs: $(STAMP)
+	$(BIN)/pdoc --docformat google --math --output-directory build/docs \
+	  psi_optax
 
 # Deliberate faults, each of which the fast tests must notice.
 mutate: $(STAMP)

@@ -22,7 +22,7 @@ from psi_optax.transforms.base import (
 class PsiState(NamedTuple):
     """What `psi` keeps."""
 
-    count: jax.Array  # steps taken; shape=(), dtype=int32
+    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
     radius: Any  # {group name: array of the group shape}, or None
     inner: optax.OptState  # of the inner optimizer, all of it of degree 0
 
@@ -147,7 +147,9 @@ def psi(
             singletons=plan.singletons,
         )
         if learning_rate is not None and ordinary is None:
-            steps = optax.tree.scale(rate, steps)
+            steps = jax.tree.map(
+                lambda x: jnp.asarray(rate, x.dtype) * x, steps
+            )
         state = PsiState(
             optax.safe_increment(state.count), state.radius, inner_state
         )
@@ -290,7 +292,7 @@ def psi_adam(
 class PsiSgdmState(NamedTuple):
     """What `psi_sgdm` keeps."""
 
-    count: jax.Array  # steps taken; shape=(), dtype=int32
+    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
     radius: Any  # {group name: array of the group shape}, or None
     momentum: optax.Updates  # like params, of degree 1
 
@@ -408,14 +410,13 @@ def _directions(plan: Plan, w: Leaves) -> Leaves:
 
 
 def _additive_rate(
-    learning_rate: optax.ScalarOrSchedule | None, count: jax.Array
+    learning_rate: optax.ScalarOrSchedule | None, count: jax.typing.ArrayLike
 ) -> jax.typing.ArrayLike:
     """What a step is multiplied by before it is added."""
     if learning_rate is None:
         return 1
-    if callable(learning_rate):
-        return -learning_rate(count)
-    return -learning_rate
+    rate = learning_rate(count) if callable(learning_rate) else learning_rate
+    return -jnp.asarray(rate)
 
 
 # States that hold parameters, which would not follow a retraction, or that were

@@ -1,4 +1,4 @@
-"""How the tests run: eight CPU devices, nothing promoted or broadcast unseen."""
+"""How the tests run: eight CPU devices, no promotion or broadcast unseen."""
 
 import os
 
@@ -8,12 +8,24 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def _strict():
+    """Nothing is promoted or broadcast across ranks without saying so."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
 
 
 @pytest.fixture
 def x64():
     """Double precision, for what is compared with mathematics."""
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def optax_promotion():
+    """Promotion as optax needs it: its Adam takes a float to an int32 power."""
+    with jax.numpy_dtype_promotion("standard"):
         yield

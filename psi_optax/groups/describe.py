@@ -75,7 +75,7 @@ def describe_groups(params: Tree, groups: Any) -> str:
     plan = make_plan(groups, params)
     radii = _radii(plan, params)
     grouped = {leaf.path: leaf for leaf in plan.leaves}
-    rows = [_HEADER]
+    rows: list[tuple[str, ...]] = [_HEADER]
     for path, x in (entry for entry in entries(params) if not entry.is_hole):
         head = (path or "(root)", str(jnp.shape(x)))
         if path in grouped:
@@ -89,10 +89,11 @@ def describe_groups(params: Tree, groups: Any) -> str:
 
 
 def _radii(plan: Plan, params: Tree) -> dict[str, np.ndarray]:
-    leaves = plan.select(params)
-    if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves.values()):
+    leaves = jax.tree.leaves(params)
+    if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
         return {}
-    return {k: np.asarray(r) for k, r in norm(plan, leaves).items()}
+    radii = norm(plan, plan.select(params))
+    return {name: np.asarray(radius) for name, radius in radii.items()}
 
 
 def _cells(leaf: GroupedLeaf, plan: Plan, radii) -> tuple[str, ...]:

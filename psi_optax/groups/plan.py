@@ -72,7 +72,7 @@ class Plan:
             ValueError: a leaf is missing or of another shape.
         """
         found = dict(entries(tree))
-        selected = {}
+        selected: Leaves = {}
         for leaf in self.leaves:
             x = found.get(leaf.path)
             shape = None if x is None else jnp.shape(x)
@@ -82,8 +82,7 @@ class Plan:
                     f"params have {leaf}, but {what} have {have}: pass"
                     f" {what} of the same structure and shapes as params."
                 )
-            abstract = isinstance(x, jax.ShapeDtypeStruct)
-            selected[leaf.path] = x if abstract else jnp.asarray(x)
+            selected[leaf.path] = jnp.asarray(x)
         return selected
 
     def merge(self, tree: Tree, leaves: Leaves) -> Tree:
@@ -93,7 +92,10 @@ class Plan:
     def unflatten(self, scalars: Scalars, tree: Tree) -> Tree:
         """Scalars as a tree like `tree`, None at ordinary leaves."""
         names = {leaf.path: leaf.name for leaf in self.leaves}
-        return map_with_path(lambda path, _: scalars.get(names.get(path)), tree)
+        return map_with_path(
+            lambda path, _: scalars[names[path]] if path in names else None,
+            tree,
+        )
 
     def dot(self, a: Leaves, b: Leaves) -> Scalars:
         """One inner product a group.
@@ -124,10 +126,10 @@ class Plan:
         }
 
     def full(self, value: jax.typing.ArrayLike) -> Scalars:
-        """The same number for every group."""
+        """The same number for every group, as an array of shape ()."""
         return {
-            leaf.name: jnp.full(leaf.group_shape, value, self.dtypes[leaf.name])
-            for leaf in self.leaves
+            name: jnp.asarray(value, dtype)
+            for name, dtype in self.dtypes.items()
         }
 
     @functools.cached_property
@@ -202,11 +204,12 @@ def make_plan(groups: Any, params: Tree) -> Plan:
     covers = {entry.path: _covering(entry.path, statements) for entry in found}
     _check_coverage(statements, found, covers)
     _check_masks(statements, found, covers)
-    grouped = [
-        _grouped_leaf(entry, statements[covers[entry.path]])
-        for entry in found
-        if not entry.is_hole and statements[covers[entry.path]] is not None
-    ]
+    grouped = []
+    for entry in found:
+        cover = covers[entry.path]
+        group = None if cover is None else statements[cover]
+        if group is not None and not entry.is_hole:
+            grouped.append(_grouped_leaf(entry, group))
     return Plan(_name_ties(grouped))
 
 

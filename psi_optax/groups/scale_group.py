@@ -52,18 +52,16 @@ class ScaleGroup:
         tie: str | None = None,
         axis_name: str | Iterable[str] | None = None,
     ):
-        axes = (axes,) if isinstance(axes, int) else tuple(axes)
         pairs = blocks.items() if isinstance(blocks, Mapping) else blocks or ()
-        blocks = tuple(sorted(tuple(pair) for pair in pairs))
-        if axis_name is not None and not isinstance(axis_name, str):
-            axis_name = tuple(axis_name)
-        for field, value in [
-            ("axes", axes),
-            ("blocks", blocks),
-            ("tie", tie),
-            ("axis_name", axis_name),
-        ]:
-            object.__setattr__(self, field, value)
+        whole = axis_name is None or isinstance(axis_name, str)
+        fields = {
+            "axes": (axes,) if isinstance(axes, int) else tuple(axes),
+            "blocks": tuple(sorted((axis, count) for axis, count in pairs)),
+            "tie": tie,
+            "axis_name": axis_name if whole else tuple(axis_name),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
         self._check()
 
     def _check(self) -> None:

@@ -14,7 +14,7 @@ from psi_optax.transforms.base import check_radius, like, require_params
 class RescaleWeightsState(NamedTuple):
     """How many steps were taken."""
 
-    count: jax.Array  # shape=(), dtype=int32
+    count: jax.typing.ArrayLike  # shape=(), dtype=int32
 
 
 def rescale_weights(
@@ -74,7 +74,7 @@ def rescale_weights(
         plan = make_plan(groups, params)
         w, u = plan.select(params), plan.select(updates, "updates")
         count = optax.safe_increment(state.count)
-        now = count % jnp.asarray(every, count.dtype) == 0
+        now = jnp.mod(count, jnp.asarray(every, jnp.int32)) == 0
         on_sphere = geometry.retract(plan, w, u, plan.full(radius))
         rescaled = like(geometry.displacement(w, on_sphere), u)
         chosen = {k: jnp.where(now, rescaled[k], u[k]) for k in u}

@@ -1,0 +1,118 @@
+"""The optimizers that the experiments compare, and the grids they are tuned on.
+
+Every optimizer is used as its users use it, and tuned with as many trials as
+the others: those with a weight decay on a grid of 4 rates and 3 decays, those
+without on 12 rates.
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+import psi_optax
+from benchmarks.training import Build
+
+__all__ = ["METHODS", "Method"]
+
+MOMENTUM = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """An optimizer and its grid.
+
+    Attributes:
+        label: its name in tables and figures.
+        build: makes it from `rate`, `decay` and `groups`.
+        learning_rates: the rates to try, ascending.
+        weight_decays: the decays to try with each, ascending.
+    """
+
+    label: str
+    build: Build
+    learning_rates: tuple[float, ...]
+    weight_decays: tuple[float, ...] = (0.0,)
+
+    def trials(self) -> list[tuple[float, float]]:
+        """Return every pair of a learning rate and a weight decay."""
+        return list(itertools.product(self.learning_rates, self.weight_decays))
+
+
+def _are_kernels(params: Any) -> Any:
+    """Mark what users decay: the kernels, not biases and normalizations."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def _sgd(rate: Any, **_: Any) -> optax.GradientTransformation:
+    return optax.sgd(rate, MOMENTUM)
+
+
+def _sgd_decay(rate: Any, decay: Any, **_: Any) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(decay, _are_kernels), _sgd(rate)
+    )
+
+
+def _adamw(rate: Any, decay: Any, **_: Any) -> optax.GradientTransformation:
+    return optax.adamw(rate, weight_decay=decay, mask=_are_kernels)
+
+
+def _sgd_renormalize(
+    rate: Any, groups: Any, **_: Any
+) -> optax.GradientTransformation:
+    """What is often written by hand: w <- |w0| (w + u) / |w + u|."""
+    return optax.chain(_sgd(rate), psi_optax.retract(groups))
+
+
+def _sgd_unit(rate: Any, groups: Any, **_: Any) -> optax.GradientTransformation:
+    """The same with norm 1: w <- (w + u) / |w + u|."""
+    return optax.chain(_sgd(rate), psi_optax.retract(groups, radius=1.0))
+
+
+def _psi_sgd(rate: Any, groups: Any, **_: Any) -> optax.GradientTransformation:
+    return psi_optax.psi_sgd(rate, groups, MOMENTUM)
+
+
+def _psi_sgd_decay(
+    rate: Any, decay: Any, groups: Any
+) -> optax.GradientTransformation:
+    """Decay of what has a scale, which among the kernels is the head."""
+    ordinary = _sgd_decay(rate, decay)
+    return psi_optax.psi_sgd(rate, groups, MOMENTUM, ordinary=ordinary)
+
+
+def _psi_adam(
+    rate: Any, decay: Any, groups: Any
+) -> optax.GradientTransformation:
+    return psi_optax.psi_adam(rate, groups, weight_decay=decay)
+
+
+def _rates(low: float, high: float) -> tuple[float, ...]:
+    """Return 12 rates, evenly spaced on a logarithmic axis."""
+    return tuple(float(f"{rate:.3g}") for rate in np.geomspace(low, high, 12))
+
+
+SGD_RATES = _rates(0.01, 3.0)
+SGD_GRID = (0.03, 0.1, 0.3, 1.0), (1e-3, 1e-2, 1e-1)
+
+METHODS = {
+    "sgd": Method("SGD", _sgd, SGD_RATES),
+    "sgd_decay": Method("SGD, weight decay", _sgd_decay, *SGD_GRID),
+    "adamw": Method(
+        "AdamW", _adamw, (1e-3, 3e-3, 1e-2, 3e-2), (1e-2, 1e-1, 1.0)
+    ),
+    "sgd_renormalize": Method(
+        "SGD, then renormalize", _sgd_renormalize, SGD_RATES
+    ),
+    "sgd_unit": Method("SGD, then to norm 1", _sgd_unit, SGD_RATES),
+    "psi_sgd": Method("psi_sgd", _psi_sgd, SGD_RATES),
+    "psi_sgd_decay": Method("psi_sgd, head decayed", _psi_sgd_decay, *SGD_GRID),
+    "psi_adam": Method(
+        "psi_adam", _psi_adam, (3e-3, 1e-2, 3e-2, 1e-1), (1e-2, 1e-1, 1.0)
+    ),
+}
+"""Every method by the name that the command line knows it by."""

@@ -1,0 +1,158 @@
+"""What the rescaling experiment found: a table, a figure, a file of numbers."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+__all__ = ["figure", "table", "versions", "write"]
+
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
+
+# The colours of Okabe and Ito, which the colour-blind can tell apart.
+COLOURS = (
+    *("#E69F00", "#D55E00", "#CC79A7", "#999999"),
+    *("#F0E442", "#0072B2", "#56B4E9", "#009E73"),
+)
+MARKERS = "osv^DPX*"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers depend on.
+
+    Examples:
+        >>> sorted(versions())[:3]
+        ['flax', 'jax', 'jaxlib']
+    """
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def table(results: dict[str, Any]) -> str:
+    """Make a table of test accuracy by method and scale, in Markdown.
+
+    Args:
+        results: what `benchmarks.rescaling.run` returns.
+
+    Returns:
+        The caption and the table: in percent, the mean over the seeds and,
+        where there is more than one seed, their standard deviation.
+    """
+    header = ["", *(f"x {scale:g}" for scale in results["scales"])]
+    rows = [
+        [
+            method["label"],
+            *map(_cell, method["accuracy"].values()),
+            _chosen(method),
+        ]
+        for method in results["methods"].values()
+    ]
+    return "\n".join(
+        [_caption(results), "", *_aligned([[*header, "tuned to"], *rows])]
+    )
+
+
+def figure(results: dict[str, Any]) -> Figure:
+    """Draw test accuracy against the scale of the initial weights.
+
+    Args:
+        results: what `benchmarks.rescaling.run` returns.
+
+    Returns:
+        A figure with a line for each method, and a band of one standard
+        deviation over the seeds on either side.
+    """
+    drawn = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = drawn.subplots()
+    for index, (name, method) in enumerate(results["methods"].items()):
+        accuracies = 100 * np.array(list(method["accuracy"].values()))
+        mean = accuracies.mean(1)
+        spread = accuracies.std(1, ddof=1) if accuracies.shape[1] > 1 else 0.0
+        colour = COLOURS[index % len(COLOURS)]
+        axes.plot(
+            results["scales"],
+            mean,
+            color=colour,
+            label=method["label"],
+            linestyle="-" if name.startswith("psi") else "--",
+            marker=MARKERS[index % len(MARKERS)],
+        )
+        axes.fill_between(
+            results["scales"],
+            mean - spread,
+            mean + spread,
+            color=colour,
+            alpha=0.12,
+            linewidth=0,
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("scale of the initial filters")
+    axes.set_ylabel(f"test accuracy on {results['dataset']} (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return drawn
+
+
+def write(results: dict[str, Any], folder: pathlib.Path) -> list[pathlib.Path]:
+    """Write the numbers (JSON) and the figure (PNG).
+
+    Args:
+        results: what `benchmarks.rescaling.run` returns.
+        folder: where to; it is made if it is missing.
+
+    Returns:
+        The paths of the files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"rescaling-{results['dataset']}"
+    numbers, image = stem.with_suffix(".json"), stem.with_suffix(".png")
+    text = json.dumps(results, indent=2, allow_nan=False)
+    numbers.write_text(text + "\n", encoding="utf-8")
+    figure(results).savefig(image, dpi=150)
+    return [numbers, image]
+
+
+def _caption(results: dict[str, Any]) -> str:
+    count = {len(method["trials"]) for method in results["methods"].values()}
+    return (
+        f"Test accuracy (%) on {results['dataset']} of a BatchNorm MLP whose "
+        f"initial filters are multiplied by a number: mean ± standard deviation"
+        f" of {results['seeds']} seeds, {results['epochs']} epochs. Each method"
+        f" was tuned at x 1 on validation data, in "
+        f"{' or '.join(map(str, sorted(count)))} trials, and starts from the "
+        f"same weights. Decay acts on all kernels; in psi_optax's methods on "
+        f"those that are not scale groups. (* at the edge of the grid.)"
+    )
+
+
+def _cell(accuracies: list[float]) -> str:
+    percent = 100 * np.array(accuracies)
+    if len(percent) == 1:
+        return f"{percent[0]:.1f}"
+    return f"{percent.mean():.1f} ± {percent.std(ddof=1):.1f}"
+
+
+def _chosen(method: dict[str, Any]) -> str:
+    """Say which hyperparameters were chosen, with a star at an edge."""
+    parts = []
+    for name, short in (("learning_rate", "lr"), ("weight_decay", "wd")):
+        if name == "learning_rate" or method["chosen"][name]:
+            star = "*" if name in method["at_edge"] else ""
+            parts.append(f"{short} {method['chosen'][name]:g}{star}")
+    return ", ".join(parts)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| "
+        + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))
+        + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return [lines[0], rule, *lines[1:]]

@@ -1,0 +1,1 @@
+"""The tests of psi_optax."""

@@ -1,0 +1,1 @@
+"""What optax demands of a transform, asked of every one of ours."""

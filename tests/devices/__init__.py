@@ -1,0 +1,1 @@
+"""One trajectory on one device and on many."""

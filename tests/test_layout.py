@@ -1,0 +1,94 @@
+"""The layout: imports run one way, and flax stays out of the core."""
+
+import ast
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import psi_optax
+
+ROOT = pathlib.Path(psi_optax.__file__).parent
+
+# Each room, with the rooms that it may look into.
+ALLOWED = {
+    "geometry": set(),
+    "groups": {"geometry"},
+    "transforms": {"geometry", "groups"},
+    "diagnostics": {"geometry", "groups"},
+    "optimizers": {"geometry", "groups", "transforms"},
+    "models": {"groups"},
+}
+
+
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            module, names = node.module, [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            module, names = node.names[0].name, []
+        else:
+            continue
+        parts = module.split(".")
+        if parts[0] == "psi_optax":
+            yield from parts[1:2] or names
+
+
+def test_every_room_is_known():
+    rooms = {room(p) for p in ROOT.rglob("*.py")} - {"__init__"}
+    assert rooms == set(ALLOWED)
+
+
+def test_imports_run_one_way():
+    for path in ROOT.rglob("*.py"):
+        if path != ROOT / "__init__.py":
+            own = room(path)
+            beyond = set(imported_rooms(path)) - ALLOWED[own] - {own}
+            assert not beyond, f"{path} looks into {beyond}"
+
+
+def test_only_models_import_anything_but_jax_and_optax():
+    kept = {"jax", "optax", "numpy", "psi_optax"}
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            found = {name.split(".")[0] for name in names}
+            found -= set(sys.stdlib_module_names) | kept
+            assert found <= ({"flax"} if room(path) == "models" else set())
+
+
+def test_importing_the_package_imports_no_extra():
+    code = (
+        "import sys, psi_optax; "
+        "print({'flax', 'chex', 'sklearn'} & {m.split('.')[0] for m in"
+        " sys.modules})"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout.strip() == "set()"
+
+
+def test_public_names_have_docstrings_and_functions_have_examples():
+    public = {
+        name: item
+        for name, item in vars(psi_optax).items()
+        if not name.startswith("_") and not inspect.ismodule(item)
+    }
+    assert len(public) > 15
+    for name, item in public.items():
+        assert item.__doc__, name
+        if not name.endswith("State"):
+            assert ">>> " in item.__doc__, name
+            assert "Raises:" in item.__doc__, name

@@ -1,0 +1,223 @@
+"""psi and its recipes: what the inner optimizer sees, and what it may be."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import psi_optax
+from psi_optax import ScaleGroup, psi, psi_adam, psi_sgd, psi_sgdm
+
+GROUPS = {"w": ScaleGroup(0), "o": None}
+
+
+def draw(seed):
+    random = np.random.default_rng(seed)
+    return {
+        "w": jnp.asarray(random.normal(size=(9, 5)), jnp.float32),
+        "o": jnp.asarray(random.normal(size=3), jnp.float32),
+    }
+
+
+def spy(seen):
+    """An inner optimizer that shows what it was shown."""
+
+    def init_fn(params):
+        seen["init"] = params
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, **extra_args):
+        seen.update(updates=updates, params=params, extra_args=extra_args)
+        return jax.tree.map(lambda g: -0.1 * g, updates), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def test_inner_sees_directions_and_gradients_of_degree_zero():
+    seen, w, g = {}, draw(0), draw(1)
+    tx = psi(spy(seen), GROUPS)
+    tx.update(g, tx.init(w), w, value=3.0)
+    r = np.linalg.norm(w["w"], axis=0, keepdims=True)
+    # A few roundings of 6e-8 in a norm and a product.
+    close = {"rtol": 4e-7}
+    np.testing.assert_allclose(seen["updates"]["w"], g["w"] * r, **close)
+    np.testing.assert_allclose(seen["params"]["w"], w["w"] / r, **close)
+    np.testing.assert_allclose(seen["init"]["w"], w["w"] / r, **close)
+    for shown, own in [("updates", g), ("params", w), ("init", w)]:
+        np.testing.assert_array_equal(seen[shown]["o"], own["o"])
+    assert seen["extra_args"] == {"value": 3.0}
+
+
+def one_step(tx, params=None, gradient=None):
+    w = draw(0) if params is None else params
+    g = draw(1) if gradient is None else gradient
+    return tx.update(g, tx.init(w), w)
+
+
+def test_an_optimizer_and_its_direction_with_a_rate_agree():
+    whole, _ = one_step(psi(optax.sgd(0.1, momentum=0.9), GROUPS))
+    split, _ = one_step(psi(optax.trace(0.9), GROUPS, learning_rate=0.1))
+    recipe, _ = one_step(psi_sgd(0.1, GROUPS, momentum=0.9))
+    # The rate is multiplied in before or after the sums: a few roundings of
+    # weights that are about 1.
+    np.testing.assert_allclose(whole["w"], split["w"], atol=5e-7)
+    np.testing.assert_array_equal(whole["o"], split["o"])
+    jax.tree.map(np.testing.assert_array_equal, split, recipe)
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_an_optimizer_of_their_own_for_ordinary_parameters():
+    own = optax.adam(0.3)
+    for tx in [
+        psi(optax.sgd(0.1), GROUPS, ordinary=own),
+        psi(optax.identity(), GROUPS, learning_rate=0.1, ordinary=own),
+        psi_sgd(0.1, GROUPS, ordinary=own),
+        psi_adam(0.1, GROUPS, ordinary=own),
+    ]:
+        u, _ = one_step(tx)
+        expected, _ = own.update(draw(1), own.init(draw(0)), draw(0))
+        np.testing.assert_array_equal(u["o"], expected["o"])
+    alone, _ = one_step(psi(optax.sgd(0.1), GROUPS))
+    assert np.any(alone["o"] != expected["o"])
+
+
+def test_clipping_inside_does_not_see_parameters_that_have_their_own():
+    clip = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+    huge = {"w": draw(1)["w"], "o": jnp.full(3, 1e6)}
+    tx = psi(clip, GROUPS, ordinary=optax.sgd(0.1))
+    quiet, _ = one_step(tx)
+    loud, _ = one_step(tx, gradient=huge)
+    np.testing.assert_array_equal(quiet["w"], loud["w"])
+    shared, _ = one_step(psi(clip, GROUPS), gradient=huge)
+    assert np.any(shared["w"] != loud["w"])
+
+
+def test_schedules_count_from_zero():
+    rates = [0.5, 0.0, 0.25]
+    tx = psi_sgd(lambda count: jnp.asarray(rates)[count], GROUPS)
+    w, state = draw(0), tx.init(draw(0))
+    g = draw(1)
+    for i, rate in enumerate(rates):
+        u, state = tx.update(g, state, w)
+        np.testing.assert_allclose(u["o"], -rate * g["o"], rtol=1e-6)
+        expected, _ = one_step(psi_sgd(rate, GROUPS), w, g)
+        np.testing.assert_array_equal(u["w"], expected["w"])
+        assert u["w"].any() == (rate > 0)
+        assert state.count == i + 1
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_psi_adam_decays_ordinary_parameters_only():
+    plain, _ = one_step(psi_adam(0.1, GROUPS))
+    decayed, _ = one_step(psi_adam(0.1, GROUPS, weight_decay=0.01))
+    np.testing.assert_array_equal(plain["w"], decayed["w"])
+    np.testing.assert_allclose(
+        decayed["o"] - plain["o"], -0.1 * 0.01 * draw(0)["o"], atol=3e-8
+    )
+    assert np.any(decayed["o"] != plain["o"])
+
+
+def test_psi_sgdm_rescales_its_buffer_with_the_weights():
+    tx = psi_sgdm(0.1, GROUPS, momentum=0.9)
+    w, state = draw(0), tx.init(draw(0))
+    for seed in range(1, 4):
+        before = state.momentum["w"]
+        r = np.linalg.norm(w["w"], axis=0, keepdims=True)
+        g = draw(seed)
+        u, state = tx.update(g, state, w)
+        step = 0.9 * before - 0.1 * r * r * g["w"]
+        norm = np.linalg.norm(w["w"] + step, axis=0, keepdims=True)
+        factor = r / norm
+        np.testing.assert_allclose(
+            state.momentum["w"], factor * step, rtol=2e-6, atol=1e-6
+        )
+        w = optax.apply_updates(w, u)
+    assert np.max(np.abs(1 - factor)) > 0.05  # The factor is not idle.
+
+
+def test_psi_sgdm_is_sgd_for_ordinary_parameters():
+    sgd = optax.sgd(0.1, momentum=0.9)
+    for groups in [GROUPS, None]:
+        tx, w = psi_sgdm(0.1, groups), draw(0)
+        state, theirs = tx.init(w), sgd.init(w)
+        for seed in range(1, 4):
+            u, state = tx.update(draw(seed), state, w)
+            expected, theirs = sgd.update(draw(seed), theirs, w)
+            np.testing.assert_allclose(u["o"], expected["o"], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_without_groups_psi_is_its_inner_optimizer():
+    inner = optax.adamw(0.1)
+    u, _ = one_step(psi(inner, None))
+    expected, _ = one_step(inner)
+    jax.tree.map(np.testing.assert_array_equal, u, expected)
+
+
+def quadratic(params):
+    return jnp.sum(params["w"] ** 2) + jnp.sum(params["o"] ** 2)
+
+
+UNSUPPORTED = {
+    "schedule_free": lambda: optax.contrib.schedule_free_sgd(0.1),
+    "sam": lambda: optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)),
+    "mechanize": lambda: optax.contrib.mechanize(optax.sgd(0.1)),
+    "lbfgs": optax.lbfgs,
+    "line search": lambda: optax.chain(
+        optax.sgd(1.0), optax.scale_by_backtracking_linesearch(10)
+    ),
+    "nested": lambda: optax.chain(
+        optax.MultiSteps(
+            optax.contrib.schedule_free_sgd(0.1), 2
+        ).gradient_transformation()
+    ),
+}
+
+
+@pytest.mark.parametrize("which", UNSUPPORTED)
+def test_optimizers_that_a_retraction_would_leave_behind(which):
+    tx = psi(UNSUPPORTED[which](), GROUPS)
+    with pytest.raises(ValueError, match="psi cannot run an optimizer with"):
+        tx.init(draw(0))
+
+
+def test_lookahead_is_refused():
+    fast = optax.LookaheadParams.init_synced(draw(0))
+    tx = psi(optax.lookahead(optax.sgd(0.1), 5, 0.5), {"": None})
+    with pytest.raises(ValueError, match="with a LookaheadState inside"):
+        tx.init(fast)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: psi(optax.sgd(0.1), GROUPS, radius="unit"),
+        lambda: psi(optax.sgd(0.1), GROUPS, radius=-1.0),
+        lambda: psi(optax.sgd(0.1), GROUPS, retraction="polar"),
+        lambda: psi_sgdm(0.1, GROUPS, retraction="exponential"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(wrong):
+    with pytest.raises(ValueError, match="radius|retraction"):
+        wrong()
+
+
+def test_a_wrong_inner_optimizer_is_told_apart():
+    def lose(updates, state, params=None):
+        return {"o": updates["o"]}, state
+
+    inner = optax.GradientTransformation(optax.init_empty_state, lose)
+    with pytest.raises(ValueError, match="the inner optimizer's updates have"):
+        one_step(psi(inner, GROUPS))
+
+
+def test_additive_psi_keeps_no_radius():
+    tx = psi_sgd(0.1, GROUPS, retraction=None)
+    assert tx.init(draw(0)).radius is None
+    u, _ = one_step(tx)
+    w = draw(0)
+    r = psi_optax.group_norms(w, GROUPS)["w"]
+    g = psi_optax.project_to_tangent(GROUPS).update(draw(1), (), w)[0]["w"]
+    # The product of three numbers of size one and of nine in a sum.
+    np.testing.assert_allclose(u["w"], -0.1 * r[None] ** 2 * g, atol=2e-6)

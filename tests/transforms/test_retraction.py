@@ -1,0 +1,148 @@
+"""retract, project_to_tangent and rescale_weights, as transforms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from psi_optax import (
+    ScaleGroup,
+    project_to_tangent,
+    rescale_weights,
+    retract,
+)
+
+GROUPS = {"w": ScaleGroup(0), "o": None}
+
+
+def draw(seed, dtype="float32"):
+    random = np.random.default_rng(seed)
+    return {
+        "w": jnp.asarray(random.normal(size=(9, 5)), dtype),
+        "o": jnp.asarray(random.normal(size=3), dtype),
+    }
+
+
+def norms(params):
+    return np.linalg.norm(np.asarray(params["w"], np.float64), axis=0)
+
+
+def walk(tx, params, steps, seed=1):
+    """Applies random updates; returns the params after each step."""
+    state, trajectory = tx.init(params), []
+    step = jax.jit(tx.update)
+    for i in range(steps):
+        updates, state = step(draw(seed + i), state, params)
+        params = optax.apply_updates(params, updates)
+        trajectory.append(params)
+    return trajectory
+
+
+@pytest.mark.parametrize("retraction", ["projection", "exponential"])
+@pytest.mark.parametrize("radius", ["init", None])
+def test_norms_stay(retraction, radius):
+    params = draw(0)
+    tx = retract(GROUPS, radius=radius, retraction=retraction)
+    end = walk(tx, params, 20)[-1]
+    # A rounding or two of 6e-8 a step for None, of the last step for "init".
+    tolerance = 2.4e-7 if radius else 20 * 2.4e-7
+    np.testing.assert_allclose(norms(end), norms(params), rtol=tolerance)
+    free = walk(optax.identity(), params, 20)[-1]
+    assert np.min(norms(free) / norms(params)) > 1.2
+
+
+def test_a_number_moves_groups_onto_its_sphere():
+    end = walk(retract(GROUPS, radius=3.0), draw(0), 2)[-1]
+    np.testing.assert_allclose(norms(end), 3, rtol=2.4e-7)
+
+
+def test_ordinary_parameters_pass_to_the_last_bit():
+    tx = retract(GROUPS, radius=3.0)
+    u, w = draw(1), draw(0)
+    got, _ = tx.update(u, tx.init(w), w)
+    np.testing.assert_array_equal(got["o"], u["o"])
+    assert np.any(got["w"] != u["w"])
+
+
+def test_exponential_follows_the_tangent_part_of_the_update():
+    tx = retract(ScaleGroup(0), retraction="exponential")
+    w = jnp.array([2.0, 0.0])
+    u, _ = tx.update(jnp.array([5.0, np.pi]), tx.init(w), w)  # pi/2 radians
+    # Twice the radius times the rounding of an angle of pi/2.
+    np.testing.assert_allclose(w + u, [0, 2], atol=2 * 2 * 1.2e-7)
+
+
+def test_projection_takes_the_radial_part_into_account():
+    tx = retract(ScaleGroup(0))
+    w = jnp.array([5.0, 0.0])
+    u, _ = tx.update(jnp.array([-2.0, 4.0]), tx.init(w), w)
+    np.testing.assert_allclose(w + u, [3, 4], rtol=1e-6)
+
+
+@pytest.mark.parametrize("radius", ["init", None, 1.0])
+@pytest.mark.parametrize("retraction", ["projection", "exponential"])
+def test_a_zero_update_of_a_group_moves_none_of_its_bits(radius, retraction):
+    w = draw(0)
+    w["w"] = w["w"] / jnp.linalg.norm(w["w"], axis=0, keepdims=True)
+    u = draw(1)
+    u["w"] = u["w"].at[:, 2].set(0)
+    tx = retract(GROUPS, radius=radius, retraction=retraction)
+    got, _ = tx.update(u, tx.init(w), w)
+    assert not got["w"][:, 2].any()
+    assert got["w"][:, [0, 1, 3, 4]].all()
+
+
+def test_a_state_of_other_groups_is_refused():
+    tx, w = retract(GROUPS), draw(0)
+    state = retract({"w": None, "o": ScaleGroup(0)}).init(w)
+    with pytest.raises(ValueError, match=r"holds radii for \['o'\], but"):
+        tx.update(draw(1), state, w)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: retract(GROUPS, radius="unit"),
+        lambda: retract(GROUPS, radius=0),
+        lambda: retract(GROUPS, radius=-1.0),
+        lambda: retract(GROUPS, retraction="polar"),
+        lambda: retract(GROUPS, retraction=None),
+        lambda: rescale_weights(GROUPS, radius=0.0),
+        lambda: rescale_weights(GROUPS, radius="init"),
+        lambda: rescale_weights(GROUPS, radius=None),
+        lambda: rescale_weights(GROUPS, every=0),
+    ],
+)
+def test_wrong_options_are_refused_at_once(wrong):
+    with pytest.raises(ValueError, match="radius|retraction|every"):
+        wrong()
+
+
+def test_tangent_part_of_updates():
+    w, u = draw(0), draw(1)
+    tx = project_to_tangent(GROUPS)
+    got, _ = tx.update(u, tx.init(w), w)
+    radial = np.sum(np.asarray(got["w"] * w["w"], np.float64), axis=0)
+    # Nine products of size one, each rounded to 6e-8.
+    np.testing.assert_allclose(radial, 0, atol=1e-6)
+    np.testing.assert_array_equal(got["o"], u["o"])
+    assert np.max(np.abs(np.sum(u["w"] * w["w"], axis=0))) > 1
+
+
+def test_rescaling_every_third_step():
+    steps = walk(rescale_weights(GROUPS, radius=2.0, every=3), draw(0), 7)
+    on_sphere = [np.allclose(norms(p), 2, rtol=2.4e-7) for p in steps]
+    assert on_sphere == [False, False, True, False, False, True, False]
+    free = walk(optax.identity(), draw(0), 2)
+    np.testing.assert_array_equal(steps[1]["w"], free[1]["w"])
+
+
+def test_rescaling_leaves_zero_groups_and_ordinary_parameters():
+    w, u = draw(0), draw(1)
+    w["w"] = w["w"].at[:, 1].set(0)
+    tx = rescale_weights(GROUPS)
+    got, state = tx.update(u, tx.init(w), w)
+    assert not got["w"][:, 1].any()
+    np.testing.assert_array_equal(got["o"], u["o"])
+    assert state.count == 1

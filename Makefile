@@ -17,7 +17,7 @@ demo: $(STAMP)
 	$(BIN)/python -m benchmarks.rescaling $(ARGS)
 
 test: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	PSI_OPTAX_SMOKE=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 # What continuous integration adds to the tests.
 check: $(STAMP)

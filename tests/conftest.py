@@ -3,6 +3,10 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# XLA's threads. A device that waits for the others in an all-reduce keeps its
+# thread, so with few of them (on a small machine, as many as devices) two
+# programs in flight wait for each other for ever.
+os.environ.setdefault("NPROC", "32")
 
 import jax
 import pytest

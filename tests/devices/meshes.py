@@ -1,4 +1,4 @@
-"""Trajectories on eight devices, with the weights sharded along an axis."""
+"""Trajectories on eight devices, with the weights sharded along one axis."""
 
 import functools
 from typing import Any, NamedTuple
@@ -10,7 +10,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tests.devices.network import (
     GROUPS,
     RECIPES,
-    WRONG_GROUPS,
     loss,
     make_batch,
     make_params,
@@ -20,29 +19,32 @@ from tests.devices.network import (
 
 DEVICES = 8
 
-# Kernels are (fan-in, output channels); biases have the second alone.
+# Kernels are (fan-in, output channels); biases have the latter alone.
 AXES = {"fan_in": 0, "outputs": -1}
-TYPES = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
+AXIS_TYPES = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
 
 
 class Result(NamedTuple):
     """What there is to know of one trajectory."""
 
     params: Any
-    types_before: list[tuple]  # of weights and states
+    types_before: list[tuple]  # of the leaves of weights and state
     types_after: list[tuple]
     compilations: int  # of the update
-    program: str  # the update's, as compiled
 
 
-def make_mesh(axis_type):
-    return jax.make_mesh((DEVICES,), ("d",), axis_types=(axis_type,))
+def make_mesh(axis_type="explicit"):
+    types = (AXIS_TYPES[axis_type],)
+    return jax.make_mesh((DEVICES,), ("d",), axis_types=types)
 
 
-def spec_of(x, axis):
-    """Shards the first or the last axis of a leaf."""
+def spec_of(x, axis, axis_type="explicit"):
+    """Shards one axis of a leaf."""
     parts = [None] * x.ndim
     parts[axis] = "d"
+    # Types name all axes; the compiler leaves out None at the end.
+    while axis_type == "auto" and parts[-1] is None:
+        parts.pop()
     return PartitionSpec(*parts)
 
 
@@ -53,70 +55,67 @@ def types(tree):
     ]
 
 
-@functools.cache
-def on_devices(recipe, dtype, axis, axis_type, wrong=False):
-    """A trajectory in which weights and states are sharded.
+def on_devices(recipe, dtype, axis, axis_type):
+    """A trajectory with weights and state sharded.
 
     Args:
         recipe: a name of `RECIPES`.
         dtype: of weights and data.
         axis: a name of `AXES`.
-        axis_type: a name of `TYPES`.
-        wrong: whether the groups are.
+        axis_type: a name of `AXIS_TYPES`.
     """
-    mesh = make_mesh(TYPES[axis_type])
-    tx = RECIPES[recipe](WRONG_GROUPS if wrong else GROUPS)
+    mesh = make_mesh(axis_type)
     with jax.set_mesh(mesh):
-        params = jax.tree.map(
-            lambda x: jax.device_put(
-                x, NamedSharding(mesh, spec_of(x, AXES[axis]))
-            ),
-            make_params(dtype),
-        )
-        batch = jax.device_put(
-            make_batch(dtype), NamedSharding(mesh, PartitionSpec())
-        )
-        state = _init(tx, params, axis_type)
+        tx, params, state = sharded(recipe, dtype, axis, axis_type)
+        batch = jax.device_put(make_batch(dtype), replicated(mesh))
         step_fn = jax.jit(step(tx))
         last = run(_gradient(axis_type), step_fn, params, state, batch)
-        compiled = step_fn.lower(params, state, params).compile()
     return Result(
-        last[0],
-        types((params, state)),
-        types(last),
-        step_fn._cache_size(),
-        compiled.as_text(),
+        params=last[0],
+        types_before=types((params, state)),
+        types_after=types(last),
+        compilations=step_fn._cache_size(),
     )
 
 
+def sharded(recipe, dtype, axis, axis_type):
+    """A recipe with weights and state, each in shards; under a mesh."""
+    mesh = jax.sharding.get_mesh()
+    tx = RECIPES[recipe](GROUPS)
+    params = jax.tree.map(
+        lambda x: jax.device_put(
+            x, NamedSharding(mesh, spec_of(x, AXES[axis], axis_type))
+        ),
+        make_params(dtype),
+    )
+    return tx, params, _init(tx, params, axis_type)
+
+
+def replicated(mesh):
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def _init(tx, params, axis_type):
-    """The state, which explicit types shard by themselves."""
+    """The state; automatic axes have to be told how to shard it."""
     if axis_type == "explicit":
         return jax.jit(tx.init)(params)
-    mesh = jax.tree.leaves(params)[0].sharding.mesh
     shardings = optax.tree.map_params(
         tx,
         lambda _, x: x.sharding,
         jax.eval_shape(tx.init, params),
         params,
-        transform_non_params=lambda _: NamedSharding(mesh, PartitionSpec()),
+        transform_non_params=lambda _: replicated(jax.sharding.get_mesh()),
     )
     return jax.jit(tx.init, out_shardings=shardings)(params)
 
 
 @functools.cache
 def _gradient(axis_type):
-    """The gradient, which every device computes from the whole weights."""
-    whole = {
+    """The gradient, for which every device gathers the weights."""
+    gather = {
         "explicit": jax.reshard,
         "auto": jax.lax.with_sharding_constraint,
     }[axis_type]
-
-    def loss_fn(params, batch):
-        return loss(whole(params, PartitionSpec()), batch)
-
-    # Without this, nothing tells the compiler how to lay the gradient out.
-    def gradient(params, batch):
-        return jax.grad(loss_fn)(params, batch)
-
-    return jax.jit(gradient)
+    return jax.jit(
+        jax.grad(lambda params, x: loss(gather(params, PartitionSpec()), x))
+    )

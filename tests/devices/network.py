@@ -111,7 +111,10 @@ def step(tx):
 def run(gradient_fn, step_fn, params, state, batch):
     """The weights and the state after `STEPS` steps."""
     for _ in range(STEPS):
-        params, state = step_fn(gradient_fn(params, batch), state, params)
+        gradient = jax.block_until_ready(gradient_fn(params, batch))
+        params, state = jax.block_until_ready(
+            step_fn(gradient, state, params)
+        )
     return params, state
 
 

@@ -203,8 +203,10 @@ def test_a_zero_step_moves_no_bit_but_brings_home_what_is_off_the_sphere():
 
 def test_displacement_rounds_the_target_and_not_the_difference():
     w = {"x": jnp.asarray([1.0], jnp.bfloat16)}
-    # 1.0117 lies between the bfloat16 neighbours 1.0078 and 1.0156.
-    target = {"x": jnp.asarray([1.0118], jnp.float32)}
+    # Just above halfway between the bfloat16 neighbours 1.015625 and 1.0234375;
+    # the difference rounds to halfway, and 1 plus that to the even one below.
+    target = {"x": jnp.asarray([1.01954], jnp.float32)}
     moved = w["x"] + geometry.displacement(w, target)["x"]
-    assert moved == target["x"].astype(jnp.bfloat16)
+    assert moved == target["x"].astype(jnp.bfloat16) == 1.0234375
+    assert w["x"] + (target["x"] - 1).astype(jnp.bfloat16) == 1.015625
     assert geometry.displacement(w, target)["x"].dtype == jnp.bfloat16

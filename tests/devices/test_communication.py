@@ -1,0 +1,69 @@
+"""What a compiled update sends between devices: sums of groups, no weights."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+
+from tests.devices.meshes import make_mesh, sharded, spec_of
+from tests.devices.network import BLOCKS, RECIPES, step
+
+COLLECTIVE = re.compile(
+    r"= (?P<type>\(.*?\)|\S+)"
+    r" (?P<kind>all-reduce|all-gather|all-to-all|reduce-scatter"
+    r"|collective-permute|collective-broadcast)(-start)?\("
+)
+
+
+def collectives(program):
+    """The kinds, and the sizes of the arrays, of what a program sends."""
+    found = list(COLLECTIVE.finditer(program))
+    shapes = [
+        shape
+        for match in found
+        for shape in re.findall(r"\w+\[([\d,]*)\]", match["type"])
+    ]
+    sizes = {math.prod(int(n) for n in s.split(",") if n) for s in shapes}
+    return {match["kind"] for match in found}, sizes
+
+
+def compiled(recipe, axis):
+    with jax.set_mesh(make_mesh("auto")):
+        tx, params, state = sharded(recipe, "float32", axis, "auto")
+        lowered = jax.jit(step(tx)).lower(params, state, params)
+        return lowered.compile().as_text()
+
+
+@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_shards_of_output_channels_send_blocks_and_ties_alone(recipe):
+    kinds, sizes = collectives(compiled(recipe, "outputs"))
+    assert kinds == {"all-reduce"}
+    # The three blocks and the tied layer; a column is whole on its device.
+    assert sizes == {BLOCKS, 1}
+
+
+@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_shards_of_fan_in_send_sums_over_fan_in(recipe):
+    kinds, sizes = collectives(compiled(recipe, "fan_in"))
+    assert kinds == {"all-reduce"}
+    # 32 columns, the tied layer, and the blocks: as three sums or, where the
+    # compiler sums over the mesh before it sums over a block, as 24 columns.
+    assert {32, 1} <= sizes <= {32, 24, BLOCKS, 1}
+
+
+def test_a_reshape_in_place_of_a_mask_sends_weights():
+    mesh = make_mesh("auto")
+    x = jnp.ones((24, 24))
+    x = jax.device_put(x, NamedSharding(mesh, spec_of(x, -1)))
+
+    def norms(x):
+        return jnp.sqrt(jnp.sum(x.reshape(24, BLOCKS, -1) ** 2, (0, 2)))
+
+    kinds, sizes = collectives(jax.jit(norms).lower(x).compile().as_text())
+    assert kinds - {"all-reduce"}
+    assert max(sizes) >= 24 * 24 / 8

@@ -1,0 +1,59 @@
+"""Sharded arrays under jit: the trajectory, the types and the compilations.
+
+The weights of every layer are sharded over eight devices along fan-in, which
+groups lie along, or along the output channels, with axes that are part of the
+types and with axes that the compiler propagates.
+"""
+
+import pytest
+
+from tests.devices.meshes import AXES, AXIS_TYPES, on_devices
+from tests.devices.network import (
+    RECIPES,
+    SENSITIVITY,
+    distance,
+    make_params,
+    on_one_device,
+    tolerance,
+)
+
+pytestmark = pytest.mark.usefixtures("x64", "optax_promotion")
+
+each_recipe = pytest.mark.parametrize("recipe", RECIPES)
+each_axis = pytest.mark.parametrize("axis", AXES)
+each_axis_type = pytest.mark.parametrize("axis_type", AXIS_TYPES)
+
+
+@each_recipe
+def test_one_device_moves_far_and_is_not_chaotic(recipe):
+    last = on_one_device(recipe, "float64")
+    assert distance(last, make_params("float64")) > 0.5
+    nudged = on_one_device(recipe, "float64", nudge=1e-9)
+    assert 1e-9 < distance(nudged, last) < SENSITIVITY * 1e-9
+
+
+@each_recipe
+@each_axis
+@each_axis_type
+def test_trajectory_types_and_compilations(recipe, axis, axis_type):
+    result = on_devices(recipe, "float64", axis, axis_type)
+    expected = on_one_device(recipe, "float64")
+    assert distance(result.params, expected) < tolerance("float64")
+    assert result.types_after == result.types_before
+    assert result.compilations == 1
+
+
+@each_axis
+def test_trajectory_in_float32(axis):
+    last = on_devices("psi_sgd", "float32", axis, "explicit").params
+    expected = on_one_device("psi_sgd", "float32")
+    assert distance(last, expected) < tolerance("float32")
+    other = on_one_device("psi_sgd", "float32", wrong=True)
+    assert distance(other, expected) > 100 * tolerance("float32")
+
+
+@each_recipe
+def test_other_groups_go_elsewhere(recipe):
+    expected = on_one_device(recipe, "float64")
+    other = on_one_device(recipe, "float64", wrong=True)
+    assert distance(other, expected) > 1e6 * tolerance("float64")

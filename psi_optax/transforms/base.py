@@ -90,3 +90,13 @@ def current_radius(
             f" {sorted(plan.sizes)}: make the state anew with init(params)."
         )
     return have
+
+
+def additive_rate(
+    learning_rate: optax.ScalarOrSchedule | None, count: jax.typing.ArrayLike
+) -> jax.typing.ArrayLike:
+    """What a step is multiplied by before it is added."""
+    if learning_rate is None:
+        return 1
+    rate = learning_rate(count) if callable(learning_rate) else learning_rate
+    return -jnp.asarray(rate)

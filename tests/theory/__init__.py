@@ -1,1 +1,1 @@
-"""The mathematics of PSI: what the papers prove, and what the design promises."""
+"""The mathematics of PSI: what papers prove and the design promises."""

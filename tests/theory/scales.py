@@ -14,7 +14,7 @@ def count_groups(ids):
 
 
 def rescaled(tree, ids, factors):
-    """T_a: every weight times the factor of its group, in the weight's dtype."""
+    """T_a: every weight times the factor of its group, dtypes kept."""
     padded = np.append(factors, 1.0)  # The last, where -1 looks.
     return jax.tree.map(lambda x, i: x * padded[i].astype(x.dtype), tree, ids)
 

@@ -1,0 +1,187 @@
+"""Any optimizer on the PSI manifold."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psi_optax import geometry
+from psi_optax.geometry import RETRACTIONS, Leaves
+from psi_optax.groups import Plan, group_labels, make_plan
+from psi_optax.transforms.base import (
+    Radius,
+    additive_rate,
+    check_radius,
+    current_radius,
+    initial_radius,
+    like,
+    require_params,
+)
+
+
+class PsiState(NamedTuple):
+    """What `psi` keeps."""
+
+    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
+    radius: Any  # {group name: array of the group shape}, or None
+    inner: optax.OptState  # of the inner optimizer, all of it of degree 0
+
+
+def psi(
+    inner: optax.GradientTransformation,
+    groups: Any,
+    *,
+    learning_rate: optax.ScalarOrSchedule | None = None,
+    ordinary: optax.GradientTransformation | None = None,
+    radius: Radius = "init",
+    retraction: str | None = "projection",
+) -> optax.GradientTransformationExtraArgs:
+    r"""Runs an optimizer on the directions of scale groups.
+
+    For weights w of norm r the inner optimizer is shown the direction
+    \(v = w/r\) as parameter and the gradient with respect to it, \(r\,g\).
+    Of the step it answers, the tangent part is taken, and the weights end on
+    the sphere of radius R. With SGD inside that is PSI-SGD,
+    \(w - \eta\,r^2 g\) up to the norm. Nothing in it depends on the scale of
+    the weights: multiply a group of the initial weights by a power of two, and
+    every later weight is multiplied by it, to the last bit, with momentum,
+    Adam, decay or clipping inside. A learning rate is an angle, about: a step
+    of length t in direction space turns a group by arctan t.
+
+    Other parameters ("ordinary") are handled by the inner optimizer as if
+    `psi` were not there, or by `ordinary`.
+
+    Clipping and every other transform belongs inside:
+    `psi(chain(clip_by_global_norm(1.0), sgd(0.1)), groups)` clips gradients of
+    degree 0, while a clip in front of `psi` sees raw ones, which are large
+    where weights are small.
+
+    A group of norm zero never moves. A group whose step is exactly zero keeps
+    every bit. A gradient that is not finite spoils its own group, and what the
+    inner optimizer mixes with it, but `psi` itself spreads it to no other.
+
+    Not supported inside: optimizers that keep parameters in their state
+    (`schedule_free`, `lookahead`, `sam`, `mechanize`), which a retraction
+    would leave behind, and those that take values and gradients of the loss as
+    extra arguments (`lbfgs`, line searches), which would be unscaled. `init`
+    raises for them.
+
+    Args:
+        inner: any other optimizer; or, with `learning_rate`, a direction, such
+            as `optax.trace(0.9)` or `optax.scale_by_adam()`, that is followed
+            downhill. The latter is faster: no scaled copy of it is made.
+        groups: scale groups in any form.
+        learning_rate: a number or a schedule; None if `inner` has its own.
+        ordinary: a whole optimizer, with its own rate, for ordinary
+            parameters, of which `inner` then sees none.
+        radius: "init" keeps the norms that `init` finds, in the state, for
+            ever; None keeps the norm at each step, without memory: rounding
+            then adds up. A number moves groups off that sphere onto it.
+        retraction: "projection", "exponential" (a step of length t then turns
+            by t), or None: the paper's w + r d, whose norm grows for ever.
+
+    Returns:
+        A transform that needs params, with a `PsiState`.
+
+    Raises:
+        ValueError: groups do not fit params; params are missing in `update`;
+            an unknown radius or retraction; an optimizer not supported.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = psi(optax.sgd(0.1), ScaleGroup(axes=0))
+        >>> w = jnp.array([3.0, 4.0])
+        >>> u, state = tx.update(jnp.array([-0.8, 0.6]), tx.init(w), w)
+        >>> jnp.linalg.norm(w + u).round(4).item()
+        5.0
+
+    References:
+        Yi, `Accelerating training of batch normalization: a manifold
+        perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022.
+    """
+    check_radius(radius)
+    if retraction not in RETRACTIONS:
+        raise ValueError(
+            f"retraction={retraction!r}: choose one of {RETRACTIONS}."
+        )
+    if ordinary is not None:
+        inner = optax.partition(
+            {"scale": inner, "ordinary": ordinary},
+            lambda tree: group_labels(tree, groups),
+        )
+    inner = optax.with_extra_args_support(inner)
+    radius = radius if retraction else None  # No sphere, no radius to keep.
+
+    def init_fn(params):
+        plan = make_plan(groups, params)
+        w = plan.select(params)
+        state = inner.init(plan.merge(params, _directions(plan, w)))
+        _check_supported(state)
+        return PsiState(
+            count=jnp.zeros([], jnp.int32),
+            radius=initial_radius(radius, plan, w),
+            inner=state,
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        require_params(params)
+        plan = make_plan(groups, params)
+        w, g = plan.select(params), plan.select(updates, "updates")
+        gradient = like(geometry.scale(plan, g, geometry.norm(plan, w)), g)
+        steps, inner_state = inner.update(
+            plan.merge(updates, gradient),
+            state.inner,
+            plan.merge(params, _directions(plan, w)),
+            **extra_args,
+        )
+        d = plan.select(steps, "the inner optimizer's updates")
+        rate = additive_rate(learning_rate, state.count)
+        moved = geometry.step(
+            plan,
+            w,
+            d,
+            plan.full(rate),
+            current_radius(radius, state.radius, plan, w),
+            retraction=retraction,
+            singletons=plan.singletons,
+        )
+        if learning_rate is not None and ordinary is None:
+            steps = jax.tree.map(
+                lambda x: jnp.asarray(rate, x.dtype) * x, steps
+            )
+        state = PsiState(
+            optax.safe_increment(state.count), state.radius, inner_state
+        )
+        return plan.merge(steps, like(moved, d)), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _directions(plan: Plan, w: Leaves) -> Leaves:
+    return like(geometry.project_to_sphere(plan, w, plan.full(1)), w)
+
+
+# States that hold parameters, which would not follow a retraction, or that were
+# computed from the loss's own values and gradients.
+_UNSUPPORTED = {
+    optax.contrib.ScheduleFreeState: "keeps parameters in its state",
+    optax.contrib.SAMState: "keeps parameters in its state",
+    optax.contrib.MechanicState: "keeps parameters in its state",
+    optax.LookaheadState: "keeps parameters in its state",
+    optax.ScaleByLBFGSState: "keeps parameters in its state",
+    optax.ScaleByBacktrackingLinesearchState: "takes unscaled gradients",
+    optax.ScaleByZoomLinesearchState: "takes unscaled gradients",
+}
+
+
+def _check_supported(state: optax.OptState) -> None:
+    kinds = tuple(_UNSUPPORTED)
+    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds)):
+        for kind, why in _UNSUPPORTED.items():
+            if isinstance(node, kind):
+                raise ValueError(
+                    f"psi cannot run an optimizer with a {kind.__name__}"
+                    f" inside: it {why}. Put psi inside of it, or use another."
+                )

@@ -1,0 +1,141 @@
+"""Named recipes: `psi` around a direction."""
+
+from typing import Any
+
+import jax
+import optax
+
+from psi_optax.groups import group_labels
+from psi_optax.optimizers.psi import psi
+from psi_optax.transforms.base import Radius
+
+
+def psi_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    groups: Any,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    *,
+    ordinary: optax.GradientTransformation | None = None,
+    radius: Radius = "init",
+    retraction: str | None = "projection",
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD on the PSI manifold, with momentum in direction space.
+
+    \(m \leftarrow \mu m + r\,g\), and the weights turn against m. Without
+    momentum this is the paper's PSI-SGD, \(w - \eta\,r^2 g\), brought back to
+    its sphere. The momentum is of degree 0 and differs from the paper's, for
+    which see `psi_sgdm`, by the square of the angle a step.
+
+    A rate of \(\eta/|w|^2\) gives the first step that SGD takes with
+    \(\eta\): about half of it after He initialization. Nothing anneals it, so
+    let it decay.
+
+    Args:
+        learning_rate: a number or a schedule, about the angle a step for a
+            gradient of norm 1 in direction space.
+        groups: scale groups in any form.
+        momentum: the decay \(\mu\), or None for none.
+        nesterov: whether to look ahead.
+        ordinary: see `psi`.
+        radius: see `psi`.
+        retraction: see `psi`.
+
+    Returns:
+        A transform that needs params, with a `PsiState`.
+
+    Raises:
+        ValueError: see `psi`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = psi_sgd(0.1, ScaleGroup(axes=0), momentum=0.9)
+        >>> w = jnp.array([3.0, 4.0])
+        >>> u, _ = tx.update(jnp.array([-0.8, 0.6]), tx.init(w), w)
+        >>> print((w + u).round(3))  # turned by arctan(0.1 * 5 * 1)
+        [4.472 2.236]
+
+    References:
+        Yi, `Accelerating training of batch normalization: a manifold
+        perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, algorithm 1.
+    """
+    return psi(
+        optax.identity()
+        if momentum is None
+        else optax.trace(momentum, nesterov),
+        groups,
+        learning_rate=learning_rate,
+        ordinary=ordinary,
+        radius=radius,
+        retraction=retraction,
+    )
+
+
+def psi_adam(
+    learning_rate: optax.ScalarOrSchedule,
+    groups: Any,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    *,
+    ordinary: optax.GradientTransformation | None = None,
+    radius: Radius = "init",
+    retraction: str | None = "projection",
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adam on the PSI manifold: both moments of \(r\,g\), in direction space.
+
+    All moments are of degree 0, so that even `eps` does not break
+    equivariance. Weight decay acts on ordinary parameters only: on a sphere it
+    has nothing to do.
+
+    A step of Adam is about as long as the square root of the number of weights
+    in a group, so its rate per weight is to be compared with weights of size
+    \(1/\sqrt{n}\).
+
+    Args:
+        learning_rate: a number or a schedule.
+        groups: scale groups in any form.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled decay of ordinary parameters, times the rate.
+        ordinary: see `psi`; `weight_decay` does not act on it.
+        radius: see `psi`.
+        retraction: see `psi`.
+
+    Returns:
+        A transform that needs params, with a `PsiState`.
+
+    Raises:
+        ValueError: see `psi`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = psi_adam(0.1, ScaleGroup(axes=0))
+        >>> w = jnp.array([3.0, 4.0])
+        >>> u, _ = tx.update(jnp.array([-0.8, 0.6]), tx.init(w), w)
+        >>> jnp.linalg.norm(w + u).round(4).item()
+        5.0
+
+    References:
+        Kingma and Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014.
+    """
+
+    def is_ordinary(tree):
+        labels = group_labels(tree, groups)
+        return jax.tree.map(lambda label: label == "ordinary", labels)
+
+    return psi(
+        optax.chain(
+            optax.scale_by_adam(b1, b2, eps),
+            optax.add_decayed_weights(weight_decay, is_ordinary),
+        ),
+        groups,
+        learning_rate=learning_rate,
+        ordinary=ordinary,
+        radius=radius,
+        retraction=retraction,
+    )

@@ -1,0 +1,136 @@
+"""The PSI paper's own momentum, which is of degree 1."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psi_optax import geometry
+from psi_optax.geometry import Leaves, Scalars
+from psi_optax.groups import Plan, make_plan
+from psi_optax.transforms.base import (
+    Radius,
+    additive_rate,
+    check_radius,
+    current_radius,
+    initial_radius,
+    like,
+    require_params,
+)
+
+
+class PsiSgdmState(NamedTuple):
+    """What `psi_sgdm` keeps."""
+
+    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
+    radius: Any  # {group name: array of the group shape}, or None
+    momentum: optax.Updates  # like params, of degree 1
+
+
+def psi_sgdm(
+    learning_rate: optax.ScalarOrSchedule,
+    groups: Any,
+    momentum: float = 0.9,
+    *,
+    radius: Radius = "init",
+    retraction: str | None = "projection",
+) -> optax.GradientTransformationExtraArgs:
+    r"""The PSI paper's own SGD with momentum.
+
+    \[u \leftarrow \mu u - \eta\,r^2 g, \qquad w \leftarrow w + u.\]
+
+    The momentum is of degree 1: it grows and shrinks with the weights. So it is
+    kept here, and where w + u is brought back to the sphere it is multiplied
+    by the same factor; it is neither projected nor transported. The directions
+    are those of the paper's additive update, which `retraction=None` gives.
+    `psi_sgd(..., momentum=...)` is the alternative whose state is of degree 0.
+
+    Args:
+        learning_rate: a number or a schedule; it is inside the momentum.
+        groups: scale groups in any form.
+        momentum: the decay \(\mu\).
+        radius: see `psi`.
+        retraction: "projection" or None.
+
+    Returns:
+        A transform that needs params, with a `PsiSgdmState`. Ordinary
+        parameters get SGD with the same momentum.
+
+    Raises:
+        ValueError: groups do not fit params; params are missing in `update`;
+            an unknown radius or retraction.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = psi_sgdm(0.1, ScaleGroup(axes=0), retraction=None)
+        >>> w = jnp.array([2.0, 0.0])
+        >>> print(tx.update(jnp.array([0.0, 1.0]), tx.init(w), w)[0])
+        [ 0.  -0.4]
+
+    References:
+        Yi, `Accelerating training of batch normalization: a manifold
+        perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, eq. 11.
+    """
+    check_radius(radius)
+    if retraction not in ("projection", None):
+        raise ValueError(
+            f'retraction={retraction!r}: choose "projection" or None.'
+        )
+    radius = radius if retraction else None
+
+    def init_fn(params):
+        plan = make_plan(groups, params)
+        return PsiSgdmState(
+            count=jnp.zeros([], jnp.int32),
+            radius=initial_radius(radius, plan, plan.select(params)),
+            momentum=optax.tree.zeros_like(params),
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        require_params(params)
+        plan = make_plan(groups, params)
+        w, g = plan.select(params), plan.select(updates, "updates")
+        r = geometry.norm(plan, w)
+        gradient = geometry.scale(plan, geometry.scale(plan, g, r), r)
+        rate = additive_rate(learning_rate, state.count)
+        steps = jax.tree.map(
+            lambda m, x: (
+                momentum * m.astype(x.dtype) + jnp.asarray(rate, x.dtype) * x
+            ),
+            state.momentum,
+            plan.merge(updates, like(gradient, g)),
+        )
+        u = plan.select(steps, "updates")
+        buffer = u
+        if retraction is not None:
+            target = current_radius(radius, state.radius, plan, w)
+            buffer = _rescaled_with_weights(plan, w, u, target)
+            u = geometry.displacement(w, geometry.retract(plan, w, u, target))
+        state = PsiSgdmState(
+            optax.safe_increment(state.count),
+            state.radius,
+            jax.tree.map(
+                lambda m, x: x.astype(m.dtype),
+                state.momentum,
+                plan.merge(steps, buffer),
+            ),
+        )
+        return plan.merge(steps, like(u, g)), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _rescaled_with_weights(
+    plan: Plan, w: Leaves, u: Leaves, target: Scalars
+) -> Leaves:
+    """The step u times the factor that brings w + u to the sphere."""
+    moved = jax.tree.map(
+        lambda x, y: geometry.widen(x) + geometry.widen(y), w, u
+    )
+    factor = jax.tree.map(
+        geometry.safe_divide, target, geometry.norm(plan, moved)
+    )
+    return geometry.scale(plan, u, factor)

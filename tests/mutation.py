@@ -219,9 +219,9 @@ FAULTS = [
     ),
     Fault(
         "retract: exponential takes the update for an angle",
-        "transforms/retraction.py",
-        "lambda n: safe_divide(n.dtype.type(1), n)",
-        "lambda n: n / n",
+        "geometry/step.py",
+        "lambda s: safe_divide(s.dtype.type(1), s)",
+        "lambda s: s / s",
     ),
     Fault(
         "psi: the gradient is not scaled",

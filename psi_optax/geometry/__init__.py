@@ -17,4 +17,5 @@ from psi_optax.geometry.reductions import spread_groups as spread_groups
 from psi_optax.geometry.reductions import sum_groups as sum_groups
 from psi_optax.geometry.reductions import widen as widen
 from psi_optax.geometry.step import RETRACTIONS as RETRACTIONS
+from psi_optax.geometry.step import exponential as exponential
 from psi_optax.geometry.step import step as step

@@ -30,6 +30,7 @@ from psi_optax.geometry.maps import (
     Reduction,
     Scalars,
     displacement,
+    norm,
     safe_divide,
     safe_sqrt,
     stays,
@@ -118,6 +119,43 @@ def step(
     beta = groups.spread({name: b for name, (_, b) in terms.items()})
     target = jax.tree.map(_combine, w, d, alpha, beta)
     return displacement(w, target)
+
+
+def exponential(
+    groups: Reduction,
+    w: Leaves,
+    u: Leaves,
+    radius: Scalars,
+    *,
+    singletons: Collection[str] = (),
+) -> Leaves:
+    r"""Follows the great circle along the tangent part of u, for its length.
+
+    \(w \mapsto R\,(v \cos|h| + h/|h| \sin|h|)\) with h the tangent part of
+    \(u/|w|\).
+
+    Args:
+        groups: the reduction.
+        w: the weights.
+        u: steps of the weights (degree 1).
+        radius: the radius of each group's sphere.
+        singletons: names of the groups that have one element.
+
+    Returns:
+        What to add to w, as from `step`.
+    """
+    inverse = jax.tree.map(
+        lambda s: safe_divide(s.dtype.type(1), s), norm(groups, w)
+    )
+    return step(
+        groups,
+        w,
+        u,
+        inverse,
+        radius,
+        retraction="exponential",
+        singletons=singletons,
+    )
 
 
 def _coefficients(square, inner, length, rate, radius, curve: _Curve):

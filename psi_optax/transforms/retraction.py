@@ -2,11 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves, safe_divide
+from psi_optax.geometry import Leaves
 from psi_optax.groups import Plan, make_plan
 from psi_optax.transforms.base import (
     Radius,
@@ -80,17 +79,8 @@ def retract(
         if retraction == "projection":
             on_sphere = geometry.retract(plan, w, u, target)
             return geometry.displacement(w, on_sphere)
-        inverse = jax.tree.map(
-            lambda n: safe_divide(n.dtype.type(1), n), geometry.norm(plan, w)
-        )
-        return geometry.step(
-            plan,
-            w,
-            u,
-            inverse,
-            target,
-            retraction="exponential",
-            singletons=plan.singletons,
+        return geometry.exponential(
+            plan, w, u, target, singletons=plan.singletons
         )
 
     def init_fn(params):

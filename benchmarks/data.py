@@ -114,7 +114,7 @@ def _digits() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     # Here, because scikit-learn is slow to import and only digits needs it.
     from sklearn import datasets
 
-    images, labels = datasets.load_digits(return_X_y=True)
+    images, labels = map(np.asarray, datasets.load_digits(return_X_y=True))
     images = images.reshape(-1, 8, 8)
     train, test = _stratified_split(labels, DIGITS_TEST_FRACTION, DIGITS_SEED)
     return (images[train], labels[train]), (images[test], labels[test])

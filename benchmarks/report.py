@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
 
 # The colours of Okabe and Ito, which the colour-blind can tell apart.
 COLOURS = (
-    *("#E69F00", "#D55E00", "#CC79A7", "#999999"),
-    *("#F0E442", "#0072B2", "#56B4E9", "#009E73"),
+    *("#E69F00", "#D55E00", "#CC79A7", "#56B4E9"),
+    *("#999999", "#000000", "#0072B2", "#009E73"),
 )
 MARKERS = "osv^DPX*"
 
@@ -42,18 +43,12 @@ def table(results: dict[str, Any]) -> str:
         The caption and the table: in percent, the mean over the seeds and,
         where there is more than one seed, their standard deviation.
     """
-    header = ["", *(f"x {scale:g}" for scale in results["scales"])]
-    rows = [
-        [
-            method["label"],
-            *map(_cell, method["accuracy"].values()),
-            _chosen(method),
-        ]
-        for method in results["methods"].values()
-    ]
-    return "\n".join(
-        [_caption(results), "", *_aligned([[*header, "tuned to"], *rows])]
-    )
+    scales = [f"x {scale:g}" for scale in results["scales"]]
+    rows = [["", *scales, "tuned to"]]
+    for method in results["methods"].values():
+        cells = map(_cell, method["accuracy"].values())
+        rows.append([method["label"], *cells, _chosen(method)])
+    return "\n".join([_caption(results), "", *_aligned(rows)])
 
 
 def figure(results: dict[str, Any]) -> Figure:
@@ -117,16 +112,16 @@ def write(results: dict[str, Any], folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _caption(results: dict[str, Any]) -> str:
-    count = {len(method["trials"]) for method in results["methods"].values()}
-    return (
+    trials = {len(method["trials"]) for method in results["methods"].values()}
+    caption = (
         f"Test accuracy (%) on {results['dataset']} of a BatchNorm MLP whose "
-        f"initial filters are multiplied by a number: mean ± standard deviation"
-        f" of {results['seeds']} seeds, {results['epochs']} epochs. Each method"
-        f" was tuned at x 1 on validation data, in "
-        f"{' or '.join(map(str, sorted(count)))} trials, and starts from the "
-        f"same weights. Decay acts on all kernels; in psi_optax's methods on "
-        f"those that are not scale groups. (* at the edge of the grid.)"
+        "initial filters are multiplied by a number: mean ± standard deviation "
+        f"of {results['seeds']} seeds, {results['epochs']} epochs, cosine "
+        "decay. All methods start from the same weights. Each was tuned where "
+        f"nothing is multiplied, with {' or '.join(map(str, trials))} trials on"
+        " validation data; a star marks a choice at the edge of its grid."
     )
+    return textwrap.fill(caption, 80)
 
 
 def _cell(accuracies: list[float]) -> str:

@@ -14,6 +14,7 @@ them normalized first, which would undo the scale for whoever does it.
 """
 
 import argparse
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -25,12 +26,14 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import data, report, training
-from benchmarks.methods import METHODS, Method
+from benchmarks.methods import DEFAULT, METHODS, Method
+from benchmarks.tuning import tune
 from psi_optax.models import linen, scale_groups
 
 __all__ = ["Settings", "main", "run", "scale_filters"]
 
 TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
+EPOCHS = {"digits": 20}  # the other data sets are fifty times larger
 
 
 class Settings(NamedTuple):
@@ -49,9 +52,9 @@ class Settings(NamedTuple):
     """
 
     dataset: str = "digits"
-    optimizers: tuple[str, ...] = tuple(METHODS)
+    optimizers: tuple[str, ...] = DEFAULT
     scales: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
-    seeds: int = 10
+    seeds: int = 5
     epochs: int = 20
     batch_size: int = 64
     widths: tuple[int, ...] = (64, 64)
@@ -161,55 +164,16 @@ def _measure(
     advance: Callable[[], Any],
 ) -> dict[str, Any]:
     """Tune one method at scale 1, then train with it at every scale."""
-    validate, trials = tuning.compile(method), []
-    for rate, decay in method.trials():
-        accuracies, losses = validate(1.0, rate, decay)
-        trials.append(
-            {
-                "learning_rate": rate,
-                "weight_decay": decay,
-                "accuracy": float(np.mean(accuracies)),
-                "loss": _finite(np.mean(losses)),
-            }
-        )
-        advance()
-    best = max(trials, key=_merit)
+    result = tune(
+        method, functools.partial(tuning.compile(method), 1.0), advance
+    )
+    best = result["chosen"]
     test, accuracies = final.compile(method), {}
     for scale in scales:
         found, _ = test(scale, best["learning_rate"], best["weight_decay"])
         accuracies[f"{scale:g}"] = np.asarray(found, np.float64).tolist()
         advance()
-    return {
-        "label": method.label,
-        "trials": trials,
-        "chosen": best,
-        "at_edge": _at_edge(method, best),
-        "accuracy": accuracies,
-    }
-
-
-def _finite(loss: np.floating) -> float | None:
-    # JSON has no NaN.
-    return float(loss) if np.isfinite(loss) else None
-
-
-def _merit(trial: dict[str, Any]) -> tuple[float, float]:
-    # By accuracy; the loss decides ties.
-    loss = trial["loss"]
-    return trial["accuracy"], -float("inf") if loss is None else -loss
-
-
-def _at_edge(method: Method, trial: dict[str, Any]) -> list[str]:
-    """Name the hyperparameters that a larger grid might improve."""
-    grids = {
-        "learning_rate": method.learning_rates,
-        "weight_decay": method.weight_decays,
-    }
-    return [
-        name
-        for name, grid in grids.items()
-        if len(grid) > 1 and trial[name] in (grid[0], grid[-1])
-    ]
+    return {**result, "accuracy": accuracies}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -222,29 +186,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.rescaling",
         description="Train from rescaled initial weights, with each optimizer.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--dataset", choices=data.NAMES, default="digits")
-    parser.add_argument("--seeds", type=int, default=defaults.seeds)
-    parser.add_argument("--epochs", type=int, default=defaults.epochs)
-    parser.add_argument(
+    add = parser.add_argument
+    add("--dataset", choices=data.NAMES, default=defaults.dataset)
+    add("--seeds", type=_count, default=defaults.seeds, help="10 by default")
+    add("--epochs", type=_count, help="20 for digits, otherwise 3 by default")
+    add(
         "--optimizers",
         nargs="+",
         choices=METHODS,
         default=defaults.optimizers,
         metavar="NAME",
-        help=", ".join(METHODS),
+        help=f"some of {', '.join(METHODS)}; by default {', '.join(DEFAULT)}",
     )
-    parser.add_argument(
-        "--scales", nargs="+", type=float, default=defaults.scales
-    )
-    parser.add_argument("--out", type=pathlib.Path, default="results")
+    add("--scales", nargs="+", type=float, default=defaults.scales)
+    add("--out", type=pathlib.Path, default="results", help="folder to write")
     given = vars(parser.parse_args(arguments))
     out = given.pop("out")
+    given["epochs"] = given["epochs"] or EPOCHS.get(given["dataset"], 3)
     results = run(defaults._replace(**given))
     print(report.table(results))
     for path in report.write(results, out):
         print(f"written: {path}")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{count} is not positive")
+    return count
 
 
 if __name__ == "__main__":

@@ -97,10 +97,9 @@ def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
         dataset: the training part is used.
 
     Returns:
-        A function `train(variables, batches, rate, decay)`
-        that returns the variables after training. It takes variables and
-        batches as `initialize` and `make_batches` return them, and donates
-        the variables.
+        A function `train(variables, batches, rate, decay)` that returns the
+        variables after training. It takes variables and batches as
+        `initialize` and `make_batches` return them, and donates the variables.
     """
     images = jnp.asarray(dataset.train_images)
     labels = jnp.asarray(dataset.train_labels)
@@ -110,24 +109,24 @@ def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
         groups = scale_groups(variables["params"])
         optimizer = build(rate=schedule, decay=decay, groups=groups)
 
-        def step(carry, batch):
-            variables, state = carry
-            gradients, statistics = jax.grad(_loss, has_aux=True)(
-                variables["params"], variables, images[batch], labels[batch]
-            )
-            params = variables["params"]
-            updates, state = optimizer.update(gradients, state, params)
-            params = optax.apply_updates(params, updates)
-            return ({"params": params, **statistics}, state), None
-
-        def _loss(params, variables, x, y):
+        def loss(params, variables, batch):
             logits, statistics = model.apply(
                 {**variables, "params": params},
-                x,
+                images[batch],
                 train=True,
                 mutable=["batch_stats"],
             )
-            return _cross_entropy(logits, y), statistics
+            return _cross_entropy(logits, labels[batch]), statistics
+
+        def step(carry, batch):
+            variables, state = carry
+            params = variables["params"]
+            gradients, statistics = jax.grad(loss, has_aux=True)(
+                params, variables, batch
+            )
+            updates, state = optimizer.update(gradients, state, params)
+            params = optax.apply_updates(params, updates)
+            return ({"params": params, **statistics}, state), None
 
         carry = variables, optimizer.init(variables["params"])
         return jax.lax.scan(step, carry, batches)[0][0]
@@ -155,7 +154,7 @@ def make_evaluate(model: nn.Module, dataset: Dataset) -> Callable:
     labels = jnp.asarray(dataset.test_labels)
 
     def evaluate(images, labels, variables):
-        logits = model.apply(variables, images, train=False)
+        logits: Any = model.apply(variables, images, train=False)
         accuracy = (logits.argmax(-1) == labels).mean()
         return accuracy, _cross_entropy(logits, labels)
 

@@ -189,7 +189,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("--dataset", choices=data.NAMES, default=defaults.dataset)
-    add("--seeds", type=_count, default=defaults.seeds, help="10 by default")
+    add(
+        "--seeds",
+        type=_count,
+        default=defaults.seeds,
+        help="default: %(default)s",
+    )
     add("--epochs", type=_count, help="20 for digits, otherwise 3 by default")
     add(
         "--optimizers",

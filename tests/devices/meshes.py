@@ -7,6 +7,7 @@ import jax
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from tests.compilation import rough_jit
 from tests.devices.network import (
     GROUPS,
     RECIPES,
@@ -68,7 +69,7 @@ def on_devices(recipe, dtype, axis, axis_type):
     with jax.set_mesh(mesh):
         tx, params, state = sharded(recipe, dtype, axis, axis_type)
         batch = jax.device_put(make_batch(dtype), replicated(mesh))
-        step_fn = jax.jit(step(tx))
+        step_fn = rough_jit(step(tx))
         last = run(_gradient(axis_type), step_fn, params, state, batch)
     return Result(
         params=last[0],
@@ -98,7 +99,7 @@ def replicated(mesh):
 def _init(tx, params, axis_type):
     """The state; automatic axes have to be told how to shard it."""
     if axis_type == "explicit":
-        return jax.jit(tx.init)(params)
+        return rough_jit(tx.init)(params)
     shardings = optax.tree.map_params(
         tx,
         lambda _, x: x.sharding,
@@ -106,7 +107,7 @@ def _init(tx, params, axis_type):
         params,
         transform_non_params=lambda _: replicated(jax.sharding.get_mesh()),
     )
-    return jax.jit(tx.init, out_shardings=shardings)(params)
+    return rough_jit(tx.init, out_shardings=shardings)(params)
 
 
 @functools.cache
@@ -116,6 +117,6 @@ def _gradient(axis_type):
         "explicit": jax.reshard,
         "auto": jax.lax.with_sharding_constraint,
     }[axis_type]
-    return jax.jit(
+    return rough_jit(
         jax.grad(lambda params, x: loss(gather(params, PartitionSpec()), x))
     )

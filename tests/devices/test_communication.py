@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding
 
+from tests.compilation import ROUGH
 from tests.devices.meshes import make_mesh, sharded, spec_of
 from tests.devices.network import BLOCKS, RECIPES, step
 
@@ -34,7 +35,7 @@ def compiled(recipe, axis):
     with jax.set_mesh(make_mesh("auto")):
         tx, params, state = sharded(recipe, "float32", axis, "auto")
         lowered = jax.jit(step(tx)).lower(params, state, params)
-        return lowered.compile().as_text()
+        return lowered.compile(ROUGH).as_text()
 
 
 @pytest.mark.usefixtures("optax_promotion")
@@ -64,6 +65,7 @@ def test_a_reshape_in_place_of_a_mask_sends_weights():
     def norms(x):
         return jnp.sqrt(jnp.sum(x.reshape(24, BLOCKS, -1) ** 2, (0, 2)))
 
-    kinds, sizes = collectives(jax.jit(norms).lower(x).compile().as_text())
+    program = jax.jit(norms).lower(x).compile().as_text()
+    kinds, sizes = collectives(program)
     assert kinds - {"all-reduce"}
     assert max(sizes) >= 24 * 24 / 8

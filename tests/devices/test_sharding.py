@@ -5,10 +5,19 @@ groups lie along, or along the output channels, with axes that are part of the
 types and with axes that the compiler propagates.
 """
 
+import jax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from tests.devices.meshes import AXES, AXIS_TYPES, on_devices
+from tests.devices.meshes import (
+    AXES,
+    AXIS_TYPES,
+    make_mesh,
+    on_devices,
+    spec_of,
+)
 from tests.devices.network import (
+    GROUPS,
     RECIPES,
     SENSITIVITY,
     distance,
@@ -16,6 +25,7 @@ from tests.devices.network import (
     on_one_device,
     tolerance,
 )
+from tests.registry import ENTRIES
 
 pytestmark = pytest.mark.usefixtures("x64", "optax_promotion")
 
@@ -43,12 +53,11 @@ def test_trajectory_types_and_compilations(recipe, axis, axis_type):
     assert result.compilations == 1
 
 
-@each_axis
-def test_trajectory_in_float32(axis):
-    last = on_devices("psi_sgd", "float32", axis, "explicit").params
+def test_trajectory_in_float32():
+    last = on_devices("psi_sgd", "float32", "fan_in", "explicit").params
     expected = on_one_device("psi_sgd", "float32")
     assert distance(last, expected) < tolerance("float32")
-    other = on_one_device("psi_sgd", "float32", wrong=True)
+    other = on_one_device("psi_sgd", "float64", wrong=True)
     assert distance(other, expected) > 100 * tolerance("float32")
 
 
@@ -57,3 +66,34 @@ def test_other_groups_go_elsewhere(recipe):
     expected = on_one_device(recipe, "float64")
     other = on_one_device(recipe, "float64", wrong=True)
     assert distance(other, expected) > 1e6 * tolerance("float64")
+
+
+@each_axis
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_transform_keeps_shardings(name, axis):
+    """They are in the types, and these are known without computing."""
+    tx = ENTRIES[name].build(GROUPS)
+    mesh = make_mesh("explicit")
+    with jax.set_mesh(mesh):
+        params = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape,
+                x.dtype,
+                sharding=NamedSharding(mesh, spec_of(x, AXES[axis])),
+            ),
+            make_params("float64"),
+        )
+        state = jax.eval_shape(tx.init, params)
+        updates, new_state = jax.eval_shape(tx.update, params, state, params)
+    assert specs(updates) == specs(params)
+    assert specs(new_state) == specs(state)
+    if getattr(state, "radius", None):
+        radius = specs(state.radius)["batch/kernel"]
+        assert radius == PartitionSpec("d" if axis == "outputs" else None)
+
+
+def specs(tree):
+    """What is sharded how; a counter, on its own, is on no mesh."""
+    return jax.tree.map(
+        lambda x: getattr(x.sharding, "spec", PartitionSpec()), tree
+    )

@@ -127,7 +127,7 @@ def mixed_network(steps=300, *, epsilon=0.0, dtype=np.float64, seed=0):
 
 
 @functools.cache
-def rayleigh(steps=300, *, noise=1.0, size=9, count=4, dtype=np.float64):
+def rayleigh(steps=300, *, noise=0.3, size=9, count=4, dtype=np.float64):
     """The sum of w'Aw/w'w over some columns w, with another A at every step.
 
     At noise 0 A is one diagonal matrix with eigenvalues from 1 to 2.
@@ -147,6 +147,25 @@ def rayleigh(steps=300, *, noise=1.0, size=9, count=4, dtype=np.float64):
         ScaleGroup(0),
         ids,
         cast(matrices, dtype),
+    )
+
+
+@functools.cache
+def rayleigh_with_gains(steps=300):
+    """The same with a gain for every column, an ordinary parameter."""
+    columns = rayleigh(steps)
+
+    def loss(params, matrix):
+        w, gains = params["w"], params["gains"]
+        quotients = (w * (matrix @ w)).sum(0) / (w**2).sum(0)
+        return (gains**2 * quotients).sum() - gains.sum()
+
+    return Problem(
+        loss,
+        {"w": columns.params, "gains": np.ones(4)},
+        {"w": columns.groups, "gains": None},
+        {"w": columns.ids, "gains": np.full(4, -1)},
+        columns.batches,
     )
 
 

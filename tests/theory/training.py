@@ -8,26 +8,57 @@ import numpy as np
 import optax
 
 
-@functools.partial(jax.jit, static_argnames="loss")
-def gradient_of(loss, params, batch):
-    """The gradient, compiled once for each loss."""
+def _gradient(loss, params, batch):
     return jax.grad(loss)(params, batch)
 
 
-@functools.partial(jax.jit, static_argnames="tx")
-def first_update(tx, updates, params):
-    """What a transform makes of its first updates."""
-    return tx.update(updates, tx.init(params), params)[0]
-
-
-@functools.partial(jax.jit, static_argnames="tx")
-def step(tx, gradient, state, params):
-    """The weights and the state after one step."""
+def _step(tx, gradient, state, params):
     updates, state = tx.update(gradient, state, params)
     return optax.apply_updates(params, updates), state
 
 
-def train(tx, problem, params=None):
+def _first_update(tx, updates, params):
+    return tx.update(updates, tx.init(params), params)[0]
+
+
+# These tests compile hundreds of small programs and run each for milliseconds.
+quick_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+# Compiled once for each loss or transform, as long as it is one object.
+_QUICK = (
+    quick_jit(_gradient, static_argnames="loss"),
+    quick_jit(_step, static_argnames="tx"),
+)
+_AS_USERS_COMPILE = (
+    jax.jit(_gradient, static_argnames="loss"),
+    jax.jit(_step, static_argnames="tx"),
+)
+_quick_first_update = quick_jit(_first_update, static_argnames="tx")
+
+
+def gradient_of(loss, params, batch):
+    """The gradient, as numpy arrays."""
+    return to_numpy(_QUICK[0](loss, params, batch))
+
+
+def step(tx, gradient, state, params):
+    """Weights and state after one step, as numpy arrays."""
+    return to_numpy(_QUICK[1](tx, gradient, state, params))
+
+
+def first_update(tx, updates, params):
+    """What a transform makes of its first updates, as numpy arrays."""
+    return to_numpy(_quick_first_update(tx, updates, params))
+
+
+def to_numpy(tree):
+    """For what follows: on jax arrays each new operation is compiled."""
+    return jax.tree.map(np.asarray, tree)
+
+
+def train(tx, problem, params=None, *, optimized=False):
     """Runs an optimizer over a problem's batches.
 
     Gradient and step are compiled apart, so that optimizers share the gradient.
@@ -37,26 +68,28 @@ def train(tx, problem, params=None):
         tx: the optimizer.
         problem: see `tests.theory.networks`.
         params: where to start, if not from `problem.params`.
+        optimized: whether the compiler takes its time, as it does for users.
 
     Returns:
         The path, which is params with a first axis for time, after each step;
         and the last state.
     """
+    slope, move = _AS_USERS_COMPILE if optimized else _QUICK
     params = problem.params if params is None else params
     params = jax.tree.map(jnp.asarray, params)
     state = tx.init(params)
     path = []
     for time in range(len(jax.tree.leaves(problem.batches)[0])):
         batch = jax.tree.map(lambda x, t=time: x[t], problem.batches)
-        gradient = gradient_of(problem.loss, params, batch)
-        params, state = step(tx, gradient, state, params)
+        gradient = slope(problem.loss, params, batch)
+        params, state = move(tx, gradient, state, params)
         path.append(params)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *path), state
 
 
-def path_of(tx, problem, params=None):
+def path_of(tx, problem, params=None, *, optimized=False):
     """The path of `train` alone."""
-    return train(tx, problem, params)[0]
+    return train(tx, problem, params, optimized=optimized)[0]
 
 
 def lenient(tx):

@@ -1,0 +1,145 @@
+"""A hundred thousand steps in float32: norms keep to their radii.
+
+Groups of 4, 64 and 576 weights and of radii 0.3, 1.99 and 5 (just above and
+just below a power of two, where an ulp is a large and a small part of the
+number) follow noisy gradients. Norms are taken in float64.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import psi_optax
+from psi_optax import ScaleGroup
+from tests.theory.training import quick_jit, to_numpy
+
+SIZES = (4, 64, 576)
+RADII = np.array([0.3, 1.99, 5.0])
+GROUPS = {f"size_{n}": ScaleGroup(axes=0) for n in SIZES}
+CHECKPOINTS = 100
+TABLE = 1 << 14
+
+
+def start():
+    random = np.random.RandomState(0)
+    params = {}
+    for n in SIZES:
+        w = random.normal(size=(n, 3))
+        w *= RADII / np.linalg.norm(w, axis=0)
+        params[f"size_{n}"] = w.astype(np.float32)
+    return params
+
+
+@functools.cache
+def noise():
+    size = TABLE + 3 * max(SIZES)
+    return np.random.RandomState(1).normal(size=size).astype(np.float32)
+
+
+def gradient(w, time, table):
+    """Of a Rayleigh quotient, plus noise of norm about 1 in direction space."""
+    n = len(w)
+    eigenvalues = jnp.linspace(0.5, 1.5, n, dtype=jnp.float32)[:, None]
+    # A stride that is prime to the table's length: no window comes soon again.
+    offset = time * 7919 % TABLE
+    z = jax.lax.dynamic_slice(table, (offset,), (3 * n,)).reshape(n, 3)
+    square = (w * w).sum(0, keepdims=True)
+    quotient = (eigenvalues * w * w).sum(0, keepdims=True) / square
+    slope = 2 * (eigenvalues - quotient) * w / square
+    return slope + z / jnp.sqrt(n * square)
+
+
+def _run(params, table, *, tx, steps):
+    def body(carry, time):
+        params, state = carry
+        g = jax.tree.map(lambda w: gradient(w, time, table), params)
+        updates, state = tx.update(g, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    def stretch(carry, first):
+        times = first + jnp.arange(steps // CHECKPOINTS)
+        carry, _ = jax.lax.scan(body, carry, times)
+        return carry, carry[0]
+
+    firsts = jnp.arange(0, steps, steps // CHECKPOINTS)
+    (_, state), path = jax.lax.scan(stretch, (params, tx.init(params)), firsts)
+    return path, state
+
+
+def norms_and_state(tx, steps):
+    """Norms in float64, (checkpoints, 3) for every size, and the last state."""
+    compile_ = jax.jit if steps > 20_000 else quick_jit
+    run = compile_(functools.partial(_run, tx=tx, steps=steps))
+    path, state = to_numpy(run(start(), noise()))
+    return {
+        name: np.linalg.norm(w.astype(np.float64), axis=1)
+        for name, w in path.items()
+    }, state
+
+
+def ulps_off(norms, radius):
+    """The largest distance from the radius, in units of its last place."""
+    radius = np.asarray(radius)
+    assert radius.dtype == np.float32
+    off = np.abs(norms - radius.astype(np.float64))
+    return (off / np.spacing(radius)).max()
+
+
+PSI_SGD = functools.partial(psi_optax.psi_sgd, 0.05, GROUPS, momentum=0.9)
+
+# Off by one rounding of the radius and one of each weight, the norm would be
+# within 1 ulp. What is added is the error of |w|^2, a sum of n squares in
+# float32: were it formed in one sequence, the k-th partial sum would round by
+# 0.22 * 2^-23 k/n (rms), all of them by 0.22 * 2^-23 sqrt(n/3), and the norm by
+# half of it: 0.5 * 2^-23 at n = 64 and 1.5 * 2^-23 at n = 576. An ulp is 2^-24
+# to 2^-23 of the number; 300 readings go to three times the rms.
+ULPS = {"size_4": 2, "size_64": 4, "size_576": 4}
+
+
+@pytest.mark.parametrize(
+    ("retraction", "steps"), [("projection", 100_000), ("exponential", 20_000)]
+)
+def test_norms_keep_to_the_stored_radius(retraction, steps, record_property):
+    norms, state = norms_and_state(PSI_SGD(retraction=retraction), steps)
+    for name, radius in state.radius.items():
+        record_property(name, ulps_off(norms[name], radius))
+        assert ulps_off(norms[name], radius) <= ULPS[name]
+        # The stored radius is the norm of the beginning and has not moved.
+        begun = np.linalg.norm(start()[name].astype(np.float64), axis=0)
+        assert ulps_off(begun, radius) <= ULPS[name]
+
+
+def test_norms_where_the_sum_is_rounded_first(record_property):
+    # w + u is rounded before it is put on the sphere: an ulp more.
+    norms, state = norms_and_state(psi_optax.psi_sgdm(0.05, GROUPS), 20_000)
+    for name, radius in state.radius.items():
+        record_property(name, ulps_off(norms[name], radius))
+        assert ulps_off(norms[name], radius) <= ULPS[name] + 1
+
+
+def test_norms_drift_without_memory(record_property):
+    # Each step multiplies the norm by 1 plus a rounding of some 2^-24 = 6e-8.
+    # In 100,000 steps that would be 2e-5 if signs were independent and 6e-3 if
+    # they were all the same: found is a drift in between, of less than 5e-9 a
+    # step, and of more ulps than memory allows.
+    steps = 100_000
+    norms, state = norms_and_state(PSI_SGD(radius=None), steps)
+    assert state.radius is None
+    for name, norm in norms.items():
+        begun = np.linalg.norm(start()[name].astype(np.float64), axis=0)
+        drift = np.abs(norm[-1] / begun - 1) / steps
+        record_property(name, drift.max())
+        assert drift.max() < 5e-9
+        assert ulps_off(norm[-1], begun.astype(np.float32)) > 10
+
+
+def test_norms_grow_without_retraction():
+    # The control. A step turns by some 0.1 rad, and so the norm gains 0.1^2/2
+    # of itself: e^10 in 2,000 steps.
+    norms, _ = norms_and_state(PSI_SGD(retraction=None), 2_000)
+    for norm in norms.values():
+        assert np.all(norm[-1] > 100 * RADII)

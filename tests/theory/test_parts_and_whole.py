@@ -1,0 +1,196 @@
+"""The parts in a chain are psi, and psi's forms are one another.
+
+Design: `scale_by_group_norm`, the inner optimizer, `scale_by_group_norm`,
+`project_to_tangent`, `retract` do in five steps what `psi` does in one, for
+inner optimizers that do not read parameters. To those that do, psi shows
+directions and the chain the weights.
+"""
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+import psi_optax
+from tests.theory.networks import (
+    mixed_network,
+    rayleigh,
+    rayleigh_with_gains,
+)
+from tests.theory.scales import direction_error, norm_error
+from tests.theory.training import lenient, path_of
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+# The same real numbers, each formula rounded in its own way: 1e-16 a step.
+ROUNDING = 1e-12
+
+
+def chained(inner, groups, retraction="projection", radius="init"):
+    return optax.chain(
+        psi_optax.scale_by_group_norm(groups),
+        inner,
+        psi_optax.scale_by_group_norm(groups),
+        psi_optax.project_to_tangent(groups),
+        psi_optax.retract(groups, retraction=retraction, radius=radius),
+    )
+
+
+def apart(problem, one, other):
+    """How far two optimizers part, in directions and in norms."""
+    paths = path_of(one, problem), path_of(other, problem)
+    return max(
+        direction_error(*paths, problem.ids),
+        norm_error(*paths, problem.ids, 1.0),
+    )
+
+
+BLIND = {
+    "sgd": optax.sgd(0.1),
+    "momentum": optax.sgd(0.05, momentum=0.9),
+    "nesterov": optax.sgd(0.05, momentum=0.9, nesterov=True),
+    "adam": lenient(optax.adam(0.03)),
+    "rmsprop": lenient(optax.rmsprop(0.01)),
+    "lion": optax.lion(0.01),
+    "clip": optax.chain(
+        optax.clip_by_global_norm(0.5), optax.sgd(0.1, momentum=0.9)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_chain_of_parts_is_psi(name):
+    problem, inner = rayleigh(), BLIND[name]
+    whole = psi_optax.psi(inner, problem.groups)
+    parts = chained(inner, problem.groups)
+    assert apart(problem, parts, whole) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    ("retraction", "radius"),
+    [("exponential", "init"), ("projection", None), ("projection", 2.0)],
+)
+def test_chain_of_parts_is_psi_with_options(retraction, radius):
+    problem, inner = rayleigh(), BLIND["momentum"]
+    options = {"retraction": retraction, "radius": radius}
+    whole = psi_optax.psi(inner, problem.groups, **options)
+    parts = chained(inner, problem.groups, **options)
+    assert apart(problem, parts, whole) < ROUNDING
+
+
+def test_chain_of_parts_is_psi_with_ties_blocks_and_ordinary_weights():
+    problem, inner = mixed_network(300), BLIND["momentum"]
+    whole = psi_optax.psi(inner, problem.groups)
+    parts = chained(inner, problem.groups)
+    assert apart(problem, parts, whole) < ROUNDING
+
+
+@pytest.mark.parametrize("missing", range(5))
+def test_no_part_can_be_left_out(missing):
+    # With momentum every part counts: a step along an old gradient has a
+    # radial part, without which projection would turn by another angle.
+    problem, inner = rayleigh(100), BLIND["momentum"]
+    g = problem.groups
+    parts = [
+        psi_optax.scale_by_group_norm(g),
+        inner,
+        psi_optax.scale_by_group_norm(g),
+        psi_optax.project_to_tangent(g),
+        psi_optax.retract(g),
+    ]
+    del parts[missing]
+    whole = psi_optax.psi(inner, g)
+    assert apart(problem, optax.chain(*parts), whole) > 1e-3
+
+
+def test_optimizers_that_read_parameters_are_shown_directions():
+    # Trust ratios are |w|/|update| in the chain and |v|/|update| in psi.
+    problem, inner = rayleigh(), lenient(optax.lamb(0.05))
+    whole = psi_optax.psi(inner, problem.groups)
+    assert apart(problem, chained(inner, problem.groups), whole) > 1e-3
+
+
+def schedule(count):
+    return 0.1 * jnp.exp(-0.01 * count.astype(jnp.float64))
+
+
+EQUAL = {
+    "psi_sgd": lambda g: (
+        psi_optax.psi(optax.sgd(0.1), g),
+        psi_optax.psi_sgd(0.1, g),
+    ),
+    "psi_sgd_momentum": lambda g: (
+        psi_optax.psi(optax.sgd(0.05, momentum=0.9), g),
+        psi_optax.psi_sgd(0.05, g, momentum=0.9),
+    ),
+    "psi_sgd_nesterov": lambda g: (
+        psi_optax.psi(optax.sgd(0.05, momentum=0.9, nesterov=True), g),
+        psi_optax.psi_sgd(0.05, g, momentum=0.9, nesterov=True),
+    ),
+    "psi_sgd_schedule": lambda g: (
+        psi_optax.psi(optax.sgd(schedule, momentum=0.9), g),
+        psi_optax.psi_sgd(schedule, g, momentum=0.9),
+    ),
+    "psi_adam": lambda g: (
+        psi_optax.psi(lenient(optax.adam(0.03)), g),
+        lenient(psi_optax.psi_adam(0.03, g)),
+    ),
+    "psi_sgdm_without_momentum": lambda g: (
+        psi_optax.psi(optax.sgd(0.1), g),
+        psi_optax.psi_sgdm(0.1, g, momentum=0.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_recipes_are_psi(name):
+    problem = rayleigh()
+    assert apart(problem, *EQUAL[name](problem.groups)) < ROUNDING
+
+
+def test_momentum_of_degree_0_and_of_degree_1_differ():
+    problem = rayleigh()
+    sandwich = psi_optax.psi_sgd(0.05, problem.groups, momentum=0.9)
+    paper = psi_optax.psi_sgdm(0.05, problem.groups, momentum=0.9)
+    assert apart(problem, sandwich, paper) > 1e-3
+
+
+def test_decay_acts_on_ordinary_parameters():
+    # As Adam with decay of the gains alone does, and otherwise nothing does.
+    problem, rate, decay = rayleigh_with_gains(), 0.01, 0.1
+    mask = {"w": False, "gains": True}
+    by_hand = psi_optax.psi(
+        lenient(optax.adamw(rate, weight_decay=decay, mask=mask)),
+        problem.groups,
+    )
+    recipe, plain = (
+        lenient(psi_optax.psi_adam(rate, problem.groups, weight_decay=x))
+        for x in (decay, 0.0)
+    )
+    assert apart(problem, by_hand, recipe) < ROUNDING
+    assert apart(problem, plain, recipe) > 1e-3
+
+
+@pytest.mark.parametrize("options", [{"learning_rate": 0.1}, {}])
+def test_ordinary_optimizer_is_the_partition_by_hand(options):
+    problem = rayleigh_with_gains()
+    ordinary = optax.sgd(0.03, momentum=0.5)
+    inner = optax.identity() if options else optax.sgd(0.1)
+    whole = psi_optax.psi(inner, problem.groups, ordinary=ordinary, **options)
+    by_hand = optax.partition(
+        {"scale": psi_optax.psi_sgd(0.1, problem.groups), "other": ordinary},
+        {"w": "scale", "gains": "other"},
+    )
+    assert apart(problem, whole, by_hand) < ROUNDING
+    both = psi_optax.psi_sgd(0.1, problem.groups)
+    assert apart(problem, whole, both) > 1e-3
+
+
+def test_one_rate_for_both_kinds_of_parameters():
+    # psi(direction, learning_rate) moves ordinary parameters as SGD would.
+    problem = rayleigh_with_gains()
+    recipe = psi_optax.psi_sgd(schedule, problem.groups, momentum=0.9)
+    inner = optax.sgd(schedule, momentum=0.9)
+    whole = psi_optax.psi(inner, problem.groups)
+    constant = psi_optax.psi_sgd(0.1, problem.groups, momentum=0.9)
+    assert apart(problem, recipe, whole) < ROUNDING
+    assert apart(problem, recipe, constant) > 1e-3

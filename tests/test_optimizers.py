@@ -195,12 +195,44 @@ def test_lookahead_is_refused():
         lambda: psi(optax.sgd(0.1), GROUPS, radius="unit"),
         lambda: psi(optax.sgd(0.1), GROUPS, radius=-1.0),
         lambda: psi(optax.sgd(0.1), GROUPS, retraction="polar"),
+        lambda: psi(optax.sgd(0.1), GROUPS, radius=1.0, retraction=None),
         lambda: psi_sgdm(0.1, GROUPS, retraction="exponential"),
+        lambda: psi_sgdm(0.1, GROUPS, radius=1.0, retraction=None),
     ],
 )
 def test_wrong_options_are_refused_at_once(wrong):
     with pytest.raises(ValueError, match="radius|retraction"):
         wrong()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: psi(0.1, GROUPS),
+        lambda: psi(optax.sgd, GROUPS),
+        lambda: psi_sgd(None, GROUPS),
+        lambda: psi_sgd("0.1", GROUPS),
+        lambda: psi_adam(None, GROUPS),
+    ],
+)
+def test_what_is_no_optimizer_and_no_rate_is_refused_at_once(wrong):
+    with pytest.raises(TypeError, match="inner=|learning_rate="):
+        wrong()
+
+
+def test_derivatives_do_not_stop_at_a_step_of_zero():
+    w, g = jnp.array([3.0, 4.0]), jnp.array([-0.8, 0.6])
+
+    def moved(rate, g):
+        tx = psi_sgd(rate, ScaleGroup(0))
+        return tx.update(g, tx.init(w), w)[0]
+
+    # w' = w - rate |w|² g to first order, where either is zero.
+    by_rate = jax.jacobian(moved, 0)(0.0, g)
+    np.testing.assert_allclose(by_rate, -25 * g, rtol=1e-6)
+    by_gradient = jax.jacobian(moved, 1)(0.1, jnp.zeros(2))
+    tangent = jnp.eye(2) - jnp.outer(w, w) / 25
+    np.testing.assert_allclose(by_gradient, -2.5 * tangent, atol=1e-6)
 
 
 def test_a_wrong_inner_optimizer_is_told_apart():

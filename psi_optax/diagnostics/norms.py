@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from psi_optax import geometry
 from psi_optax.groups import make_plan
@@ -65,7 +66,9 @@ def normalize(
         >>> normalize(jnp.array([3.0, 4.0]), ScaleGroup(0), 10.0).tolist()
         [6.0, 8.0]
     """
-    if isinstance(radius, (int, float)) and not radius > 0:
+    if not isinstance(radius, jax.core.Tracer) and not np.all(
+        np.asarray(radius) > 0
+    ):
         raise ValueError(f"radius={radius!r} is not positive.")
     plan = make_plan(groups, params)
     w = plan.select(params)

@@ -18,8 +18,10 @@ def rotation(old: Tree, new: Tree, groups: Any) -> Tree:
     Returns:
         A tree like params with an array of the group shape, in radians from 0
         to pi, at grouped leaves and None elsewhere. Exactly 0.0 where old and
-        new are identical; angles of 1e-7 come out right in float32 (they
-        would be lost through arccos); NaN where one of the two is zero.
+        new are identical; NaN where one of the two is zero. In float32 angles
+        down to 1e-7, which arccos would lose, come out right between weights
+        of about the same norm, as before and after a step; between weights of
+        different norms they are right to 1e-7.
 
     Raises:
         ValueError: groups do not fit params, or the two trees differ.

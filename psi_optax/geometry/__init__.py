@@ -5,6 +5,7 @@ from psi_optax.geometry.maps import Reduction as Reduction
 from psi_optax.geometry.maps import Scalars as Scalars
 from psi_optax.geometry.maps import angle as angle
 from psi_optax.geometry.maps import displacement as displacement
+from psi_optax.geometry.maps import factor_to as factor_to
 from psi_optax.geometry.maps import norm as norm
 from psi_optax.geometry.maps import project_to_sphere as project_to_sphere
 from psi_optax.geometry.maps import project_to_tangent as project_to_tangent

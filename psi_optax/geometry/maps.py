@@ -65,12 +65,18 @@ def project_to_tangent(groups: Reduction, w: Leaves, u: Leaves) -> Leaves:
 
 def project_to_sphere(groups: Reduction, w: Leaves, radius: Scalars) -> Leaves:
     r"""The nearest point of the sphere: \(R\, w/|w|\)."""
-    factor = jax.tree.map(
-        lambda n, r: jnp.where(n == 0, 1, safe_divide(r, n)),
-        norm(groups, w),
-        radius,
-    )
+    factor = jax.tree.map(factor_to, radius, norm(groups, w))
     return jax.tree.map(lambda x, f: f * widen(x), w, groups.spread(factor))
+
+
+def factor_to(radius: jax.Array, norm: jax.Array) -> jax.Array:
+    """What brings a norm to a radius: 1 for a norm of zero.
+
+    NaN for an infinite norm, of finite weights whose squares overflow as well:
+    nothing silently becomes zero.
+    """
+    factor = jnp.where(jnp.isinf(norm), jnp.nan, safe_divide(radius, norm))
+    return jnp.where(norm == 0, 1, factor)
 
 
 def retract(groups: Reduction, w: Leaves, u: Leaves, radius: Scalars) -> Leaves:
@@ -82,7 +88,12 @@ def retract(groups: Reduction, w: Leaves, u: Leaves, radius: Scalars) -> Leaves:
     """
     moved = jax.tree.map(lambda x, y: widen(x) + widen(y), w, u)
     on_sphere = project_to_sphere(groups, moved, radius)
-    stay = jax.tree.map(stays, norm(groups, w), groups.dot(u, u), radius)
+    stay = jax.tree.map(
+        lambda n, s, r: ((n == 0) | is_still(n, s, r)).astype(n.dtype),
+        norm(groups, w),
+        groups.dot(u, u),
+        radius,
+    )
     return jax.tree.map(
         lambda x, y, s: jnp.where(s != 0, widen(x), y),
         w,
@@ -91,15 +102,14 @@ def retract(groups: Reduction, w: Leaves, u: Leaves, radius: Scalars) -> Leaves:
     )
 
 
-def stays(norm: jax.Array, step: jax.Array, radius: jax.Array) -> jax.Array:
-    """1 for a group that is not to move by a bit, else 0.
+def is_still(norm: jax.Array, step: jax.Array, radius: jax.Array) -> jax.Array:
+    """Whether a group is not to move by a bit, for want of a step.
 
-    That is a group of norm zero, and one whose (squared) step is exactly zero,
-    unless it is more than `ON_SPHERE` off its sphere.
+    That is when its (squared) step is exactly zero, unless the group is more
+    than `ON_SPHERE` off its sphere.
     """
     off = jnp.abs(safe_divide(radius - norm, norm))
-    still = (step == 0) & (off <= ON_SPHERE)
-    return (still | (norm == 0)).astype(norm.dtype)
+    return (step == 0) & (off <= ON_SPHERE)
 
 
 def displacement(w: Leaves, target: Leaves) -> Leaves:

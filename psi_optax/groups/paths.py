@@ -4,16 +4,18 @@ A path is the keys that lead to a parameter, joined by "/": "Conv_0/kernel" in
 Linen, "blocks/0/kernel" in NNX, "layers/1/weight" in Equinox, "mlp/linear/w" in
 Haiku. NNX shows its optimizer `Variable`s at first and arrays later; the
 attribute "value" at the end of the former is dropped, so that both have one
-name. A dictionary key "value" is a name like any other.
+name. A dictionary key "value", or one field of several, is a name like others.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
 Tree = Any
+KeyPath = tuple[Any, ...]
 
 
 class Entry(NamedTuple):
@@ -33,20 +35,36 @@ def is_hole(leaf: Any) -> bool:
     return leaf is None or isinstance(leaf, optax.MaskedNode)
 
 
-def normalize_path(path: tuple[Any, ...]) -> str:
-    """The name of a key path.
+def normalize_paths(paths: Sequence[KeyPath]) -> list[str]:
+    """The names of the key paths of one tree.
+
+    An attribute "value" is dropped where it is all that its parent has, as in
+    a `Variable`; beside a "query" and a "key" it is a name.
 
     Examples:
-        >>> key = jax.tree_util.DictKey
-        >>> normalize_path((key("Dense_0"), key("value")))
-        'Dense_0/value'
-        >>> attribute = jax.tree_util.GetAttrKey
-        >>> normalize_path((key("Dense_0"), attribute("value")))
-        'Dense_0'
+        >>> key, field = jax.tree_util.DictKey, jax.tree_util.GetAttrKey
+        >>> normalize_paths([(key("a"), key("value"))])
+        ['a/value']
+        >>> normalize_paths([(key("a"), field("value"))])
+        ['a']
+        >>> normalize_paths([(field("key"),), (field("value"),)])
+        ['key', 'value']
     """
-    if path and path[-1] == jax.tree_util.GetAttrKey("value"):
-        path = path[:-1]
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    value = jax.tree_util.GetAttrKey("value")
+    children = Counter(
+        parent
+        for parent, _ in {(path[:-1], path[-1]) for path in paths if path}
+    )
+    return [
+        jax.tree_util.keystr(
+            path[:-1]
+            if path and path[-1] == value and children[path[:-1]] == 1
+            else path,
+            simple=True,
+            separator="/",
+        )
+        for path in paths
+    ]
 
 
 def entries(tree: Tree) -> list[Entry]:
@@ -55,32 +73,36 @@ def entries(tree: Tree) -> list[Entry]:
     Raises:
         ValueError: two leaves have one name.
     """
-    found = [
-        Entry(normalize_path(path), leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(
-            tree, is_leaf=is_hole
-        )[0]
-    ]
-    seen = set()
-    for path, _ in found:
-        if path in seen:
+    found, _ = _flatten(tree)
+    counts = Counter(path for path, _ in found)
+    for path, count in counts.items():
+        if count > 1:
             raise ValueError(
                 f"two leaves are both called {path!r}: a key with a slash in"
                 " it meets a nested one. Rename one of them."
             )
-        seen.add(path)
     return found
 
 
 def map_with_path(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
     """Applies function(path, leaf) to every leaf; holes stay holes."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: (
-            leaf if is_hole(leaf) else function(normalize_path(path), leaf)
-        ),
-        tree,
-        is_leaf=is_hole,
+    found, structure = _flatten(tree)
+    return jax.tree.unflatten(
+        structure,
+        [
+            entry.leaf if entry.is_hole else function(entry.path, entry.leaf)
+            for entry in found
+        ],
     )
+
+
+def _flatten(tree: Tree) -> tuple[list[Entry], jax.tree_util.PyTreeDef]:
+    pairs, structure = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=is_hole
+    )
+    names = normalize_paths([path for path, _ in pairs])
+    leaves = [leaf for _, leaf in pairs]
+    return list(map(Entry, names, leaves)), structure
 
 
 def is_within(path: str, prefix: str) -> bool:

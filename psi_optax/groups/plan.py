@@ -33,6 +33,10 @@ from psi_optax.groups.paths import (
 )
 from psi_optax.groups.scale_group import ScaleGroup
 
+_DTYPES = [
+    jnp.dtype(name) for name in ("float16", "bfloat16", "float32", "float64")
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class GroupedLeaf:
@@ -84,6 +88,18 @@ class Plan:
                 )
             selected[leaf.path] = jnp.asarray(x)
         return selected
+
+    def select_steps(self, tree: Tree, what: str = "updates") -> Leaves:
+        """What `select` does, with zero steps where there is nowhere to go.
+
+        A group of one element has no tangent: it can be rescaled, never turned.
+        What is not finite stays so.
+        """
+        steps = self.select(tree, what)
+        for leaf in self.leaves:
+            if leaf.name in self.singletons:
+                steps[leaf.path] = 0 * steps[leaf.path]
+        return steps
 
     def merge(self, tree: Tree, leaves: Leaves) -> Tree:
         """The tree with its grouped leaves replaced."""
@@ -143,6 +159,11 @@ class Plan:
             )
         return dtypes
 
+    @property
+    def group_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each group's scalars."""
+        return {leaf.name: leaf.group_shape for leaf in self.leaves}
+
     @functools.cached_property
     def sizes(self) -> dict[str, int]:
         """How many weights one group of each name has on this device."""
@@ -163,13 +184,27 @@ def _sum_over_mesh(part: jax.Array, leaf: GroupedLeaf) -> jax.Array:
     """Adds up what the shards of a leaf have, where there are shards."""
     if leaf.group.axis_name is None:
         return part
+    name = leaf.group.axis_name
+    names = (name,) if isinstance(name, str) else name
+    unbound = [name for name in names if not _is_bound(name)]
+    if not unbound:
+        return jax.lax.psum(part, names)
+    # Outside of shard_map and pmap nobody binds names: the leaf is whole.
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    if not manual and len(unbound) == len(names):
+        return part
+    raise ValueError(
+        f"{leaf}: there is no mesh axis {_some([repr(n) for n in unbound])}"
+        f" here; those that are manual are {manual}."
+    )
+
+
+def _is_bound(name: str) -> bool:
     try:
-        return jax.lax.psum(part, leaf.group.axis_name)
-    except NameError as error:
-        # Outside of shard_map and pmap nobody binds names: the leaf is whole.
-        if not jax.sharding.get_abstract_mesh().manual_axes:
-            return part
-        raise ValueError(f"{leaf}: no such mesh axis here ({error}).") from None
+        jax.lax.axis_size(name)
+    except NameError:
+        return False
+    return True
 
 
 def make_plan(groups: Any, params: Tree) -> Plan:
@@ -198,7 +233,7 @@ def make_plan(groups: Any, params: Tree) -> Plan:
         return Plan(())
     if hasattr(groups, "groups_for"):
         groups = groups.groups_for(params)
-    elif callable(groups):
+    elif callable(groups) and _is_leaf(groups):
         groups = groups(params)
     statements = {entry.path: _statement(entry) for entry in entries(groups)}
     covers = {entry.path: _covering(entry.path, statements) for entry in found}
@@ -211,6 +246,11 @@ def make_plan(groups: Any, params: Tree) -> Plan:
         if group is not None and not entry.is_hole:
             grouped.append(_grouped_leaf(entry, group))
     return Plan(_name_ties(grouped))
+
+
+def _is_leaf(x: Any) -> bool:
+    """Whether x is no container; trees of modules may well be callable."""
+    return jax.tree_util.treedef_is_leaf(jax.tree.structure(x))
 
 
 def _statement(entry: Entry) -> ScaleGroup | None:
@@ -282,10 +322,10 @@ def _grouped_leaf(entry: Entry, group: ScaleGroup) -> GroupedLeaf:
     shape = jnp.shape(entry.leaf)
     dtype = jax.dtypes.result_type(entry.leaf)
     where = f"{entry.path!r} of shape {shape} with {group}"
-    if not jnp.issubdtype(dtype, jnp.floating):
+    if dtype not in _DTYPES:
         raise TypeError(
-            f"{where} has dtype {dtype}: only real floating parameters have"
-            " scale groups. Give it None."
+            f"{where} has dtype {dtype}: only real floating parameters of 16"
+            " bits or more have scale groups. Give it None."
         )
     try:
         group = group.resolve(shape)

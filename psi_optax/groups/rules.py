@@ -52,7 +52,7 @@ def output_channels(
          'head': {'kernel': None}}
     """
     chosen = _predicate(where)
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    axes = ScaleGroup(axis).axes
     found = [e for e in entries(params) if not e.is_hole and chosen(*e)]
     if not found:
         names = ", ".join(repr(entry.path) for entry in entries(params))
@@ -64,8 +64,11 @@ def output_channels(
 def _predicate(where: Where) -> Callable[[str, Any], bool]:
     if callable(where):
         return where
-    patterns = [where] if isinstance(where, str) else list(where)
-    return lambda path, _: any(re.fullmatch(p, path) for p in patterns)
+    if not isinstance(where, Iterable):
+        raise TypeError(f"where={where!r}: give a pattern, or a predicate.")
+    listed = [where] if isinstance(where, str) else where
+    patterns = [_compile(pattern) for pattern in listed]
+    return lambda path, _: any(p.fullmatch(path) for p in patterns)
 
 
 def _all_axes_but(axes: tuple[int, ...], entry: Entry) -> ScaleGroup:
@@ -91,8 +94,10 @@ class PathRules:
 
     rules: tuple[tuple[str, ScaleGroup | None], ...]
 
-    def groups_for(self, params: Tree) -> Tree:
-        """The rules applied to params: a tree like params.
+    def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
+        """The rules applied to params: what they say of each path.
+
+        Of hidden parameters too, so that a mask that cuts a tie is noticed.
 
         Raises:
             ValueError: a rule matches no path, and no mask can be hiding it.
@@ -109,7 +114,7 @@ class PathRules:
                     f" {names}. A pattern must match a whole path, and the"
                     " first one that does decides."
                 )
-        return map_with_path(lambda path, _: matched[path][1], params)
+        return {path: group for path, (_, group) in matched.items()}
 
     def _match(self, path: str) -> tuple[int | None, ScaleGroup | None]:
         for index, (pattern, group) in enumerate(self.rules):
@@ -117,10 +122,26 @@ class PathRules:
             if match is None:
                 continue
             if group is not None and group.tie is not None:
-                tie = match.expand(group.tie)
-                group = dataclasses.replace(group, tie=tie)
+                group = dataclasses.replace(group, tie=_expand(match, group))
             return index, group
         return None, None
+
+
+def _expand(match: re.Match[str], group: ScaleGroup) -> str:
+    try:
+        return match.expand(group.tie or "")
+    except re.error as error:
+        raise ValueError(
+            f"the tie of {group} does not fit its pattern"
+            f" {match.re.pattern!r}: {error}."
+        ) from None
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r}: {error}.") from None
 
 
 def groups_from_paths(
@@ -157,15 +178,15 @@ def groups_from_paths(
         ...     r"(.*)/bias": ScaleGroup(axes=(), tie=r"\1"),
         ... })
         >>> layer = {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}
-        >>> rule.groups_for({"dense": layer, "head": layer})["dense"]
-        {'bias': ScaleGroup(axes=(), tie='dense'),
-         'kernel': ScaleGroup(axes=(0,), tie='dense')}
+        >>> rule.groups_for({"dense": layer, "head": layer})
+        {'dense/bias': ScaleGroup(axes=(), tie='dense'),
+         'dense/kernel': ScaleGroup(axes=(0,), tie='dense'),
+         'head/bias': None, 'head/kernel': None}
     """
+    if not isinstance(rules, Mapping):
+        raise TypeError(f"{rules!r} is not a mapping from patterns.")
     for pattern, group in rules.items():
         if group is not None and not isinstance(group, ScaleGroup):
             raise TypeError(f"{pattern!r}: {group!r} is not a ScaleGroup.")
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"{pattern!r}: {error}.") from None
+        _compile(pattern)
     return PathRules(tuple(rules.items()))

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import operator
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -24,8 +26,10 @@ class ScaleGroup:
             be equal.
         axis_name: the mesh axis, or axes, over which this leaf's `axes` are
             sharded *inside* `jax.shard_map` or `jax.pmap`, where its sums need
-            a `psum`. A blocked axis must not be among the sharded ones.
-            Outside of them the leaf is whole and the name has no effect.
+            a `psum`. It must not name one over which the leaf is replicated,
+            whose copies would be added up, and a blocked axis must not be
+            sharded. Outside of them the leaf is whole and the name has no
+            effect.
 
     Raises:
         TypeError: an axis, a block count or a name is not of its type.
@@ -52,28 +56,18 @@ class ScaleGroup:
         tie: str | None = None,
         axis_name: str | Iterable[str] | None = None,
     ):
-        pairs = blocks.items() if isinstance(blocks, Mapping) else blocks or ()
-        whole = axis_name is None or isinstance(axis_name, str)
+        pairs = blocks.items() if isinstance(blocks, Mapping) else blocks
         fields = {
-            "axes": (axes,) if isinstance(axes, int) else tuple(axes),
-            "blocks": tuple(sorted((axis, count) for axis, count in pairs)),
-            "tie": tie,
-            "axis_name": axis_name if whole else tuple(axis_name),
+            "axes": _integers(axes, "axes"),
+            "blocks": _blocks(() if pairs is None else pairs),
+            "tie": None if tie is None else _string(tie, "tie"),
+            "axis_name": _names(axis_name),
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         self._check()
 
     def _check(self) -> None:
-        integers = [*self.axes, *(x for pair in self.blocks for x in pair)]
-        for value in integers:
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{self}: {value!r} is not an int")
-        names = self.axis_name or ()
-        names = (names,) if isinstance(names, str) else names
-        for value in (*names, *([] if self.tie is None else [self.tie])):
-            if not isinstance(value, str):
-                raise TypeError(f"{self}: {value!r} is not a str")
         if any(count < 1 for _, count in self.blocks):
             raise ValueError(f"{self}: a count of blocks must be positive")
         for which in (self.axes, [axis for axis, _ in self.blocks]):
@@ -144,3 +138,37 @@ class ScaleGroup:
         """How many elements of the leaf one group has; axes resolved."""
         count = math.prod(self.group_shape(shape))
         return math.prod(shape) // count if count else 0
+
+
+def _integers(value: Any, what: str) -> tuple[int, ...]:
+    """One or several of anything that serves as an index, as ints."""
+    many = value if isinstance(value, Iterable) else (value,)
+    for one in many:
+        if isinstance(one, bool) or not hasattr(one, "__index__"):
+            raise TypeError(
+                f"{what}={value!r}: {one!r} is not an int; give one, or a"
+                " tuple of them."
+            )
+    return tuple(operator.index(one) for one in many)
+
+
+def _blocks(pairs: Any) -> tuple[tuple[int, int], ...]:
+    if not isinstance(pairs, Iterable):
+        raise TypeError(f"blocks={pairs!r}: write {{axis: n}}.")
+    listed = [_integers(pair, "blocks") for pair in pairs]
+    if any(len(pair) != 2 for pair in listed):
+        raise TypeError(f"blocks={pairs!r}: write {{axis: n}}.")
+    return tuple(sorted((axis, count) for axis, count in listed))
+
+
+def _string(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what}={value!r}: {value!r} is not a str.")
+    return value
+
+
+def _names(value: Any) -> str | tuple[str, ...] | None:
+    if value is None or isinstance(value, str):
+        return value
+    many = value if isinstance(value, Iterable) else (value,)
+    return tuple(_string(one, "axis_name") for one in many)

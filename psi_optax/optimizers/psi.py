@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import RETRACTIONS, Leaves
+from psi_optax.geometry import RETRACTIONS, Leaves, Scalars
 from psi_optax.groups import Plan, group_labels, make_plan
 from psi_optax.transforms.base import (
     Radius,
@@ -16,6 +16,7 @@ from psi_optax.transforms.base import (
     current_radius,
     initial_radius,
     like,
+    radius_of,
     require_params,
 )
 
@@ -68,11 +69,14 @@ def psi(
     raises for them.
 
     Args:
-        inner: any other optimizer; or, with `learning_rate`, a direction, such
-            as `optax.trace(0.9)` or `optax.scale_by_adam()`, that is followed
-            downhill. The latter is faster: no scaled copy of it is made.
+        inner: an optimizer, with its own learning rate; or, *with*
+            `learning_rate`, a direction such as `optax.trace(0.9)` or
+            `optax.scale_by_adam()`. Not the one in the other's place: an
+            optimizer given a rate here climbs, as does a direction given none.
+            A direction is faster: no scaled copy of it is made.
         groups: scale groups in any form.
-        learning_rate: a number or a schedule; None if `inner` has its own.
+        learning_rate: a number or a schedule, by which the direction is
+            followed downhill; None if `inner` is an optimizer.
         ordinary: a whole optimizer, with its own rate, for ordinary
             parameters, of which `inner` then sees none.
         radius: "init" keeps the norms that `init` finds, in the state, for
@@ -85,8 +89,10 @@ def psi(
         A transform that needs params, with a `PsiState`.
 
     Raises:
+        TypeError: `inner` is no gradient transformation.
         ValueError: groups do not fit params; params are missing in `update`;
-            an unknown radius or retraction; an optimizer not supported.
+            an unknown radius or retraction; a radius without a retraction; an
+            optimizer not supported; a state made for other groups.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -101,6 +107,11 @@ def psi(
         Yi, `Accelerating training of batch normalization: a manifold
         perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022.
     """
+    if not (hasattr(inner, "init") and hasattr(inner, "update")):
+        raise TypeError(
+            f"inner={inner!r} is no gradient transformation; did you mean"
+            " optax.sgd(0.1), say?"
+        )
     check_radius(radius)
     if retraction not in RETRACTIONS:
         raise ValueError(
@@ -112,12 +123,13 @@ def psi(
             lambda tree: group_labels(tree, groups),
         )
     inner = optax.with_extra_args_support(inner)
-    radius = radius if retraction else None  # No sphere, no radius to keep.
+    radius = radius_of(retraction, radius)
 
     def init_fn(params):
         plan = make_plan(groups, params)
         w = plan.select(params)
-        state = inner.init(plan.merge(params, _directions(plan, w)))
+        directions = _directions(plan, w, geometry.norm(plan, w))
+        state = inner.init(plan.merge(params, directions))
         _check_supported(state)
         return PsiState(
             count=jnp.zeros([], jnp.int32),
@@ -129,14 +141,15 @@ def psi(
         require_params(params)
         plan = make_plan(groups, params)
         w, g = plan.select(params), plan.select(updates, "updates")
-        gradient = like(geometry.scale(plan, g, geometry.norm(plan, w)), g)
+        norms = geometry.norm(plan, w)
+        gradient = like(geometry.scale(plan, g, norms), g)
         steps, inner_state = inner.update(
             plan.merge(updates, gradient),
             state.inner,
-            plan.merge(params, _directions(plan, w)),
+            plan.merge(params, _directions(plan, w, norms)),
             **extra_args,
         )
-        d = plan.select(steps, "the inner optimizer's updates")
+        d = plan.select_steps(steps, "the inner optimizer's updates")
         rate = additive_rate(learning_rate, state.count)
         moved = geometry.step(
             plan,
@@ -145,7 +158,6 @@ def psi(
             plan.full(rate),
             current_radius(radius, state.radius, plan, w),
             retraction=retraction,
-            singletons=plan.singletons,
         )
         if learning_rate is not None and ordinary is None:
             steps = jax.tree.map(
@@ -159,8 +171,12 @@ def psi(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _directions(plan: Plan, w: Leaves) -> Leaves:
-    return like(geometry.project_to_sphere(plan, w, plan.full(1)), w)
+def _directions(plan: Plan, w: Leaves, norms: Scalars) -> Leaves:
+    """Each group over its norm; zero for a norm of zero."""
+    inverse = jax.tree.map(
+        lambda n: geometry.safe_divide(n.dtype.type(1), n), norms
+    )
+    return like(geometry.scale(plan, w, inverse), w)
 
 
 # States that hold parameters, which would not follow a retraction, or that were

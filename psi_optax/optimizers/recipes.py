@@ -45,6 +45,7 @@ def psi_sgd(
         A transform that needs params, with a `PsiState`.
 
     Raises:
+        TypeError: the learning rate is no number and no schedule.
         ValueError: see `psi`.
 
     Examples:
@@ -60,6 +61,7 @@ def psi_sgd(
         Yi, `Accelerating training of batch normalization: a manifold
         perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, algorithm 1.
     """
+    _require_rate(learning_rate)
     return psi(
         optax.identity()
         if momentum is None
@@ -109,6 +111,7 @@ def psi_adam(
         A transform that needs params, with a `PsiState`.
 
     Raises:
+        TypeError: the learning rate is no number and no schedule.
         ValueError: see `psi`.
 
     Examples:
@@ -123,6 +126,7 @@ def psi_adam(
     References:
         Kingma and Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014.
     """
+    _require_rate(learning_rate)
 
     def is_ordinary(tree):
         labels = group_labels(tree, groups)
@@ -139,3 +143,10 @@ def psi_adam(
         radius=radius,
         retraction=retraction,
     )
+
+
+def _require_rate(learning_rate: Any) -> None:
+    if learning_rate is None or isinstance(learning_rate, str):
+        raise TypeError(
+            f"learning_rate={learning_rate!r}: give a number or a schedule."
+        )

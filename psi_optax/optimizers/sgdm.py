@@ -16,6 +16,7 @@ from psi_optax.transforms.base import (
     current_radius,
     initial_radius,
     like,
+    radius_of,
     require_params,
 )
 
@@ -78,7 +79,7 @@ def psi_sgdm(
         raise ValueError(
             f'retraction={retraction!r}: choose "projection" or None.'
         )
-    radius = radius if retraction else None
+    radius = radius_of(retraction, radius)
 
     def init_fn(params):
         plan = make_plan(groups, params)
@@ -92,7 +93,7 @@ def psi_sgdm(
         del extra_args
         require_params(params)
         plan = make_plan(groups, params)
-        w, g = plan.select(params), plan.select(updates, "updates")
+        w, g = plan.select(params), plan.select_steps(updates)
         r = geometry.norm(plan, w)
         gradient = geometry.scale(plan, geometry.scale(plan, g, r), r)
         rate = additive_rate(learning_rate, state.count)
@@ -130,7 +131,6 @@ def _rescaled_with_weights(
     moved = jax.tree.map(
         lambda x, y: geometry.widen(x) + geometry.widen(y), w, u
     )
-    factor = jax.tree.map(
-        geometry.safe_divide, target, geometry.norm(plan, moved)
-    )
+    norms = geometry.norm(plan, moved)
+    factor = jax.tree.map(geometry.factor_to, target, norms)
     return geometry.scale(plan, u, factor)

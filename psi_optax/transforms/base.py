@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from psi_optax.geometry import Leaves, Scalars, norm
@@ -58,8 +59,31 @@ def check_radius(radius: Radius) -> None:
     """Raises for a radius that is no number, "init" or None."""
     if isinstance(radius, str) and radius != "init":
         raise ValueError(f'radius={radius!r}: choose "init", None or a number.')
-    if isinstance(radius, (int, float)) and not radius > 0:
-        raise ValueError(f"radius={radius!r} is not positive.")
+    if radius is not None and not isinstance(radius, str):
+        check_positive("radius", radius)
+
+
+def check_positive(name: str, number: jax.typing.ArrayLike) -> None:
+    """Raises for a number that is not positive, where it is known already."""
+    known = not isinstance(number, jax.core.Tracer)
+    if known and not np.all(np.asarray(number) > 0):
+        raise ValueError(f"{name}={number!r} is not positive.")
+
+
+def radius_of(retraction: str | None, radius: Radius) -> Radius:
+    """The radius, of which there is none without a retraction.
+
+    Raises:
+        ValueError: a number that nothing would bring weights to.
+    """
+    if retraction is not None:
+        return radius
+    if radius is None or isinstance(radius, str):
+        return None
+    raise ValueError(
+        f"radius={radius!r} means nothing with retraction=None, which lets"
+        " norms grow."
+    )
 
 
 def initial_radius(radius: Radius, plan: Plan, w: Leaves) -> Any:
@@ -84,10 +108,11 @@ def current_radius(
     if not isinstance(radius, str):
         return plan.full(radius)
     have = stored if isinstance(stored, dict) else {}
-    if set(have) != set(plan.sizes):
+    shapes = {name: jnp.shape(r) for name, r in have.items()}
+    if shapes != plan.group_shapes:
         raise ValueError(
-            f"the state holds radii for {sorted(have)}, but the groups are"
-            f" {sorted(plan.sizes)}: make the state anew with init(params)."
+            f"the state holds radii of shapes {shapes}, but the groups have"
+            f" {plan.group_shapes}: make the state anew with init(params)."
         )
     return have
 
@@ -95,7 +120,7 @@ def current_radius(
 def additive_rate(
     learning_rate: optax.ScalarOrSchedule | None, count: jax.typing.ArrayLike
 ) -> jax.typing.ArrayLike:
-    """What a step is multiplied by before it is added."""
+    """What a step is multiplied by before it is added: 1 for no rate."""
     if learning_rate is None:
         return 1
     rate = learning_rate(count) if callable(learning_rate) else learning_rate

@@ -8,7 +8,7 @@ import optax
 
 from psi_optax import geometry
 from psi_optax.groups import make_plan
-from psi_optax.transforms.base import check_radius, like, require_params
+from psi_optax.transforms.base import check_positive, like, require_params
 
 
 class RescaleWeightsState(NamedTuple):
@@ -60,9 +60,10 @@ def rescale_weights(
     """
     if radius is None or isinstance(radius, str):
         raise ValueError(f"radius={radius!r} is not a number.")
-    check_radius(radius)
-    if isinstance(every, int) and every < 1:
-        raise ValueError(f"every={every} is not a positive number of steps.")
+    check_positive("radius", radius)
+    check_positive("every", every)
+    if not jnp.issubdtype(jnp.result_type(every), jnp.integer):
+        raise ValueError(f"every={every!r} is not a whole number of steps.")
 
     def init_fn(params):
         make_plan(groups, params)
@@ -72,7 +73,7 @@ def rescale_weights(
         del extra_args
         require_params(params)
         plan = make_plan(groups, params)
-        w, u = plan.select(params), plan.select(updates, "updates")
+        w, u = plan.select(params), plan.select_steps(updates)
         count = optax.safe_increment(state.count)
         now = jnp.mod(count, jnp.asarray(every, jnp.int32)) == 0
         on_sphere = geometry.retract(plan, w, u, plan.full(radius))

@@ -33,10 +33,12 @@ def retract(
     length of it. Put it last in a chain, after the learning rate: what is
     added to the result leaves the sphere again. The new weights are rounded to
     their dtype first and the old ones subtracted afterwards, so that applying
-    the update gives what was meant.
+    the update gives what was meant; unless updates come in a narrower dtype
+    than the weights, which they keep.
 
     A group of norm zero stays, a group whose update is exactly zero stays to
-    the last bit, and ordinary parameters pass through.
+    the last bit, a group of one element can be rescaled but never turned, and
+    ordinary parameters pass through.
 
     Rescaling weights changes the statistics that a BatchNorm after them has
     collected: with a number for the radius, evaluation is off until they have
@@ -79,9 +81,7 @@ def retract(
         if retraction == "projection":
             on_sphere = geometry.retract(plan, w, u, target)
             return geometry.displacement(w, on_sphere)
-        return geometry.exponential(
-            plan, w, u, target, singletons=plan.singletons
-        )
+        return geometry.exponential(plan, w, u, target)
 
     def init_fn(params):
         plan = make_plan(groups, params)
@@ -92,7 +92,7 @@ def retract(
         del extra_args
         require_params(params)
         plan = make_plan(groups, params)
-        w, u = plan.select(params), plan.select(updates, "updates")
+        w, u = plan.select(params), plan.select_steps(updates)
         target = current_radius(radius, state.radius, plan, w)
         return plan.merge(updates, like(move(plan, w, u, target), u)), state
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves, safe_divide
+from psi_optax.geometry import Leaves
 from psi_optax.groups import Plan, make_plan
-from psi_optax.transforms.base import like, stateless
+from psi_optax.transforms.base import check_positive, like, stateless
 
 
 def scale_by_group_norm(groups: Any) -> optax.GradientTransformationExtraArgs:
@@ -66,7 +66,7 @@ def clip_by_group_norm(
         A stateless transform. It does not need params.
 
     Raises:
-        ValueError: groups do not fit the updates.
+        ValueError: groups do not fit the updates; the bound is not positive.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -80,6 +80,7 @@ def clip_by_group_norm(
         Cho and Lee, `Riemannian approach to batch normalization
         <https://arxiv.org/abs/1709.09603>`_, 2017, section 4.
     """
+    check_positive("max_norm", max_norm)
 
     def init_fn(params):
         make_plan(groups, params)
@@ -91,7 +92,9 @@ def clip_by_group_norm(
         u = plan.select(updates)
         factor = jax.tree.map(
             lambda n: jnp.where(
-                n <= max_norm, 1, safe_divide(jnp.asarray(max_norm, n.dtype), n)
+                n <= max_norm,
+                1,
+                geometry.factor_to(jnp.asarray(max_norm, n.dtype), n),
             ),
             geometry.norm(plan, u),
         )

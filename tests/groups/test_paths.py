@@ -1,5 +1,7 @@
 """One name for a parameter, whatever library holds it."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import flax.linen as nn
 import haiku as hk
@@ -9,7 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
-from psi_optax import ScaleGroup, groups_from_paths
+from psi_optax import ScaleGroup, groups_from_paths, output_channels
 from psi_optax.groups import make_plan
 from psi_optax.groups.paths import entries, is_within
 
@@ -105,6 +107,29 @@ def test_a_parameter_may_be_called_value():
         "head/value",
         "value",
     ]
+
+
+class Attention(NamedTuple):
+    query: float
+    key: float
+    value: float
+
+
+def test_a_field_called_value_beside_others_keeps_its_name():
+    assert paths({"attn": Attention(1.0, 2.0, 3.0)}) == [
+        "attn/query",
+        "attn/key",
+        "attn/value",
+    ]
+
+
+def test_a_tree_of_a_module_that_can_be_called_serves_as_groups():
+    mlp = eqx.nn.MLP(3, 2, 4, depth=1, key=jax.random.key(0))
+    params = eqx.filter(mlp, eqx.is_inexact_array)
+    groups = output_channels(params, where="layers/0/weight", axis=0)
+    assert callable(groups)
+    [leaf] = make_plan(groups, params).leaves
+    assert (leaf.path, leaf.group) == ("layers/0/weight", ScaleGroup(1))
 
 
 def test_a_single_array_is_at_the_root():

@@ -138,7 +138,9 @@ def test_something_else_than_a_scale_group():
         make_plan({"conv": {"kernel": (0, 1), "bias": None}}, PARAMS)
 
 
-@pytest.mark.parametrize("dtype", ["complex64", "int32", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["complex64", "int32", "bool", "float8_e4m3fn"]
+)
 def test_only_real_floating_parameters_have_groups(dtype):
     params = {"layer": {"w": jnp.ones((2, 3), dtype)}}
     with pytest.raises(TypeError, match=rf"'layer/w'.*dtype {dtype}"):
@@ -186,6 +188,21 @@ def test_a_tie_cut_in_two_by_a_mask(hole):
         make_plan(TIED, params)
     both = {"kernel": MASKED, "bias": MASKED}
     assert make_plan(TIED, both).leaves == ()
+
+
+def test_a_tie_cut_in_two_under_a_rule():
+    rule = groups_from_paths(
+        {
+            r"(.*)/kernel": ScaleGroup(0, tie=r"\1"),
+            r"(.*)/bias": ScaleGroup((), tie=r"\1"),
+        }
+    )
+    layer = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    assert len(make_plan(rule, {"d": layer}).leaves) == 2
+    with pytest.raises(
+        ValueError, match="'d/kernel'.*a mask hides at 'd/bias'"
+    ):
+        make_plan(rule, {"d": {**layer, "bias": MASKED}})
 
 
 def test_a_layer_without_bias_under_a_tied_prefix():

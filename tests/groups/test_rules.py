@@ -54,9 +54,12 @@ def test_the_first_pattern_decides():
     rule = groups_from_paths(
         {"head/.*": None, ".*/kernel": ScaleGroup(0), "conv/.*": None}
     )
-    groups = rule.groups_for(PARAMS)
-    assert groups["head"]["kernel"] is None
-    assert groups["conv"] == {"kernel": ScaleGroup(0), "bias": None}
+    assert rule.groups_for(PARAMS) == {
+        "conv/bias": None,
+        "conv/kernel": ScaleGroup(0),
+        "head/kernel": None,
+        "query/kernel": ScaleGroup(0),
+    }
 
 
 def test_a_tie_may_refer_to_its_pattern():
@@ -67,9 +70,9 @@ def test_a_tie_may_refer_to_its_pattern():
         }
     )
     groups = rule.groups_for(PARAMS)
-    assert groups["head"]["kernel"].tie == "layer head"
-    assert groups["query"]["kernel"].tie == "layer query"
-    assert groups["conv"]["bias"].tie == "rest"
+    assert groups["head/kernel"].tie == "layer head"
+    assert groups["query/kernel"].tie == "layer query"
+    assert groups["conv/bias"].tie == "rest"
 
 
 def test_rules_are_checked_and_hashable_and_not_callable():
@@ -80,6 +83,19 @@ def test_rules_are_checked_and_hashable_and_not_callable():
         groups_from_paths({"a": 0})
     with pytest.raises(ValueError, match=r"'\(': .*"):
         groups_from_paths({"(": None})
+    with pytest.raises(TypeError, match="not a mapping from patterns"):
+        groups_from_paths([("a", None)])
+    tied = groups_from_paths({".*/kernel": ScaleGroup(0, tie=r"\1")})
+    with pytest.raises(ValueError, match="does not fit its pattern"):
+        tied.groups_for(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("where", "error"), [(None, TypeError), (3, TypeError), ("(", ValueError)]
+)
+def test_a_where_that_picks_in_no_way(where, error):
+    with pytest.raises(error, match="where=|missing"):
+        output_channels(PARAMS, where=where)
 
 
 def test_a_mask_may_hide_what_a_rule_matches():

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from psi_optax import ScaleGroup
@@ -13,6 +14,7 @@ def test_forms_of_one_statement_are_equal_and_hash_alike():
         ScaleGroup(0),
         ScaleGroup((0,)),
         ScaleGroup([0]),
+        ScaleGroup(np.int64(0)),
         ScaleGroup(axes=0, blocks={}),
     }
     assert len(forms) == 1
@@ -34,9 +36,13 @@ def test_is_a_leaf_and_frozen():
         (lambda: ScaleGroup(axes="0"), TypeError, "'0' is not an int"),
         (lambda: ScaleGroup(axes=(True,)), TypeError, "True is not an int"),
         (lambda: ScaleGroup(axes=(0.0,)), TypeError, "0.0 is not an int"),
+        (lambda: ScaleGroup(axes=None), TypeError, "None is not an int"),
+        (lambda: ScaleGroup(0, blocks=4), TypeError, "write {axis: n}"),
+        (lambda: ScaleGroup(0, blocks=[0, 2]), TypeError, "write {axis: n}"),
         (lambda: ScaleGroup(axes=(0, 0)), ValueError, "an axis stands twice"),
         (lambda: ScaleGroup(0, tie=3), TypeError, "3 is not a str"),
         (lambda: ScaleGroup(0, axis_name=[3]), TypeError, "3 is not a str"),
+        (lambda: ScaleGroup(0, axis_name=3), TypeError, "3 is not a str"),
         (lambda: ScaleGroup(0, {0: 0}), ValueError, "must be positive"),
         (
             lambda: ScaleGroup(0, [(0, 2), (0, 3)]),

@@ -8,6 +8,7 @@ whose groups are columns, tied leaves and blocks.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest

@@ -59,7 +59,7 @@ BLIND = {
 
 @pytest.mark.parametrize("name", BLIND)
 def test_chain_of_parts_is_psi(name):
-    problem, inner = rayleigh(), BLIND[name]
+    problem, inner = rayleigh(100), BLIND[name]
     whole = psi_optax.psi(inner, problem.groups)
     parts = chained(inner, problem.groups)
     assert apart(problem, parts, whole) < ROUNDING
@@ -70,7 +70,7 @@ def test_chain_of_parts_is_psi(name):
     [("exponential", "init"), ("projection", None), ("projection", 2.0)],
 )
 def test_chain_of_parts_is_psi_with_options(retraction, radius):
-    problem, inner = rayleigh(), BLIND["momentum"]
+    problem, inner = rayleigh(100), BLIND["momentum"]
     options = {"retraction": retraction, "radius": radius}
     whole = psi_optax.psi(inner, problem.groups, **options)
     parts = chained(inner, problem.groups, **options)
@@ -78,7 +78,7 @@ def test_chain_of_parts_is_psi_with_options(retraction, radius):
 
 
 def test_chain_of_parts_is_psi_with_ties_blocks_and_ordinary_weights():
-    problem, inner = mixed_network(300), BLIND["momentum"]
+    problem, inner = mixed_network(100), BLIND["momentum"]
     whole = psi_optax.psi(inner, problem.groups)
     parts = chained(inner, problem.groups)
     assert apart(problem, parts, whole) < ROUNDING
@@ -104,7 +104,7 @@ def test_no_part_can_be_left_out(missing):
 
 def test_optimizers_that_read_parameters_are_shown_directions():
     # Trust ratios are |w|/|update| in the chain and |v|/|update| in psi.
-    problem, inner = rayleigh(), lenient(optax.lamb(0.05))
+    problem, inner = rayleigh(100), lenient(optax.lamb(0.05))
     whole = psi_optax.psi(inner, problem.groups)
     assert apart(problem, chained(inner, problem.groups), whole) > 1e-3
 
@@ -143,12 +143,12 @@ EQUAL = {
 
 @pytest.mark.parametrize("name", EQUAL)
 def test_recipes_are_psi(name):
-    problem = rayleigh()
+    problem = rayleigh(100)
     assert apart(problem, *EQUAL[name](problem.groups)) < ROUNDING
 
 
 def test_momentum_of_degree_0_and_of_degree_1_differ():
-    problem = rayleigh()
+    problem = rayleigh(100)
     sandwich = psi_optax.psi_sgd(0.05, problem.groups, momentum=0.9)
     paper = psi_optax.psi_sgdm(0.05, problem.groups, momentum=0.9)
     assert apart(problem, sandwich, paper) > 1e-3
@@ -156,7 +156,7 @@ def test_momentum_of_degree_0_and_of_degree_1_differ():
 
 def test_decay_acts_on_ordinary_parameters():
     # As Adam with decay of the gains alone does, and otherwise nothing does.
-    problem, rate, decay = rayleigh_with_gains(), 0.01, 0.1
+    problem, rate, decay = rayleigh_with_gains(100), 0.01, 0.1
     mask = {"w": False, "gains": True}
     by_hand = psi_optax.psi(
         lenient(optax.adamw(rate, weight_decay=decay, mask=mask)),
@@ -172,7 +172,7 @@ def test_decay_acts_on_ordinary_parameters():
 
 @pytest.mark.parametrize("options", [{"learning_rate": 0.1}, {}])
 def test_ordinary_optimizer_is_the_partition_by_hand(options):
-    problem = rayleigh_with_gains()
+    problem = rayleigh_with_gains(100)
     ordinary = optax.sgd(0.03, momentum=0.5)
     inner = optax.identity() if options else optax.sgd(0.1)
     whole = psi_optax.psi(inner, problem.groups, ordinary=ordinary, **options)
@@ -187,7 +187,7 @@ def test_ordinary_optimizer_is_the_partition_by_hand(options):
 
 def test_one_rate_for_both_kinds_of_parameters():
     # psi(direction, learning_rate) moves ordinary parameters as SGD would.
-    problem = rayleigh_with_gains()
+    problem = rayleigh_with_gains(100)
     recipe = psi_optax.psi_sgd(schedule, problem.groups, momentum=0.9)
     inner = optax.sgd(schedule, momentum=0.9)
     whole = psi_optax.psi(inner, problem.groups)

@@ -9,6 +9,8 @@ import pytest
 from psi_optax import (
     ScaleGroup,
     project_to_tangent,
+    psi_sgd,
+    psi_sgdm,
     rescale_weights,
     retract,
 )
@@ -96,8 +98,51 @@ def test_a_zero_update_of_a_group_moves_none_of_its_bits(radius, retraction):
 def test_a_state_of_other_groups_is_refused():
     tx, w = retract(GROUPS), draw(0)
     state = retract({"w": None, "o": ScaleGroup(0)}).init(w)
-    with pytest.raises(ValueError, match=r"holds radii for \['o'\], but"):
+    with pytest.raises(
+        ValueError, match=r"holds radii of shapes {'o': .*, but"
+    ):
         tx.update(draw(1), state, w)
+
+
+@pytest.mark.parametrize("axes", [(0, 1), ()])
+def test_a_state_of_groups_of_another_shape_is_refused(axes):
+    tx, w = retract(GROUPS), draw(0)
+    state = retract({"w": ScaleGroup(axes), "o": None}).init(w)
+    with pytest.raises(ValueError, match="radii of shapes .* but the groups"):
+        tx.update(draw(1), state, w)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan, 1e20])
+@pytest.mark.parametrize(
+    "make", [retract, rescale_weights, lambda g: retract(g, radius=None)]
+)
+def test_an_update_beyond_float32_spoils_its_group_and_no_other(make, bad):
+    tx, w, u = make(GROUPS), draw(0), draw(1)
+    clean, _ = tx.update(u, tx.init(w), w)
+    u["w"] = u["w"].at[3, 2].set(bad)
+    got, _ = tx.update(u, tx.init(w), w)
+    assert np.isnan(got["w"][:, 2]).all()
+    others = np.array([0, 1, 3, 4])
+    np.testing.assert_array_equal(got["w"][:, others], clean["w"][:, others])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        retract,
+        rescale_weights,
+        lambda g: retract(g, retraction="exponential"),
+        lambda g: psi_sgdm(0.5, g),
+        lambda g: psi_sgdm(0.5, g, retraction=None),
+        lambda g: psi_sgd(0.5, g),
+        lambda g: psi_sgd(0.5, g, retraction=None),
+    ],
+)
+def test_a_group_of_one_element_never_turns(make):
+    w = jnp.array([[1.0, -1.0]])
+    tx = make(ScaleGroup(0))
+    got, _ = tx.update(jnp.array([[-10.0, 4.0]]), tx.init(w), w)
+    assert not got.any()
 
 
 @pytest.mark.parametrize(
@@ -106,12 +151,16 @@ def test_a_state_of_other_groups_is_refused():
         lambda: retract(GROUPS, radius="unit"),
         lambda: retract(GROUPS, radius=0),
         lambda: retract(GROUPS, radius=-1.0),
+        lambda: retract(GROUPS, radius=np.float32(-1)),
+        lambda: retract(GROUPS, radius=jnp.array(0.0)),
         lambda: retract(GROUPS, retraction="polar"),
         lambda: retract(GROUPS, retraction=None),
         lambda: rescale_weights(GROUPS, radius=0.0),
         lambda: rescale_weights(GROUPS, radius="init"),
         lambda: rescale_weights(GROUPS, radius=None),
         lambda: rescale_weights(GROUPS, every=0),
+        lambda: rescale_weights(GROUPS, every=np.int64(0)),
+        lambda: rescale_weights(GROUPS, every=2.5),
     ],
 )
 def test_wrong_options_are_refused_at_once(wrong):

@@ -67,6 +67,20 @@ def test_clip_needs_no_params_and_keeps_zero_and_nan():
     assert jnp.isnan(got["k"][:, 1]).all()
 
 
+def test_clip_does_not_hide_what_is_infinite():
+    u = jnp.array([[jnp.inf, 3.0], [1.0, 4.0]])
+    tx = clip_by_group_norm(ScaleGroup(0), 1.0)
+    got, _ = tx.update(u, tx.init(u))
+    assert jnp.isnan(got[:, 0]).all()
+    np.testing.assert_allclose(got[:, 1], [0.6, 0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bound", [0.0, -1.0, np.float32(-1), jnp.nan])
+def test_a_bound_that_is_not_positive(bound):
+    with pytest.raises(ValueError, match="max_norm=.* is not positive"):
+        clip_by_group_norm(GROUPS, bound)
+
+
 def test_wrong_groups_show_in_init():
     wrong = ScaleGroup(2)
     for tx in [scale_by_group_norm(wrong), clip_by_group_norm(wrong, 1.0)]:

@@ -144,8 +144,8 @@ FAULTS = [
     Fault(
         "step: wrong power of the radius",
         "geometry/step.py",
-        "beta = rate * radius * reach",
-        "beta = rate * reach",
+        "return alpha, rate * radius * reach",
+        "return alpha, rate * reach",
     ),
     Fault(
         "step: exponential with the sine of half the angle once",
@@ -200,9 +200,7 @@ FAULTS = [
         "plan: a rule forgets what a mask hides",
         "groups/rules.py",
         "return {path: group for path, (_, group) in matched.items()}",
-        "return {\n"
-        "            e.path: matched[e.path][1] for e in found if not e.is_hole\n"
-        "        }",
+        "return {e.path: matched[e.path][1] for e in found if not e.is_hole}",
     ),
     Fault(
         "retract: what overflows becomes zero",

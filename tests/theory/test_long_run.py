@@ -106,7 +106,7 @@ ULPS = {"size_4": 2, "size_64": 4, "size_576": 4}
 def test_norms_keep_to_the_stored_radius(retraction, steps, record_property):
     norms, state = norms_and_state(PSI_SGD(retraction=retraction), steps)
     for name, radius in state.radius.items():
-        record_property(name, ulps_off(norms[name], radius))
+        record_property(name, float(ulps_off(norms[name], radius)))
         assert ulps_off(norms[name], radius) <= ULPS[name]
         # The stored radius is the norm of the beginning and has not moved.
         begun = np.linalg.norm(start()[name].astype(np.float64), axis=0)
@@ -117,7 +117,7 @@ def test_norms_where_the_sum_is_rounded_first(record_property):
     # w + u is rounded before it is put on the sphere: an ulp more.
     norms, state = norms_and_state(psi_optax.psi_sgdm(0.05, GROUPS), 20_000)
     for name, radius in state.radius.items():
-        record_property(name, ulps_off(norms[name], radius))
+        record_property(name, float(ulps_off(norms[name], radius)))
         assert ulps_off(norms[name], radius) <= ULPS[name] + 1
 
 
@@ -132,7 +132,7 @@ def test_norms_drift_without_memory(record_property):
     for name, norm in norms.items():
         begun = np.linalg.norm(start()[name].astype(np.float64), axis=0)
         drift = np.abs(norm[-1] / begun - 1) / steps
-        record_property(name, drift.max())
+        record_property(name, float(drift.max()))
         assert drift.max() < 5e-9
         assert ulps_off(norm[-1], begun.astype(np.float32)) > 10
 

@@ -32,6 +32,10 @@ class Reduction(Protocol):
         """One inner product a group."""
         ...
 
+    def sum(self, a: Leaves) -> Scalars:
+        """One sum a group."""
+        ...
+
     def spread(self, s: Scalars) -> Leaves:
         """One array a leaf, which broadcasts against it."""
         ...
@@ -40,6 +44,34 @@ class Reduction(Protocol):
 def norm(groups: Reduction, w: Leaves) -> Scalars:
     """The Euclidean norm of every group."""
     return jax.tree.map(safe_sqrt, groups.dot(w, w))
+
+
+def squares_near(
+    groups: Reduction, w: Leaves, radius: Scalars
+) -> tuple[Scalars, Scalars]:
+    r"""\(|w|^2\), and how much it is above \(R^2\), for w near its sphere.
+
+    A sum of n squares in sequence is off by about sqrt(n) roundings, however
+    they are distributed. Here each square is cut at a power of two, about a
+    millionth of \(R^2\): the upper parts are whole multiples of it, fewer
+    than 2^24 in all, whose sum is exact in any order, and the lower parts are
+    too small for their sum's rounding to count.
+    """
+    units = groups.spread(jax.tree.map(_unit, radius))
+    squares = jax.tree.map(lambda x: widen(x) * widen(x), w)
+    upper = jax.tree.map(lambda x, d: jnp.floor(x / d) * d, squares, units)
+    lower = jax.tree.map(jnp.subtract, squares, upper)
+    high, low = groups.sum(upper), groups.sum(lower)
+    gap = jax.tree.map(lambda h, r, x: (h - r * r) + x, high, radius, low)
+    return jax.tree.map(jnp.add, high, low), gap
+
+
+def _unit(radius: jax.Array) -> jax.Array:
+    """A power of two, 2^-21 to 2^-20 of the radius squared."""
+    radius = jax.lax.stop_gradient(radius)
+    _, exponent = jnp.frexp(radius * radius)
+    unit = jnp.ldexp(jnp.ones_like(radius), exponent - 20)
+    return jnp.maximum(unit, jnp.finfo(radius.dtype).tiny)
 
 
 def scale(groups: Reduction, u: Leaves, factor: Scalars) -> Leaves:
@@ -65,7 +97,8 @@ def project_to_tangent(groups: Reduction, w: Leaves, u: Leaves) -> Leaves:
 
 def project_to_sphere(groups: Reduction, w: Leaves, radius: Scalars) -> Leaves:
     r"""The nearest point of the sphere: \(R\, w/|w|\)."""
-    factor = jax.tree.map(factor_to, radius, norm(groups, w))
+    square, _ = squares_near(groups, w, radius)
+    factor = jax.tree.map(factor_to, radius, jax.tree.map(safe_sqrt, square))
     return jax.tree.map(lambda x, f: f * widen(x), w, groups.spread(factor))
 
 
@@ -88,12 +121,7 @@ def retract(groups: Reduction, w: Leaves, u: Leaves, radius: Scalars) -> Leaves:
     """
     moved = jax.tree.map(lambda x, y: widen(x) + widen(y), w, u)
     on_sphere = project_to_sphere(groups, moved, radius)
-    stay = jax.tree.map(
-        lambda n, s, r: ((n == 0) | is_still(n, s, r)).astype(n.dtype),
-        norm(groups, w),
-        groups.dot(u, u),
-        radius,
-    )
+    stay = jax.tree.map(_stays, norm(groups, w), groups.dot(u, u), radius)
     return jax.tree.map(
         lambda x, y, s: jnp.where(s != 0, widen(x), y),
         w,
@@ -102,14 +130,11 @@ def retract(groups: Reduction, w: Leaves, u: Leaves, radius: Scalars) -> Leaves:
     )
 
 
-def is_still(norm: jax.Array, step: jax.Array, radius: jax.Array) -> jax.Array:
-    """Whether a group is not to move by a bit, for want of a step.
-
-    That is when its (squared) step is exactly zero, unless the group is more
-    than `ON_SPHERE` off its sphere.
-    """
+def _stays(norm: jax.Array, step: jax.Array, radius: jax.Array) -> jax.Array:
+    """1 for a group of norm zero, or without a step and on its sphere."""
     off = jnp.abs(safe_divide(radius - norm, norm))
-    return (step == 0) & (off <= ON_SPHERE)
+    still = (step == 0) & (off <= ON_SPHERE)
+    return (still | (norm == 0)).astype(norm.dtype)
 
 
 def displacement(w: Leaves, target: Leaves) -> Leaves:

@@ -26,14 +26,15 @@ import jax
 import jax.numpy as jnp
 
 from psi_optax.geometry.maps import (
+    ON_SPHERE,
     Leaves,
     Reduction,
     Scalars,
     displacement,
-    is_still,
     norm,
     safe_divide,
     safe_sqrt,
+    squares_near,
 )
 from psi_optax.geometry.reductions import widen
 
@@ -72,7 +73,7 @@ def step(
     w: Leaves,
     d: Leaves,
     rate: Scalars,
-    radius: Scalars,
+    radius: Scalars | None,
     *,
     retraction: str | None = "projection",
 ) -> Leaves:
@@ -94,26 +95,32 @@ def step(
         d: directions, in units of the radius (degree 0), of any length.
         rate: what d is multiplied by, a scalar or an array of the group
             shape; minus the learning rate for a direction of ascent.
-        radius: the radius of each group's sphere. With `retraction=None`
-            there is no sphere, and the current norm stands in for it.
+        radius: the radius of each group's sphere; None for the norm that it
+            has, which is what `retraction=None` starts from.
         retraction: "projection", "exponential" or None.
 
     Returns:
         The rounded new weights minus the old, in the dtype of w.
     """
-    square = groups.dot(w, w)
+    if radius is None:
+        square = groups.dot(w, w)
+        excess = jax.tree.map(jnp.zeros_like, square)
+    else:
+        square, gap = squares_near(groups, w, radius)
+        excess = jax.tree.map(_excess, square, radius, gap)
+    s = jax.tree.map(safe_sqrt, square)
     inner = groups.dot(w, d)
     length = groups.dot(d, d)
     terms = {
         name: _coefficients(
-            square[name],
+            s[name],
             inner[name],
             length[name],
             rate[name],
-            radius[name],
+            excess[name],
             _CURVES[retraction],
         )
-        for name in square
+        for name in s
     }
     alpha = groups.spread({name: a for name, (a, _) in terms.items()})
     beta = groups.spread({name: b for name, (_, b) in terms.items()})
@@ -154,20 +161,24 @@ def exponential(
     )
 
 
-def _coefficients(square, inner, length, rate, radius, curve: _Curve):
-    """(alpha, beta) of one group."""
+def _excess(square, radius, gap):
+    """(R - s) / s, from the gap |w|² - R² = (s - R) (s + R)."""
     s = safe_sqrt(square)
-    rate = jnp.asarray(rate, square.dtype)
-    radius = jnp.asarray(radius, square.dtype)
+    return safe_divide(-gap, s * (s + radius))
+
+
+def _coefficients(s, inner, length, rate, excess, curve: _Curve):
+    """(alpha, beta) of one group."""
+    rate = jnp.asarray(rate, s.dtype)
     along = safe_divide(inner, s)
     q = rate * rate * jnp.maximum(length - along * along, 0)
     fall, reach = curve(q)
-    ratio = safe_divide(radius, s)
     # All else is zero with the step; the rounding of the radius alone is not.
-    still = is_still(s, rate * rate * length, radius)
-    excess = jnp.where(still, 0, safe_divide(radius - s, s))
+    still = (rate * rate * length == 0) & (jnp.abs(excess) <= ON_SPHERE)
+    excess = jnp.where(still, 0, excess)
+    ratio = 1 + excess
     alpha = excess + ratio * fall - ratio * (rate * along) * reach
-    return alpha, rate * radius * reach
+    return alpha, rate * (ratio * s) * reach
 
 
 def _combine(w, d, square, alpha, beta):

@@ -8,6 +8,7 @@ that the package knows of containers: the rest of it works on a `Plan`.
 
 import dataclasses
 import functools
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -119,11 +120,16 @@ class Plan:
         Formed leaf by leaf in the leaf's accumulator, summed over the leaf's
         mesh axes, then over the ties in the widest of their accumulators.
         """
+        return self.sum(
+            {path: widen(x) * widen(b[path]) for path, x in a.items()}
+        )
+
+    def sum(self, a: Leaves) -> Scalars:
+        """One sum a group, of leaves in their accumulators' dtypes."""
         total: Scalars = {}
         for leaf in self.leaves:
-            product = widen(a[leaf.path]) * widen(b[leaf.path])
             group = leaf.group
-            part = sum_groups(product, group.axes, group.blocks)
+            part = sum_groups(a[leaf.path], group.axes, group.blocks)
             part = _sum_over_mesh(part, leaf).astype(self.dtypes[leaf.name])
             before = total.get(leaf.name)
             total[leaf.name] = part if before is None else before + part
@@ -142,10 +148,10 @@ class Plan:
         }
 
     def full(self, value: jax.typing.ArrayLike) -> Scalars:
-        """The same number for every group, as an array of shape ()."""
+        """The same number for every group."""
         return {
-            name: jnp.asarray(value, dtype)
-            for name, dtype in self.dtypes.items()
+            name: jnp.full(shape, value, self.dtypes[name])
+            for name, shape in self.group_shapes.items()
         }
 
     @functools.cached_property
@@ -166,33 +172,43 @@ class Plan:
 
     @functools.cached_property
     def sizes(self) -> dict[str, int]:
-        """How many weights one group of each name has on this device."""
+        """How many weights one group of each name has, on all devices."""
         sizes: dict[str, int] = defaultdict(int)
         for leaf in self.leaves:
-            sizes[leaf.name] += leaf.group.group_size(leaf.shape)
+            here = leaf.group.group_size(leaf.shape)
+            sizes[leaf.name] += here * _mesh_size(leaf)
         return dict(sizes)
 
     @functools.cached_property
     def singletons(self) -> frozenset[str]:
         """The names whose groups have one element and thus no direction."""
-        split = {leaf.name for leaf in self.leaves if leaf.group.axis_name}
-        one = {name for name, size in self.sizes.items() if size == 1}
-        return frozenset(one - split)
+        return frozenset(name for name, n in self.sizes.items() if n == 1)
 
 
 def _sum_over_mesh(part: jax.Array, leaf: GroupedLeaf) -> jax.Array:
     """Adds up what the shards of a leaf have, where there are shards."""
-    if leaf.group.axis_name is None:
-        return part
+    names = _mesh_axes(leaf)
+    return jax.lax.psum(part, names) if names else part
+
+
+def _mesh_size(leaf: GroupedLeaf) -> int:
+    """Over how many shards a leaf's groups are spread."""
+    return math.prod(jax.lax.axis_size(name) for name in _mesh_axes(leaf))
+
+
+def _mesh_axes(leaf: GroupedLeaf) -> tuple[str, ...]:
+    """The mesh axes over which a leaf is sharded here."""
     name = leaf.group.axis_name
+    if name is None:
+        return ()
     names = (name,) if isinstance(name, str) else name
     unbound = [name for name in names if not _is_bound(name)]
     if not unbound:
-        return jax.lax.psum(part, names)
+        return names
     # Outside of shard_map and pmap nobody binds names: the leaf is whole.
     manual = jax.sharding.get_abstract_mesh().manual_axes
     if not manual and len(unbound) == len(names):
-        return part
+        return ()
     raise ValueError(
         f"{leaf}: there is no mesh axis {_some([repr(n) for n in unbound])}"
         f" here; those that are manual are {manual}."

@@ -13,11 +13,11 @@ from psi_optax.transforms.base import (
     Radius,
     additive_rate,
     check_radius,
-    current_radius,
     initial_radius,
     like,
     radius_of,
     require_params,
+    sphere_radius,
 )
 
 
@@ -156,7 +156,7 @@ def psi(
             w,
             d,
             plan.full(rate),
-            current_radius(radius, state.radius, plan, w),
+            sphere_radius(radius, state.radius, plan),
             retraction=retraction,
         )
         if learning_rate is not None and ordinary is None:

@@ -13,11 +13,11 @@ from psi_optax.transforms.base import (
     Radius,
     additive_rate,
     check_radius,
-    current_radius,
     initial_radius,
     like,
     radius_of,
     require_params,
+    sphere_radius,
 )
 
 
@@ -107,7 +107,7 @@ def psi_sgdm(
         u = plan.select(steps, "updates")
         buffer = u
         if retraction is not None:
-            target = current_radius(radius, state.radius, plan, w)
+            target = sphere_radius(radius, state.radius, plan) or r
             buffer = _rescaled_with_weights(plan, w, u, target)
             u = geometry.displacement(w, geometry.retract(plan, w, u, target))
         state = PsiSgdmState(

@@ -95,16 +95,14 @@ def initial_radius(radius: Radius, plan: Plan, w: Leaves) -> Any:
     return norm(plan, w) if plan.leaves else jnp.zeros([])
 
 
-def current_radius(
-    radius: Radius, stored: Any, plan: Plan, w: Leaves
-) -> Scalars:
-    """The radius of every group's sphere at this step.
+def sphere_radius(radius: Radius, stored: Any, plan: Plan) -> Scalars | None:
+    """The radius of every group's sphere; None for the norm that it has.
 
     Raises:
         ValueError: the state was made for other groups.
     """
     if radius is None:
-        return norm(plan, w)
+        return None
     if not isinstance(radius, str):
         return plan.full(radius)
     have = stored if isinstance(stored, dict) else {}

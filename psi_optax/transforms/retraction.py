@@ -10,10 +10,10 @@ from psi_optax.groups import Plan, make_plan
 from psi_optax.transforms.base import (
     Radius,
     check_radius,
-    current_radius,
     initial_radius,
     like,
     require_params,
+    sphere_radius,
 )
 
 
@@ -79,6 +79,7 @@ def retract(
 
     def move(plan: Plan, w: Leaves, u: Leaves, target) -> Leaves:
         if retraction == "projection":
+            target = target or geometry.norm(plan, w)
             on_sphere = geometry.retract(plan, w, u, target)
             return geometry.displacement(w, on_sphere)
         return geometry.exponential(plan, w, u, target)
@@ -93,7 +94,7 @@ def retract(
         require_params(params)
         plan = make_plan(groups, params)
         w, u = plan.select(params), plan.select_steps(updates)
-        target = current_radius(radius, state.radius, plan, w)
+        target = sphere_radius(radius, state.radius, plan)
         return plan.merge(updates, like(move(plan, w, u, target), u)), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

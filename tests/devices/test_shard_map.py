@@ -143,10 +143,10 @@ def test_a_name_for_a_replicated_bias_goes_elsewhere():
 def test_a_misspelled_name_is_an_error_that_names_the_parameter(path):
     groups = {**SHARDED, path: name_axis(path, "model")}
     on_shards = OnShards("psi_sgd", groups)
-    with pytest.raises(ValueError, match=f"'{path}' .*no such mesh axis"):
+    with pytest.raises(ValueError, match=f"'{path}' .*no mesh axis"):
         on_shards.init(on_shards.params)
     state = on_shards.state_from_outside
-    with pytest.raises(ValueError, match=f"'{path}' .*no such mesh axis"):
+    with pytest.raises(ValueError, match=f"'{path}' .*no mesh axis"):
         on_shards.step(on_shards.params, state, on_shards.params)
 
 

@@ -91,37 +91,36 @@ def ulps_off(norms, radius):
 
 PSI_SGD = functools.partial(psi_optax.psi_sgd, 0.05, GROUPS, momentum=0.9)
 
-# Off by one rounding of the radius and one of each weight, the norm would be
-# within 1 ulp. What is added is the error of |w|^2, a sum of n squares in
-# float32: were it formed in one sequence, the k-th partial sum would round by
-# 0.22 * 2^-23 k/n (rms), all of them by 0.22 * 2^-23 sqrt(n/3), and the norm by
-# half of it: 0.5 * 2^-23 at n = 64 and 1.5 * 2^-23 at n = 576. An ulp is 2^-24
-# to 2^-23 of the number; 300 readings go to three times the rms.
-ULPS = {"size_4": 2, "size_64": 4, "size_576": 4}
+# Half an ulp or so for each of the square of the radius, the rounding of the
+# squares and that of the weights themselves. The sum of the squares adds next
+# to nothing (`squares_near`): in one sequence it would be off by 0.22 sqrt(n/3)
+# of 2^-23, another 1.5 ulp for the norm of 576 weights, and three times that
+# now and then.
+ULPS = 2
 
 
 @pytest.mark.parametrize(
     ("retraction", "steps"), [("projection", 100_000), ("exponential", 20_000)]
 )
-def test_norms_keep_to_the_stored_radius(retraction, steps, record_property):
+def test_norms_keep_to_the_stored_radius(retraction, steps):
     norms, state = norms_and_state(PSI_SGD(retraction=retraction), steps)
     for name, radius in state.radius.items():
-        record_property(name, float(ulps_off(norms[name], radius)))
-        assert ulps_off(norms[name], radius) <= ULPS[name]
+        print(name, float(ulps_off(norms[name], radius)))
+        assert ulps_off(norms[name], radius) <= ULPS
         # The stored radius is the norm of the beginning and has not moved.
         begun = np.linalg.norm(start()[name].astype(np.float64), axis=0)
-        assert ulps_off(begun, radius) <= ULPS[name]
+        assert ulps_off(begun, radius) <= ULPS
 
 
-def test_norms_where_the_sum_is_rounded_first(record_property):
+def test_norms_where_the_sum_is_rounded_first():
     # w + u is rounded before it is put on the sphere: an ulp more.
     norms, state = norms_and_state(psi_optax.psi_sgdm(0.05, GROUPS), 20_000)
     for name, radius in state.radius.items():
-        record_property(name, float(ulps_off(norms[name], radius)))
-        assert ulps_off(norms[name], radius) <= ULPS[name] + 1
+        print(name, float(ulps_off(norms[name], radius)))
+        assert ulps_off(norms[name], radius) <= ULPS + 1
 
 
-def test_norms_drift_without_memory(record_property):
+def test_norms_drift_without_memory():
     # Each step multiplies the norm by 1 plus a rounding of some 2^-24 = 6e-8.
     # In 100,000 steps that would be 2e-5 if signs were independent and 6e-3 if
     # they were all the same: found is a drift in between, of less than 5e-9 a
@@ -132,7 +131,7 @@ def test_norms_drift_without_memory(record_property):
     for name, norm in norms.items():
         begun = np.linalg.norm(start()[name].astype(np.float64), axis=0)
         drift = np.abs(norm[-1] / begun - 1) / steps
-        record_property(name, float(drift.max()))
+        print(name, float(drift.max()))
         assert drift.max() < 5e-9
         assert ulps_off(norm[-1], begun.astype(np.float32)) > 10
 

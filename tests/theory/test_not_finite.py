@@ -26,6 +26,7 @@ SEPARATE = {
     "psi_sgdm": lambda g: psi_optax.psi_sgdm(0.1, g),
     "parts": lambda g: optax.chain(
         psi_optax.scale_by_group_norm(g),
+        psi_optax.clip_by_group_norm(g, 1.0),
         optax.sgd(0.1),
         psi_optax.scale_by_group_norm(g),
         psi_optax.project_to_tangent(g),

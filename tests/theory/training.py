@@ -1,5 +1,6 @@
 """Steps, and training that keeps every one of them."""
 
+import contextlib
 import functools
 
 import jax
@@ -21,15 +22,29 @@ def _first_update(tx, updates, params):
     return tx.update(updates, tx.init(params), params)[0]
 
 
-# These tests compile hundreds of small programs and run each for milliseconds:
-# so, a quarter of the time that the compiler takes to please users.
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
-    },
-)
+def quick_jit(function, **options):
+    """`jax.jit` in a hurry.
+
+    These tests compile hundreds of small programs and run each of them for
+    milliseconds.
+    """
+    compiler_options = _known_options()
+    return jax.jit(function, compiler_options=compiler_options, **options)
+
+
+@functools.cache
+def _known_options():
+    """The options of these that this version's compiler has."""
+    known = {}
+    for name, value in [
+        ("xla_backend_optimization_level", 0),
+        ("xla_cpu_use_fusion_emitters", False),
+    ]:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(lambda: 0.0, compiler_options={name: value})()
+            known[name] = value
+    return known
+
 
 # Compiled once for each loss or transform, as long as it is one object.
 _QUICK = (

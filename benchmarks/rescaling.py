@@ -54,7 +54,7 @@ class Settings(NamedTuple):
     dataset: str = "digits"
     optimizers: tuple[str, ...] = DEFAULT
     scales: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
-    seeds: int = 5
+    seeds: int = 10
     epochs: int = 20
     batch_size: int = 64
     widths: tuple[int, ...] = (64, 64)

@@ -247,7 +247,7 @@ FAULTS = [
     Fault(
         "clip: shortens what is within the bound",
         "transforms/scaling.py",
-        "n <= max_norm",
+        "n <= jnp.asarray(max_norm, n.dtype)",
         "n < 0",
     ),
     Fault(

@@ -12,6 +12,7 @@ from psi_optax.groups import Plan, group_labels, make_plan
 from psi_optax.transforms.base import (
     Radius,
     additive_rate,
+    allow_shapes,
     check_radius,
     initial_radius,
     like,
@@ -125,6 +126,7 @@ def psi(
     inner = optax.with_extra_args_support(inner)
     radius = radius_of(retraction, radius)
 
+    @allow_shapes
     def init_fn(params):
         plan = make_plan(groups, params)
         w = plan.select(params)

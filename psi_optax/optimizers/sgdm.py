@@ -12,6 +12,7 @@ from psi_optax.groups import Plan, make_plan
 from psi_optax.transforms.base import (
     Radius,
     additive_rate,
+    allow_shapes,
     check_radius,
     initial_radius,
     like,
@@ -81,6 +82,7 @@ def psi_sgdm(
         )
     radius = radius_of(retraction, radius)
 
+    @allow_shapes
     def init_fn(params):
         plan = make_plan(groups, params)
         return PsiSgdmState(
@@ -99,7 +101,8 @@ def psi_sgdm(
         rate = additive_rate(learning_rate, state.count)
         steps = jax.tree.map(
             lambda m, x: (
-                momentum * m.astype(x.dtype) + jnp.asarray(rate, x.dtype) * x
+                jnp.asarray(momentum, x.dtype) * m.astype(x.dtype)
+                + jnp.asarray(rate, x.dtype) * x
             ),
             state.momentum,
             plan.merge(updates, like(gradient, g)),

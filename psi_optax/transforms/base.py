@@ -1,5 +1,6 @@
 """What every transform of groups shares: the optax contract."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,19 @@ def require_params(params: Any) -> None:
     """Raises optax's error where params are missing."""
     if params is None:
         raise ValueError(NO_PARAMS_MSG)
+
+
+def allow_shapes(init_fn: optax.TransformInitFn) -> optax.TransformInitFn:
+    """Lets a state be made from shapes: the shapes of the state."""
+
+    @functools.wraps(init_fn)
+    def init(params):
+        leaves = jax.tree.leaves(params)
+        if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
+            return jax.eval_shape(init_fn, params)
+        return init_fn(params)
+
+    return init
 
 
 def like(leaves: Leaves, template: Leaves) -> Leaves:

@@ -9,6 +9,7 @@ from psi_optax.geometry import Leaves
 from psi_optax.groups import Plan, make_plan
 from psi_optax.transforms.base import (
     Radius,
+    allow_shapes,
     check_radius,
     initial_radius,
     like,
@@ -84,6 +85,7 @@ def retract(
             return geometry.displacement(w, on_sphere)
         return geometry.exponential(plan, w, u, target)
 
+    @allow_shapes
     def init_fn(params):
         plan = make_plan(groups, params)
         stored = initial_radius(radius, plan, plan.select(params))

@@ -92,7 +92,7 @@ def clip_by_group_norm(
         u = plan.select(updates)
         factor = jax.tree.map(
             lambda n: jnp.where(
-                n <= max_norm,
+                n <= jnp.asarray(max_norm, n.dtype),
                 1,
                 geometry.factor_to(jnp.asarray(max_norm, n.dtype), n),
             ),

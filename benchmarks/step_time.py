@@ -131,6 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--only", nargs="+", help="optimizers; all by default")
     parser.add_argument("--out", type=pathlib.Path, default="results")
     args = parser.parse_args(argv)
 
@@ -143,6 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     cases = {
         name: compile_case(tx, params, gradients)
         for name, tx in optimizers(params).items()
+        if not args.only or name in {*args.only, *map(baseline, args.only)}
     }
     rows = report(
         cases, time_in_turns(cases, gradients, args.turns, args.steps)

@@ -57,9 +57,17 @@ def squares_near(
     than 2^24 in all, whose sum is exact in any order, and the lower parts are
     too small for their sum's rounding to count.
     """
-    units = groups.spread(jax.tree.map(_unit, radius))
+    unit = jax.tree.map(_unit, radius)
+    # Multiplied and not divided by: compilers keep results of division, here
+    # arrays as large as the weights, and repeat a product instead.
+    inverse = groups.spread(jax.tree.map(lambda d: 1 / d, unit))
     squares = jax.tree.map(lambda x: widen(x) * widen(x), w)
-    upper = jax.tree.map(lambda x, d: jnp.floor(x / d) * d, squares, units)
+    upper = jax.tree.map(
+        lambda x, d, i: jnp.floor(x * i) * d,
+        squares,
+        groups.spread(unit),
+        inverse,
+    )
     lower = jax.tree.map(jnp.subtract, squares, upper)
     high, low = groups.sum(upper), groups.sum(lower)
     gap = jax.tree.map(lambda h, r, x: (h - r * r) + x, high, radius, low)

@@ -105,7 +105,7 @@ def project_to_tangent(groups: Reduction, w: Leaves, u: Leaves) -> Leaves:
 
 def project_to_sphere(groups: Reduction, w: Leaves, radius: Scalars) -> Leaves:
     r"""The nearest point of the sphere: \(R\, w/|w|\)."""
-    square, _ = squares_near(groups, w, radius)
+    square, _ = squares_near(groups, w, norm(groups, w))
     factor = jax.tree.map(factor_to, radius, jax.tree.map(safe_sqrt, square))
     return jax.tree.map(lambda x, f: f * widen(x), w, groups.spread(factor))
 

@@ -74,7 +74,7 @@ def psi(
             `learning_rate`, a direction such as `optax.trace(0.9)` or
             `optax.scale_by_adam()`. Not the one in the other's place: an
             optimizer given a rate here climbs, as does a direction given none.
-            A direction is faster: no scaled copy of it is made.
+            A direction spares a scaled copy of itself.
         groups: scale groups in any form.
         learning_rate: a number or a schedule, by which the direction is
             followed downhill; None if `inner` is an optimizer.

@@ -64,10 +64,16 @@ FAULTS = [
         "jnp.float64 if wide else dtype",
     ),
     Fault(
-        "norm: squares are cut too fine for an exact sum",
-        "geometry/maps.py",
-        "exponent - 20",
-        "exponent - 40",
+        "step: the rounding of a sum passes into the weights",
+        "geometry/step.py",
+        "_GAIN = 0.25",
+        "_GAIN = 1.0",
+    ),
+    Fault(
+        "step: rounding of the weights is never corrected",
+        "geometry/step.py",
+        "_GAIN = 0.25",
+        "_GAIN = 0.0",
     ),
     Fault(
         "norm: missing square root",

@@ -12,7 +12,6 @@ from psi_optax.geometry.maps import project_to_tangent as project_to_tangent
 from psi_optax.geometry.maps import retract as retract
 from psi_optax.geometry.maps import safe_divide as safe_divide
 from psi_optax.geometry.maps import scale as scale
-from psi_optax.geometry.maps import squares_near as squares_near
 from psi_optax.geometry.maps import transport as transport
 from psi_optax.geometry.reductions import accumulator as accumulator
 from psi_optax.geometry.reductions import spread_groups as spread_groups

@@ -32,10 +32,6 @@ class Reduction(Protocol):
         """One inner product a group."""
         ...
 
-    def sum(self, a: Leaves) -> Scalars:
-        """One sum a group."""
-        ...
-
     def spread(self, s: Scalars) -> Leaves:
         """One array a leaf, which broadcasts against it."""
         ...
@@ -44,42 +40,6 @@ class Reduction(Protocol):
 def norm(groups: Reduction, w: Leaves) -> Scalars:
     """The Euclidean norm of every group."""
     return jax.tree.map(safe_sqrt, groups.dot(w, w))
-
-
-def squares_near(
-    groups: Reduction, w: Leaves, radius: Scalars
-) -> tuple[Scalars, Scalars]:
-    r"""\(|w|^2\), and how much it is above \(R^2\), for w near its sphere.
-
-    A sum of n squares in sequence is off by about sqrt(n) roundings, however
-    they are distributed. Here each square is cut at a power of two, about a
-    millionth of \(R^2\): the upper parts are whole multiples of it, fewer
-    than 2^24 in all, whose sum is exact in any order, and the lower parts are
-    too small for their sum's rounding to count.
-    """
-    unit = jax.tree.map(_unit, radius)
-    # Multiplied and not divided by: compilers keep results of division, here
-    # arrays as large as the weights, and repeat a product instead.
-    inverse = groups.spread(jax.tree.map(lambda d: 1 / d, unit))
-    squares = jax.tree.map(lambda x: widen(x) * widen(x), w)
-    upper = jax.tree.map(
-        lambda x, d, i: jnp.floor(x * i) * d,
-        squares,
-        groups.spread(unit),
-        inverse,
-    )
-    lower = jax.tree.map(jnp.subtract, squares, upper)
-    high, low = groups.sum(upper), groups.sum(lower)
-    gap = jax.tree.map(lambda h, r, x: (h - r * r) + x, high, radius, low)
-    return jax.tree.map(jnp.add, high, low), gap
-
-
-def _unit(radius: jax.Array) -> jax.Array:
-    """A power of two, 2^-21 to 2^-20 of the radius squared."""
-    radius = jax.lax.stop_gradient(radius)
-    _, exponent = jnp.frexp(radius * radius)
-    unit = jnp.ldexp(jnp.ones_like(radius), exponent - 20)
-    return jnp.maximum(unit, jnp.finfo(radius.dtype).tiny)
 
 
 def scale(groups: Reduction, u: Leaves, factor: Scalars) -> Leaves:
@@ -105,8 +65,7 @@ def project_to_tangent(groups: Reduction, w: Leaves, u: Leaves) -> Leaves:
 
 def project_to_sphere(groups: Reduction, w: Leaves, radius: Scalars) -> Leaves:
     r"""The nearest point of the sphere: \(R\, w/|w|\)."""
-    square, _ = squares_near(groups, w, norm(groups, w))
-    factor = jax.tree.map(factor_to, radius, jax.tree.map(safe_sqrt, square))
+    factor = jax.tree.map(factor_to, radius, norm(groups, w))
     return jax.tree.map(lambda x, f: f * widen(x), w, groups.spread(factor))
 
 

@@ -34,7 +34,6 @@ from psi_optax.geometry.maps import (
     norm,
     safe_divide,
     safe_sqrt,
-    squares_near,
 )
 from psi_optax.geometry.reductions import widen
 
@@ -66,6 +65,12 @@ _CURVES: dict[str | None, _Curve] = {
     None: _additive,
 }
 RETRACTIONS = tuple(_CURVES)
+
+# By how many roundings a sum may be off, and how much of that is corrected: in
+# 100,000 steps a quarter left the norms of 4 to 576 weights within 1.4 ulp, all
+# of it 2.7 and an eighth 2.3.
+_ROUNDINGS = 16
+_GAIN = 0.25
 
 
 def step(
@@ -102,12 +107,11 @@ def step(
     Returns:
         The rounded new weights minus the old, in the dtype of w.
     """
+    square = groups.dot(w, w)
     if radius is None:
-        square = groups.dot(w, w)
         excess = jax.tree.map(jnp.zeros_like, square)
     else:
-        square, gap = squares_near(groups, w, radius)
-        excess = jax.tree.map(_excess, square, radius, gap)
+        excess = jax.tree.map(_excess, square, radius)
     s = jax.tree.map(safe_sqrt, square)
     inner = groups.dot(w, d)
     length = groups.dot(d, d)
@@ -161,10 +165,19 @@ def exponential(
     )
 
 
-def _excess(square, radius, gap):
-    """(R - s) / s, from the gap |w|² - R² = (s - R) (s + R)."""
+def _excess(square, radius):
+    """(R - s) / s, or a part of it where it may be no more than rounding.
+
+    A sum of squares is off by a few roundings, at every step by others. Were
+    all of that corrected, it would pass into the weights; a part of it, step
+    after step, corrects the mean of the last few, and is still enough to keep
+    the rounding of the weights from adding up.
+    """
     s = safe_sqrt(square)
-    return safe_divide(-gap, s * (s + radius))
+    # |w|² - R² = (s - R) (s + R), without the rounding of the root.
+    excess = safe_divide(radius * radius - square, s * (s + radius))
+    rounding = jnp.abs(excess) <= _ROUNDINGS * jnp.finfo(s.dtype).eps
+    return jnp.where(rounding, _GAIN * excess, excess)
 
 
 def _coefficients(s, inner, length, rate, excess, curve: _Curve):

@@ -120,16 +120,10 @@ class Plan:
         Formed leaf by leaf in the leaf's accumulator, summed over the leaf's
         mesh axes, then over the ties in the widest of their accumulators.
         """
-        return self.sum(
-            {path: widen(x) * widen(b[path]) for path, x in a.items()}
-        )
-
-    def sum(self, a: Leaves) -> Scalars:
-        """One sum a group, of leaves in their accumulators' dtypes."""
         total: Scalars = {}
         for leaf in self.leaves:
-            group = leaf.group
-            part = sum_groups(a[leaf.path], group.axes, group.blocks)
+            product = widen(a[leaf.path]) * widen(b[leaf.path])
+            part = sum_groups(product, leaf.group.axes, leaf.group.blocks)
             part = _sum_over_mesh(part, leaf).astype(self.dtypes[leaf.name])
             before = total.get(leaf.name)
             total[leaf.name] = part if before is None else before + part

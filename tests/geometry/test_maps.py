@@ -55,30 +55,6 @@ def test_norm():
     )
 
 
-def test_squares_near_the_sphere_add_up_to_their_own_rounding():
-    w = np.random.default_rng(0).normal(size=(6000, 8)).astype(np.float32)
-    w[0] *= 30  # One weight may be most of its group.
-    leaves = {"": jnp.asarray(w)}
-    exact = np.sum(w.astype(np.float64) ** 2, axis=0)
-    radius = np.sqrt(exact).astype(np.float32)
-    wide = make_plan(ScaleGroup(0), leaves[""])
-    found = map_squares(wide, leaves, {"": jnp.asarray(radius)})
-    square, gap = (np.asarray(x, np.float64) for x in found)
-    # Each square and that of the radius is rounded by 2^-24 of itself.
-    bound = 2 * 2.0**-24 * exact
-    assert np.all(np.abs(gap - (exact - radius.astype(float) ** 2)) <= bound)
-    assert np.all(np.abs(square - exact) <= bound)
-    # In one sequence, as a compiler is free to sum, it would not do.
-    sequence = np.add.accumulate(w * w, axis=0, dtype=np.float32)[-1]
-    assert np.max(np.abs(sequence - exact) / bound) > 2
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def map_squares(reduction, w, radius):
-    square, gap = geometry.squares_near(reduction, w, radius)
-    return square[""], gap[""]
-
-
 def test_tangent_is_orthogonal_and_projecting_twice_changes_nothing():
     w, u = draw(0), draw(1)
     t = geometry.project_to_tangent(plan(), w, u)

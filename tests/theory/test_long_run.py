@@ -92,10 +92,8 @@ def ulps_off(norms, radius):
 PSI_SGD = functools.partial(psi_optax.psi_sgd, 0.05, GROUPS, momentum=0.9)
 
 # Half an ulp or so for each of the square of the radius, the rounding of the
-# squares and that of the weights themselves. The sum of the squares adds next
-# to nothing (`squares_near`): in one sequence it would be off by 0.22 sqrt(n/3)
-# of 2^-23, another 1.5 ulp for the norm of 576 weights, and three times that
-# now and then.
+# squares and that of the weights, and what is left of the rounding of the sums,
+# which over the last few steps cancels (`geometry.step`).
 ULPS = 2
 
 
@@ -113,11 +111,13 @@ def test_norms_keep_to_the_stored_radius(retraction, steps):
 
 
 def test_norms_where_the_sum_is_rounded_first():
-    # w + u is rounded before it is put on the sphere: an ulp more.
+    # w + u is rounded before it is put on the sphere, and the error of its sum
+    # is not averaged: up to sqrt(n/3) times 0.3 roundings of the square, if one
+    # weight is added after the other, and a few times that now and then.
     norms, state = norms_and_state(psi_optax.psi_sgdm(0.05, GROUPS), 20_000)
     for name, radius in state.radius.items():
         print(name, float(ulps_off(norms[name], radius)))
-        assert ulps_off(norms[name], radius) <= ULPS + 1
+        assert ulps_off(norms[name], radius) <= ULPS + 3
 
 
 def test_norms_drift_without_memory():

@@ -47,8 +47,9 @@ def test_norms_stay(retraction, radius):
     params = draw(0)
     tx = retract(GROUPS, radius=radius, retraction=retraction)
     end = walk(tx, params, 20)[-1]
-    # A rounding or two of 6e-8 a step for None, of the last step for "init".
-    tolerance = 2.4e-7 if radius else 20 * 2.4e-7
+    # Roundings of 6e-8: two or so a step for None; for "init" four, of a norm
+    # that is kept to 2 ulp, and one or two of the norm that is stored.
+    tolerance = 3.6e-7 if radius else 20 * 2.4e-7
     np.testing.assert_allclose(norms(end), norms(params), rtol=tolerance)
     free = walk(optax.identity(), params, 20)[-1]
     assert np.min(norms(free) / norms(params)) > 1.2

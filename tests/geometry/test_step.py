@@ -1,5 +1,7 @@
 """The closed-form step against the maps that it is composed of."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +66,21 @@ def test_is_the_retraction_of_the_tangent_part(x64, rate, radius, retraction):
     np.testing.assert_allclose(got, expected, rtol=2e-15, atol=2e-15 * scale)
     other = numpy_step(W, D, 2 * rate, R, retraction)
     assert np.max(np.abs(got - other)) > 1e-7
+
+
+@pytest.mark.parametrize(("off", "left"), [(12, 9), (100, 0)])
+def test_what_may_be_rounding_is_corrected_by_a_quarter(x64, off, left):
+    # The rounding of 4096 weights averages out, to less than 0.01 of 2^-52 of
+    # their norm; that of the sum of their squares is one or two of it.
+    eps = np.finfo(float).eps
+    draw = np.random.default_rng(0)
+    w, d = draw.normal(size=(2, 4096, 3))
+    norm = np.sqrt([math.fsum(x * x) for x in w.T])
+    w *= (1 + off * eps) / norm
+    d -= w * np.sum(w * d, axis=0)
+    new = take({"x": jnp.asarray(w)}, {"x": jnp.asarray(d)}, -1e-6, 1.0)
+    excess = [(math.fsum(x * x) - 1) / 2 for x in new.T]
+    np.testing.assert_allclose(np.array(excess) / eps, left, atol=2)
 
 
 @pytest.mark.parametrize("retraction", ["projection", "exponential"])

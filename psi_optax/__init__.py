@@ -23,3 +23,27 @@ from psi_optax.transforms import retract as retract
 from psi_optax.transforms import scale_by_group_norm as scale_by_group_norm
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "PsiSgdmState",
+    "PsiState",
+    "RescaleWeightsState",
+    "RetractState",
+    "ScaleGroup",
+    "clip_by_group_norm",
+    "describe_groups",
+    "group_labels",
+    "group_norms",
+    "groups_from_paths",
+    "normalize",
+    "output_channels",
+    "project_to_tangent",
+    "psi",
+    "psi_adam",
+    "psi_sgd",
+    "psi_sgdm",
+    "rescale_weights",
+    "retract",
+    "rotation",
+    "scale_by_group_norm",
+]

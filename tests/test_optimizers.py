@@ -253,3 +253,8 @@ def test_additive_psi_keeps_no_radius():
     g = psi_optax.project_to_tangent(GROUPS).update(draw(1), (), w)[0]["w"]
     # The product of three numbers of size one and of nine in a sum.
     np.testing.assert_allclose(u["w"], -0.1 * r[None] ** 2 * g, atol=2e-6)
+
+
+def test_a_number_for_an_optimizer_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"ordinary=0\.1 .*optax\.adam"):
+        psi(optax.sgd(0.1), ScaleGroup(0), ordinary=0.1)

@@ -22,6 +22,9 @@ def group_labels(params: Tree, groups: Any) -> Tree:
 
     For `optax.partition`, and for masks such as that of
     `optax.add_decayed_weights`: decay has no meaning for weights without scale.
+    Hand these a function, `lambda tree: group_labels(tree, groups)`: a tree of
+    labels has to be of the very type of the updates, and `nnx.Optimizer` shows
+    trees of different types to `init` and to `update`.
 
     Args:
         params: arrays, or anything of their structure with shapes.
@@ -84,7 +87,8 @@ def describe_groups(params: Tree, groups: Any) -> str:
             rows.append((*head, "ordinary", *[""] * 5))
     shapes = {leaf.name: leaf.group_shape for leaf in plan.leaves}
     total = sum(math.prod(shape) for shape in shapes.values())
-    tail = f"{total} groups in {len(grouped)} of {len(rows) - 1} parameters"
+    counted = f"{total} group{'s' * (total != 1)}"
+    tail = f"{counted} in {len(grouped)} of {len(rows) - 1} parameters"
     return "\n".join([*_aligned(rows), tail])
 
 

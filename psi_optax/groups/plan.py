@@ -266,6 +266,12 @@ def _is_leaf(x: Any) -> bool:
 def _statement(entry: Entry) -> ScaleGroup | None:
     if entry.is_hole or isinstance(entry.leaf, ScaleGroup):
         return None if entry.is_hole else entry.leaf
+    if not entry.path:
+        raise TypeError(
+            f"groups={entry.leaf!r}: give a ScaleGroup, a tree or a mapping of"
+            " them, or a rule such as groups_from_paths makes. Are the"
+            " arguments in order?"
+        )
     raise TypeError(
         f"groups hold {entry.leaf!r} at {entry.path!r}: each leaf of groups is"
         " a ScaleGroup, such as ScaleGroup(axes=(0, 1)), or None."
@@ -282,23 +288,27 @@ def _covering(path: str, statements: dict[str, Any]) -> str | None:
 
 
 def _check_coverage(statements, found, covers) -> None:
+    used = set(covers.values())
+    holes = [entry.path for entry in found if entry.is_hole]
+    # Ordinary parameters that are not there do no harm.
+    idle = [
+        f"{path!r} ({group})"
+        for path, group in statements.items()
+        if group is not None
+        and path not in used
+        and not any(is_within(path, hole) for hole in holes)
+    ]
     missing = [
         f"{entry.path!r} of shape {jnp.shape(entry.leaf)}"
         for entry in found
         if covers[entry.path] is None and not entry.is_hole
     ]
     if missing:
+        also = f" But they speak of {_some(idle)}, not in params." * bool(idle)
         raise ValueError(
             f"groups say nothing of {_some(missing)}: give each a ScaleGroup,"
-            " or None for an ordinary parameter."
+            f" or None for an ordinary parameter.{also}"
         )
-    used = set(covers.values())
-    holes = [entry.path for entry in found if entry.is_hole]
-    idle = [
-        f"{path!r} ({group})"
-        for path, group in statements.items()
-        if path not in used and not any(is_within(path, hole) for hole in holes)
-    ]
     if idle:
         raise ValueError(
             f"groups speak of {_some(idle)}, where params have no parameter;"

@@ -41,8 +41,8 @@ def output_channels(
         all others.
 
     Raises:
-        ValueError: `where` picks nothing; an axis is out of range; no axis is
-            left for a group to lie along.
+        ValueError: `where`, or one of several patterns, picks nothing; an axis
+            is out of range; no axis is left for a group to lie along.
 
     Examples:
         >>> params = {"conv": {"kernel": jnp.ones((3, 3, 8, 16))},
@@ -51,24 +51,39 @@ def output_channels(
         {'conv': {'kernel': ScaleGroup(axes=(0, 1, 2))},
          'head': {'kernel': None}}
     """
-    chosen = _predicate(where)
     axes = ScaleGroup(axis).axes
-    found = [e for e in entries(params) if not e.is_hole and chosen(*e)]
-    if not found:
-        names = ", ".join(repr(entry.path) for entry in entries(params))
-        raise ValueError(f"where={where!r} picks none of {names}.")
-    picked = {entry.path: _all_axes_but(axes, entry) for entry in found}
+    shown = [entry for entry in entries(params) if not entry.is_hole]
+    picked = {}
+    for what, chosen in _predicates(where).items():
+        found = [entry for entry in shown if chosen(*entry)]
+        if not found:
+            raise ValueError(_picks_nothing(what, shown))
+        picked |= {entry.path: _all_axes_but(axes, entry) for entry in found}
     return map_with_path(lambda path, _: picked.get(path), params)
 
 
-def _predicate(where: Where) -> Callable[[str, Any], bool]:
+def _predicates(where: Where) -> dict[str, Callable[[str, Any], Any]]:
+    """Each pattern, or the predicate, by how it is written."""
     if callable(where):
-        return where
+        return {repr(where): where}
     if not isinstance(where, Iterable):
         raise TypeError(f"where={where!r}: give a pattern, or a predicate.")
-    listed = [where] if isinstance(where, str) else where
-    patterns = [_compile(pattern) for pattern in listed]
-    return lambda path, _: any(p.fullmatch(path) for p in patterns)
+    listed = [where] if isinstance(where, str) else list(where)
+    return {repr(p): _matching(_compile(p)) for p in listed}
+
+
+def _matching(pattern: re.Pattern[str]) -> Callable[[str, Any], Any]:
+    return lambda path, _: pattern.fullmatch(path)
+
+
+def _picks_nothing(what: str, shown: list[Entry]) -> str:
+    if not shown:
+        return "params have no parameter in them; pass the tree of weights."
+    names = ", ".join(repr(entry.path) for entry in shown)
+    return (
+        f"where={what} picks none of {names}. A pattern must match a whole"
+        r" path, as r'.*/kernel' does."
+    )
 
 
 def _all_axes_but(axes: tuple[int, ...], entry: Entry) -> ScaleGroup:

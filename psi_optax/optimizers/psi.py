@@ -63,11 +63,10 @@ def psi(
     every bit. A gradient that is not finite spoils its own group, and what the
     inner optimizer mixes with it, but `psi` itself spreads it to no other.
 
-    Not supported inside: optimizers that keep parameters in their state
-    (`schedule_free`, `lookahead`, `sam`, `mechanize`), which a retraction
-    would leave behind, and those that take values and gradients of the loss as
-    extra arguments (`lbfgs`, line searches), which would be unscaled. `init`
-    raises for them.
+    Not supported inside: `schedule_free`, `lookahead`, `sam` and `mechanize`,
+    whose copies of the parameters a retraction would leave behind, and those
+    that take values and gradients of the loss as extra arguments (`lbfgs`,
+    line searches), which would be unscaled. `init` raises for them.
 
     Args:
         inner: an optimizer, with its own learning rate; or, *with*
@@ -90,7 +89,7 @@ def psi(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: `inner` is no gradient transformation.
+        TypeError: `inner` or `ordinary` is no gradient transformation.
         ValueError: groups do not fit params; params are missing in `update`;
             an unknown radius or retraction; a radius without a retraction; an
             optimizer not supported; a state made for other groups.
@@ -112,6 +111,11 @@ def psi(
         raise TypeError(
             f"inner={inner!r} is no gradient transformation; did you mean"
             " optax.sgd(0.1), say?"
+        )
+    if ordinary is not None and not hasattr(ordinary, "update"):
+        raise TypeError(
+            f"ordinary={ordinary!r} is no gradient transformation; did you"
+            " mean optax.adam(1e-3), say?"
         )
     check_radius(radius)
     if retraction not in RETRACTIONS:

@@ -78,9 +78,12 @@ def check_radius(radius: Radius) -> None:
 
 
 def check_positive(name: str, number: jax.typing.ArrayLike) -> None:
-    """Raises for a number that is not positive, where it is known already."""
-    known = not isinstance(number, jax.core.Tracer)
-    if known and not np.all(np.asarray(number) > 0):
+    """Raises unless this is, where it is known already, a positive number."""
+    if isinstance(number, jax.core.Tracer):
+        return
+    if np.asarray(number).dtype == object:
+        raise TypeError(f"{name}={number!r} is no number.")
+    if not np.all(np.asarray(number) > 0):
         raise ValueError(f"{name}={number!r} is not positive.")
 
 

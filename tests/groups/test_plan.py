@@ -292,3 +292,21 @@ def test_names_of_ties_do_not_depend_on_the_order_of_a_tree():
     one = make_plan(TIED, {"kernel": kernel, "bias": bias})
     names = {leaf.name for leaf in one.leaves}
     assert names == {"bias"}
+
+
+def test_a_typo_is_named_beside_what_it_leaves_uncovered():
+    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
+    with pytest.raises(ValueError, match="nothing of 'w'.*speak of 'v'"):
+        make_plan({"v": ScaleGroup(0), "b": None}, params)
+
+
+def test_none_for_what_is_not_there_does_no_harm():
+    params = {"w": jnp.ones((2, 2))}
+    plan = make_plan({"w": ScaleGroup(0), "statistics": None}, params)
+    assert [leaf.path for leaf in plan.leaves] == ["w"]
+
+
+@pytest.mark.parametrize("groups", [0.1, "w", [0.1]])
+def test_what_is_no_statement_is_shown(groups):
+    with pytest.raises(TypeError, match=r"0\.1|'w'"):
+        make_plan(groups, {"w": jnp.ones((2, 2))})

@@ -22,7 +22,7 @@ PARAMS = {
         ("conv/kernel", -2, "conv/kernel", (0, 1, 3)),
         ("conv/kernel", 0, "conv/kernel", (1, 2, 3)),
         ("query/.*", (-2, -1), "query/kernel", (0,)),
-        (["stem/.*", "head/.*"], -1, "head/kernel", (0,)),
+        (["head/k.*", "head/.*"], -1, "head/kernel", (0,)),
         (lambda path, w: w.ndim == 3, 0, "query/kernel", (1, 2)),
     ],
 )
@@ -102,3 +102,12 @@ def test_a_mask_may_hide_what_a_rule_matches():
     rule = groups_from_paths({"conv/kernel": ScaleGroup(0)})
     masked = {"conv": optax.MaskedNode(), "head": PARAMS["head"]}
     assert make_plan(rule, masked).leaves == ()
+
+
+def test_every_pattern_of_a_list_must_pick_something():
+    params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))}
+    assert output_channels(params, where=["a", "b"])["b"] is not None
+    with pytest.raises(ValueError, match="where='c' picks none of 'a', 'b'"):
+        output_channels(params, where=["a", "c"])
+    with pytest.raises(ValueError, match="no parameter in them"):
+        output_channels({}, where="a")

@@ -4,7 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psi_optax import ScaleGroup, clip_by_group_norm, scale_by_group_norm
+from psi_optax import (
+    ScaleGroup,
+    clip_by_group_norm,
+    groups_from_paths,
+    scale_by_group_norm,
+)
 
 GROUPS = {"k": ScaleGroup(0, tie="t"), "b": ScaleGroup((), tie="t"), "o": None}
 W = {
@@ -86,3 +91,8 @@ def test_wrong_groups_show_in_init():
     for tx in [scale_by_group_norm(wrong), clip_by_group_norm(wrong, 1.0)]:
         with pytest.raises(ValueError, match=r"'b' of shape \(2,\)"):
             tx.init(W)
+
+
+def test_arguments_in_the_wrong_order_are_refused():
+    with pytest.raises(TypeError, match="max_norm=.* is no number"):
+        clip_by_group_norm(1.0, groups_from_paths({"w": ScaleGroup(0)}))

@@ -8,6 +8,9 @@ from psi_optax.groups import describe_groups as describe_groups
 from psi_optax.groups import group_labels as group_labels
 from psi_optax.groups import groups_from_paths as groups_from_paths
 from psi_optax.groups import output_channels as output_channels
+from psi_optax.invariance import GroupReport as GroupReport
+from psi_optax.invariance import check_groups as check_groups
+from psi_optax.invariance import find_groups as find_groups
 from psi_optax.optimizers import PsiSgdmState as PsiSgdmState
 from psi_optax.optimizers import PsiState as PsiState
 from psi_optax.optimizers import psi as psi
@@ -25,13 +28,16 @@ from psi_optax.transforms import scale_by_group_norm as scale_by_group_norm
 __version__ = "0.1.0"
 
 __all__ = [
+    "GroupReport",
     "PsiSgdmState",
     "PsiState",
     "RescaleWeightsState",
     "RetractState",
     "ScaleGroup",
+    "check_groups",
     "clip_by_group_norm",
     "describe_groups",
+    "find_groups",
     "group_labels",
     "group_norms",
     "groups_from_paths",

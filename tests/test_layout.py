@@ -15,6 +15,7 @@ ALLOWED = {
     "geometry": set(),
     "groups": {"geometry"},
     "transforms": {"geometry", "groups"},
+    "invariance": {"geometry", "groups"},
     "diagnostics": {"geometry", "groups"},
     "optimizers": {"geometry", "groups", "transforms"},
     "models": {"groups"},

@@ -89,7 +89,7 @@ def describe_groups(params: Tree, groups: Any) -> str:
     total = sum(math.prod(shape) for shape in shapes.values())
     counted = f"{total} group{'s' * (total != 1)}"
     tail = f"{counted} in {len(grouped)} of {len(rows) - 1} parameters"
-    return "\n".join([*_aligned(rows), tail])
+    return "\n".join([*aligned(rows), tail])
 
 
 def _radii(plan: Plan, params: Tree) -> dict[str, np.ndarray]:
@@ -135,7 +135,8 @@ def _notes(leaf: GroupedLeaf, plan: Plan, radius: np.ndarray | None):
             yield f"{count} of {radius.size} {note}"
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Lines of a table with columns of equal width."""
     widths = [
         max(len(cell) for cell in column) for column in zip(*rows, strict=True)
     ]

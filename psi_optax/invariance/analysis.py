@@ -1,0 +1,172 @@
+"""The proof: which scales a loss does not see, and why it sees the others."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from psi_optax.groups import ScaleGroup
+from psi_optax.groups.paths import Tree, entries
+from psi_optax.invariance import compat, interpreter
+from psi_optax.invariance.algebra import Equations, Variable
+from psi_optax.invariance.symmetry import (
+    Parameter,
+    Symmetry,
+    find_symmetries,
+    is_elementwise,
+    partners,
+)
+from psi_optax.invariance.values import Context, Reason, Value
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the analysis says of one parameter.
+
+    Attributes:
+        group: its scale groups; None if there are none that can be stated.
+        kind: "proved", "ordinary", "inert" or "partly".
+        epsilon: the largest constant that a norm of it absorbs; 0 if exact.
+        reason: why it has no groups, in words; "" if it has.
+        unknown: whether it might have, but for a gap in the table of rules.
+    """
+
+    group: ScaleGroup | None
+    kind: str
+    epsilon: float = 0.0
+    reason: str = ""
+    unknown: bool = False
+
+
+def analyse(
+    loss: Callable[..., Any],
+    params: Tree,
+    *args: Any,
+    max_epsilon: float = 1e-3,
+) -> dict[str, Verdict]:
+    """A verdict for each parameter, by path.
+
+    Only shapes and dtypes of params and args are looked at.
+
+    Args:
+        loss: a function of params and args; every array that it returns has to
+            keep its value.
+        params: arrays or `jax.ShapeDtypeStruct`s.
+        args: the same.
+        max_epsilon: a constant up to this that is added to something that
+            scales is taken for the epsilon of a norm, and passed over.
+    """
+    jaxpr, _ = compat.make_jaxpr(loss, params, *args)
+    equations = Equations()
+    context = Context(equations, max_epsilon)
+    operands, parameters = [], []
+    for bit, entry in enumerate(e for e in entries(params) if not e.is_hole):
+        shape = tuple(np.shape(entry.leaf))
+        form = {}
+        if jax.numpy.issubdtype(
+            jax.dtypes.result_type(entry.leaf), np.floating
+        ):
+            form = equations.unknown(shape)
+            parameters.append(Parameter(entry.path, shape, form))
+        operands.append(Value(shape, form, reach=1 << bit))
+    operands += [Value(tuple(np.shape(x))) for x in jax.tree.leaves(args)]
+    reach = _run(context, jaxpr, operands)
+    symmetries = find_symmetries(equations, parameters)
+    bits = {e.path: bit for bit, e in enumerate(_shown(params))}
+    return {
+        p.path: _verdict(
+            context,
+            p,
+            parameters,
+            symmetries.get(p.path),
+            bool(reach >> bits[p.path] & 1),
+        )
+        for p in parameters
+    }
+
+
+def _shown(params: Tree) -> list:
+    return [entry for entry in entries(params) if not entry.is_hole]
+
+
+def _run(context: Context, jaxpr, operands) -> int:
+    """Interprets the program; returns which parameters have a gradient."""
+    reach = 0
+    for value in interpreter.run(context, jaxpr, operands):
+        context.primitive = "result"
+        value = context.settle(value)
+        context.invariant(value, "output", "what the loss returns scales")
+        reach |= value.reach
+    return reach
+
+
+def _verdict(
+    context: Context,
+    parameter: Parameter,
+    parameters: list[Parameter],
+    symmetry: Symmetry | None,
+    reached: bool,
+) -> Verdict:
+    if not reached:
+        return Verdict(None, "inert", reason="no gradient reaches it: drop it")
+    if symmetry is None:
+        return _ordinary(context, parameter, parameters)
+    if symmetry.group is None:
+        return Verdict(
+            None,
+            "partly",
+            reason="a part of it is scale-invariant: split it in separate"
+            " parameters, one for each part",
+        )
+    if symmetry.group.tie is None and is_elementwise(
+        symmetry.group, parameter.shape
+    ):
+        return Verdict(
+            None, "inert", reason="only the signs of its elements matter"
+        )
+    return Verdict(symmetry.group, "proved", _epsilon(context, symmetry))
+
+
+def _epsilon(context: Context, symmetry: Symmetry) -> float:
+    """The largest constant that was passed over where the groups scale."""
+    return max(
+        (
+            waiver.constant
+            for waiver in context.waivers
+            if symmetry.variables
+            & {t.variable for t in symmetry.equations.reduce(waiver.form)}
+        ),
+        default=0.0,
+    )
+
+
+def _ordinary(context: Context, one: Parameter, parameters) -> Verdict:
+    equations = context.equations
+    if equations.reduce(one.form):
+        others = ", ".join(partners(equations, one, parameters)[:4])
+        return Verdict(
+            None,
+            "ordinary",
+            reason=f"can be rescaled only against {others}",
+        )
+    chain = _chain(equations, next(iter(one.form)).variable)
+    told = [reason for reason in chain if isinstance(reason, Reason)]
+    unknown = any(reason.kind == "unknown" for reason in told)
+    text = "its scale matters"
+    if told:
+        last = told[-1]
+        text = f"{last.text}, at {last.site}" if last.site else last.text
+    return Verdict(None, "ordinary", reason=text, unknown=unknown)
+
+
+def _chain(equations: Equations, variable: Variable) -> list[object]:
+    """Why a variable vanished: the reasons for each step."""
+    reasons: list[object] = []
+    while (solved := equations.solved(variable)) is not None:
+        reasons.append(solved.reason)
+        if not solved.meaning:
+            break
+        variable = next(iter(solved.meaning)).variable
+    return reasons

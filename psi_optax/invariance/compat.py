@@ -1,0 +1,80 @@
+"""Where the versions of JAX write one program in different ways."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+
+_PACKAGE = str(pathlib.Path(__file__).parents[1])
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """A jaxpr without, and its constants: up to 0.10 there are two kinds."""
+    if hasattr(jaxpr, "consts"):
+        return getattr(jaxpr, "jaxpr", jaxpr), jaxpr.consts
+    return jaxpr, ()
+
+
+def is_literal(atom: Any) -> bool:
+    """Whether an operand is a number written in place."""
+    return isinstance(atom, core.Literal)
+
+
+def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many are carried."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carry, _ = params["ft_in"].unpack()
+    return len(constants), len(carry)
+
+
+def shape(atom: Any) -> tuple[int, ...]:
+    """The shape of a variable or a literal; () for tokens and the like."""
+    return tuple(getattr(atom.aval, "shape", ()))
+
+
+def specs(specs: Any) -> list[tuple[Any, ...]]:
+    """Partition specs as tuples."""
+    return [tuple(spec) if spec is not None else () for spec in specs]
+
+
+def mesh_sizes(params: dict[str, Any]) -> dict[str, int]:
+    """The sizes of the mesh axes of a `shard_map`."""
+    return dict(params["mesh"].shape)
+
+
+def make_jaxpr(function: Any, *args: Any) -> tuple[Any, Any]:
+    """The program of a function, and the shapes of what it returns."""
+    return jax.make_jaxpr(function, return_shape=True)(*args)
+
+
+def dtypes(jaxpr: Any) -> set[Any]:
+    """The dtypes of all that a program computes."""
+    inner, _ = open_jaxpr(jaxpr)
+    found = set()
+    for equation in inner.eqns:
+        found |= {getattr(v.aval, "dtype", None) for v in equation.outvars}
+        for body in core.jaxprs_in_params(equation.params):
+            found |= dtypes(body)
+    return found - {None}
+
+
+def site(equation: Any) -> str:
+    """Where in the user's source an equation comes from, with its module."""
+    info = equation.source_info
+    scope = str(info.name_stack)
+    frames = info.traceback.frames if info.traceback is not None else ()
+    users = [f for f in frames if not _is_library(f.file_name)]
+    if not users:
+        return scope
+    frame = users[0]
+    line = getattr(frame, "line_num", None) or getattr(frame, "start_line", 0)
+    file = frame.file_name.rsplit("/", 1)[-1]
+    where = f"{file}:{line} ({frame.function_name})"
+    return f"{where}, {scope}" if scope else where
+
+
+def _is_library(name: str) -> bool:
+    return "site-packages" in name or name.startswith((_PACKAGE, "<"))

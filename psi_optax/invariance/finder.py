@@ -1,0 +1,298 @@
+"""Find scale groups, by proof and by measurement, or check a claim."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from psi_optax.groups import ScaleGroup, make_plan
+from psi_optax.groups.paths import Tree, entries
+from psi_optax.invariance.analysis import Verdict, analyse
+from psi_optax.invariance.probe import Probe
+from psi_optax.invariance.report import Finding, GroupReport, make_report
+
+METHODS = ("both", "analysis", "probe")
+
+
+def find_groups(
+    loss_fn: Callable[..., Any],
+    params: Tree,
+    *args: Any,
+    method: str = "both",
+    max_epsilon: float = 1e-3,
+    seed: int = 0,
+) -> GroupReport:
+    r"""Which weights have no scale, along which axes, and how that is known.
+
+    Two methods that know nothing of each other. The *analysis* is a proof: it
+    follows through the program of the loss by which power of its weights'
+    scales each value is multiplied. It needs shapes only. The *probe* is a
+    measurement in double precision, on the given arguments: Euler's identity
+    and rescaled weights. Where they contradict each other it is an error.
+
+    The groups are the finest that a `ScaleGroup` can state: first of each
+    parameter alone; then, of what has none, the smallest sets that scale
+    together, which are tied. Any of them can be rescaled independently.
+
+    Analyse the loss *of training*: with running averages a BatchNorm is not
+    invariant. All that `loss_fn` returns has to be invariant, so it should not
+    return new statistics, or logits.
+
+    Args:
+        loss_fn: called as loss_fn(params, \*args); returns a scalar or any
+            tree of arrays. Random keys have to be arguments, or fixed.
+        params: arrays or `jax.ShapeDtypeStruct`s.
+        args: arrays, or shapes, or anything else that the loss takes, which is
+            left as it is: flags, names, None.
+        method: "analysis", "probe" or "both"; of shapes there is but analysis.
+        max_epsilon: a constant up to this that is added to something that
+            scales, as to a variance, is passed over: "proved up to epsilon".
+        seed: of the random factors of the probe.
+
+    Returns:
+        The report, which is accepted wherever groups are.
+
+    Raises:
+        TypeError: no parameter is a floating-point array.
+        ValueError: the loss returns nothing, or nothing that has a gradient,
+            or what is not finite, or something else at each call; an unknown
+            method.
+        RuntimeError: what is proved is not what is measured.
+
+    Examples:
+        >>> def loss(params, x):
+        ...     y = x @ params["kernel"] + params["bias"]
+        ...     y = (y - y.mean(0)) / jnp.sqrt(y.var(0) + 1e-5)
+        ...     return jnp.sum(jnp.tanh(y) @ params["head"])
+        >>> params = {"kernel": jnp.ones((3, 4)), "bias": jnp.zeros(4),
+        ...           "head": jnp.ones(4)}
+        >>> x = jax.ShapeDtypeStruct((8, 3), jnp.float32)
+        >>> report = find_groups(loss, params, x)
+        >>> report.groups
+        {'bias': None, 'head': None, 'kernel': ScaleGroup(axes=(0,))}
+        >>> for path in params:
+        ...     print(f"{path}: {report[path].kind}")
+        kernel: proved up to epsilon
+        bias: inert
+        head: ordinary
+    """
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}: choose one of {METHODS}.")
+    loss, traced = _with_static(loss_fn, args)
+    _check(loss, params, traced)
+    shapes = _any_shapes((params, traced))
+    if method == "probe" and shapes:
+        raise ValueError(
+            'method="probe" needs arrays, but params or args hold shapes: pass'
+            ' arrays, or take method="analysis".'
+        )
+    verdicts: dict[str, Verdict] = {}
+    if method != "probe":
+        verdicts = analyse(loss, params, *traced, max_epsilon=max_epsilon)
+    findings = {
+        entry.path: _proved(entry, verdicts.get(entry.path))
+        for entry in entries(params)
+        if not entry.is_hole
+    }
+    if method != "analysis" and not shapes:
+        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+            probe = Probe(loss, params, traced, seed)
+            findings = _measured(probe, findings)
+    return make_report(params, findings)
+
+
+def check_groups(
+    loss_fn: Callable[..., Any],
+    params: Tree,
+    groups: Any,
+    *args: Any,
+    seed: int = 0,
+) -> GroupReport:
+    """Whether groups that you state are scale-invariant: by measurement.
+
+    Args:
+        loss_fn: as for `find_groups`.
+        params: arrays.
+        groups: scale groups in any form.
+        args: as for `find_groups`, arrays.
+        seed: of the random factors.
+
+    Returns:
+        A report in which each finding has its deviation: by how much, relative
+        to its size, the loss changes at these weights.
+
+    Raises:
+        ValueError: groups do not fit params, or are not invariant: the message
+            names each parameter with its shape and its deviation.
+
+    Examples:
+        >>> def loss(params, x):
+        ...     w = params["w"] / jnp.linalg.norm(params["w"], axis=0)
+        ...     return jnp.sum(jnp.tanh(x @ w) @ params["v"])
+        >>> params = {"w": jnp.ones((3, 2)), "v": jnp.ones(2)}
+        >>> x = jnp.ones((4, 3))
+        >>> groups = {"w": ScaleGroup(0), "v": None}
+        >>> report = check_groups(loss, params, groups, x)
+        >>> report["w"].deviation < 1e-6
+        True
+    """
+    loss, traced = _with_static(loss_fn, args)
+    _check(loss, params, traced)
+    plan = make_plan(groups, params)
+    stated = {leaf.path: leaf.group for leaf in plan.leaves}
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        probe = Probe(loss, params, traced, seed)
+        measured = {
+            path: probe.measure(_tied_with(path, stated)) for path in stated
+        }
+    wrong = [
+        f"{leaf.path!r} of shape {leaf.shape} with {leaf.group}, by"
+        f" {measured[leaf.path].grown:.1e}"
+        for leaf in plan.leaves
+        if measured[leaf.path].grown > probe.tolerance
+    ]
+    if wrong:
+        raise ValueError(
+            "the loss changes with the scale of " + "; ".join(wrong) + ". Give"
+            " them None, or ask find_groups for what holds."
+        )
+    findings = {
+        entry.path: Finding(
+            entry.path,
+            tuple(jnp.shape(entry.leaf)),
+            stated.get(entry.path),
+            "stated" if entry.path in stated else "ordinary",
+            deviation=measured[entry.path].deviation
+            if entry.path in stated
+            else None,
+        )
+        for entry in entries(params)
+        if not entry.is_hole
+    }
+    return make_report(params, findings)
+
+
+# -- arguments ------------------------------------------------------------
+
+
+def _with_static(loss_fn: Callable, args: tuple) -> tuple[Callable, tuple]:
+    """The loss of its arrays alone, and these; the rest is fixed in it."""
+    leaves, structure = jax.tree.flatten(args)
+    traced = tuple(x for x in leaves if _is_array(x))
+
+    def loss(params, *arrays):
+        remaining = iter(arrays)
+        filled = [next(remaining) if _is_array(x) else x for x in leaves]
+        return loss_fn(params, *jax.tree.unflatten(structure, filled))
+
+    return loss, traced
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(
+        x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+    )
+
+
+def _any_shapes(tree: Tree) -> bool:
+    return any(
+        isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(tree)
+    )
+
+
+def _check(loss: Callable, params: Tree, args: tuple) -> None:
+    floats = [
+        entry.path
+        for entry in entries(params)
+        if not entry.is_hole
+        and jnp.issubdtype(jax.dtypes.result_type(entry.leaf), np.floating)
+    ]
+    if not floats:
+        raise TypeError(
+            "params hold no floating-point array; pass the weights, such as"
+            " variables['params'] or nnx.state(model, nnx.Param)."
+        )
+    try:
+        found = jax.eval_shape(loss, params, *args)
+    except Exception as error:
+        error.add_note(
+            "while calling loss_fn(params, *args): it has to take params of"
+            " this structure and these arguments, and to be traceable by jit."
+        )
+        raise
+    dtypes = [x.dtype for x in jax.tree.leaves(found)]
+    if not any(jnp.issubdtype(d, np.inexact) for d in dtypes):
+        raise ValueError(
+            f"loss_fn returns {found}, which has no gradient: return the loss,"
+            " a floating-point array."
+        )
+
+
+# -- findings -------------------------------------------------------------
+
+
+def _proved(entry, verdict: Verdict | None) -> Finding:
+    shape = tuple(jnp.shape(entry.leaf))
+    if verdict is None:
+        return Finding(entry.path, shape, None, "ordinary")
+    kind = verdict.kind
+    if kind == "proved" and verdict.epsilon:
+        kind = "proved up to epsilon"
+    return Finding(
+        entry.path,
+        shape,
+        verdict.group,
+        kind,
+        verdict.epsilon,
+        reason=verdict.reason,
+    )
+
+
+def _measured(probe: Probe, findings: dict[str, Finding]) -> dict[str, Finding]:
+    """The findings with what the probe says of each."""
+    groups = {p: f.group for p, f in findings.items() if f.group is not None}
+    if groups and not probe.holds(groups):
+        _contradict(probe, groups)
+    found = dict(findings)
+    for path in groups:
+        deviation = probe.measure(_tied_with(path, groups)).deviation
+        found[path] = dataclasses.replace(found[path], deviation=deviation)
+    open_ = [p for p, f in findings.items() if f.kind == "ordinary"]
+    open_ = [p for p in open_ if p in probe.given]
+    for path in [p for p in open_ if probe.is_inert(p)]:
+        found[path] = dataclasses.replace(
+            found[path], kind="inert", reason="no gradient reaches it: drop it"
+        )
+        open_.remove(path)
+    more = probe.find(open_)
+    for path, group in more.items():
+        deviation = probe.measure(_tied_with(path, more)).deviation
+        found[path] = dataclasses.replace(
+            found[path], group=group, kind="measured", deviation=deviation
+        )
+    return found
+
+
+def _tied_with(path: str, groups: dict[str, ScaleGroup]) -> dict:
+    """The groups of a parameter, and of those that it is tied to."""
+    tie = groups[path].tie
+    if tie is None:
+        return {path: groups[path]}
+    return {p: group for p, group in groups.items() if group.tie == tie}
+
+
+def _contradict(probe: Probe, groups: dict[str, ScaleGroup]) -> None:
+    wrong = [
+        f"{path!r} with {groups[path]}: proved, but the loss changes by"
+        f" {probe.measure(_tied_with(path, groups)).grown:.1e}"
+        for path in groups
+        if not probe.holds(_tied_with(path, groups))
+    ]
+    raise RuntimeError(
+        "analysis and probe contradict each other: "
+        + ("; ".join(wrong) or "all groups at once change the loss")
+        + ". Please report it; meanwhile state groups by hand."
+    )

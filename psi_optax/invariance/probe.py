@@ -1,0 +1,247 @@
+r"""The measurement: what a loss does when its weights are rescaled.
+
+In double precision, at weights that are moved away from zeros and symmetries.
+If multiplying a group of weights w by a > 0 changes nothing, then by Euler's
+identity \(\sum w \cdot \partial f/\partial w = 0\) over the group: one backward
+pass gives these sums for all parameters and all ways to group them. What they
+let through is rescaled indeed.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from psi_optax.groups import ScaleGroup, make_plan
+from psi_optax.groups.paths import Tree, entries, map_with_path
+from psi_optax.invariance import compat
+
+Leaves = dict[str, jax.Array]
+
+# Sums that are this small a part of what they consist of may be zero, up to the
+# epsilon of a norm: it is the rescaling that decides.
+_CANDIDATE = 1e-2
+# How much larger weights are made for the epsilon of a norm to be nothing.
+_GROWN = 1e3
+
+
+class Measurement(NamedTuple):
+    """What rescaling the groups of a parameter does to the loss.
+
+    Attributes:
+        deviation: by how much the loss changes, relative to its size, for
+            random factors between 1/2 and 2, at the weights that were given.
+        grown: the same at weights a thousand times as large, where the
+            epsilon of a norm does not count.
+    """
+
+    deviation: float
+    grown: float
+
+
+class Probe:
+    """A loss in double precision, at generic weights."""
+
+    def __init__(self, loss: Callable, params: Tree, args: tuple, seed: int):
+        self._random = np.random.default_rng(seed)
+        self.params = params
+        self.args = jax.tree.map(_wide, args)
+        shown = [entry for entry in entries(params) if not entry.is_hole]
+        self.given = {e.path: _wide(e.leaf) for e in shown if _is_float(e.leaf)}
+        self.moved = {p: self._moved(w) for p, w in self.given.items()}
+        self._loss = jax.jit(functools.partial(_flat_loss, loss, params))
+        self.tolerance = max(
+            1e-9, 30 * _precision(self._loss, self.given, self.args)
+        )
+        value = self.value(self.moved)
+        self._check(value)
+        self.size = float(np.max(np.abs(value), initial=0)) or 1.0
+
+    def value(self, leaves: Leaves) -> np.ndarray:
+        """All that the loss returns, as one vector."""
+        return np.asarray(self._loss(leaves, self.args))
+
+    def _check(self, value: np.ndarray) -> None:
+        if not np.all(np.isfinite(value)):
+            raise ValueError(
+                "the loss is not finite at weights near the given ones: check"
+                ' the arguments, or take method="analysis".'
+            )
+        again = self.value(self.moved)
+        if not np.array_equal(value, again):
+            raise ValueError(
+                "the loss differs between two calls: pass random keys as"
+                " arguments, or fix them inside of the loss."
+            )
+
+    def _moved(self, w: jax.Array) -> jax.Array:
+        """Weights in general position: zeros and ones would prove too much."""
+        size = float(jnp.sqrt(jnp.mean(w * w))) if w.size else 0.0
+        noise = self._random.normal(size=w.shape)
+        return w + 0.3 * (size or 1.0) * jnp.asarray(noise)
+
+    @functools.cached_property
+    def euler(self) -> Leaves:
+        r"""\(w\,\partial f/\partial w\) for every weight, f a random sum."""
+        weights = self._random.normal(size=self.value(self.moved).shape)
+
+        def total(leaves):
+            return jnp.vdot(jnp.asarray(weights), self._loss(leaves, self.args))
+
+        gradient = jax.jit(jax.grad(total))(self.moved)
+        return {path: w * gradient[path] for path, w in self.moved.items()}
+
+    def rescaled(
+        self, leaves: Leaves, groups: Mapping[str, ScaleGroup]
+    ) -> Leaves:
+        """Weights with all their groups multiplied by random numbers."""
+        tree = {path: groups.get(path) for path in leaves}
+        plan = make_plan(tree, leaves)
+        factors = {
+            name: jnp.exp2(self._random.uniform(-1, 1, size=shape))
+            for name, shape in plan.group_shapes.items()
+        }
+        spread = plan.spread(factors)
+        return {
+            p: w * spread[p] if p in spread else w for p, w in leaves.items()
+        }
+
+    def measure(self, groups: Mapping[str, ScaleGroup]) -> Measurement:
+        """What rescaling all of these groups at once does."""
+        grown = {
+            p: w * _GROWN if p in groups else w for p, w in self.moved.items()
+        }
+        return Measurement(
+            self._deviation(self.given, groups), self._deviation(grown, groups)
+        )
+
+    def _deviation(self, leaves, groups: Mapping[str, ScaleGroup]) -> float:
+        before = self.value(leaves)
+        after = self.value(self.rescaled(leaves, groups))
+        change = np.max(np.abs(after - before), initial=0)
+        size = max(self.size, np.max(np.abs(before), initial=0))
+        return float(change / size) if math.isfinite(change) else math.inf
+
+    def is_inert(self, path: str) -> bool:
+        """Whether other weights in its place change nothing."""
+        other = self._random.normal(size=self.moved[path].shape)
+        leaves = self.moved | {path: self.moved[path] + jnp.asarray(other)}
+        change = np.abs(self.value(leaves) - self.value(self.moved))
+        return bool(np.max(change, initial=0) <= self.tolerance * self.size)
+
+    # -- candidates -------------------------------------------------------
+
+    def find(self, paths: Iterable[str]) -> dict[str, ScaleGroup]:
+        """The finest groups of parameters that measure as invariant."""
+        paths = list(paths)
+        found: dict[str, ScaleGroup] = {}
+        for path in paths:
+            for group in self._candidates(path):
+                if self.holds({path: group}):
+                    found[path] = group
+                    break
+        rest = [path for path in paths if path not in found]
+        for a, b in itertools.combinations(rest, 2):
+            if a not in found and b not in found:
+                found |= self._tie(a, b)
+        return found
+
+    def holds(self, groups: Mapping[str, ScaleGroup]) -> bool:
+        """Whether groups are invariant, up to the epsilon of norms."""
+        return self.measure(groups).grown <= self.tolerance
+
+    def _candidates(self, path: str) -> list[ScaleGroup]:
+        """Ways to group it in which Euler's sums vanish, the finest first."""
+        shape = self.moved[path].shape
+        able = [g for g in _ways(shape) if self._vanishes({path: g})]
+        return sorted(able, key=lambda g: -math.prod(g.group_shape(shape)))
+
+    def _tie(self, a: str, b: str) -> dict[str, ScaleGroup]:
+        """Groups of two parameters of one layer that only hold jointly."""
+        if a.rpartition("/")[0] != b.rpartition("/")[0]:
+            return {}
+        shapes = self.moved[a].shape, self.moved[b].shape
+        pairs = [
+            (one, other)
+            for one in _ways(shapes[0])
+            for other in _ways(shapes[1])
+            if one.group_shape(shapes[0]) == other.group_shape(shapes[1])
+        ]
+        pairs.sort(key=lambda pair: -math.prod(pair[0].group_shape(shapes[0])))
+        for one, other in pairs:
+            tied = {
+                a: dataclasses.replace(one, tie=a),
+                b: dataclasses.replace(other, tie=a),
+            }
+            if self._vanishes(tied) and self.holds(tied):
+                return tied
+        return {}
+
+    def _vanishes(self, groups: Mapping[str, ScaleGroup]) -> bool:
+        total, size = 0.0, 0.0
+        for path, group in groups.items():
+            signed, absolute = self._sums(path, group)
+            total, size = total + signed, size + absolute
+        return bool(np.all(np.abs(total) <= _CANDIDATE * size))
+
+    def _sums(self, path: str, group: ScaleGroup) -> np.ndarray:
+        """Euler's sums over groups, and those of their absolute values."""
+        blocked = dict(group.blocks)
+        whole = tuple(a for a in group.axes if a not in blocked)
+        sums = self._sums_over(path, whole)
+        for axis, count in group.blocks:
+            place = 1 + axis - sum(a < axis for a in whole)
+            shape = sums.shape
+            cut = (*shape[:place], count, -1, *shape[place + 1 :])
+            sums = sums.reshape(cut).sum(place + 1)
+        return sums
+
+    @functools.cache  # noqa: B019 - a probe lives for one call
+    def _sums_over(self, path: str, axes: tuple[int, ...]) -> np.ndarray:
+        x = np.asarray(self.euler[path])
+        return np.stack([x.sum(axes), np.abs(x).sum(axes)])
+
+
+def _ways(shape: tuple[int, ...]) -> list[ScaleGroup]:
+    """Subsets of axes, and each with one of its axes cut into blocks."""
+    ways = []
+    for count in range(1, len(shape) + 1):
+        for axes in itertools.combinations(range(len(shape)), count):
+            ways.append(ScaleGroup(axes))
+            for axis in axes:
+                blocks = _divisors(shape[axis])
+                ways += [ScaleGroup(axes, {axis: n}) for n in blocks]
+    return ways or [ScaleGroup(())]
+
+
+def _divisors(n: int) -> list[int]:
+    return [k for k in range(2, min(n, 64)) if n % k == 0]
+
+
+def _is_float(x: Any) -> bool:
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, np.floating)
+
+
+def _wide(x: Any) -> Any:
+    return jnp.asarray(x, jnp.float64) if _is_float(x) else x
+
+
+def _flat_loss(loss, params: Tree, leaves: Leaves, args) -> jax.Array:
+    tree = map_with_path(lambda path, w: leaves.get(path, w), params)
+    found = [jnp.ravel(x) for x in jax.tree.leaves(loss(tree, *args))]
+    floats = [x.astype(jnp.float64) for x in found]
+    return jnp.concatenate(floats)
+
+
+def _precision(function: Callable, *args: Any) -> float:
+    """The rounding of the coarsest dtype that the program computes in."""
+    jaxpr, _ = compat.make_jaxpr(function, *args)
+    floats = [d for d in compat.dtypes(jaxpr) if jnp.issubdtype(d, np.floating)]
+    return max((float(jnp.finfo(d).eps) for d in floats), default=0.0)

@@ -1,0 +1,149 @@
+"""What was found of each parameter: for people, and for the transforms."""
+
+import dataclasses
+import re
+
+from psi_optax.groups import ScaleGroup
+from psi_optax.groups.describe import aligned
+from psi_optax.groups.paths import Tree, map_with_path
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What is known of one parameter.
+
+    Attributes:
+        path: its normalized path.
+        shape: its shape.
+        group: its scale groups, or None.
+        kind: "proved"; "proved up to epsilon"; "measured"; "stated" (by the
+            user, to `check_groups`); "ordinary"; "inert" (no gradient reaches
+            it); "partly" (a part of it is invariant, which no `ScaleGroup` can
+            state).
+        epsilon: the constant of a norm up to which it is proved; 0 if exactly.
+        deviation: by how much, relative to its size, the loss changed when the
+            groups were multiplied by random numbers between 1/2 and 2; None if
+            that was not measured.
+        reason: why it has no groups, or why they are not proved.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    group: ScaleGroup | None
+    kind: str
+    epsilon: float = 0.0
+    deviation: float | None = None
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupReport:
+    """The scale groups of a network, and how they are known.
+
+    Accepted wherever groups are. `print` shows a table.
+
+    Attributes:
+        groups: a tree like params with a `ScaleGroup` or None at each leaf.
+        findings: one `Finding` for each parameter, by path.
+
+    Raises:
+        KeyError: `report[path]` for a path that is no parameter's.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import find_groups
+        >>> def loss(params, x):
+        ...     w = params["w"] / jnp.linalg.norm(params["w"], axis=0)
+        ...     return jnp.sum(jnp.tanh(x @ w) @ params["v"])
+        >>> params = {"w": jnp.ones((3, 2)), "v": jnp.ones(2)}
+        >>> report = find_groups(loss, params, jnp.ones((4, 3)))
+        >>> report.groups
+        {'v': None, 'w': ScaleGroup(axes=(0,))}
+        >>> report["w"].kind
+        'proved'
+    """
+
+    groups: Tree
+    findings: dict[str, Finding]
+
+    def __getitem__(self, path: str) -> Finding:
+        return self.findings[path]
+
+    def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
+        """What the report says of each path; it does not look at params."""
+        del params
+        return {path: f.group for path, f in self.findings.items()}
+
+    def select(self, where: str) -> "GroupReport":
+        """The same with groups only where a pattern matches the whole path.
+
+        Raises:
+            ValueError: the pattern picks no group, or cuts a tie in two.
+        """
+        kept = {
+            path
+            for path, finding in self.findings.items()
+            if finding.group is not None and re.fullmatch(where, path)
+        }
+        if not kept:
+            raise ValueError(f"where={where!r} picks none of the groups.")
+        groups = {
+            path: finding.group
+            for path, finding in self.findings.items()
+            if finding.group is not None
+        }
+        ties = {groups[path].tie for path in kept} - {None}
+        for path, group in groups.items():
+            if group.tie in ties and path not in kept:
+                finding = self.findings[path]
+                raise ValueError(
+                    f"where={where!r} leaves {path!r} of shape {finding.shape}"
+                    f" out, which is tied to others that it picks: {group}."
+                )
+        findings = {
+            path: finding
+            if path in kept or finding.group is None
+            else dataclasses.replace(
+                finding, group=None, kind="ordinary", reason="not selected"
+            )
+            for path, finding in self.findings.items()
+        }
+        return make_report(self.groups, findings)
+
+    def __str__(self) -> str:
+        rows = [("path", "shape", "axes", "groups", "tie", "known", "notes")]
+        rows += [_row(finding) for finding in self.findings.values()]
+        grouped = [f for f in self.findings.values() if f.group is not None]
+        tail = (
+            f"{len(grouped)} of {len(self.findings)} parameters have scale"
+            " groups"
+        )
+        return "\n".join([*aligned(rows), tail])
+
+
+def make_report(params: Tree, findings: dict[str, Finding]) -> GroupReport:
+    """The report on a tree of parameters, from what was found of each."""
+    found = {path: finding.group for path, finding in findings.items()}
+    groups = map_with_path(lambda path, _: found.get(path), params)
+    return GroupReport(groups, findings)
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    group, known = finding.group, finding.kind
+    if finding.epsilon:
+        known = f"proved up to epsilon {finding.epsilon:.2g}"
+    notes = [finding.reason] if finding.reason else []
+    if finding.deviation is not None:
+        notes.append(f"deviation {finding.deviation:.0e}")
+    axes, count, tie = "", "", ""
+    if group is not None:
+        blocks = dict(group.blocks)
+        axes = " ".join(
+            f"{a}:{blocks[a]}" if a in blocks else str(a) for a in group.axes
+        )
+        axes = axes or "()"
+        shape = group.group_shape(finding.shape)
+        count = " x ".join(map(str, shape)) or "1"
+        tie = group.tie or ""
+    head = finding.path or "(root)", str(finding.shape)
+    return (*head, axes, count, tie, known, "; ".join(notes))

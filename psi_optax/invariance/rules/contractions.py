@@ -1,0 +1,122 @@
+"""Products summed over axes: matrix products and convolutions."""
+
+from collections.abc import Iterable
+
+from psi_optax.invariance.algebra import (
+    Axis,
+    Digit,
+    Form,
+    move_axes,
+    move_digits,
+    plus,
+)
+from psi_optax.invariance.rules.table import reach, rule
+from psi_optax.invariance.values import Context, Value
+
+
+def _contracted(
+    context: Context,
+    a: Form,
+    b: Form,
+    axes: tuple[dict[int, Axis], dict[int, Axis]],
+    summed: Iterable[Axis],
+) -> Form:
+    """The form of a sum of products.
+
+    Args:
+        context: the equations.
+        a: the form of one factor.
+        b: the form of the other.
+        axes: where the axes of the factors are in the space of all products.
+        summed: those axes of that space which are summed over.
+
+    Returns:
+        The form, which has none of the summed axes.
+    """
+    summed = set(summed)
+    # An index that is looked up along a summed axis cannot be carried over.
+    forms = []
+    for form, place in zip((a, b), axes, strict=True):
+        form = context.equations.reduce(form)
+        for axis, target in place.items():
+            if isinstance(target, str):
+                form = _without_lookups(context, form, axis)
+        forms.append(move_axes(form, place))
+    form = plus(*forms)
+    for axis in sorted(summed, key=repr):
+        form = context.uniform(form, axis)
+    return form
+
+
+def _without_lookups(context: Context, form: Form, axis: int) -> Form:
+    text = "a sum over what is looked up"
+    looked_up = [d for t in form for d in t.all_digits if axis in d.over]
+    reason = context.because("shape", text)
+    context.equations.uniform(form, looked_up, reason)
+    return context.equations.reduce(form)
+
+
+@rule("dot_general")
+def _dot_general(context, params, operands, shapes):
+    a, b = operands
+    (a_summed, b_summed), (a_batch, b_batch) = params["dimension_numbers"]
+    if a.every or b.every:
+        return [Value(shapes[0], every=True, reach=reach(operands))]
+    summed = [f"summed {k}" for k in range(len(a_summed))]
+    a_place: dict[int, Axis] = dict(zip(a_summed, summed, strict=True))
+    b_place: dict[int, Axis] = dict(zip(b_summed, summed, strict=True))
+    free = len(a_batch)
+    for place, batch in ((a_place, a_batch), (b_place, b_batch)):
+        place.update({axis: k for k, axis in enumerate(batch)})
+    for place, value in ((a_place, a), (b_place, b)):
+        for axis in range(value.rank):
+            if axis not in place:
+                place[axis] = free
+                free += 1
+    form = _contracted(context, a.form, b.form, (a_place, b_place), summed)
+    return [Value(shapes[0], form, reach=reach(operands))]
+
+
+@rule("conv_general_dilated")
+def _convolution(context, params, operands, shapes):
+    x, kernel = operands
+    if x.every or kernel.every:
+        return [Value(shapes[0], every=True, reach=reach(operands))]
+    if params["batch_group_count"] != 1:
+        text = "no rule for a convolution with batch groups"
+        for value in operands:
+            context.invariant(value, "unknown", text)
+        return [Value(shapes[0], reach=reach(operands))]
+    numbers = params["dimension_numbers"]
+    batch, channel, *spatial = numbers.lhs_spec
+    outputs, inputs, *window = numbers.rhs_spec
+    out_batch, out_channel, *_ = numbers.out_spec
+    groups = params["feature_group_count"]
+    # A window moves over all positions. The channels of the input are
+    # (group, input), those of the output (group, output).
+    x_form, k_form = x.form, kernel.form
+    for axis in spatial:
+        x_form = context.uniform(x_form, axis)
+    for axis in window:
+        k_form = context.uniform(k_form, axis)
+    x_form = _without_lookups(context, x_form, channel)
+    width, out_width = kernel.shape[inputs], kernel.shape[outputs] // groups
+    reason = context.because("shape", "groups of scaled channels")
+    x_form = context.equations.cut(x_form, channel, width, reason)
+
+    def move(digit: Digit) -> Digit:
+        over = tuple(out_batch for _ in digit.over)
+        if digit.axis == batch:
+            return digit._replace(axis=out_batch)
+        if digit.axis != channel:
+            return digit._replace(over=over)
+        if digit.stride < width:
+            return digit._replace(axis="input")
+        stride = digit.stride // width * out_width
+        return digit._replace(axis=out_channel, stride=stride)
+
+    x_form = move_digits(x_form, move)
+    k_form = context.equations.reduce(k_form)
+    k_form = move_axes(k_form, {inputs: "input", outputs: out_channel})
+    form = context.uniform(plus(x_form, k_form), "input")
+    return [Value(shapes[0], form, reach=reach(operands))]

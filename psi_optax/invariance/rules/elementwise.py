@@ -1,0 +1,351 @@
+"""Arithmetic of arrays of one shape, element by element."""
+
+import math
+import operator
+from collections.abc import Callable
+from fractions import Fraction
+
+import jax.numpy as jnp
+
+from psi_optax.invariance.algebra import Form, minus, plus, times
+from psi_optax.invariance.rules.table import reach, rule
+from psi_optax.invariance.values import Context, Moment, Offset, Value
+
+
+def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[int]:
+    everything = frozenset(range(len(shape)))
+    if value.rank == 0 or value.const is not None:
+        return everything
+    # An axis of length 1 is stretched to that of the result.
+    stretched = {a for a, n in enumerate(value.shape) if n == 1 != shape[a]}
+    return value.flat | stretched
+
+
+def result(operands, shape, form: Form, **known) -> Value:
+    """The value of an elementwise function of the operands."""
+    flats = [_flat(value, shape) for value in operands]
+    known.setdefault("reach", reach(operands))
+    return Value(shape, form, flat=frozenset.intersection(*flats), **known)
+
+
+def _constant(function: Callable, operands, shape) -> Value | None:
+    """The result if it is a number that is known."""
+    numbers = [value.const for value in operands]
+    if any(number is None for number in numbers):
+        return None
+    try:
+        number = function(*numbers)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return constant(number, shape)
+
+
+def constant(number: float, shape: tuple[int, ...]) -> Value:
+    """An array that is everywhere the same, known, number."""
+    every = number == 0 or not math.isfinite(number)
+    flat = frozenset(range(len(shape)))
+    return Value(shape, every=every, const=number, flat=flat)
+
+
+# -- sums -----------------------------------------------------------------
+
+
+@rule("add", "add_any", keeps_offsets=True)
+def _add(context, params, operands, shapes):
+    [a, b] = operands
+    return [_sum(context, a, b, shapes[0], operator.add)]
+
+
+@rule("sub", keeps_offsets=True)
+def _sub(context, params, operands, shapes):
+    [a, b] = operands
+    special = _centered(context, a, b) or _variance(context, a, b)
+    return [special or _sum(context, a, b, shapes[0], operator.sub)]
+
+
+def _sum(context: Context, a: Value, b: Value, shape, function) -> Value:
+    known = _constant(function, [a, b], shape)
+    if known is not None:
+        return known
+    if a.every or b.every:
+        one, other = (b, a) if a.every else (a, b)
+        everywhere = one.reach | reach([other])
+        one = one.but(shape=shape, flat=_flat(one, shape), reach=everywhere)
+        # 0 + x is x; 0 - x is not.
+        return one.blurred() if a.every and function is operator.sub else one
+    if context.waive(a, b.const) or context.waive(b, a.const):
+        scaled = b if b.const is None else a
+        scaled = context.settle(scaled)
+        return result([a, b], shape, scaled.form)
+    a, b = a.blurred(), b.blurred()
+    if _flat(a, shape) < _flat(b, shape):
+        return _with_offset(context, a, b, shape)
+    if _flat(b, shape) < _flat(a, shape):
+        return _with_offset(context, b, a, shape)
+    form = context.alike(a, b)
+    known = {"reach": a.reach | b.reach, "offsets": (*a.offsets, *b.offsets)}
+    return result([a, b], shape, form, **known)
+
+
+def _with_offset(context: Context, a: Value, b: Value, shape) -> Value:
+    """A sum whose second term may yet cancel against its mean."""
+    b = context.settle(b)
+    difference = context.equations.reduce(minus(b.form, a.form))
+    offset = Offset(difference, _flat(b, shape), b.reach)
+    offsets = a.offsets
+    if difference or b.reach:
+        offsets = (*offsets, offset)
+    return result([a, b], shape, a.form, reach=a.reach, offsets=offsets)
+
+
+def _centered(context: Context, x: Value, mean: Value) -> Value | None:
+    """X minus its mean, in which constant offsets cancel."""
+    m = mean.moment
+    if m is None or m.of != x.identity or (m.inner, m.outer) != (1, 1):
+        return None
+    if m.count != 1 or x.rank != mean.rank or not m.axes:
+        return None
+    if any(m.place[a] != a for a in range(x.rank) if a not in m.axes):
+        return None
+    kept = tuple(o for o in x.offsets if not m.axes <= o.flat)
+    x = context.settle(x.but(offsets=kept))
+    return Value(x.shape, x.form, flat=x.flat, reach=x.reach)
+
+
+def _variance(context: Context, a: Value, b: Value) -> Value | None:
+    """The mean square minus the square of the mean: the same holds."""
+    m, n = a.moment, b.moment
+    if m is None or n is None or (m.inner, m.outer) != (2, 1):
+        return None
+    if n != m._replace(inner=1, outer=2) or m.count != 1:
+        return None
+    kept = tuple(o for o in a.offsets if not m.axes <= o.flat)
+    a = context.settle(a.but(offsets=kept))
+    return Value(a.shape, a.form, flat=a.flat & b.flat, reach=a.reach)
+
+
+@rule("max", "min")
+def _extremum(context, params, operands, shapes):
+    function = max if context.primitive == "max" else min
+    known = _constant(function, operands, shapes[0])
+    form = {} if known else _alike(context, operands)
+    return [known or result(operands, shapes[0], form)]
+
+
+def _alike(context: Context, operands) -> Form:
+    """The one form of several operands, small constants passed over."""
+    able = [value for value in operands if not value.every]
+    scaled = [v for v in able if context.equations.reduce(v.form)]
+    if scaled:
+        able = [v for v in able if not context.waive(scaled[0], v.const)]
+    first, *others = able or operands
+    for other in others:
+        first = first.but(form=context.alike(first, other))
+    return first.form
+
+
+@rule("clamp")
+def _clamp(context, params, operands, shapes):
+    return [result(operands, shapes[0], _alike(context, operands))]
+
+
+@rule("select_n")
+def _select(context, params, operands, shapes):
+    predicate, *cases = operands
+    context.invariant(predicate, "nonlinear", "a choice by what scales")
+    # What is taken only where something is exactly zero has no say.
+    usual = list(cases)
+    if predicate.guards and len(cases) == 2:
+        usual = [cases[0 if predicate.guards > 0 else 1]]
+    return [result(operands, shapes[0], _alike(context, usual))]
+
+
+@rule("eq", "ne", "lt", "le", "gt", "ge")
+def _compare(context, params, operands, shapes):
+    _alike(context, operands)
+    zero = any(value.const == 0 for value in operands)
+    guards = {"eq": 1, "ne": -1}.get(context.primitive, 0) if zero else 0
+    return [result(operands, shapes[0], {}, reach=0, guards=guards)]
+
+
+@rule("atan2")
+def _atan2(context, params, operands, shapes):
+    _alike(context, operands)
+    return [result(operands, shapes[0], {})]
+
+
+# -- products -------------------------------------------------------------
+
+
+@rule("mul", keeps_offsets=True)
+def _mul(context, params, operands, shapes):
+    [a, b] = operands
+    known = _constant(operator.mul, operands, shapes[0])
+    if known is not None:
+        return [known]
+    if a.identity == b.identity and a.shape == b.shape:
+        return [_squared(a)]
+    for one, number in ((a, b.const), (b, a.const)):
+        if number and math.isfinite(number):
+            return [_scaled(one, number, shapes[0])]
+    a, b = context.settle(a), context.settle(b)
+    every = a.every or b.every
+    form = {} if every else plus(a.form, b.form)
+    return [result([a, b], shapes[0], form, every=every)]
+
+
+@rule("div", keeps_offsets=True)
+def _div(context, params, operands, shapes):
+    [a, b] = operands
+    known = _constant(operator.truediv, operands, shapes[0])
+    if known is not None:
+        return [known]
+    if b.const and math.isfinite(b.const):
+        return [_scaled(a, 1 / b.const, shapes[0])]
+    a, b = context.settle(a), context.settle(b)
+    form = {} if a.every else minus(a.form, b.form)
+    return [result([a, b], shapes[0], form, every=a.const == 0)]
+
+
+def _scaled(value: Value, number: float, shape) -> Value:
+    """A value times a number that is known."""
+    moment = value.moment
+    if moment is not None:
+        whole = abs(number * moment.count - 1) < 3e-7
+        moment = moment._replace(count=1) if whole else None
+    value = value if moment else value.blurred()
+    return result(
+        [value],
+        shape,
+        value.form,
+        every=value.every,
+        reach=value.reach,
+        offsets=value.offsets,
+        moment=moment,
+    )
+
+
+def _squared(value: Value) -> Value:
+    moment, identity = value.moment, tuple(range(value.rank))
+    if moment is None:
+        moment = Moment(value.identity, frozenset(), 2, 1, 1, identity)
+    elif (moment.inner, moment.outer, moment.count) == (1, 1, 1):
+        moment = moment._replace(outer=2)
+    else:
+        value, moment = value.blurred(), None
+    # An offset is part of a polynomial now, of which only a variance gets rid.
+    return Value(
+        value.shape,
+        times(value.form, 2),
+        every=value.every,
+        const=None if value.const is None else value.const**2,
+        flat=value.flat,
+        reach=value.reach,
+        offsets=value.offsets,
+        moment=moment,
+    )
+
+
+@rule("square", keeps_offsets=True)
+def _square(context, params, operands, shapes):
+    return [_squared(operands[0])]
+
+
+@rule("integer_pow", keeps_offsets=True)
+def _integer_pow(context, params, operands, shapes):
+    if params["y"] == 2:
+        return [_squared(operands[0])]
+    return [_power(context.settle(operands[0]), Fraction(params["y"]))]
+
+
+@rule("sqrt", "rsqrt", "cbrt")
+def _root(context, params, operands, shapes):
+    powers = {"sqrt": (1, 2), "rsqrt": (-1, 2), "cbrt": (1, 3)}
+    return [_power(operands[0], Fraction(*powers[context.primitive]))]
+
+
+@rule("pow")
+def _pow(context, params, operands, shapes):
+    base, exponent = operands
+    if exponent.const is not None and math.isfinite(exponent.const):
+        power = Fraction(exponent.const).limit_denominator(64)
+        if abs(float(power) - exponent.const) < 1e-6:
+            return [_power(base.but(shape=shapes[0]), power)]
+    for value in operands:
+        context.invariant(value, "nonlinear", "`pow` of what scales")
+    return [result(operands, shapes[0], {})]
+
+
+def _power(value: Value, power: Fraction) -> Value:
+    const = None
+    if value.const is not None and (value.const > 0 or power > 0):
+        const = abs(value.const) ** float(power)
+    every = value.every and power > 0
+    return result(
+        [value], value.shape, times(value.form, power), every=every, const=const
+    )
+
+
+# -- functions of one array -----------------------------------------------
+
+
+@rule("neg", keeps_offsets=True)
+def _neg(context, params, operands, shapes):
+    [x] = operands
+    const = None if x.const is None else -x.const
+    return [_scaled(x, -1.0, shapes[0]).but(const=const)]
+
+
+@rule("abs", "reduce_precision", "real")
+def _same_degree(context, params, operands, shapes):
+    [x] = operands
+    const = None if x.const is None else abs(x.const)
+    if context.primitive != "abs":
+        const = x.const
+    return [result([x], shapes[0], x.form, every=x.every, const=const)]
+
+
+@rule("convert_element_type", keeps_offsets=True)
+def _convert(context, params, operands, shapes):
+    [x] = operands
+    if jnp.issubdtype(params["new_dtype"], jnp.inexact):
+        return [x]
+    x = context.invariant(x, "nonlinear", "a conversion to integers")
+    return [x.but(reach=0, moment=None)]
+
+
+@rule(
+    "copy",
+    "copy_p",
+    "optimization_barrier",
+    "sharding_constraint",
+    "reshard",
+    "mesh_cast",
+    "pvary",
+    "pcast",
+    "layout_constraint",
+    keeps_offsets=True,
+)
+def _identity(context, params, operands, shapes):
+    return list(operands)
+
+
+@rule("stop_gradient", keeps_offsets=True)
+def _stop_gradient(context, params, operands, shapes):
+    x = operands[0].blurred()
+    offsets = tuple(o._replace(reach=0) for o in x.offsets)
+    return [
+        Value(
+            x.shape,
+            x.form,
+            every=x.every,
+            const=x.const,
+            flat=x.flat,
+            offsets=offsets,
+        )
+    ]
+
+
+@rule("sign", "is_finite")
+def _no_degree(context, params, operands, shapes):
+    return [result(operands, shapes[0], {}, reach=0)]

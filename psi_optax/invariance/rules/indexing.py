@@ -1,0 +1,122 @@
+"""Elements picked by indices that the program computes."""
+
+from psi_optax.invariance.algebra import Digit, digits_along, move_digits
+from psi_optax.invariance.rules.shapes import sliced
+from psi_optax.invariance.rules.table import reach, rule
+from psi_optax.invariance.values import Context, Value
+
+
+@rule("gather")
+def _gather(context, params, operands, shapes):
+    x, indices = operands
+    context.invariant(indices, "nonlinear", "an index that scales")
+    numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
+    batch = [a for a in range(len(shapes[0])) if a not in numbers.offset_dims]
+    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    kept = [a for a in range(x.rank) if a not in gone]
+    place = dict(zip(kept, numbers.offset_dims, strict=True))
+    for a, b in zip(
+        numbers.operand_batching_dims,
+        numbers.start_indices_batching_dims,
+        strict=True,
+    ):
+        place[a] = batch[b]
+    form = x.form
+    looked_up = list(numbers.collapsed_slice_dims)
+    for axis in kept:
+        if sizes[axis] == 1 and axis in numbers.start_index_map:
+            looked_up.append(axis)
+        elif sizes[axis] != x.shape[axis]:
+            form = context.uniform(form, axis)
+    form = context.equations.reduce(form)
+
+    def move(digit: Digit) -> Digit:
+        axis = digit.axis
+        if axis in looked_up:
+            part = numbers.start_index_map.index(axis)
+            name = f"lookup {indices.identity}.{part}"
+            return digit._replace(axis=name, over=tuple(batch))
+        over = tuple(place[a] for a in digit.over)
+        axis = axis if isinstance(axis, str) else place[axis]
+        return digit._replace(axis=axis, over=over)
+
+    for axis in looked_up:
+        form = _without_nested(context, form, axis)
+    form = move_digits(form, move)
+    return [Value(shapes[0], form, every=x.every, reach=reach(operands))]
+
+
+def _without_nested(context: Context, form, axis: int):
+    """Lookups in what was looked up along the same axis are given up."""
+    nested = [d for t in form for d in t.all_digits if axis in d.over]
+    reason = context.because("shape", "a lookup in what is looked up")
+    context.equations.uniform(form, nested, reason)
+    return context.equations.reduce(form)
+
+
+@rule("dynamic_slice")
+def _dynamic_slice(context, params, operands, shapes):
+    x, *starts = operands
+    sizes = params["slice_sizes"]
+    for start in starts[: x.rank]:
+        context.invariant(start, "nonlinear", "an index that scales")
+    starts = starts[: x.rank]
+    partial = [a for a in range(x.rank) if sizes[a] != x.shape[a]]
+    known = {a: starts[a].const for a in partial}
+    first = [0] * x.rank
+    for a, start in known.items():
+        if start is not None:
+            first[a] = min(max(int(start), 0), x.shape[a] - sizes[a])
+    if None not in known.values():
+        last = [a + b for a, b in zip(first, sizes, strict=True)]
+        return [sliced(context, x, first, last, [1] * x.rank)]
+    form = x.form
+    for axis in partial:
+        lookups = any(d.over for d in digits_along(form, axis))
+        if sizes[axis] != 1 or lookups:
+            form = context.uniform(form, axis)
+    form = context.equations.reduce(form)
+
+    def move(digit: Digit) -> Digit:
+        if digit.axis not in partial:
+            return digit
+        return digit._replace(axis=f"lookup {starts[digit.axis].identity}")
+
+    form = move_digits(form, move)
+    return [Value(shapes[0], form, every=x.every, reach=reach(operands))]
+
+
+@rule("dynamic_update_slice")
+def _dynamic_update_slice(context, params, operands, shapes):
+    x, update, *starts = operands
+    for start in starts:
+        context.invariant(start, "nonlinear", "an index that scales")
+    form, new = x.form, update.form
+    for axis in range(x.rank):
+        if update.shape[axis] != x.shape[axis]:
+            form = context.uniform(form, axis)
+            new = context.uniform(new, axis)
+    form = context.alike(x.but(form=form), update.but(form=new))
+    every = x.every and update.every
+    return [Value(shapes[0], form, every=every, reach=reach(operands))]
+
+
+@rule("scatter", "scatter-add", "scatter_add", "scatter-max", "scatter-min")
+def _scatter(context, params, operands, shapes):
+    x, indices, updates = operands
+    context.invariant(indices, "nonlinear", "an index that scales")
+    forms = []
+    for value in (x, updates):
+        form = value.form
+        for axis in range(value.rank):
+            form = context.uniform(form, axis)
+        forms.append(value.but(form=form))
+    form = context.alike(*forms)
+    every = x.every and updates.every
+    return [Value(shapes[0], form, every=every, reach=reach(operands))]
+
+
+@rule("iota")
+def _iota(context, params, operands, shapes):
+    flat = frozenset(range(len(shapes[0]))) - {params["dimension"]}
+    return [Value(shapes[0], flat=flat)]

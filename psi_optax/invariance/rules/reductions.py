@@ -1,0 +1,195 @@
+"""Sums, extrema and the like along axes of one array."""
+
+import math
+from fractions import Fraction
+
+from psi_optax.invariance.algebra import move_axes, times
+from psi_optax.invariance.rules.table import reach, rule
+from psi_optax.invariance.values import Context, Moment, Offset, Value
+
+
+def without(value: Value, axes) -> dict[int, int]:
+    """Where the other axes are when some are gone."""
+    kept = [a for a in range(value.rank) if a not in axes]
+    return {a: place for place, a in enumerate(kept)}
+
+
+def reduced(context: Context, value: Value, axes, shape) -> Value:
+    """A reduction that scales as the elements do, if they do so alike."""
+    form = value.form
+    for axis in axes:
+        form = context.uniform(form, axis)
+    place = without(value, axes)
+    return Value(
+        shape,
+        move_axes(form, place),
+        every=value.every,
+        flat=frozenset(place[a] for a in value.flat if a in place),
+        reach=value.reach,
+    )
+
+
+@rule("reduce_max", "reduce_min")
+def _extremum(context, params, operands, shapes):
+    [x] = operands
+    return [reduced(context, x, params["axes"], shapes[0]).but(const=x.const)]
+
+
+@rule("reduce_sum", keeps_offsets=True)
+def _sum(context, params, operands, shapes):
+    axes = tuple(params["axes"])
+    return [summed(context, operands[0], axes, shapes[0])]
+
+
+def summed(context: Context, x: Value, axes, shape) -> Value:
+    """The sum along some axes, which may be part of a mean."""
+    total = reduced(context, x, axes, shape)
+    count = math.prod(x.shape[a] for a in axes)
+    place = without(x, axes)
+    identity = tuple(range(x.rank))
+    moment = x.moment
+    if moment is None:
+        moment = Moment(x.identity, frozenset(), 1, 1, 1, identity)
+    here = {a for a, b in enumerate(moment.place) if b in axes}
+    if moment.outer != 1 or len(here) != len(axes):
+        return reduced(context, context.settle(x), axes, shape)
+    moment = moment._replace(
+        axes=moment.axes | here,
+        count=moment.count * count,
+        place=tuple(None if b is None else place.get(b) for b in moment.place),
+    )
+    const = None if x.const is None else x.const * count
+    return total.but(moment=moment, const=const, offsets=x.offsets)
+
+
+@rule("reduce_prod")
+def _product(context, params, operands, shapes):
+    [x] = operands
+    axes = tuple(params["axes"])
+    count = math.prod(x.shape[a] for a in axes)
+    product = reduced(context, x, axes, shapes[0])
+    return [product.but(form=times(product.form, Fraction(count)))]
+
+
+@rule("argmax", "argmin")
+def _arg(context, params, operands, shapes):
+    [x] = operands
+    chosen = reduced(context, x, tuple(params["axes"]), shapes[0])
+    return [chosen.but(form={}, every=False, reach=0)]
+
+
+@rule("cumsum", "cummax", "cummin")
+def _cumulative(context, params, operands, shapes):
+    [x] = operands
+    form = context.uniform(x.form, params["axis"])
+    return [Value(shapes[0], form, every=x.every, reach=x.reach)]
+
+
+@rule("sort")
+def _sort(context, params, operands, shapes):
+    axis = params["dimension"]
+    return [
+        Value(
+            shape,
+            context.uniform(x.form, axis),
+            every=x.every,
+            reach=reach(operands),
+        )
+        for x, shape in zip(operands, shapes, strict=True)
+    ]
+
+
+@rule("top_k", "approx_top_k")
+def _top_k(context, params, operands, shapes):
+    [x] = operands
+    axis = params.get("axis", params.get("reduction_dimension", -1))
+    form = context.uniform(x.form, axis % x.rank)
+    return [Value(shapes[0], form, reach=x.reach), Value(shapes[1])]
+
+
+@rule(
+    "reduce_window_sum",
+    "reduce_window_max",
+    "reduce_window_min",
+    keeps_offsets=True,
+)
+def _window(context, params, operands, shapes):
+    [x] = operands
+    x = x.blurred()
+    moved = _moved_by_window(params)
+    kept = [offset for offset in x.offsets if moved <= offset.flat]
+    if context.primitive == "reduce_window_sum" and any(
+        any(pair) for pair in params["padding"]
+    ):
+        kept = []
+    x = context.settle(
+        x.but(offsets=tuple(o for o in x.offsets if o not in kept))
+    )
+    form = x.form
+    for axis in moved:
+        form = context.uniform(form, axis)
+    return [
+        Value(
+            shapes[0],
+            form,
+            every=x.every,
+            reach=x.reach,
+            offsets=tuple(kept),
+        )
+    ]
+
+
+def _moved_by_window(params) -> set[int]:
+    """The axes along which a window is more than one element at its place."""
+    return {
+        axis
+        for axis, size in enumerate(params["window_dimensions"])
+        if size != 1
+        or params["window_strides"][axis] != 1
+        or any(params["padding"][axis])
+    }
+
+
+@rule("psum", "psum2", "psum_invariant", "pmax", "pmin", keeps_offsets=True)
+def _over_mesh(context, params, operands, shapes):
+    if params.get("axis_index_groups") is not None:
+        text = "no rule for a sum over groups of a mesh axis"
+        operands = [context.invariant(x, "unknown", text) for x in operands]
+    names = [a for a in params["axes"] if isinstance(a, str)]
+    axes = [a for a in params["axes"] if not isinstance(a, str)]
+    found = []
+    for x, shape in zip(operands, shapes, strict=True):
+        if names:
+            x = _over_names(context, context.settle(x), names)
+        if context.primitive in ("pmax", "pmin"):
+            found.append(reduced(context, context.settle(x), axes, shape))
+        else:
+            found.append(summed(context, x, tuple(axes), shape))
+    return found
+
+
+def _over_names(context: Context, x: Value, names: list[str]) -> Value:
+    form = x.form
+    for name in names:
+        form = context.uniform(form, name)
+    x = without_lookups(context, x.but(form=form))
+    return Value(x.shape, x.form, every=x.every, reach=x.reach)
+
+
+def without_lookups(context: Context, x: Value) -> Value:
+    """What another device may look up otherwise has to be uniform."""
+    form = context.equations.reduce(x.form)
+    lookups = [d for term in form for d in term.all_digits if d.is_lookup]
+    reason = context.because("shape", "lookups on many devices")
+    context.equations.uniform(form, lookups, reason)
+    return x.but(form=context.equations.reduce(form))
+
+
+def moved_offsets(value: Value, place: dict[int, int]) -> tuple[Offset, ...]:
+    """The offsets of an array whose axes have moved."""
+    return tuple(
+        offset._replace(
+            flat=frozenset(place[a] for a in offset.flat if a in place)
+        )
+        for offset in value.offsets
+    )

@@ -1,0 +1,304 @@
+"""The same elements in another arrangement."""
+
+import math
+
+from psi_optax.invariance.algebra import (
+    MAX_PARTS,
+    Digit,
+    Form,
+    Term,
+    digits_along,
+    digits_of,
+    move_axes,
+    move_digits,
+    plus,
+)
+from psi_optax.invariance.rules.reductions import moved_offsets, without
+from psi_optax.invariance.rules.table import reach, rule
+from psi_optax.invariance.values import Context, Value
+
+
+def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
+    """An array with its axes at other places; new ones are constant."""
+    new = set(range(len(shape))) - set(place.values())
+    flat = {place[a] for a in value.flat if a in place} | new
+    moment = value.moment
+    if moment is not None:
+        where = tuple(None if a is None else place.get(a) for a in moment.place)
+        known = [a for a in moment.place if a is not None]
+        moment = moment._replace(place=where)
+        if any(place.get(a) is None for a in known):
+            moment = None
+    if value.moment is None:
+        offsets = moved_offsets(value, place)
+        offsets = tuple(o._replace(flat=o.flat | new) for o in offsets)
+    else:
+        value = value if moment else value.blurred()
+        offsets = value.offsets
+    return Value(
+        tuple(shape),
+        form,
+        every=value.every,
+        const=value.const,
+        flat=frozenset(flat),
+        reach=value.reach,
+        offsets=offsets,
+        moment=moment,
+        guards=value.guards,
+    )
+
+
+@rule("broadcast_in_dim", keeps_offsets=True)
+def _broadcast(context, params, operands, shapes):
+    x = operands[0]
+    place = dict(enumerate(params["broadcast_dimensions"]))
+    form = move_axes(context.equations.reduce(x.form), place)
+    # An axis of length 1 that is stretched is constant and carries nothing.
+    kept = {a: b for a, b in place.items() if x.shape[a] == shapes[0][b]}
+    if x.moment is not None:
+        stretched = [a for a in place if a not in kept]
+        if not any(a in stretched for a in x.moment.place if a is not None):
+            kept = place
+    return [rearranged(x, shapes[0], form, kept)]
+
+
+@rule("transpose", keeps_offsets=True)
+def _transpose(context, params, operands, shapes):
+    [x] = operands
+    place = {a: b for b, a in enumerate(params["permutation"])}
+    form = move_axes(context.equations.reduce(x.form), place)
+    return [rearranged(x, shapes[0], form, place)]
+
+
+@rule("squeeze", keeps_offsets=True)
+def _squeeze(context, params, operands, shapes):
+    [x] = operands
+    place = without(x, params["dimensions"])
+    form = move_axes(context.equations.reduce(x.form), place)
+    return [rearranged(x, shapes[0], form, place)]
+
+
+@rule("reshape", keeps_offsets=True)
+def _reshape(context, params, operands, shapes):
+    x, shape = operands[0], shapes[0]
+    form = _reshaped(context, x.form, x.shape, shape)
+    place = _kept(x.shape, shape)
+    new = [b for b in range(len(shape)) if b not in place.values()]
+    if any(shape[b] != 1 for b in new):
+        # An axis that is made of others is constant if all of these are.
+        value = rearranged(x, shape, form, place)
+        offsets = tuple(
+            o._replace(flat=o.flat - set(new)) for o in value.offsets
+        )
+        if x.moment is None:
+            value = value.but(offsets=offsets)
+        return [value.but(flat=value.flat - set(new))]
+    return [rearranged(x, shape, form, place)]
+
+
+def _tails(shape) -> list[int]:
+    """How far apart neighbours along each axis lie in the flat array."""
+    return [math.prod(shape[a + 1 :]) for a in range(len(shape))]
+
+
+def _kept(shape, new_shape) -> dict[int, int]:
+    """Where the axes are that a reshape leaves whole."""
+    tails, new_tails = _tails(shape), _tails(new_shape)
+    return {
+        a: b
+        for a, length in enumerate(shape)
+        for b, other in enumerate(new_shape)
+        if length == other != 1 and tails[a] == new_tails[b]
+    }
+
+
+def _reshaped(context: Context, form: Form, shape, new_shape) -> Form:
+    tails, new_tails = _tails(shape), _tails(new_shape)
+    reason = context.because("shape", "a reshape that merges a scaled axis")
+    while True:
+        form = context.equations.reduce(form)
+        moved = {}
+        for digit in digits_of(form):
+            place = _moved(digit, shape, tails, new_shape, new_tails)
+            if isinstance(place, int):
+                form = context.equations.cut(form, digit.axis, place, reason)
+                break
+            if place is None:
+                context.equations.uniform(form, [digit], reason)
+                break
+            moved[digit] = place
+        else:
+            return move_digits(form, moved.__getitem__)
+
+
+def _moved(digit: Digit, shape, tails, new_shape, new_tails):
+    """The digit in the new shape; or where to cut it first; or None."""
+    if isinstance(digit.axis, str):
+        if not digit.over:
+            return digit
+        kept = _kept(shape, new_shape)
+        if all(a in kept for a in digit.over):
+            return digit._replace(over=tuple(kept[a] for a in digit.over))
+        # A looked-up index is a function of position, which has new names.
+        name = f"{digit.axis}:{shape}>{new_shape}"
+        axes = tuple(range(len(new_shape)))
+        return digit._replace(axis=name, over=axes)
+    stride = digit.stride * tails[digit.axis]
+    end = stride * digit.count
+    for axis, tail in enumerate(new_tails):
+        top = tail * new_shape[axis]
+        if tail <= stride and end <= top and not stride % tail:
+            if not top % end:
+                return Digit(axis, stride // tail, digit.count)
+            return None
+    for tail in new_tails:
+        inner = tail // tails[digit.axis] if tail else 0
+        if stride < tail < end and not tail % stride and not end % tail:
+            return inner
+    return None
+
+
+@rule("rev")
+def _rev(context, params, operands, shapes):
+    [x] = operands
+    form = x.form
+    for axis in params["dimensions"]:
+        form = context.uniform(form, axis)
+    return [Value(shapes[0], form, every=x.every, const=x.const, reach=x.reach)]
+
+
+@rule("slice")
+def _slice(context, params, operands, shapes):
+    starts, limits = params["start_indices"], params["limit_indices"]
+    strides = params["strides"] or (1,) * len(starts)
+    [x] = operands
+    return [sliced(context, x, starts, limits, strides)]
+
+
+def sliced(context: Context, x: Value, starts, limits, strides) -> Value:
+    """A part of an array along several axes."""
+    form, shape = x.form, list(x.shape)
+    for axis, cut in enumerate(zip(starts, limits, strides, strict=True)):
+        start, limit, stride = cut
+        shape[axis] = -(-(limit - start) // stride)
+        if shape[axis] == x.shape[axis]:
+            continue
+        if stride != 1:
+            form = context.uniform(form, axis)
+        else:
+            form = _sliced(context, form, axis, x.shape[axis], start, limit)
+    return Value(
+        tuple(shape),
+        form,
+        every=x.every,
+        const=x.const,
+        flat=x.flat,
+        reach=x.reach,
+    )
+
+
+def _sliced(context, form: Form, axis, length, start, limit) -> Form:
+    form = context.equations.reduce(form)
+    along = digits_along(form, axis)
+    if not along:
+        return form
+    unit = math.gcd(start, limit, length)
+    if any(d.over for d in along) or length // unit > MAX_PARTS:
+        return context.uniform(form, axis)
+    reason = context.because("shape", "a part of a scaled axis")
+    block = Digit(axis, unit, length // unit)
+    parts = [
+        context.equations.part(form, block, index, reason)
+        for index in range(start // unit, limit // unit)
+    ]
+    return _stacked(context, parts, axis, unit)
+
+
+def _stacked(context, parts: list[Form], axis, unit: int) -> Form:
+    """Forms of consecutive blocks of an axis as one."""
+    parts = [context.equations.reduce(part) for part in parts]
+    if len(parts) == 1 or not any(parts):
+        return parts[0]
+    same = all(part == parts[0] for part in parts)
+    if same and not digits_along(parts[0], axis):
+        return parts[0]
+    block = Digit(axis, unit, len(parts))
+    total: Form = {}
+    for index, part in enumerate(parts):
+        for term, c in part.items():
+            where = tuple(sorted([*term.where, (block, index)], key=repr))
+            total = plus(total, {Term(*term[:2], where): c})
+    return total
+
+
+@rule("split")
+def _split(context, params, operands, shapes):
+    [x] = operands
+    axis, start, found = params["axis"], 0, []
+    for length in params["sizes"]:
+        starts, limits = [0] * x.rank, list(x.shape)
+        starts[axis], limits[axis] = start, start + length
+        found.append(sliced(context, x, starts, limits, [1] * x.rank))
+        start += length
+    return found
+
+
+@rule("concatenate")
+def _concatenate(context, params, operands, shapes):
+    axis, shape = params["dimension"], shapes[0]
+    operands = [_without_lookups(context, x, axis) for x in operands]
+    every = all(x.every for x in operands)
+    known = {"every": every, "reach": reach(operands)}
+    reduce = context.equations.reduce
+    scaled = [reduce(x.form) for x in operands if not x.every]
+    one = scaled and all(form == scaled[0] for form in scaled)
+    if every or (one and not digits_along(scaled[0], axis)):
+        return [Value(shape, scaled[0] if one else {}, **known)]
+    unit = math.gcd(*(x.shape[axis] for x in operands))
+    if shape[axis] // unit > MAX_PARTS:
+        form = scaled[0]
+        for other in scaled[1:]:
+            form = context.uniform(form, axis)
+            other = context.uniform(other, axis)
+            form = context.alike(Value(shape, form), Value(shape, other))
+        return [Value(shape, context.uniform(form, axis), **known)]
+    reason = context.because("shape", "a part of a scaled axis")
+    parts = []
+    for x in operands:
+        block = Digit(axis, unit, x.shape[axis] // unit)
+        parts += [
+            context.equations.part(x.form, block, index, reason)
+            for index in range(block.count)
+        ]
+    return [Value(shape, _stacked(context, parts, axis, unit), **known)]
+
+
+def _without_lookups(context: Context, x: Value, axis: int) -> Value:
+    """What is looked up along an axis is another thing in another array."""
+    form = context.equations.reduce(x.form)
+    lookups = [d for d in digits_along(form, axis) if d.axis != axis]
+    reason = context.because("shape", "parts of what is looked up")
+    context.equations.uniform(form, lookups, reason)
+    return x.but(form=context.equations.reduce(form))
+
+
+@rule("pad")
+def _pad(context, params, operands, shapes):
+    x, value = operands
+    form = x.form
+    padded = [
+        a for a, amount in enumerate(params["padding_config"]) if any(amount)
+    ]
+    for axis in padded:
+        form = context.uniform(form, axis)
+    x = x.but(form=form)
+    if padded and not value.every:
+        form = context.alike(x, value.but(shape=x.shape))
+    return [
+        Value(
+            shapes[0],
+            form,
+            every=x.every and value.every,
+            reach=reach(operands),
+        )
+    ]

@@ -1,0 +1,171 @@
+"""What the analysis knows of one value of the program."""
+
+import dataclasses
+import itertools
+from typing import NamedTuple
+
+from psi_optax.invariance.algebra import (
+    Axis,
+    Equations,
+    Form,
+    digits_along,
+    minus,
+)
+
+_IDENTITIES = itertools.count()
+
+
+class Reason(NamedTuple):
+    """Why an equation had to hold, in words, and where in the program."""
+
+    kind: str  # "mixture", "nonlinear", "output", "unknown" or "shape"
+    text: str
+    site: str
+
+
+class Waiver(NamedTuple):
+    """A small constant that was added to what scales, and passed over."""
+
+    form: Form
+    constant: float
+    site: str
+
+
+class Offset(NamedTuple):
+    """A term that was added and scales otherwise than the value it is in.
+
+    Where it is subtracted with the mean it leaves no trace; where it is not,
+    `difference` has to vanish. In a value with a moment, `flat` speaks of the
+    axes of what the moment is of.
+    """
+
+    difference: Form  # as an array of the shape that the sum had
+    flat: frozenset[int]  # axes of the value along which it is constant
+    reach: int
+
+
+class Moment(NamedTuple):
+    """That a value is a power of a mean of a power of another."""
+
+    of: int  # the identity of the other
+    axes: frozenset[int]  # of the other, which were averaged over
+    inner: int  # the power under the mean
+    outer: int  # the power of the mean
+    count: int  # what the sum is still to be divided by
+    place: tuple[int | None, ...]  # where the axes of the other are now
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """An array: how it scales, and what else is known of it.
+
+    Attributes:
+        shape: of the array.
+        form: each element is multiplied by the exponential of this.
+        every: zero or infinite everywhere, which scales in every way.
+        const: the number that it is everywhere, if that is known.
+        flat: axes along which it is constant.
+        reach: a bit for each parameter through which its gradient goes.
+        offsets: terms that have still to vanish or to be made to scale.
+        moment: of what it is a mean, a square or a sum of squares.
+        guards: 1 if it says where another is zero, -1 where it is not.
+        identity: equal for arrays that are equal up to their dtype.
+    """
+
+    shape: tuple[int, ...]
+    form: Form = dataclasses.field(default_factory=dict)
+    every: bool = False
+    const: float | None = None
+    flat: frozenset[int] = frozenset()
+    reach: int = 0
+    offsets: tuple[Offset, ...] = ()
+    moment: Moment | None = None
+    guards: int = 0
+    identity: int = dataclasses.field(
+        default_factory=lambda: next(_IDENTITIES), compare=False
+    )
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    def blurred(self) -> "Value":
+        """Without the moment, and offsets that no mean can cancel any more."""
+        if self.moment is None:
+            return self
+        offsets = tuple(o._replace(flat=frozenset()) for o in self.offsets)
+        return self.but(moment=None, offsets=offsets)
+
+    def but(self, **changes) -> "Value":
+        """The same array with something else known."""
+        return dataclasses.replace(self, **changes)
+
+
+class Context:
+    """The equations, and the place in the program that asks for them."""
+
+    def __init__(self, equations: Equations, max_epsilon: float) -> None:
+        self.equations = equations
+        self.max_epsilon = max_epsilon
+        self.waivers: list[Waiver] = []
+        self.unknown: list[Reason] = []
+        self.primitive = ""
+        self.site = ""
+
+    def because(self, kind: str, text: str) -> Reason:
+        """A reason, at the present place."""
+        return Reason(kind, text, self.site)
+
+    def vanish(self, form: Form, kind: str, text: str) -> None:
+        """This form has to be zero."""
+        self.equations.vanish(form, self.because(kind, text))
+
+    def invariant(self, value: Value, kind: str, text: str) -> Value:
+        """The value, which must not scale."""
+        value = self.settle(value)
+        if not value.every:
+            self.vanish(value.form, kind, text)
+        return value.but(form={})
+
+    def alike(self, a: Value, b: Value) -> Form:
+        """The form of two arrays of one shape that have to scale alike."""
+        if a.every or b.every:
+            return b.form if a.every else a.form
+        self.vanish(minus(a.form, b.form), "mixture", self._mixture(a, b))
+        return self.equations.reduce(a.form)
+
+    def _mixture(self, a: Value, b: Value) -> str:
+        reduce = self.equations.reduce
+        if not reduce(a.form) or not reduce(b.form):
+            return f"`{self.primitive}` of what scales and what does not"
+        return f"`{self.primitive}` of what scales in two ways"
+
+    def uniform(self, form: Form, axis: Axis, text: str | None = None) -> Form:
+        """The form, which must not change along an axis."""
+        form = self.equations.reduce(form)
+        reason = self.because(
+            "shape", text or f"`{self.primitive}` along a scaled axis"
+        )
+        while digits := digits_along(form, axis):
+            self.equations.uniform(form, digits, reason)
+            form = self.equations.reduce(form)
+        return form
+
+    def settle(self, value: Value) -> Value:
+        """The value with its offsets made to scale with it."""
+        for offset in value.offsets:
+            self.vanish(
+                offset.difference, "mixture", "a term of a sum scales otherwise"
+            )
+            value = value.but(reach=value.reach | offset.reach)
+        return value.but(offsets=(), form=self.equations.reduce(value.form))
+
+    def waive(self, value: Value, constant: float | None) -> bool:
+        """Whether a constant is small enough to be passed over in a sum."""
+        if constant is None or not 0 < abs(constant) <= self.max_epsilon:
+            return False
+        form = self.equations.reduce(value.form)
+        if form:
+            self.waivers.append(Waiver(form, abs(constant), self.site))
+        return True

@@ -1,0 +1,758 @@
+"""Networks in Flax Linen."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from psi_optax import ScaleGroup
+
+from .registry import (
+    INERT,
+    PARTLY,
+    cross_entropy,
+    fill,
+    images,
+    labels,
+    net,
+    normal,
+    pair,
+    tokens,
+    vectors,
+)
+
+COLUMNS, MATRIX = ScaleGroup(0), ScaleGroup((0, 1))
+FILTERS = ScaleGroup((0, 1, 2))
+
+
+class Compact(nn.Module):
+    """A network from a function that makes layers as it goes."""
+
+    forward: Callable
+
+    @nn.compact
+    def __call__(self, x):
+        return self.forward(x)
+
+
+def classifier(forward, x, y=None):
+    """Cross entropy of the forward function's logits, in training mode."""
+    model = Compact(forward)
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    variables = fill(jax.eval_shape(model.init, rngs, x))
+    params = variables.pop("params")
+
+    def loss(params, state, x, y):
+        logits, _ = model.apply(
+            {"params": params, **state},
+            x,
+            mutable=list(state),
+            rngs={"dropout": jax.random.key(2)},
+        )
+        return cross_entropy(logits, y)
+
+    return loss, params, (variables, x, labels(len(x)) if y is None else y)
+
+
+def batch_norm(affine=True, **options):
+    return nn.BatchNorm(
+        use_running_average=False,
+        use_scale=affine,
+        use_bias=affine,
+        **options,
+    )
+
+
+def conv(features, size=3, bias=False, **options):
+    return nn.Conv(
+        features, (size, size), padding="VALID", use_bias=bias, **options
+    )
+
+
+def dense(features, **options):
+    return nn.Dense(features, use_bias=False, **options)
+
+
+def layer_norm():
+    return nn.LayerNorm(use_scale=False, use_bias=False)
+
+
+def pooled(x):
+    """Means over the positions, and a linear head."""
+    axes = tuple(range(1, x.ndim - 1))
+    return nn.Dense(3, name="head")(x.mean(axes))
+
+
+@net(
+    "linen_bn_mlp",
+    {
+        "Dense_0/kernel": COLUMNS,
+        "Dense_0/bias": INERT,
+        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
+        "Dense_1/kernel": COLUMNS,
+    },
+)
+def bn_mlp():
+    def forward(x):
+        x = nn.relu(batch_norm()(nn.Dense(6)(x)))
+        x = nn.relu(batch_norm()(dense(5)(x)))
+        return nn.Dense(3)(x)
+
+    return classifier(forward, vectors())
+
+
+@net(
+    "linen_bn_cnn",
+    {
+        "Conv_0/kernel": FILTERS,
+        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
+        "Conv_1/kernel": FILTERS,
+        "Conv_1/bias": INERT,
+    },
+)
+def bn_cnn():
+    def forward(x):
+        x = nn.relu(batch_norm()(conv(4)(x)))
+        x = nn.relu(batch_norm()(conv(5, bias=True)(x)))
+        return pooled(x)
+
+    return classifier(forward, images())
+
+
+@net(
+    "linen_smooth_activations",
+    {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": COLUMNS},
+)
+def smooth_activations():
+    """SiLU and GELU see the scale of what comes from BatchNorm."""
+
+    def forward(x):
+        x = nn.silu(batch_norm()(dense(6)(x)))
+        x = nn.gelu(batch_norm()(dense(5)(x)))
+        return pooled(x)
+
+    return classifier(forward, vectors())
+
+
+@net("linen_activation_before_norm")
+def activation_before_norm():
+    """BatchNorm comes too late: GELU has seen the scale."""
+
+    def forward(x):
+        x = batch_norm()(nn.gelu(nn.Dense(6)(x)))
+        return pooled(x)
+
+    return classifier(forward, vectors())
+
+
+@net(
+    "linen_relu_before_norm",
+    {
+        "Conv_0/kernel": ScaleGroup((0, 1, 2), tie="Conv_0/kernel"),
+        "Conv_0/bias": ScaleGroup((), tie="Conv_0/kernel"),
+    },
+)
+def relu_before_norm():
+    """Kernel and bias go through ReLU together, channel by channel."""
+
+    def forward(x):
+        return pooled(batch_norm()(nn.relu(conv(4, bias=True)(x))) ** 3)
+
+    return classifier(forward, images())
+
+
+@net(
+    "linen_resnet",
+    {
+        "stem/kernel": FILTERS,
+        "a1/kernel": FILTERS,
+        "a2/kernel": FILTERS,
+        "b1/kernel": FILTERS,
+        "b2/kernel": FILTERS,
+        "shortcut/kernel": FILTERS,
+        "stem_norm/scale": ScaleGroup(0, tie="stream"),
+        "stem_norm/bias": ScaleGroup(0, tie="stream"),
+        "a2_norm/scale": ScaleGroup(0, tie="stream"),
+        "a2_norm/bias": ScaleGroup(0, tie="stream"),
+        **pair("a1_norm/scale", "a1_norm/bias"),
+        **pair("b1_norm/scale", "b1_norm/bias"),
+    },
+)
+def resnet():
+    """Activation after the sum; then a block whose shortcut is normalized.
+
+    The first sum goes to convolutions with BatchNorm only, so that both its
+    terms may grow together. The second one goes to the head.
+    """
+
+    def unit(x, name, affine=True):
+        return batch_norm(affine, name=f"{name}_norm")(conv4(x, name))
+
+    def forward(x):
+        x = nn.relu(unit(x, "stem"))
+        x = nn.relu(x + unit(nn.relu(unit(x, "a1")), "a2"))
+        branch = unit(nn.relu(unit(x, "b1")), "b2", affine=False)
+        return pooled(nn.relu(unit(x, "shortcut", affine=False) + branch))
+
+    return classifier(forward, images(size=4))
+
+
+STREAM = ScaleGroup((0, 1, 2), tie="stream")
+
+
+@net(
+    "linen_preactivation",
+    {
+        "stem/kernel": STREAM,
+        "a1/kernel": FILTERS,
+        "a2/kernel": STREAM,
+        "b1/kernel": FILTERS,
+        "b2/kernel": STREAM,
+    },
+)
+def preactivation():
+    """All that is added up in a channel may grow together: BatchNorm reads."""
+
+    def block(x, name):
+        x = conv4(nn.relu(batch_norm(False)(x)), f"{name}1")
+        return conv4(nn.relu(batch_norm(False)(x)), f"{name}2")
+
+    def forward(x):
+        x = conv4(x, "stem")
+        x = x + block(x, "a")
+        x = x + block(x, "b")
+        return pooled(nn.relu(batch_norm()(x)))
+
+    return classifier(forward, images(size=4))
+
+
+def conv4(x, name):
+    return nn.Conv(4, (3, 3), use_bias=False, name=name)(x)
+
+
+@net(
+    "linen_preactivation_affine",
+    {
+        "stem/kernel": STREAM,
+        "first/kernel": FILTERS,
+        "last/kernel": STREAM,
+        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
+    },
+    (
+        {
+            "stem/kernel": ScaleGroup((0, 1, 2, 3), tie="stream"),
+            "first/kernel": FILTERS,
+            "BatchNorm_1/scale": ScaleGroup(0, tie="stream"),
+            "BatchNorm_1/bias": ScaleGroup(0, tie="stream"),
+            **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
+        },
+    ),
+)
+def preactivation_affine():
+    """A branch grows with its last kernel, or with its last BatchNorm."""
+
+    def forward(x):
+        x = conv4(x, "stem")
+        branch = conv4(nn.relu(batch_norm()(x)), "first")
+        x = x + conv4(nn.relu(batch_norm()(branch)), "last")
+        return pooled(nn.relu(batch_norm()(x)))
+
+    return classifier(forward, images(size=4))
+
+
+@net(
+    "linen_mobilenet",
+    {
+        "Conv_0/kernel": FILTERS,
+        "BatchNorm_0/scale": ScaleGroup((), tie="channels"),
+        "BatchNorm_0/bias": ScaleGroup((), tie="channels"),
+        "Conv_1/kernel": FILTERS,
+        **pair("BatchNorm_1/scale", "BatchNorm_1/bias"),
+        "Conv_2/kernel": FILTERS,
+    },
+)
+def mobilenet():
+    """Before a depthwise convolution every channel is by itself."""
+
+    def forward(x):
+        x = nn.relu(batch_norm()(conv(4, size=1)(x)))
+        x = nn.relu(batch_norm()(conv(4, feature_group_count=4)(x)))
+        x = nn.relu(batch_norm()(conv(5, size=1)(x)))
+        return pooled(x)
+
+    return classifier(forward, images())
+
+
+@net(
+    "linen_grouped_conv",
+    {
+        "Conv_0/kernel": FILTERS,
+        **pair("BatchNorm_0/scale", "BatchNorm_0/bias", (0,), {0: 2}),
+        "Conv_1/kernel": FILTERS,
+    },
+)
+def grouped_conv():
+    """Each group of channels is read by filters of its own."""
+
+    def forward(x):
+        x = nn.relu(batch_norm()(conv(4)(x)))
+        x = nn.relu(batch_norm()(conv(6, feature_group_count=2)(x)))
+        return pooled(x)
+
+    return classifier(forward, images())
+
+
+@net("linen_conv_transpose", {"ConvTranspose_0/kernel": FILTERS})
+def conv_transpose():
+    def forward(x):
+        x = nn.ConvTranspose(4, (3, 3), strides=(2, 2), use_bias=False)(x)
+        return pooled(nn.relu(batch_norm()(x)))
+
+    return classifier(forward, images(size=3))
+
+
+@net("linen_conv_1d", {"Conv_0/kernel": MATRIX, "Conv_0/bias": INERT})
+def conv_1d():
+    def forward(x):
+        return pooled(nn.relu(batch_norm()(nn.Conv(4, (3,))(x))))
+
+    return classifier(forward, normal(0, 4, 6, 3))
+
+
+@net("linen_conv_3d", {"Conv_0/kernel": ScaleGroup((0, 1, 2, 3))})
+def conv_3d():
+    def forward(x):
+        x = nn.Conv(4, (2, 2, 2), use_bias=False)(x)
+        return pooled(nn.relu(batch_norm()(x)))
+
+    return classifier(forward, normal(0, 4, 3, 3, 3, 2))
+
+
+@net(
+    "linen_ln_mlp",
+    {
+        "Dense_0/kernel": ScaleGroup((0, 1), tie="first"),
+        "Dense_0/bias": ScaleGroup(0, tie="first"),
+        "Dense_1/kernel": MATRIX,
+    },
+)
+def ln_mlp():
+    def forward(x):
+        x = nn.gelu(nn.LayerNorm()(nn.Dense(6)(x)))
+        x = nn.gelu(nn.LayerNorm()(dense(5)(x)))
+        return pooled(x)
+
+    return classifier(forward, vectors())
+
+
+FIRST = {
+    "Dense_0/kernel": ScaleGroup((0, 1), tie="first"),
+    "Dense_0/bias": ScaleGroup(0, tie="first"),
+}
+
+
+@net(
+    "linen_ln_relu_mlp",
+    {
+        **FIRST,
+        "Dense_1/kernel": ScaleGroup((0, 1), tie="second"),
+        "Dense_1/bias": ScaleGroup(0, tie="second"),
+    },
+    (
+        {
+            **FIRST,
+            "LayerNorm_0/scale": ScaleGroup(0, tie="second"),
+            "LayerNorm_0/bias": ScaleGroup(0, tie="second"),
+            "Dense_1/bias": ScaleGroup(0, tie="second"),
+        },
+    ),
+)
+def ln_relu_mlp():
+    """The second bias grows with its kernel, or with what the kernel reads."""
+
+    def forward(x):
+        x = nn.relu(nn.LayerNorm()(nn.Dense(6)(x)))
+        x = nn.leaky_relu(nn.LayerNorm()(nn.Dense(5)(x)), 0.1)
+        return pooled(x)
+
+    return classifier(forward, vectors())
+
+
+@net(
+    "linen_rms_norm",
+    {
+        "Dense_0/kernel": MATRIX,
+        "RMSNorm_0/scale": ScaleGroup(0),
+        "Dense_1/kernel": MATRIX,
+    },
+)
+def rms_norm():
+    """The gain between two norms is a group alone: it has no bias."""
+
+    def forward(x):
+        x = nn.relu(nn.RMSNorm()(dense(6)(x)))
+        x = nn.relu(nn.RMSNorm()(dense(5)(x)))
+        return pooled(x)
+
+    return classifier(forward, vectors())
+
+
+@net(
+    "linen_group_norm",
+    {
+        "Conv_0/kernel": ScaleGroup((0, 1, 2, 3), {3: 2}, tie="Conv_0"),
+        "Conv_0/bias": ScaleGroup(0, {0: 2}, tie="Conv_0"),
+        **pair("GroupNorm_0/scale", "GroupNorm_0/bias"),
+        "Conv_1/kernel": ScaleGroup((0, 1, 2, 3), {3: 3}),
+    },
+)
+def group_norm():
+    def forward(x):
+        x = nn.relu(nn.GroupNorm(2)(conv(4, bias=True)(x)))
+        x = nn.relu(nn.GroupNorm(3)(conv(6, size=2)(x)))
+        return pooled(x)
+
+    return classifier(forward, images())
+
+
+@net("linen_instance_norm", {"Conv_0/kernel": FILTERS, "Conv_0/bias": INERT})
+def instance_norm():
+    def forward(x):
+        return pooled(nn.relu(nn.InstanceNorm()(conv(4, bias=True)(x))))
+
+    return classifier(forward, images())
+
+
+@net(
+    "linen_weight_norm",
+    {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": MATRIX},
+)
+def weight_norm():
+    def forward(x):
+        x = nn.relu(nn.WeightNorm(nn.Dense(6))(x))
+        x = nn.relu(nn.WeightNorm(nn.Dense(5), feature_axes=None)(x))
+        return pooled(x)
+
+    return classifier(forward, vectors())
+
+
+@net("linen_spectral_norm", {"Dense_0/kernel": MATRIX})
+def spectral_norm():
+    def forward(x):
+        x = nn.SpectralNorm(nn.Dense(6))(x, update_stats=True)
+        return pooled(nn.relu(x))
+
+    return classifier(forward, vectors())
+
+
+@net("linen_frozen_norm")
+def frozen_norm():
+    """In evaluation mode BatchNorm is a linear layer."""
+
+    def forward(x):
+        norm = nn.BatchNorm(use_running_average=True)
+        return pooled(nn.relu(norm(nn.Dense(6)(x))))
+
+    return classifier(forward, vectors())
+
+
+@net("linen_masked_norm", {"Dense_0/kernel": COLUMNS, "Dense_0/bias": INERT})
+def masked_norm():
+    def forward(x):
+        keep = jnp.broadcast_to(jnp.arange(4) < 3, x.shape[:2])[..., None]
+        x = nn.relu(batch_norm()(nn.Dense(5)(x), mask=keep))
+        return nn.Dense(3, name="head")(x.mean(1, where=keep))
+
+    return classifier(forward, normal(0, 4, 4, 4))
+
+
+@net(
+    "linen_pooling",
+    {
+        "Conv_0/kernel": FILTERS,
+        "Conv_0/bias": INERT,
+        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
+        "Conv_1/kernel": FILTERS,
+    },
+)
+def pooling():
+    """Maxima and means take a positive factor along."""
+
+    def forward(x):
+        x = nn.max_pool(conv(4, bias=True)(x), (2, 2))
+        x = nn.leaky_relu(batch_norm()(x))
+        x = nn.pool(conv(5, size=2)(x), 0.0, lax.add, (2, 2), (1, 1), "VALID")
+        return pooled(nn.leaky_relu(batch_norm()(x / 4.0)))
+
+    return classifier(forward, images(size=6))
+
+
+@net("linen_dropout", {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": COLUMNS})
+def dropout():
+    """Before BatchNorm and behind it, always the same units."""
+
+    def forward(x):
+        x = nn.Dropout(0.2, deterministic=False)(dense(6)(x))
+        x = nn.relu(batch_norm(False)(x))
+        x = dense(5)(nn.Dropout(0.2, deterministic=False)(x))
+        return pooled(nn.relu(batch_norm()(x)))
+
+    return classifier(forward, vectors())
+
+
+@net(
+    "linen_remat",
+    {
+        "CheckpointCompact_0/Dense_0/kernel": COLUMNS,
+        "CheckpointCompact_1/Dense_0/kernel": COLUMNS,
+    },
+)
+def remat():
+    def block(x):
+        return nn.relu(batch_norm(False)(dense(6)(x)))
+
+    def forward(x):
+        for _ in range(2):
+            x = nn.remat(Compact)(block)(x)
+        return pooled(x)
+
+    return classifier(forward, vectors())
+
+
+@net(
+    "linen_mixed_precision",
+    {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": COLUMNS},
+)
+def mixed_precision():
+    def forward(x):
+        for width in (6, 5):
+            x = dense(width, dtype=jnp.bfloat16)(x)
+            x = nn.relu(batch_norm(False)(x.astype(jnp.float32)))
+        return pooled(x)
+
+    return classifier(forward, vectors())
+
+
+@net("linen_einsum", {"Einsum_0/kernel": ScaleGroup((0, 2))})
+def einsum():
+    """RMSNorm over the last axis: one group for each head."""
+
+    def forward(x):
+        x = nn.Einsum((4, 2, 3), "bi,ihd->bhd", use_bias=False)(x)
+        x = nn.gelu(nn.RMSNorm()(x))
+        return nn.DenseGeneral(3, axis=(-2, -1))(x)
+
+    return classifier(forward, vectors())
+
+
+class Cell(nn.RNNCellBase):
+    """A simple recurrent cell, RMSNorm in front of its tanh."""
+
+    @nn.compact
+    def __call__(self, state, x):
+        total = nn.Dense(5, name="input")(x)
+        total += dense(5, name="hidden")(state)
+        state = nn.tanh(nn.RMSNorm(name="norm")(total))
+        return state, state
+
+    @nn.nowrap
+    def initialize_carry(self, rng, input_shape):
+        return jnp.zeros((*input_shape[:-1], 5), jnp.result_type(float))
+
+    @property
+    def num_feature_axes(self):
+        return 1
+
+
+@net(
+    "linen_rnn",
+    {
+        "Cell_0/input/kernel": ScaleGroup((0, 1), tie="cell"),
+        "Cell_0/input/bias": ScaleGroup(0, tie="cell"),
+        "Cell_0/hidden/kernel": ScaleGroup((0, 1), tie="cell"),
+    },
+)
+def rnn():
+    """Input, state and bias are added up in front of the norm."""
+
+    def forward(x):
+        return nn.Dense(3, name="head")(nn.RNN(Cell())(x)[:, -1])
+
+    return classifier(forward, normal(0, 5, 4, 4))
+
+
+class Layer(nn.Module):
+    """One layer of a stack under `nn.scan`."""
+
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.relu(nn.RMSNorm()(dense(5)(x))), None
+
+
+@net(
+    "linen_scan",
+    {
+        "ScanLayer_0/Dense_0/kernel": ScaleGroup((1, 2)),
+        "ScanLayer_0/RMSNorm_0/scale": PARTLY,
+    },
+)
+def scan():
+    """The gains feed the next norm, but for the last layer's."""
+
+    def forward(x):
+        stack = nn.scan(
+            Layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=3,
+        )
+        return pooled(stack()(x, None)[0])
+
+    return classifier(forward, normal(0, 16, 5))
+
+
+@net("linen_embedding", {"Embed_0/embedding": ScaleGroup(1)})
+def embedding():
+    """Every token's row goes to RMSNorm as it is."""
+
+    def forward(x):
+        x = nn.RMSNorm()(nn.Embed(7, 5)(x)).mean(1)
+        return nn.Dense(3)(nn.gelu(x))
+
+    return classifier(forward, tokens(6))
+
+
+@net("linen_tied_embedding", {"Dense_0/kernel": MATRIX})
+def tied_embedding():
+    """The table makes the logits too."""
+
+    def forward(x):
+        table = nn.Embed(7, 5)
+        x = layer_norm()(nn.gelu(layer_norm()(dense(5)(table(x)))))
+        return table.attend(x)
+
+    return classifier(forward, tokens(), (tokens() * 3 + 1) % 7)
+
+
+def attention(**options):
+    return nn.MultiHeadDotProductAttention(2, qkv_features=6, **options)
+
+
+@net("linen_attention", {"attention/key/bias": INERT})
+def plain_attention():
+    """A key's bias adds the same to all logits of a query."""
+
+    def forward(x):
+        return pooled(attention(name="attention")(x))
+
+    return classifier(forward, normal(0, 5, 4, 4))
+
+
+def head_pair(name):
+    return {
+        f"{name}/kernel": ScaleGroup((0, 2), tie=name),
+        f"{name}/bias": ScaleGroup(1, tie=name),
+    }
+
+
+@net(
+    "linen_qk_norm",
+    {**head_pair("attention/query"), **head_pair("attention/key")},
+)
+def qk_norm():
+    """LayerNorm within each head: (in, heads, dim) kernels and their bias."""
+
+    def forward(x):
+        return pooled(attention(normalize_qk=True, name="attention")(x))
+
+    return classifier(forward, normal(0, 5, 4, 4))
+
+
+def stream(path, *axes):
+    return {path: ScaleGroup(axes, tie="stream")}
+
+
+WRITERS = {
+    **stream("embed/embedding", 0, 1),
+    **stream("positions/embedding", 0, 1),
+    **stream("down/kernel", 0, 1),
+}
+
+
+@net(
+    "linen_prenorm_transformer",
+    {**WRITERS, **stream("attention/out/kernel", 0, 1, 2)},
+    ({**WRITERS, **stream("attention/value/kernel", 0, 1, 2)},),
+)
+def prenorm_transformer():
+    """All that write into the residual stream, which only norms read.
+
+    The attention's output grows with its output kernel or its value kernel.
+    """
+
+    def forward(ids):
+        x = nn.Embed(7, 5, name="embed")(ids)
+        x = x + nn.Embed(4, 5, name="positions")(jnp.arange(4))[None]
+        x = x + attention(use_bias=False, name="attention")(layer_norm()(x))
+        x = x + mlp(layer_norm()(x))
+        return pooled(nn.gelu(layer_norm()(x)))
+
+    return classifier(forward, tokens(6))
+
+
+def mlp(x):
+    return dense(5, name="down")(nn.gelu(dense(6, name="up")(x)))
+
+
+@net("linen_postnorm_transformer")
+def postnorm_transformer():
+    """Each sum is normalized, but its skipped part has another scale."""
+
+    def forward(x):
+        x = layer_norm()(x + attention(use_bias=False)(x))
+        x = layer_norm()(x + mlp(x))
+        return pooled(nn.gelu(x))
+
+    return classifier(forward, normal(0, 5, 4, 5))
+
+
+@net(
+    "linen_normalized_branches",
+    {
+        "attention/out/kernel": ScaleGroup((0, 1, 2)),
+        "attention/value/kernel": ScaleGroup((0, 1, 2)),
+        "down/kernel": MATRIX,
+    },
+)
+def normalized_branches():
+    """The branch is normalized before it is added to the stream."""
+
+    def forward(x):
+        x = x + layer_norm()(attention(use_bias=False, name="attention")(x))
+        x = x + layer_norm()(mlp(x))
+        return pooled(nn.gelu(x))
+
+    return classifier(forward, normal(0, 5, 4, 5))
+
+
+@net(
+    "linen_postnorm_qk_norm",
+    {
+        "first/kernel": MATRIX,
+        "attention/query/kernel": ScaleGroup((0, 2)),
+        "attention/key/kernel": ScaleGroup((0, 2)),
+    },
+)
+def postnorm_qk_norm():
+    """With QK-norm and no bias, attention passes a scale on like a sum."""
+
+    def forward(x):
+        x = dense(5, name="first")(x)
+        options = {"use_bias": False, "normalize_qk": True}
+        x = x + attention(name="attention", **options)(x)
+        x = layer_norm()(x)
+        return pooled(nn.gelu(layer_norm()(x + mlp(x))))
+
+    return classifier(forward, normal(0, 5, 4, 4))

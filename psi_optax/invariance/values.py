@@ -42,6 +42,7 @@ class Offset(NamedTuple):
     difference: Form  # as an array of the shape that the sum had
     flat: frozenset[int]  # axes of the value along which it is constant
     reach: int
+    text: str  # why the difference has to vanish, where it has to
 
 
 class Moment(NamedTuple):
@@ -132,14 +133,20 @@ class Context:
         """The form of two arrays of one shape that have to scale alike."""
         if a.every or b.every:
             return b.form if a.every else a.form
-        self.vanish(minus(a.form, b.form), "mixture", self._mixture(a, b))
+        self.vanish(minus(a.form, b.form), "mixture", self.mixture(a, b))
         return self.equations.reduce(a.form)
 
-    def _mixture(self, a: Value, b: Value) -> str:
-        reduce = self.equations.reduce
-        if not reduce(a.form) or not reduce(b.form):
-            return f"`{self.primitive}` of what scales and what does not"
-        return f"`{self.primitive}` of what scales in two ways"
+    def mixture(self, a: Value, b: Value) -> str:
+        """What is the matter with two operands that scale differently."""
+        fixed = [v for v in (a, b) if not self.equations.reduce(v.form)]
+        if not fixed:
+            return f"`{self.primitive}` of what scales in two ways"
+        if self.primitive == "sub" and not fixed[0].reach:
+            return (
+                "what is subtracted does not come from the weights (running"
+                " averages?)"
+            )
+        return f"`{self.primitive}` of what scales and what does not"
 
     def uniform(self, form: Form, axis: Axis, text: str | None = None) -> Form:
         """The form, which must not change along an axis."""
@@ -155,9 +162,7 @@ class Context:
     def settle(self, value: Value) -> Value:
         """The value with its offsets made to scale with it."""
         for offset in value.offsets:
-            self.vanish(
-                offset.difference, "mixture", "a term of a sum scales otherwise"
-            )
+            self.vanish(offset.difference, "mixture", offset.text)
             value = value.but(reach=value.reach | offset.reach)
         return value.but(offsets=(), form=self.equations.reduce(value.form))
 

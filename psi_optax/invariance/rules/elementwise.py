@@ -91,7 +91,8 @@ def _with_offset(context: Context, a: Value, b: Value, shape) -> Value:
     """A sum whose second term may yet cancel against its mean."""
     b = context.settle(b)
     difference = context.equations.reduce(minus(b.form, a.form))
-    offset = Offset(difference, _flat(b, shape), b.reach)
+    text = context.mixture(a, b)
+    offset = Offset(difference, _flat(b, shape), b.reach, text)
     offsets = a.offsets
     if difference or b.reach:
         offsets = (*offsets, offset)

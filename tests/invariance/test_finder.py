@@ -1,0 +1,274 @@
+"""find_groups and check_groups: what they take, what they refuse, reports."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from psi_optax import ScaleGroup, check_groups, find_groups, psi_sgd
+from psi_optax.groups import make_plan
+from psi_optax.invariance import finder
+from psi_optax.invariance.analysis import Verdict
+
+
+def draw(seed, *shape):
+    normal = np.random.default_rng(seed).normal(size=shape)
+    return jnp.asarray(normal, jnp.float32)
+
+
+PARAMS = {"kernel": draw(0, 3, 4), "bias": draw(1, 4), "head": draw(2, 4)}
+X = draw(3, 8, 3)
+
+
+def norm(y, epsilon=1e-5):
+    centered = y - jnp.mean(y, axis=0, keepdims=True)
+    variance = jnp.mean(centered**2, axis=0, keepdims=True)
+    return centered / jnp.sqrt(variance + epsilon)
+
+
+def loss(params, x, epsilon=1e-5):
+    y = x @ params["kernel"] + params["bias"][None]
+    return jnp.mean(jnp.tanh(norm(y, epsilon)) @ params["head"])
+
+
+def test_what_is_known_of_each_parameter():
+    report = find_groups(loss, PARAMS, X)
+    assert report.groups == {
+        "kernel": ScaleGroup(0),
+        "bias": None,
+        "head": None,
+    }
+    kernel = report["kernel"]
+    assert kernel.kind == "proved up to epsilon"
+    assert kernel.epsilon == pytest.approx(1e-5)
+    assert 0 < kernel.deviation < 1e-4
+    assert report["bias"].kind == "inert"
+    assert "drop it" in report["bias"].reason
+    assert report["head"].kind == "ordinary"
+    assert "the loss returns" in report["head"].reason
+
+
+def test_without_epsilon_it_is_proved_exactly():
+    report = find_groups(lambda p, x: loss(p, x, 0.0), PARAMS, X)
+    assert report["kernel"].kind == "proved"
+    assert report["kernel"].deviation < 1e-12
+
+
+def test_a_large_epsilon_is_no_epsilon():
+    report = find_groups(lambda p, x: loss(p, x, 0.5), PARAMS, X)
+    assert report["kernel"].kind == "ordinary"
+    allowed = find_groups(
+        lambda p, x: loss(p, x, 0.5),
+        PARAMS,
+        X,
+        max_epsilon=1.0,
+        method="analysis",
+    )
+    assert allowed["kernel"].epsilon == 0.5
+
+
+def test_deviation_falls_with_the_square_of_the_weights():
+    small, large = (
+        find_groups(loss, {**PARAMS, "kernel": size * PARAMS["kernel"]}, X)
+        for size in (0.1, 1.0)
+    )
+    ratio = small["kernel"].deviation / large["kernel"].deviation
+    assert 20 < ratio < 500
+
+
+def test_shapes_are_enough_for_the_analysis():
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (PARAMS, X)
+    )
+    report = find_groups(loss, *shapes)
+    assert report.groups == find_groups(loss, PARAMS, X).groups
+    assert report["kernel"].deviation is None
+    with pytest.raises(ValueError, match='method="probe" needs arrays'):
+        find_groups(loss, *shapes, method="probe")
+
+
+@pytest.mark.parametrize("method", ["analysis", "probe", "both"])
+def test_methods_agree(method):
+    report = find_groups(loss, PARAMS, X, method=method)
+    assert report.groups["kernel"] == ScaleGroup(0)
+    assert report.groups["head"] is None
+    assert report["bias"].kind == "inert"
+    known = "measured" if method == "probe" else "proved up to epsilon"
+    assert report["kernel"].kind == known
+
+
+def test_arguments_that_are_no_arrays_are_left_as_they_are():
+    def f(params, x, train, name=None, options=None):
+        assert name == "net"
+        assert options["deep"] == (None, 3)
+        y = x @ params["kernel"]
+        return jnp.sum(jnp.tanh(norm(y) if train else y) @ params["head"])
+
+    args = X, True, "net", {"deep": (None, 3)}
+    assert find_groups(f, PARAMS, *args).groups["kernel"] == ScaleGroup(0)
+    frozen = find_groups(f, PARAMS, X, False, *args[2:])
+    assert frozen.groups["kernel"] is None
+
+
+def test_random_keys_are_arguments():
+    def f(params, x, key):
+        keep = jax.random.bernoulli(key, 0.5, x.shape)
+        return loss(params, jnp.where(keep, x, 0))
+
+    for key in (jax.random.key(0), jax.random.PRNGKey(0)):
+        report = find_groups(f, PARAMS, X, key)
+        assert report.groups["kernel"] == ScaleGroup(0)
+
+
+def test_a_report_is_groups_wherever_groups_are_taken():
+    report = find_groups(loss, PARAMS, X)
+    assert make_plan(report, PARAMS) == make_plan(report.groups, PARAMS)
+    tx = optax.inject_hyperparams(psi_sgd)(0.1, report)
+    state = tx.init(PARAMS)
+    gradient = jax.grad(loss)(PARAMS, X)
+    updates, _ = tx.update(gradient, state, PARAMS)
+    new = optax.apply_updates(PARAMS, updates)
+    np.testing.assert_allclose(
+        jnp.linalg.norm(new["kernel"], axis=0),
+        jnp.linalg.norm(PARAMS["kernel"], axis=0),
+        rtol=3e-7,
+    )
+
+
+def test_the_table():
+    text = str(find_groups(loss, PARAMS, X, method="analysis"))
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0][:4] == ["path", "shape", "axes", "groups"]
+    [kernel] = [line for line in lines if line[0] == "kernel"]
+    assert kernel[:6] == ["kernel", "(3,", "4)", "0", "4", "proved"]
+    assert "epsilon 1e-05" in text
+    assert lines[-1][:3] == ["1", "of", "3"]
+
+
+def test_select():
+    def f(params, x):
+        y = jnp.maximum(norm(x @ params["a"]) * params["scale"][None], 0)
+        return jnp.sum(jnp.tanh(norm(y @ params["b"])))
+
+    params = {
+        "a": draw(0, 3, 4),
+        "b": draw(1, 4, 2),
+        "scale": 1 + draw(2, 4) / 9,
+    }
+    report = find_groups(f, params, X, method="analysis")
+    assert all(report[path].group is not None for path in params)
+    kernels = report.select("a|b")
+    assert kernels.groups["scale"] is None
+    assert kernels["scale"].reason == "not selected"
+    with pytest.raises(ValueError, match="picks none"):
+        report.select("c")
+
+
+def test_select_cuts_no_tie():
+    def f(params, x):
+        y = x @ params["kernel"] + params["bias"][None]
+        y = y / jnp.sqrt(jnp.sum(y * y, axis=1, keepdims=True))
+        return jnp.sum(jnp.tanh(y) @ params["head"])
+
+    report = find_groups(f, PARAMS, X, method="analysis")
+    assert report["kernel"].group == ScaleGroup((0, 1), tie="bias")
+    with pytest.raises(ValueError, match="'bias' .* is tied"):
+        report.select("kernel")
+
+
+def test_check_groups():
+    groups = {"kernel": ScaleGroup(0), "bias": None, "head": None}
+    report = check_groups(loss, PARAMS, groups, X)
+    assert report["kernel"].kind == "stated"
+    assert 0 < report["kernel"].deviation < 1e-4
+    assert report["head"].deviation is None
+    wrong = {**groups, "head": ScaleGroup(0)}
+    with pytest.raises(ValueError, match=r"'head' of shape \(4,\).*by \d"):
+        check_groups(loss, PARAMS, wrong, X)
+
+
+def test_contradiction_is_an_error(monkeypatch):
+    def mistaken(*args, **kwargs):
+        return {
+            "kernel": Verdict(ScaleGroup(0), "proved"),
+            "bias": Verdict(None, "inert"),
+            "head": Verdict(ScaleGroup(0), "proved"),
+        }
+
+    monkeypatch.setattr(finder, "analyse", mistaken)
+    with pytest.raises(RuntimeError, match="contradict each other: 'head'"):
+        find_groups(loss, PARAMS, X)
+
+
+def test_what_the_analysis_does_not_know_is_measured():
+    def f(params, x):
+        q, _ = jnp.linalg.qr(params["kernel"])
+        return jnp.sum(jnp.tanh(x @ q) @ params["head"][:3])
+
+    report = find_groups(f, PARAMS, X)
+    assert report["kernel"].kind == "measured"
+    assert "no rule for `qr`" in report["kernel"].reason
+    assert "test_finder.py" in report["kernel"].reason
+    alone = find_groups(f, PARAMS, X, method="analysis")
+    assert alone["kernel"].kind == "ordinary"
+    assert alone["bias"].kind == "inert"
+
+
+def test_running_averages_are_named():
+    def f(params, x, mean, variance):
+        y = (x @ params["kernel"] - mean[None]) / jnp.sqrt(variance + 1e-5)[
+            None
+        ]
+        return jnp.sum(jnp.tanh(y) @ params["head"])
+
+    report = find_groups(f, PARAMS, X, jnp.zeros(4), jnp.ones(4))
+    assert report["kernel"].kind == "ordinary"
+    assert "running averages" in report["kernel"].reason
+
+
+class TestErrors:
+    def test_an_unknown_method(self):
+        with pytest.raises(ValueError, match="method='guess': choose one of"):
+            find_groups(loss, PARAMS, X, method="guess")
+
+    def test_a_loss_that_returns_nothing(self):
+        with pytest.raises(ValueError, match="return the loss"):
+            find_groups(lambda p, x: None, PARAMS, X)
+
+    def test_a_loss_without_a_gradient(self):
+        with pytest.raises(ValueError, match="has no gradient"):
+            find_groups(lambda p, x: jnp.argmax(x @ p["kernel"]), PARAMS, X)
+
+    def test_params_without_floats(self):
+        with pytest.raises(TypeError, match="no floating-point array"):
+            find_groups(loss, {"kernel": jnp.ones((3, 4), jnp.int32)}, X)
+
+    def test_params_of_another_structure(self):
+        with pytest.raises(KeyError) as caught:
+            find_groups(loss, {"w": X}, X)
+        assert "params of this structure" in "".join(caught.value.__notes__)
+
+    def test_a_loss_that_cannot_be_traced(self):
+        def f(params, x):
+            return params["kernel"].sum() if params["bias"][0] > 0 else 0.0
+
+        with pytest.raises(jax.errors.ConcretizationTypeError) as caught:
+            find_groups(f, PARAMS, X)
+        assert "traceable" in "".join(caught.value.__notes__)
+
+    def test_a_loss_that_differs_between_calls(self):
+        state = np.random.default_rng(0)
+
+        def f(params, x):
+            noise = jax.pure_callback(
+                lambda: state.normal(), jax.ShapeDtypeStruct((), x.dtype)
+            )
+            return loss(params, x) + noise
+
+        with pytest.raises(ValueError, match="random keys"):
+            find_groups(f, PARAMS, X)
+
+    def test_a_loss_that_is_not_finite(self):
+        with pytest.raises(ValueError, match="not finite"):
+            find_groups(loss, PARAMS, X * jnp.nan)

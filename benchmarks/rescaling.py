@@ -28,7 +28,7 @@ from tqdm import tqdm
 from benchmarks import data, report, training
 from benchmarks.methods import DEFAULT, METHODS, Method
 from benchmarks.tuning import tune
-from psi_optax.models import linen, scale_groups
+from psi_optax.models import linen
 
 __all__ = ["Settings", "main", "run", "scale_filters"]
 
@@ -62,11 +62,12 @@ class Settings(NamedTuple):
     bn_momentum: float = 0.9
 
 
-def scale_filters(variables: Any, factor: float) -> Any:
+def scale_filters(variables: Any, groups: Any, factor: float) -> Any:
     """Multiply the weights of every scale group.
 
     Args:
         variables: variables of a model of `psi_optax.models`.
+        groups: a tree like its parameters, with None where there are none.
         factor: a number.
 
     Returns:
@@ -75,7 +76,7 @@ def scale_filters(variables: Any, factor: float) -> Any:
     params = variables["params"]
     scaled = jax.tree.map(
         lambda group, leaf: leaf if group is None else factor * leaf,
-        scale_groups(params),
+        groups,
         params,
         is_leaf=lambda group: group is None,
     )
@@ -134,6 +135,7 @@ class _Runs:
     ):
         seeds = range(first_seed, first_seed + settings.seeds)
         self.model, self.dataset = model, dataset
+        self.groups = training.kernel_groups(model, dataset.train_images).groups
         self.evaluate = training.make_evaluate(model, dataset)
         self.variables = training.initialize(model, dataset.train_images, seeds)
         self.batches = training.make_batches(
@@ -150,7 +152,7 @@ class _Runs:
         def measure(scale: float, rate: float, decay: float):
             # A copy, since training donates its argument.
             start = jax.tree.map(jnp.copy, self.variables)
-            start = scale_filters(start, scale)
+            start = scale_filters(start, self.groups, scale)
             return self.evaluate(train(start, self.batches, rate, decay))
 
         return measure

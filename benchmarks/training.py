@@ -15,10 +15,17 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+import psi_optax
 from benchmarks.data import Dataset
-from psi_optax.models import scale_groups
 
-__all__ = ["Build", "initialize", "make_batches", "make_evaluate", "make_train"]
+__all__ = [
+    "Build",
+    "initialize",
+    "kernel_groups",
+    "make_batches",
+    "make_evaluate",
+    "make_train",
+]
 
 Build = Callable[..., optax.GradientTransformation]
 """Makes an optimizer from the keywords `rate`, `decay` and `groups`."""
@@ -83,6 +90,39 @@ def make_batches(
     ).astype(np.int32)
 
 
+def kernel_groups(model: nn.Module, images: Any) -> psi_optax.GroupReport:
+    """Find the kernels that a batch normalization follows.
+
+    The scales and biases of normalizations have scale groups as well, where
+    another one follows; they are left as ordinary parameters.
+
+    Args:
+        model: a Linen model of `psi_optax.models`.
+        images: arrays or shapes, of any number of images.
+
+    Returns:
+        The report of the analysis, on these kernels.
+    """
+    image = jax.ShapeDtypeStruct((8, *images.shape[1:]), images.dtype)
+    variables = jax.eval_shape(
+        lambda x: model.init(jax.random.key(0), x, train=False), image
+    )
+
+    def loss(params, statistics, x):
+        logits, _ = model.apply(
+            {"params": params, "batch_stats": statistics},
+            x,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return _cross_entropy(logits, jnp.zeros(len(x), jnp.int32))
+
+    report = psi_optax.find_groups(
+        loss, variables["params"], variables["batch_stats"], image
+    )
+    return report.select(".*/kernel")
+
+
 def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
     """Compile the training of a model by an optimizer.
 
@@ -103,10 +143,10 @@ def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
     """
     images = jnp.asarray(dataset.train_images)
     labels = jnp.asarray(dataset.train_labels)
+    groups = kernel_groups(model, images)
 
     def train(images, labels, variables, batches, rate, decay):
         schedule = optax.cosine_decay_schedule(rate, len(batches))
-        groups = scale_groups(variables["params"])
         optimizer = build(rate=schedule, decay=decay, groups=groups)
 
         def loss(params, variables, batch):

@@ -17,8 +17,8 @@
 #
 # A filter in front of BatchNorm can be multiplied by any positive number, and
 # the network computes what it did before. SGD trains it differently all the
-# same. Here we state which weights have no scale, wrap an optimizer, and see
-# the difference go away. CPU, GPU or TPU: nothing needs to be edited.
+# same. Here we find which weights have no scale, wrap an optimizer, and see the
+# difference go away. CPU, GPU or TPU: nothing needs to be edited.
 
 # %%
 # Installs only what is missing: replacing jax under a running TPU or GPU
@@ -87,14 +87,28 @@ def new_model(scale=1.0, epsilon=1e-5):
 # %% [markdown]
 # ## Which weights have no scale
 #
-# The columns of the two hidden kernels: each feeds one channel of a BatchNorm.
-# The last layer's kernel looks the same, but the loss sees its scale, so we say
-# by path what is meant.
+# `find_groups` reads it off the program of the training loss, and measures it.
+# The columns of the two hidden kernels each feed one channel of a BatchNorm;
+# scale and bias of the first BatchNorm share a scale that the second one takes
+# away. The last layer's kernel looks like the others, but the loss sees it.
 
 # %%
-params = nnx.state(new_model(), nnx.Param)
-groups = psi_optax.output_channels(params, where=r"hidden_\d+/kernel")
-print(psi_optax.describe_groups(params, groups))
+graph, params, rest = nnx.split(new_model(), nnx.Param, ...)
+
+
+def training_loss(params, x, y):
+    logits = nnx.merge(graph, params, rest, copy=True)(x)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+batch = jnp.asarray(x_train[:BATCH]), jnp.asarray(y_train[:BATCH])
+report = psi_optax.find_groups(training_loss, params, *batch)
+print(report)
+
+# %% [markdown]
+# A report is accepted wherever groups are:
+#
+#     tx = psi_optax.psi(optax.sgd(0.1, momentum=0.9), report)
 
 
 # %% [markdown]
@@ -139,7 +153,7 @@ optimizers = {
     "SGD": optax.sgd(optax.cosine_decay_schedule(0.2, steps), momentum=0.9),
     # At He initialization |w|² is about 2, so half the rate is the same step.
     "psi_sgd": psi_optax.psi_sgd(
-        optax.cosine_decay_schedule(0.1, steps), groups, momentum=0.9
+        optax.cosine_decay_schedule(0.1, steps), report, momentum=0.9
     ),
 }
 scales = [0.1, 1.0, 10.0, 100.0]
@@ -200,6 +214,6 @@ optimizer = nnx.Optimizer(model, optimizers["psi_sgd"], wrt=nnx.Param)
 train_step(model, optimizer, x_train[:BATCH], y_train[:BATCH])
 after = nnx.state(model, nnx.Param)
 
-turned = nnx.to_pure_dict(psi_optax.rotation(before, after, groups))
+turned = nnx.to_pure_dict(psi_optax.rotation(before, after, report))
 angles = turned["hidden_0"]["kernel"]
 print(f"hidden_0: {angles.min():.4f} to {angles.max():.4f} radians in a step")

@@ -1,6 +1,7 @@
 """The proof: which scales a loss does not see, and why it sees the others."""
 
 import dataclasses
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -145,7 +146,8 @@ def _epsilon(context: Context, symmetry: Symmetry) -> float:
 def _ordinary(context: Context, one: Parameter, parameters) -> Verdict:
     equations = context.equations
     if equations.reduce(one.form):
-        others = ", ".join(partners(equations, one, parameters)[:4])
+        others = ", ".join(partners(equations, one, parameters))
+        others = textwrap.shorten(others, 90, placeholder=" ...")
         return Verdict(
             None,
             "ordinary",

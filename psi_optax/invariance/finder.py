@@ -1,7 +1,9 @@
 """Find scale groups, by proof and by measurement, or check a claim."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -35,7 +37,8 @@ def find_groups(
 
     The groups are the finest that a `ScaleGroup` can state: first of each
     parameter alone; then, of what has none, the smallest sets that scale
-    together, which are tied. Any of them can be rescaled independently.
+    together, which are tied; the probe looks for pairs of one layer only. Any
+    of them can be rescaled independently.
 
     Analyse the loss *of training*: with running averages a BatchNorm is not
     invariant. All that `loss_fn` returns has to be invariant, so it should not
@@ -98,7 +101,7 @@ def find_groups(
         if not entry.is_hole
     }
     if method != "analysis" and not shapes:
-        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        with _double_precision():
             probe = Probe(loss, params, traced, seed)
             findings = _measured(probe, findings)
     return make_report(params, findings)
@@ -143,7 +146,7 @@ def check_groups(
     _check(loss, params, traced)
     plan = make_plan(groups, params)
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    with _double_precision():
         probe = Probe(loss, params, traced, seed)
         measured = {
             path: probe.measure(_tied_with(path, stated)) for path in stated
@@ -229,6 +232,19 @@ def _check(loss: Callable, params: Tree, args: tuple) -> None:
             f"loss_fn returns {found}, which has no gradient: return the loss,"
             " a floating-point array."
         )
+
+
+@contextlib.contextmanager
+def _double_precision() -> Iterator[None]:
+    """Double precision, into which all may be promoted without a word."""
+    with (
+        warnings.catch_warnings(),
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        # Running averages of a single-precision model, which nobody looks at.
+        warnings.filterwarnings("ignore", "scatter inputs have incompatible")
+        yield
 
 
 # -- findings -------------------------------------------------------------

@@ -55,9 +55,10 @@ class Probe:
     def __init__(self, loss: Callable, params: Tree, args: tuple, seed: int):
         self._random = np.random.default_rng(seed)
         self.params = params
-        self.args = jax.tree.map(_wide, args)
+        widen = _wide if _takes_doubles(loss, params, args) else jnp.asarray
+        self.args = jax.tree.map(widen, args)
         shown = [entry for entry in entries(params) if not entry.is_hole]
-        self.given = {e.path: _wide(e.leaf) for e in shown if _is_float(e.leaf)}
+        self.given = {e.path: widen(e.leaf) for e in shown if _is_float(e.leaf)}
         self.moved = {p: self._moved(w) for p, w in self.given.items()}
         self._loss = jax.jit(functools.partial(_flat_loss, loss, params))
         precision = _precision(self._loss, self.given, self.args)
@@ -90,7 +91,7 @@ class Probe:
         """Weights in general position: zeros and ones would prove too much."""
         size = float(jnp.sqrt(jnp.mean(w * w))) if w.size else 0.0
         noise = self._random.normal(size=w.shape)
-        return w + 0.3 * (size or 1.0) * jnp.asarray(noise)
+        return w + 0.3 * (size or 1.0) * jnp.asarray(noise, w.dtype)
 
     @functools.cached_property
     def euler(self) -> Leaves:
@@ -145,7 +146,9 @@ class Probe:
     def is_inert(self, path: str) -> bool:
         """Whether other weights in its place change nothing."""
         other = self._random.normal(size=self.moved[path].shape)
-        leaves = self.moved | {path: self.moved[path] + jnp.asarray(other)}
+        leaves = self.moved | {
+            path: self.moved[path] + jnp.asarray(other, jnp.float32)
+        }
         change = np.abs(self.value(leaves) - self.value(self.moved))
         return bool(np.max(change, initial=0) <= self.tolerance * self.size)
 
@@ -243,8 +246,11 @@ class Probe:
 def _ways(shape: tuple[int, ...]) -> list[ScaleGroup]:
     """Subsets of axes, and each with one of its axes cut into blocks."""
     ways = []
+    single = {axis for axis, length in enumerate(shape) if length == 1}
     for count in range(1, len(shape) + 1):
         for axes in itertools.combinations(range(len(shape)), count):
+            if single - set(axes):
+                continue
             ways.append(ScaleGroup(axes))
             for axis in axes:
                 blocks = _divisors(shape[axis])
@@ -263,6 +269,19 @@ def _is_float(x: Any) -> bool:
 
 def _wide(x: Any) -> Any:
     return jnp.asarray(x, jnp.float64) if _is_float(x) else x
+
+
+def _takes_doubles(loss: Callable, params: Tree, args: tuple) -> bool:
+    """Whether a loss can be traced in double precision.
+
+    One that writes to single-precision variables of its own, running averages
+    for example, may refuse.
+    """
+    try:
+        jax.eval_shape(loss, *jax.tree.map(_wide, (params, *args)))
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _flat_loss(loss, params: Tree, leaves: Leaves, args) -> jax.Array:

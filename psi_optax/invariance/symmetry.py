@@ -72,6 +72,9 @@ def _of_component(equations, component: list[Parameter]) -> dict[str, Symmetry]:
         else:
             found[one.path] = symmetry
             joint.vanish(one.form, None)
+    # Kernels before gains and shifts: a tie is looked for where it matters
+    # most, and the small ones are tried to be left out first.
+    rest.sort(key=lambda p: -math.prod(p.shape))
     for one in rest:
         if joint.reduce(one.form):
             tied = _tied(joint, one, rest)
@@ -196,7 +199,7 @@ def _tied(
 ) -> dict[str, Symmetry]:
     """A smallest set of parameters with `one` that scale together."""
     equations = equations.copy()
-    for other in rest:
+    for other in reversed(rest):
         if other is not one:
             trial = _without(equations, [other])
             if trial.reduce(one.form):

@@ -18,8 +18,7 @@ class MLP(nnx.Module):
     Every hidden layer is a linear map without bias, a batch normalization and
     a ReLU; the head is linear with a bias. The loss of a training batch does
     not change when a column of `hidden_i/kernel` is multiplied by a positive
-    number (up to `epsilon`), so the columns are scale groups:
-    `psi_optax.models.scale_groups` states them.
+    number (up to `epsilon`), so the columns are scale groups.
 
     A new model is in training mode. `model.eval()` switches to the running
     statistics and `model.train()` back to those of the batch.
@@ -86,7 +85,7 @@ class CNN(nnx.Module):
     Every hidden layer is a 3x3 convolution of stride 2 without bias, a batch
     normalization and a ReLU; the mean over all pixels goes through a linear
     head with a bias. The filters of `hidden_i/kernel` (its slices along the
-    last axis) are scale groups, which `psi_optax.models.scale_groups` states.
+    last axis) are scale groups.
 
     A new model is in training mode. `model.eval()` switches to the running
     statistics and `model.train()` back to those of the batch.

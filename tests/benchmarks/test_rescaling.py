@@ -10,7 +10,7 @@ import pytest
 from benchmarks import data, rescaling, training
 from benchmarks.methods import DEFAULT, METHODS, Method
 from benchmarks.tuning import tune
-from psi_optax.models import linen, scale_groups
+from psi_optax.models import linen
 
 pytest.importorskip("sklearn")
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -21,6 +21,10 @@ MODEL = linen.MLP(widths=(8,), momentum=0.9)
 @pytest.fixture(scope="module")
 def digits():
     return data.hold_out(data.load("digits"), fraction=0.5)
+
+
+def groups_of(dataset):
+    return training.kernel_groups(MODEL, dataset.train_images)
 
 
 def small(method, rates):
@@ -40,7 +44,7 @@ def test_every_method_has_as_many_trials():
 def test_filters_and_nothing_else_are_scaled(digits):
     images = digits.train_images
     before = training.initialize(MODEL, images, range(3))
-    after = rescaling.scale_filters(before, 0.25)
+    after = rescaling.scale_filters(before, groups_of(digits).groups, 0.25)
     assert jax.tree.structure(after) == jax.tree.structure(before)
     np.testing.assert_array_equal(
         after["params"]["hidden_0"]["kernel"],
@@ -107,7 +111,7 @@ def test_renormalization_is_the_one_written_by_hand(name, digits):
         lambda x: jnp.asarray(noise.normal(size=x.shape), x.dtype), params
     )
     optimizer = METHODS[name].build(
-        rate=0.1, decay=0.0, groups=scale_groups(params)
+        rate=0.1, decay=0.0, groups=groups_of(digits)
     )
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     w = np.asarray(params["hidden_0"]["kernel"])
@@ -131,7 +135,7 @@ def test_decays_act_where_they_should(digits):
 
     def decayed(name):
         optimizer = METHODS[name].build(
-            rate=0.1, decay=0.01, groups=scale_groups(params)
+            rate=0.1, decay=0.01, groups=groups_of(digits)
         )
         updates, _ = optimizer.update(zeros, optimizer.init(params), params)
         return {
@@ -165,10 +169,11 @@ def test_psi_is_indifferent_to_the_scale_and_sgd_is_not(digits):
     seeds = range(3)
     batches = training.make_batches(len(digits.train_labels), 32, 3, seeds)
     evaluate = training.make_evaluate(MODEL, digits)
+    groups = groups_of(digits).groups
 
     def loss(train, scale):
         start = training.initialize(MODEL, digits.train_images, seeds)
-        start = rescaling.scale_filters(start, scale)
+        start = rescaling.scale_filters(start, groups, scale)
         return float(evaluate(train(start, batches, 0.2, 0.0))[1].mean())
 
     def ratio(name):

@@ -272,3 +272,17 @@ class TestErrors:
     def test_a_loss_that_is_not_finite(self):
         with pytest.raises(ValueError, match="not finite"):
             find_groups(loss, PARAMS, X * jnp.nan)
+
+
+def test_a_loss_in_single_precision_only_is_measured_in_it():
+    def f(params, x):
+        if x.dtype != jnp.float32:
+            raise TypeError("single precision, please")
+        return loss(params, x)
+
+    report = find_groups(f, PARAMS, X)
+    assert report.groups["kernel"] == ScaleGroup(0)
+    assert report["kernel"].deviation < 1e-4
+    probed = find_groups(f, PARAMS, X, method="probe")
+    assert probed.groups["kernel"] == ScaleGroup(0)
+    assert probed.groups["head"] is None

@@ -10,7 +10,8 @@ import optax
 import pytest
 from flax import nnx
 
-from psi_optax.models import linen, scale_groups
+from psi_optax import ScaleGroup, find_groups
+from psi_optax.models import linen
 from psi_optax.models import nnx as nnx_models
 
 CLASSES = 5
@@ -207,19 +208,40 @@ def test_momentum_is_the_decay_of_the_running_statistics(name):
     assert np.abs(variance(0.0) - variance(1.0)).max() > 1e-2
 
 
+def stated(name):
+    """The groups of both frameworks' models, by hand."""
+    kernel = ScaleGroup(0) if name == "MLP" else ScaleGroup((0, 1, 2))
+    # The next normalization takes the scale of the one before, not the head.
+    pair = ScaleGroup(0, tie="norm_0/bias")
+    return {
+        "hidden_0/kernel": kernel,
+        "hidden_1/kernel": kernel,
+        "norm_0/scale": pair,
+        "norm_0/bias": pair,
+        "norm_1/scale": None,
+        "norm_1/bias": None,
+        "head/kernel": None,
+        "head/bias": None,
+    }
+
+
+@pytest.mark.parametrize("framework", ["linen", "nnx"])
 @pytest.mark.parametrize("name", NAMES)
-def test_scale_groups_are_the_output_channels_of_hidden_kernels(name):
-    model = nnx_model(name)
-    axes = (0,) if name == "MLP" else (0, 1, 2)
-    for params in (params_of(model), linen_model(name)[1]["params"]):
-        groups = scale_groups(params)
-        assert set(groups) == set(params)
-        for layer, leaves in groups.items():
-            for leaf, group in leaves.items():
-                if is_hidden(layer) and leaf == "kernel":
-                    assert group.axes == axes
-                else:
-                    assert group is None
+def test_the_finder_finds_the_groups_that_are_stated_by_hand(name, framework):
+    if framework == "linen":
+        model, variables = linen_model(name)
+        params, loss = variables["params"], linen_loss(model, variables)
+    else:
+        model = nnx_model(name)
+        params, loss = params_of(model), nnx_loss(model)
+    report = find_groups(loss, params, method="analysis")
+    assert report.groups_for(params) == stated(name)
+    assert find_groups(loss, params).groups == report.groups
+    # Not with running averages.
+    if framework == "linen":
+        loss = linen_loss(model, variables, train=False)
+        frozen = find_groups(loss, params, method="analysis")
+        assert set(frozen.groups_for(params).values()) == {None}
 
 
 @pytest.mark.parametrize("framework", ["linen", "nnx"])
@@ -283,8 +305,8 @@ def test_gradients_are_tangent_to_the_groups(name):
     model, variables = linen_model(name, epsilon=0.0)
     params = variables["params"]
     groups = {
-        layer: leaves["kernel"]
-        for layer, leaves in scale_groups(params).items()
+        layer: stated(name)[f"{layer}/kernel"]
+        for layer in params
         if is_hidden(layer)
     }
     gradients = jax.grad(linen_loss(model, variables))(params)

@@ -1,0 +1,142 @@
+"""Linear forms and equations between them, on hand-made cases."""
+
+from fractions import Fraction
+
+import pytest
+
+from psi_optax.invariance.algebra import (
+    Digit,
+    Equations,
+    digits_of,
+    minus,
+    move_axes,
+    move_digits,
+    plus,
+    times,
+)
+
+
+@pytest.fixture
+def equations():
+    return Equations()
+
+
+def digits(equations, form):
+    return set(digits_of(equations.reduce(form)))
+
+
+def test_forms_add_and_cancel(equations):
+    a, b = equations.unknown((2, 3)), equations.unknown((2, 3))
+    assert minus(plus(a, b), b) == a
+    assert minus(a, a) == {}
+    assert times(a, 0) == {}
+    [(term, c)] = times(a, Fraction(1, 2)).items()
+    assert (term.variable.shape, c) == ((2, 3), Fraction(1, 2))
+
+
+def test_axes_of_length_one_are_no_unknowns(equations):
+    [term] = equations.unknown((3, 1, 2))
+    assert term.digits == (Digit(0, 1, 3), Digit(2, 1, 2))
+
+
+def test_uniform_leaves_the_other_axes(equations):
+    a = equations.unknown((2, 3))
+    equations.uniform(a, [Digit(0, 1, 2)], "why")
+    assert digits(equations, a) == {Digit(1, 1, 3)}
+    [term] = a
+    assert equations.solved(term.variable).reason == "why"
+
+
+def test_what_is_equal_is_equal_afterwards(equations):
+    a, b = equations.unknown((2, 3)), equations.unknown((2, 3))
+    equations.vanish(minus(a, times(b, 2)), "")
+    assert equations.reduce(a) == times(equations.reduce(b), 2)
+
+
+def test_a_sum_is_uniform_though_its_terms_are_not(equations):
+    # A matrix product: s(i) + t(i, o) may not depend on i.
+    s = move_axes(equations.unknown((4,)), {0: 0})
+    t = equations.unknown((4, 5))
+    total = plus(s, t)
+    equations.uniform(total, [Digit(0, 1, 4)], "")
+    assert digits(equations, total) == {Digit(1, 1, 5)}
+    assert digits(equations, s) == {Digit(0, 1, 4)}  # Still free.
+    # With s uniform nothing is left of the first axis.
+    equations.uniform(s, [Digit(0, 1, 4)], "")
+    assert digits(equations, t) == {Digit(1, 1, 5)}
+
+
+def test_terms_along_different_axes_are_equal_only_as_constants(equations):
+    a = move_axes(equations.unknown((4,)), {0: 0})
+    b = move_axes(equations.unknown((5,)), {0: 1})
+    equations.vanish(minus(a, b), "")
+    assert digits(equations, a) == digits(equations, b) == set()
+    assert equations.reduce(a) == equations.reduce(b) != {}
+
+
+def test_a_matrix_and_its_transpose(equations):
+    a = equations.unknown((3, 3))
+    equations.vanish(minus(a, move_axes(a, {0: 1, 1: 0})), "")
+    assert equations.reduce(a) == equations.reduce(move_axes(a, {0: 1, 1: 0}))
+
+
+def test_blocks(equations):
+    # 12 channels as (3, 4): uniform within each block of four.
+    a = equations.unknown((12,))
+    equations.uniform(a, [Digit(0, 1, 4)], "")
+    assert digits(equations, a) == {Digit(0, 4, 3)}
+
+
+def test_blocks_that_do_not_nest_are_coarser(equations):
+    a = equations.unknown((12,))
+    equations.uniform(a, [Digit(0, 1, 4)], "")
+    equations.uniform(a, [Digit(0, 1, 6)], "")
+    assert digits(equations, a) == set()
+
+
+def test_parts_are_free_of_each_other(equations):
+    a = equations.unknown((12,))
+    first = equations.part(a, Digit(0, 4, 3), 0, "")
+    last = equations.part(a, Digit(0, 4, 3), 2, "")
+    assert digits(equations, first) == {Digit(0, 1, 4)}
+    equations.vanish(first, "")
+    assert equations.reduce(last) != {}
+    assert equations.reduce(a) != {}
+    for index in (1, 2):
+        part = equations.part(a, Digit(0, 4, 3), index, "")
+        equations.vanish(part, "")
+    assert equations.reduce(a) == {}
+
+
+def test_equal_parts_are_a_whole(equations):
+    a = equations.unknown((12,))
+    first = equations.part(a, Digit(0, 4, 3), 0, "")
+    for index in (1, 2):
+        part = equations.part(a, Digit(0, 4, 3), index, "")
+        equations.vanish(minus(part, first), "")
+    equations.uniform(a, [Digit(0, 1, 4)], "")
+    [term] = equations.reduce(a)
+    assert term.digits == term.where == ()
+
+
+def test_cutting_a_digit(equations):
+    a = equations.cut(equations.unknown((12,)), 0, 4, "")
+    assert set(digits_of(a)) == {Digit(0, 4, 3), Digit(0, 1, 4)}
+
+
+def test_a_copy_is_narrowed_alone(equations):
+    a = equations.unknown((3,))
+    other = equations.copy()
+    other.vanish(a, "")
+    assert other.reduce(a) == {}
+    assert equations.reduce(a) == a
+
+
+def test_moving_digits_keeps_conditions(equations):
+    a = equations.unknown((6,))
+    equations.vanish(equations.part(a, Digit(0, 3, 2), 0, ""), "")
+    moved = move_digits(
+        equations.reduce(a), lambda d: d._replace(axis=d.axis + 1)
+    )
+    assert {d.axis for d in digits_of(moved)} == {1}
+    assert equations.part(moved, Digit(1, 3, 2), 0, "") == {}

@@ -18,6 +18,10 @@ from psi_optax.invariance.report import Finding, GroupReport, make_report
 
 METHODS = ("both", "analysis", "probe")
 
+# What the epsilon of a norm may do to a loss of which a user says that it has
+# no scale.
+NOTICEABLE = 1e-2
+
 
 def find_groups(
     loss_fn: Callable[..., Any],
@@ -39,6 +43,9 @@ def find_groups(
     parameter alone; then, of what has none, the smallest sets that scale
     together, which are tied; the probe looks for pairs of one layer only. Any
     of them can be rescaled independently.
+
+    The probe evaluates the loss about twice for each parameter: hand it a
+    small batch.
 
     Analyse the loss *of training*: with running averages a BatchNorm is not
     invariant. All that `loss_fn` returns has to be invariant, so it should not
@@ -128,8 +135,9 @@ def check_groups(
         to its size, the loss changes at these weights.
 
     Raises:
-        ValueError: groups do not fit params, or are not invariant: the message
-            names each parameter with its shape and its deviation.
+        ValueError: groups do not fit params, or the loss changes by more than
+            1 % of itself, or at large weights by more than rounding: the
+            message names each parameter with its shape and its deviation.
 
     Examples:
         >>> def loss(params, x):
@@ -148,19 +156,21 @@ def check_groups(
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
     with _double_precision():
         probe = Probe(loss, params, traced, seed)
-        measured = {
-            path: probe.measure(_tied_with(path, stated)) for path in stated
-        }
+        given, large = (
+            {path: measure(_tied_with(path, stated)) for path in stated}
+            for measure in (probe.deviation, probe.deviation_if_large)
+        )
     wrong = [
         f"{leaf.path!r} of shape {leaf.shape} with {leaf.group}, by"
-        f" {measured[leaf.path].grown:.1e}"
+        f" {given[leaf.path]:.1e}"
         for leaf in plan.leaves
-        if measured[leaf.path].grown > probe.tolerance
+        if given[leaf.path] > NOTICEABLE or large[leaf.path] > probe.tolerance
     ]
     if wrong:
         raise ValueError(
             "the loss changes with the scale of " + "; ".join(wrong) + ". Give"
-            " them None, or ask find_groups for what holds."
+            " them None, or ask find_groups for what holds. Where the epsilon"
+            " of a norm is not small beside the weights, normalize them first."
         )
     findings = {
         entry.path: Finding(
@@ -168,9 +178,7 @@ def check_groups(
             tuple(jnp.shape(entry.leaf)),
             stated.get(entry.path),
             "stated" if entry.path in stated else "ordinary",
-            deviation=measured[entry.path].deviation
-            if entry.path in stated
-            else None,
+            deviation=given.get(entry.path),
         )
         for entry in entries(params)
         if not entry.is_hole
@@ -274,7 +282,7 @@ def _measured(probe: Probe, findings: dict[str, Finding]) -> dict[str, Finding]:
         _contradict(probe, groups)
     found = dict(findings)
     for path in groups:
-        deviation = probe.measure(_tied_with(path, groups)).deviation
+        deviation = probe.deviation(_tied_with(path, groups))
         found[path] = dataclasses.replace(found[path], deviation=deviation)
     open_ = [p for p, f in findings.items() if f.kind == "ordinary"]
     open_ = [p for p in open_ if p in probe.given]
@@ -285,7 +293,7 @@ def _measured(probe: Probe, findings: dict[str, Finding]) -> dict[str, Finding]:
         open_.remove(path)
     more = probe.find(open_)
     for path, group in more.items():
-        deviation = probe.measure(_tied_with(path, more)).deviation
+        deviation = probe.deviation(_tied_with(path, more))
         found[path] = dataclasses.replace(
             found[path], group=group, kind="measured", deviation=deviation
         )
@@ -303,7 +311,7 @@ def _tied_with(path: str, groups: dict[str, ScaleGroup]) -> dict:
 def _contradict(probe: Probe, groups: dict[str, ScaleGroup]) -> None:
     wrong = [
         f"{path!r} with {groups[path]}: proved, but the loss changes by"
-        f" {probe.measure(_tied_with(path, groups)).grown:.1e}"
+        f" {probe.deviation_if_large(_tied_with(path, groups)):.1e}"
         for path in groups
         if not probe.holds(_tied_with(path, groups))
     ]

@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,20 +33,6 @@ _GROWN = 1e3
 _EPSILON = 1e-3
 # How often weights of which nothing is proved are rescaled.
 _DRAWS = 4
-
-
-class Measurement(NamedTuple):
-    """What rescaling the groups of a parameter does to the loss.
-
-    Attributes:
-        deviation: by how much the loss changes, relative to its size, for
-            random factors between 1/2 and 2, at the weights that were given.
-        grown: the same at weights a thousand times as large, where the
-            epsilon of a norm does not count.
-    """
-
-    deviation: float
-    grown: float
 
 
 class Probe:
@@ -124,20 +110,28 @@ class Probe:
             return 4.0 ** self._random.integers(-1, 2, size=shape)
         return np.exp2(self._random.uniform(-1, 1, size=shape))
 
-    def measure(self, groups: Mapping[str, ScaleGroup]) -> Measurement:
-        """What rescaling all of these groups at once does."""
-        return Measurement(
-            self._deviation(self.given, groups),
-            self._deviation(self._grown(groups, _GROWN), groups),
-        )
+    def deviation(self, groups: Mapping[str, ScaleGroup]) -> float:
+        """By how much rescaling groups changes the loss, relative to its size.
 
-    def _grown(self, groups: Mapping[str, ScaleGroup], factor: float) -> Leaves:
-        return {
+        By random numbers between 1/2 and 2, at the given weights.
+        """
+        return self._change(self.given, self._given_value, groups)
+
+    def deviation_if_large(self, groups: Mapping[str, ScaleGroup]) -> float:
+        """The same at weights so large that epsilons do nothing."""
+        return self._change_at(_GROWN, groups)
+
+    @functools.cached_property
+    def _given_value(self) -> np.ndarray:
+        return self.value(self.given)
+
+    def _change_at(self, factor: float, groups) -> float:
+        grown = {
             p: w * factor if p in groups else w for p, w in self.moved.items()
         }
+        return self._change(grown, self.value(grown), groups)
 
-    def _deviation(self, leaves, groups: Mapping[str, ScaleGroup]) -> float:
-        before = self.value(leaves)
+    def _change(self, leaves: Leaves, before: np.ndarray, groups) -> float:
         after = self.value(self.rescaled(leaves, groups))
         change = np.max(np.abs(after - before), initial=0)
         size = max(self.size, np.max(np.abs(before), initial=0))
@@ -171,7 +165,7 @@ class Probe:
 
     def holds(self, groups: Mapping[str, ScaleGroup]) -> bool:
         """Whether groups are invariant, up to the epsilon of norms."""
-        return self.measure(groups).grown <= self.tolerance
+        return self.deviation_if_large(groups) <= self.tolerance
 
     def _seems(self, groups: Mapping[str, ScaleGroup]) -> bool:
         """Whether groups of which nothing is proved are invariant.
@@ -182,10 +176,7 @@ class Probe:
         if self._coarse:
             return False
         here, larger = (
-            max(
-                self._deviation(self._grown(groups, factor), groups)
-                for _ in range(_DRAWS)
-            )
+            max(self._change_at(factor, groups) for _ in range(_DRAWS))
             for factor in (1.0, 30.0)
         )
         falls = larger <= max(self.tolerance, here / 50)

@@ -188,6 +188,17 @@ def test_check_groups():
         check_groups(loss, PARAMS, wrong, X)
 
 
+def test_check_groups_is_not_taken_in_by_what_large_weights_hide():
+    # At large weights tanh is a sign, and 0.5 is nothing beside a variance.
+    def saturating(params, x):
+        return jnp.sum(jnp.tanh(x @ params["kernel"]) @ params["head"])
+
+    groups = {"kernel": ScaleGroup(0), "bias": None, "head": None}
+    for f in (saturating, lambda p, x: loss(p, x, 0.5)):
+        with pytest.raises(ValueError, match="'kernel' of shape"):
+            check_groups(f, PARAMS, groups, X)
+
+
 def test_contradiction_is_an_error(monkeypatch):
     def mistaken(*args, **kwargs):
         return {

@@ -72,8 +72,7 @@ def _of_component(equations, component: list[Parameter]) -> dict[str, Symmetry]:
         else:
             found[one.path] = symmetry
             joint.vanish(one.form, None)
-    # Kernels before gains and shifts: a tie is looked for where it matters
-    # most, and the small ones are tried to be left out first.
+    # Kernels first: a tie is looked for where it matters most.
     rest.sort(key=lambda p: -math.prod(p.shape))
     for one in rest:
         if joint.reduce(one.form):
@@ -197,9 +196,23 @@ def statement(digits: Iterable[Digit], shape: Shape) -> ScaleGroup:
 def _tied(
     equations: Equations, one: Parameter, rest: list[Parameter]
 ) -> dict[str, Symmetry]:
-    """A smallest set of parameters with `one` that scale together."""
+    """A smallest set of parameters with `one` that scale together.
+
+    What is left when no other can be left unscaled depends on the order in
+    which that is tried: the small ones first, or the large.
+    """
+    for order in (rest[::-1], rest):
+        tied = _least(equations, one, order)
+        if tied:
+            return tied
+    return {}
+
+
+def _least(
+    equations: Equations, one: Parameter, rest: list[Parameter]
+) -> dict[str, Symmetry]:
     equations = equations.copy()
-    for other in reversed(rest):
+    for other in rest:
         if other is not one:
             trial = _without(equations, [other])
             if trial.reduce(one.form):

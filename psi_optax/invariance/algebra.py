@@ -111,7 +111,8 @@ def move_axes(form: Form, axes: Mapping[Any, Any]) -> Form:
         axis = digit.axis
         return digit._replace(
             axis=axes.get(axis, axis) if isinstance(axis, str) else axes[axis],
-            over=tuple(axes[a] for a in digit.over),
+            # An axis of length 1 may have gone.
+            over=tuple(axes[a] for a in digit.over if a in axes),
         )
 
     return move_digits(form, move)
@@ -198,19 +199,19 @@ class Equations:
     def cut(self, form: Form, axis: Axis, stride: int, reason) -> Form:
         """The form with no digit that reaches across a stride of an axis."""
         self._reason = reason
-        form = self.reduce(form)
-        for term in form:
-            for place, digit in enumerate(term.digits):
-                if digit.axis == axis and _crosses(digit, stride):
-                    self._split(term.variable, place, digit, stride)
-                    return self.cut(form, axis, stride, reason)
-        crossing = [
-            d for d in digits_of(form) if d.axis == axis and _crosses(d, stride)
-        ]
-        if not crossing:
-            return form
-        # Digits of conditions: they are split in two conditions.
-        return _split_conditions(form, crossing[0], stride)
+        while True:
+            form = self.reduce(form)
+            across = [
+                d
+                for d in digits_of(form)
+                if d.axis == axis and d.stride < stride < d.stride * d.count
+            ]
+            if not across:
+                return form
+            if _crosses(across[0], stride):
+                form = self._split_digit(form, across[0], stride)
+            else:
+                self._drop(form, across[0])
 
     def part(self, form: Form, digit: Digit, index: int, reason) -> Form:
         """The form where a digit has a value."""
@@ -257,8 +258,9 @@ class Equations:
         pivot = self._pivot(form)
         union = digits_of(form)
         if pivot is None or set(union) - set(pivot.digits) or pivot.where:
-            for term in form:
-                self._forget(term, digit)
+            # Each term by itself; the first may settle others.
+            self._forget(next(iter(form)), digit)
+            self._uniform_along(self._refine(form, [digit]), digit)
             return
         mean = {self._term([d for d in union if d != digit]): Fraction(1)}
         rest = {t: c for t, c in form.items() if t != pivot}
@@ -331,23 +333,31 @@ class Equations:
             clash = _clash([*digits, *more])
             if clash is None:
                 return form
-            digit, stride = clash
-            holder = next((t for t in form if digit in t.digits), None)
-            if holder is None:
-                if digit in more:
-                    more.remove(digit)
-                    if _crosses(digit, stride):
-                        more += _halves(digit, stride)
-                elif _crosses(digit, stride):
-                    form = _split_conditions(form, digit, stride)
-                else:
-                    self._erase(form)
-                    return {}
-            elif _crosses(digit, stride):
-                place = holder.digits.index(digit)
-                self._split(holder.variable, place, digit, stride)
-            else:
-                self._forget(holder, digit)
+            digit, stride, other = clash
+            if not _crosses(digit, stride):
+                self._drop(form, digit if digit in digits else other)
+            elif digit in digits:
+                form = self._split_digit(form, digit, stride)
+            if digit in more and _crosses(digit, stride):
+                more.remove(digit)
+                more += _halves(digit, stride)
+
+    def _split_digit(self, form: Form, digit: Digit, stride: int) -> Form:
+        """The form with one digit, which stands in it, written as two."""
+        holder = next((t for t in form if digit in t.digits), None)
+        if holder is None:
+            return _split_conditions(form, digit, stride)
+        place = holder.digits.index(digit)
+        self._split(holder.variable, place, digit, stride)
+        return self.reduce(form)
+
+    def _drop(self, form: Form, digit: Digit) -> None:
+        """Makes a form independent of a digit that fits no other."""
+        holder = next((t for t in form if digit in t.digits), None)
+        if holder is None:
+            self._erase(form)
+        else:
+            self._forget(holder, digit)
 
     def _erase(self, form: Form) -> None:
         """Makes all variables of a form zero: nothing else can be said."""
@@ -452,8 +462,10 @@ def _crosses(digit: Digit, stride: int) -> bool:
 def _in(digit: Digit, outer: Digit) -> bool:
     end = outer.stride * outer.count
     return (
-        outer.stride <= digit.stride and digit.stride * digit.count <= end
-    ) and digit.over == outer.over
+        outer.stride <= digit.stride
+        and digit.stride * digit.count <= end
+        and digit.over == outer.over
+    )
 
 
 def _halves(digit: Digit, stride: int) -> list[Digit]:
@@ -464,7 +476,7 @@ def _halves(digit: Digit, stride: int) -> list[Digit]:
     ]
 
 
-def _clash(digits: list[Digit]) -> tuple[Digit, int] | None:
+def _clash(digits: list[Digit]) -> tuple[Digit, int, Digit] | None:
     """A digit that overlaps another one, and where the other one ends."""
     for a, b in itertools.permutations(digits, 2):
         if a.axis != b.axis or a == b:
@@ -474,10 +486,10 @@ def _clash(digits: list[Digit]) -> tuple[Digit, int] | None:
         if low >= ends[1] or high <= ends[0]:
             continue
         if a.over != b.over:
-            return a, a.stride
+            return a, a.stride, b
         for stride in (low, high):
             if ends[0] < stride < ends[1]:
-                return a, stride
+                return a, stride, b
     return None
 
 

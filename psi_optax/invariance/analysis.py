@@ -71,11 +71,12 @@ def analyse(
         ):
             form = equations.unknown(shape)
             parameters.append(Parameter(entry.path, shape, form))
-        operands.append(Value(shape, form, reach=1 << bit))
+        operands.append(Value(shape, form, reach=1 << bit, alive=True))
     operands += [Value(tuple(np.shape(x))) for x in jax.tree.leaves(args)]
     reach = _run(context, jaxpr, operands)
-    symmetries = find_symmetries(equations, parameters)
     bits = {e.path: bit for bit, e in enumerate(_shown(params))}
+    still = [p for p in parameters if not reach >> bits[p.path] & 1]
+    symmetries = find_symmetries(equations, parameters, still)
     return {
         p.path: _verdict(
             context,

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from psi_optax.invariance import compat, rules
@@ -94,7 +95,7 @@ def _read(equation, used: list[bool]) -> set[Any]:
 
 def _called(equation) -> Any:
     """The body of an equation that does nothing but call it, or None."""
-    if equation.primitive.name in _CONTROL:
+    if equation.primitive.name not in _CALLS:
         return None
     for key in _BODIES:
         if key in equation.params:
@@ -111,6 +112,8 @@ def known(array: Any) -> Value:
     if not 0 < size <= _LOOKED_INTO or not hasattr(array, "dtype"):
         number = isinstance(array, bool | int | float)
         return constant(float(array), ()) if number else Value(shape)
+    if jax.numpy.issubdtype(array.dtype, np.complexfloating):
+        return Value(shape)
     try:
         array = np.asarray(array)
         first = float(array.flat[0])
@@ -139,31 +142,35 @@ def _equation(context: Context, equation, operands, used) -> list[Value]:
 
 
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_CALLS = frozenset(
+    """
+    jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call
+    custom_vjp_call custom_vjp_call_jaxpr custom_lin
+    """.split()  # noqa: SIM905
+)
 
 
 # -- control flow ---------------------------------------------------------
 
 
-def _loop(context, jaxpr, fixed, carry, sliced=(), needed=None) -> list[Value]:
-    """The values of a loop's body, with the carry's those of any turn.
+def _loop(context, jaxpr, fixed, carry, sliced=(), needed=None):
+    """What a loop carries, and the values that its body returns.
 
-    A carry that begins with zeros may scale in any way, which the body then
-    decides: it is an unknown. What the equations say of the carry after one
-    turn holds for all turns.
+    What is carried is known by its form alone, which has to be the same after
+    a turn: then it is after any number of turns. A carry that begins with
+    zeros may scale in any way, which the body then decides: it is an unknown.
     """
-    begin = []
-    for value in map(context.settle, carry):
-        form = (
-            context.equations.unknown(value.shape)
-            if value.every
-            else value.form
-        )
-        begin.append(Value(value.shape, form, reach=value.reach))
     # A gradient may reach any carry through any other.
     reach = rules.reach([*fixed, *carry, *sliced])
-    inside = [value.but(reach=reach) for value in begin]
-    found = run(context, jaxpr, [*fixed, *inside, *sliced], needed)
-    for before, after in zip(begin, found[: len(begin)], strict=True):
+    carried = []
+    for value in map(context.settle, carry):
+        form = value.form
+        if value.every:
+            form = context.equations.unknown(value.shape)
+            context.carried |= {term.variable for term in form}
+        carried.append(Value(value.shape, form, reach=reach))
+    found = run(context, jaxpr, [*fixed, *carried, *sliced], needed)
+    for before, after in zip(carried, found[: len(carried)], strict=True):
         after = context.settle(after)
         if not after.every:
             context.vanish(
@@ -171,7 +178,7 @@ def _loop(context, jaxpr, fixed, carry, sliced=(), needed=None) -> list[Value]:
                 "mixture",
                 "what a loop carries scales from turn to turn",
             )
-    return found
+    return carried, found
 
 
 def _scan(context, params, operands, used) -> list[Value]:
@@ -185,15 +192,9 @@ def _scan(context, params, operands, used) -> list[Value]:
         for value in operands[fixed_count + carry_count :]
     ]
     needed = [True] * carry_count + used[carry_count:]
-    found = _loop(context, params["jaxpr"], fixed, carry, sliced, needed)
-    carried = [
-        Value(
-            value.shape,
-            context.uniform(value.form, turn),
-            reach=rules.reach(found),
-        )
-        for value in map(context.settle, found[:carry_count])
-    ]
+    carried, found = _loop(
+        context, params["jaxpr"], fixed, carry, sliced, needed
+    )
     stacked = [
         _over_turns(context.settle(value), turn, params["length"])
         for value in found[carry_count:]
@@ -250,12 +251,10 @@ def _while(context, params, operands, _) -> list[Value]:
     first, second = params["cond_nconsts"], params["body_nconsts"]
     tested, fixed = operands[:first], operands[first : first + second]
     carry = operands[first + second :]
-    found = _loop(context, params["body_jaxpr"], fixed, carry)
-    # The forms of what is carried are the same before and after.
-    [more] = run(context, params["cond_jaxpr"], [*tested, *found])
+    carried, _ = _loop(context, params["body_jaxpr"], fixed, carry)
+    [more] = run(context, params["cond_jaxpr"], [*tested, *carried])
     context.invariant(more, "nonlinear", "a loop's end depends on what scales")
-    reach = rules.reach([*found, *operands])
-    return [context.settle(value).but(reach=reach) for value in found]
+    return carried
 
 
 def _cond(context, params, operands, _) -> list[Value]:

@@ -7,15 +7,16 @@ same way, or one up and another one down. The first two are scale groups.
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from fractions import Fraction
 
 from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.algebra import (
     Digit,
     Equations,
     Form,
-    Term,
     Variable,
+    digits_of,
+    minus,
+    move_digits,
 )
 
 Shape = tuple[int, ...]
@@ -44,14 +45,17 @@ class Symmetry:
 
 
 def find_symmetries(
-    equations: Equations, parameters: Iterable[Parameter]
+    equations: Equations,
+    parameters: Iterable[Parameter],
+    still: Iterable[Parameter] = (),
 ) -> dict[str, Symmetry]:
     """The groups of each parameter that has any.
 
     First each parameter alone, all others unscaled; such groups can be scaled
     independently of each other. Then, of what has none, the smallest sets that
-    scale together.
+    scale together. What stands still, for want of a gradient, is in no group.
     """
+    equations = _without(equations, still)
     free = [p for p in parameters if equations.reduce(p.form)]
     found: dict[str, Symmetry] = {}
     for component in _components(equations, free):
@@ -112,44 +116,117 @@ def _components(equations, parameters) -> list[list[Parameter]]:
 # -- one parameter ---------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class _Structure:
-    kept: frozenset[Digit]
-    variables: frozenset[Variable]
-    whole: bool = True
-
-
 def _symmetry(equations: Equations, one: Parameter) -> Symmetry | None:
-    structure = _structure(equations, one.form, one.shape)
-    if structure is None:
-        return None
-    group = statement(structure.kept, one.shape) if structure.whole else None
-    return Symmetry(group, structure.variables, equations)
-
-
-def _structure(equations, form: Form, shape: Shape) -> _Structure | None:
-    form = equations.reduce(form)
+    form = equations.reduce(one.form)
     if not form:
         return None
-    split = next((d for term in form for d, _ in term.where), None)
-    if split is None:
-        best = max(form, key=lambda term: _count(term.digits, shape))
-        return _Structure(frozenset(best.digits), frozenset([best.variable]))
-    parts = [
-        _structure(equations, equations.part(form, split, i, None), shape)
-        for i in range(split.count)
-    ]
-    some = [part for part in parts if part is not None]
-    if not some:
+    for digits in _options(equations, form, one.shape):
+        found = _stated(equations, {one.path: digits}, [one])
+        if found is not None:
+            return found[one.path]
+    if any(term.where for term in form):
+        return Symmetry(None, frozenset(), equations)
+    return None
+
+
+def _options(
+    equations: Equations, form: Form, shape: Shape
+) -> list[tuple[Digit, ...]]:
+    """Digits that groups might be told apart by, the most groups first."""
+    options = {t.digits for t in form if not t.where}
+    split = next((d for t in form for d, _ in t.where), None)
+    if split is not None:
+        parts = [
+            equations.part(form, split, index, None)
+            for index in range(split.count)
+        ]
+        # What all parts have in common, the parts told apart or not.
+        inner = [set(_options(equations, part, shape)) for part in parts]
+        common = set.intersection(*inner)
+        options |= {(split, *digits) for digits in common} | common
+    options |= {()}
+    return sorted(options, key=lambda digits: -_count(digits, shape))
+
+
+def _stated(
+    equations: Equations,
+    digits: Mapping[str, tuple[Digit, ...]],
+    members: list[Parameter],
+) -> dict[str, Symmetry] | None:
+    """The groups that tell digits apart, if they scale freely and together.
+
+    Each of the members scales by one and the same unknown, at the digits given
+    for it, of which the statement keeps what it can.
+    """
+    groups = {m.path: statement(digits[m.path], m.shape) for m in members}
+    shapes = {groups[m.path].group_shape(m.shape) for m in members}
+    if len(shapes) > 1:
         return None
-    kept = frozenset.intersection(*(part.kept for part in some))
-    variables = frozenset().union(*(part.variables for part in some))
-    whole = len(some) == len(parts) and all(part.whole for part in some)
-    if whole and len(variables) == sum(len(part.variables) for part in some):
-        kept |= {split}
-    elif whole and any(part.variables != variables for part in some):
-        whole = False
-    return _Structure(kept, variables, whole)
+    equations = equations.copy()
+    scale = equations.unknown(shapes.pop())
+    for member in members:
+        place = _group_axes(groups[member.path], member.shape)
+        wanted = move_digits(scale, place.__getitem__)
+        equations.vanish(minus(member.form, wanted), None)
+    variables = _free(equations, scale, set(digits_of(scale)))
+    if variables is None:
+        return None
+    return {
+        path: Symmetry(group, variables, equations)
+        for path, group in groups.items()
+    }
+
+
+def _group_axes(group: ScaleGroup, shape: Shape) -> dict[Digit, Digit]:
+    """Where the digits of an array of the group shape are in the parameter."""
+    blocks = dict(group.blocks)
+    kept = [a for a in range(len(shape)) if a not in group.axes or a in blocks]
+    place = {}
+    for position, axis in enumerate(kept):
+        count = blocks.get(axis, shape[axis])
+        digit = Digit(axis, shape[axis] // count, count)
+        place[Digit(position, 1, count)] = digit
+    return place
+
+
+def _free(
+    equations: Equations, form: Form, digits: set[Digit]
+) -> frozenset[Variable] | None:
+    """Unknowns by which a form takes every value that there is, or None."""
+    form = equations.reduce(form)
+    split = next((d for t in form for d, _ in t.where), None)
+    if split is None:
+        for term in form:
+            if _tells_apart(set(term.digits), digits):
+                return frozenset([term.variable])
+        return None
+    found: frozenset[Variable] = frozenset()
+    for index in range(split.count):
+        part = equations.part(form, split, index, None)
+        rest = _apart_from(digits, split)
+        own = _free(equations, part, rest)
+        if own is None or own & found:
+            return None
+        found |= own
+    return found
+
+
+def _tells_apart(own: set[Digit], digits: set[Digit]) -> bool:
+    """Whether every index of some digits has one of its own."""
+    return all(
+        math.prod(d.count for d in own if d.axis == digit.axis) >= digit.count
+        for digit in digits
+    )
+
+
+def _apart_from(digits: set[Digit], split: Digit) -> set[Digit]:
+    """The digits that are left where one of them, or a part, is fixed."""
+    return {
+        d
+        if d.axis != split.axis
+        else d._replace(count=max(d.count // split.count, 1))
+        for d in digits
+    }
 
 
 def _count(digits: Iterable[Digit], shape: Shape) -> int:
@@ -218,75 +295,37 @@ def _least(
             if trial.reduce(one.form):
                 equations = trial
     members = [p for p in rest if equations.reduce(p.form)]
-    forms = {p.path: equations.reduce(p.form) for p in members}
+    for digits in _joint_options(equations, one, members):
+        found = _stated(equations, digits, members)
+        if found is not None:
+            tie = min(found)
+            return {
+                path: dataclasses.replace(
+                    symmetry,
+                    group=dataclasses.replace(symmetry.group, tie=tie),
+                )
+                for path, symmetry in found.items()
+                if symmetry.group is not None
+            }
+    return {}
+
+
+def _joint_options(
+    equations: Equations, one: Parameter, members: list[Parameter]
+) -> list[dict[str, tuple[Digit, ...]]]:
+    """Digits of all members at which one unknown stands, the most first."""
+    forms = {m.path: equations.reduce(m.form) for m in members}
     options = []
-    for term, factor in forms[one.path].items():
-        groups = _joint(term.variable, factor, members, forms)
-        if groups is not None:
-            size = math.prod(groups[one.path].group_shape(one.shape))
-            options.append((size, term.variable, groups))
-    if not options:
-        return {}
-    _, variable, groups = max(options, key=lambda option: option[0])
-    tie = min(groups)
-    return {
-        path: Symmetry(
-            dataclasses.replace(group, tie=tie),
-            frozenset([variable]),
-            equations,
-        )
-        for path, group in groups.items()
-    }
-
-
-def _joint(
-    variable: Variable,
-    factor: Fraction,
-    members: list[Parameter],
-    forms: Mapping[str, Form],
-) -> dict[str, ScaleGroup] | None:
-    """The groups in which one unknown scales all members alike."""
-    terms: dict[str, Term] = {}
-    for member in members:
-        own = [t for t in forms[member.path] if t.variable == variable]
-        if len(own) != 1 or own[0].where:
-            return None
-        if forms[member.path][own[0]] != factor:
-            return None
-        terms[member.path] = own[0]
-    kept = set(range(len(variable.shape)))
-    for member in members:
-        kept &= _stated(terms[member.path], member.shape, kept)
-    orders = {
-        tuple(sorted(kept, key=lambda k: _place(terms[member.path].digits[k])))
-        for member in members
-    }
-    if len(orders) > 1:
-        kept = set()
-    return {
-        member.path: statement(
-            [terms[member.path].digits[k] for k in kept], member.shape
-        )
-        for member in members
-    }
-
-
-def _place(digit: Digit) -> tuple:
-    return (digit.axis, -digit.stride)
-
-
-def _stated(term: Term, shape: Shape, among: set[int]) -> set[int]:
-    """Those dimensions of a variable that a statement can tell apart."""
-    kept = set()
-    for axis, length in enumerate(shape):
-        inner = length
-        own = [k for k in among if term.digits[k].axis == axis]
-        for k in sorted(own, key=lambda k: -term.digits[k].stride):
-            digit = term.digits[k]
-            if digit.stride * digit.count == inner:
-                inner = digit.stride
-                kept.add(k)
-    return kept
+    for variable in {term.variable for term in forms[one.path]}:
+        terms = {}
+        for path, form in forms.items():
+            own = [t for t in form if t.variable == variable and not t.where]
+            if len(own) == 1:
+                terms[path] = own[0].digits
+        if len(terms) == len(members):
+            options.append(terms)
+    options.sort(key=lambda terms: -_count(terms[one.path], one.shape))
+    return [*options, {m.path: () for m in members}]
 
 
 def partners(equations: Equations, one: Parameter, all_: Iterable[Parameter]):

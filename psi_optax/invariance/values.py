@@ -8,6 +8,7 @@ from psi_optax.invariance.algebra import (
     Axis,
     Equations,
     Form,
+    Variable,
     digits_along,
     minus,
 )
@@ -69,6 +70,7 @@ class Value:
         reach: a bit for each parameter through which its gradient goes.
         offsets: terms that have still to vanish or to be made to scale.
         moment: of what it is a mean, a square or a sum of squares.
+        alive: nowhere zero unless parameters are.
         guards: 1 if it says where another is zero, -1 where it is not.
         identity: equal for arrays that are equal up to their dtype.
     """
@@ -81,6 +83,7 @@ class Value:
     reach: int = 0
     offsets: tuple[Offset, ...] = ()
     moment: Moment | None = None
+    alive: bool = False
     guards: int = 0
     identity: int = dataclasses.field(
         default_factory=lambda: next(_IDENTITIES), compare=False
@@ -110,6 +113,7 @@ class Context:
         self.equations = equations
         self.max_epsilon = max_epsilon
         self.waivers: list[Waiver] = []
+        self.carried: set[Variable] = set()
         self.unknown: list[Reason] = []
         self.primitive = ""
         self.site = ""
@@ -171,6 +175,9 @@ class Context:
         if constant is None or not 0 < abs(constant) <= self.max_epsilon:
             return False
         form = self.equations.reduce(value.form)
+        # What a loop carries may be made of nothing but small constants.
+        if any(term.variable in self.carried for term in form):
+            return False
         if form:
             self.waivers.append(Waiver(form, abs(constant), self.site))
         return True

@@ -189,3 +189,19 @@ def test_lookups_on_many_devices():
     rows = jax.ShapeDtypeStruct((8,), jnp.int32)
     found = groups(lambda p, r: run(p["table"], r), shapes(table=(6, 3)), rows)
     assert found["table"] == ScaleGroup((0, 1))
+
+
+def test_stacked_parts_keep_their_own_scales():
+    def loss(params, x):
+        both = jnp.stack([x @ params["a"], x @ params["b"]], axis=1)
+        return jnp.sum(jnp.tanh(unit(both, 2)))
+
+    found = groups(loss, shapes(a=(4, 3), b=(4, 3)), X)
+    assert found == {"a": ScaleGroup((0, 1)), "b": ScaleGroup((0, 1))}
+
+    def joint(params, x):
+        both = jnp.stack([x @ params["a"], x @ params["b"]], axis=1)
+        return jnp.sum(jnp.tanh(unit(both, 1)))
+
+    found = groups(joint, shapes(a=(4, 3), b=(4, 3)), X)
+    assert found["a"] == found["b"] == ScaleGroup(0, tie="a")

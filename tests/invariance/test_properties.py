@@ -23,7 +23,7 @@ SAME = 1e-9
 # Weights moved by this much may move the loss by `SAME` / 10 at most: of what
 # is rounding alone, nothing can be said.
 NOISE = 1e-14
-EXAMPLES = 100
+EXAMPLES = 200
 LARGEST = 400
 
 
@@ -551,7 +551,7 @@ class Count:
 
 
 # Half of what was measured with this many examples.
-LEAST = Count(proved=30, tied=8, finer=8)
+LEAST = Count(proved=65, tied=30, finer=20)
 HURRY = settings(
     max_examples=EXAMPLES,
     derandomize=True,
@@ -576,7 +576,7 @@ def test_what_is_proved_holds_in_numbers():
         assert not reached(program, params, verdicts)
 
     check()
-    # Measured: see the numbers in the message.
+    # So that not all is ordinary.
     assert count.programs >= EXAMPLES
     assert count.proved > LEAST.proved, count
     assert count.tied > LEAST.tied, count
@@ -592,7 +592,6 @@ HOMOGENEOUS = {
     "root": lambda w: jnp.sign(w) * jnp.sqrt(jnp.abs(w)),
     "transposed": lambda w: jnp.abs(w.T).T,
     "called": lambda w: jax.jit(jax.checkpoint(jnp.abs))(w),
-    "exact norm": lambda w: w * (norm(w, None) / norm(w * 2.0, None)),
 }
 
 

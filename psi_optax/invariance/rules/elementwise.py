@@ -72,7 +72,8 @@ def _sum(context: Context, a: Value, b: Value, shape, function) -> Value:
         everywhere = one.reach | reach([other])
         one = one.but(shape=shape, flat=_flat(one, shape), reach=everywhere)
         # 0 + x is x; 0 - x is not.
-        return one.blurred() if a.every and function is operator.sub else one
+        negative = a.every and function is operator.sub
+        return _scaled(one, -1.0, shape) if negative else one
     if context.waive(a, b.const) or context.waive(b, a.const):
         scaled = b if b.const is None else a
         scaled = context.settle(scaled)
@@ -127,18 +128,38 @@ def _variance(context: Context, a: Value, b: Value) -> Value | None:
 
 @rule("max", "min")
 def _extremum(context, params, operands, shapes):
-    function = max if context.primitive == "max" else min
-    known = _constant(function, operands, shapes[0])
-    form = {} if known else _alike(context, operands)
-    return [known or result(operands, shapes[0], form)]
+    largest = context.primitive == "max"
+    known = _constant(max if largest else min, operands, shapes[0])
+    if known is not None:
+        return [known]
+    # A lower bound above zero keeps a norm from vanishing; other bounds are
+    # what is taken as a rule.
+    able = _above(context, operands, 1 if largest else -1)
+    return [result(operands, shapes[0], _alike(context, able))]
+
+
+def _above(context: Context, operands, sign: int) -> list[Value]:
+    """The operands without small constants of a sign, which are waived."""
+    scaled = [
+        value
+        for value in operands
+        if value.const is None and context.equations.reduce(value.form)
+    ]
+    return [
+        value
+        for value in operands
+        if not (
+            scaled
+            and value.const is not None
+            and value.const * sign > 0
+            and context.waive(scaled[0], value.const)
+        )
+    ]
 
 
 def _alike(context: Context, operands) -> Form:
-    """The one form of several operands, small constants passed over."""
+    """The one form of several operands."""
     able = [value for value in operands if not value.every]
-    scaled = [v for v in able if context.equations.reduce(v.form)]
-    if scaled:
-        able = [v for v in able if not context.waive(scaled[0], v.const)]
     first, *others = able or operands
     for other in others:
         first = first.but(form=context.alike(first, other))
@@ -147,7 +168,9 @@ def _alike(context: Context, operands) -> Form:
 
 @rule("clamp")
 def _clamp(context, params, operands, shapes):
-    return [result(operands, shapes[0], _alike(context, operands))]
+    low, x, high = operands
+    able = [*_above(context, [low, x], 1), *_above(context, [x, high], -1)]
+    return [result(operands, shapes[0], _alike(context, able))]
 
 
 @rule("select_n")
@@ -165,7 +188,8 @@ def _select(context, params, operands, shapes):
 def _compare(context, params, operands, shapes):
     _alike(context, operands)
     zero = any(value.const == 0 for value in operands)
-    guards = {"eq": 1, "ne": -1}.get(context.primitive, 0) if zero else 0
+    alive = zero and any(value.alive for value in operands)
+    guards = {"eq": 1, "ne": -1}.get(context.primitive, 0) if alive else 0
     return [result(operands, shapes[0], {}, reach=0, guards=guards)]
 
 
@@ -198,7 +222,7 @@ def _mul(context, params, operands, shapes):
 @rule("div", keeps_offsets=True)
 def _div(context, params, operands, shapes):
     [a, b] = operands
-    known = _constant(operator.truediv, operands, shapes[0])
+    known = _constant(_quotient, operands, shapes[0])
     if known is not None:
         return [known]
     if b.const and math.isfinite(b.const):
@@ -206,6 +230,14 @@ def _div(context, params, operands, shapes):
     a, b = context.settle(a), context.settle(b)
     form = {} if a.every else minus(a.form, b.form)
     return [result([a, b], shapes[0], form, every=a.const == 0)]
+
+
+def _quotient(a: float, b: float) -> float:
+    """Of numbers that may be integers, whose quotient is rounded."""
+    whole = a == int(a) and b == int(b)
+    if whole and a % b:
+        raise ValueError
+    return a / b
 
 
 def _scaled(value: Value, number: float, shape) -> Value:
@@ -223,6 +255,7 @@ def _scaled(value: Value, number: float, shape) -> Value:
         reach=value.reach,
         offsets=value.offsets,
         moment=moment,
+        alive=value.alive and number != 0,
     )
 
 
@@ -244,6 +277,7 @@ def _squared(value: Value) -> Value:
         reach=value.reach,
         offsets=value.offsets,
         moment=moment,
+        alive=value.alive,
     )
 
 
@@ -270,7 +304,7 @@ def _pow(context, params, operands, shapes):
     base, exponent = operands
     if exponent.const is not None and math.isfinite(exponent.const):
         power = Fraction(exponent.const).limit_denominator(64)
-        if abs(float(power) - exponent.const) < 1e-6:
+        if abs(float(power) - exponent.const) < 6e-8 * abs(exponent.const):
             return [_power(base.but(shape=shapes[0]), power)]
     for value in operands:
         context.invariant(value, "nonlinear", "`pow` of what scales")
@@ -279,11 +313,15 @@ def _pow(context, params, operands, shapes):
 
 def _power(value: Value, power: Fraction) -> Value:
     const = None
-    if value.const is not None and (value.const > 0 or power > 0):
-        const = abs(value.const) ** float(power)
-    every = value.every and power > 0
+    if value.const is not None and value.const > 0:
+        const = value.const ** float(power)
     return result(
-        [value], value.shape, times(value.form, power), every=every, const=const
+        [value],
+        value.shape,
+        times(value.form, power),
+        every=value.every and power > 0,
+        const=const,
+        alive=value.alive,
     )
 
 
@@ -312,7 +350,7 @@ def _convert(context, params, operands, shapes):
     if jnp.issubdtype(params["new_dtype"], jnp.inexact):
         return [x]
     x = context.invariant(x, "nonlinear", "a conversion to integers")
-    return [x.but(reach=0, moment=None)]
+    return [Value(x.shape, every=x.const == 0, const=x.const, flat=x.flat)]
 
 
 @rule(

@@ -22,7 +22,17 @@ def _gather(context, params, operands, shapes):
     ):
         place[a] = batch[b]
     form = x.form
-    looked_up = list(numbers.collapsed_slice_dims)
+    filling = params.get("fill_value")
+    if filling is not None and filling == filling and filling != 0:
+        text = "what is looked up beyond the end has a value of its own"
+        x = context.invariant(x, "mixture", text)
+        form = x.form
+    looked_up = []
+    for axis in numbers.collapsed_slice_dims:
+        if axis in numbers.start_index_map:
+            looked_up.append(axis)
+        else:  # Always the first.
+            form = context.uniform(form, axis)
     for axis in kept:
         if sizes[axis] == 1 and axis in numbers.start_index_map:
             looked_up.append(axis)
@@ -34,7 +44,8 @@ def _gather(context, params, operands, shapes):
         axis = digit.axis
         if axis in looked_up:
             part = numbers.start_index_map.index(axis)
-            name = f"lookup {indices.identity}.{part}"
+            # Indices beyond the end mean something else for another length.
+            name = f"lookup {indices.identity}.{part} of {x.shape[int(axis)]}"
             return digit._replace(axis=name, over=tuple(batch))
         over = tuple(place[a] for a in digit.over)
         axis = axis if isinstance(axis, str) else place[axis]
@@ -80,7 +91,8 @@ def _dynamic_slice(context, params, operands, shapes):
     def move(digit: Digit) -> Digit:
         if digit.axis not in partial:
             return digit
-        return digit._replace(axis=f"lookup {starts[digit.axis].identity}")
+        start, length = starts[digit.axis], x.shape[digit.axis]
+        return digit._replace(axis=f"lookup {start.identity} of {length}")
 
     form = move_digits(form, move)
     return [Value(shapes[0], form, every=x.every, reach=reach(operands))]

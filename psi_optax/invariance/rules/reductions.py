@@ -59,7 +59,12 @@ def summed(context: Context, x: Value, axes, shape) -> Value:
         place=tuple(None if b is None else place.get(b) for b in moment.place),
     )
     const = None if x.const is None else x.const * count
-    return total.but(moment=moment, const=const, offsets=x.offsets)
+    return total.but(
+        moment=moment,
+        const=const,
+        offsets=x.offsets,
+        alive=x.alive and moment.inner == 2,
+    )
 
 
 @rule("reduce_prod")
@@ -118,9 +123,9 @@ def _window(context, params, operands, shapes):
     x = x.blurred()
     moved = _moved_by_window(params)
     kept = [offset for offset in x.offsets if moved <= offset.flat]
-    if context.primitive == "reduce_window_sum" and any(
-        any(pair) for pair in params["padding"]
-    ):
+    padded = any(any(pair) for pair in params["padding"])
+    dilated = any(n != 1 for n in params["base_dilation"])
+    if dilated or (padded and context.primitive == "reduce_window_sum"):
         kept = []
     x = context.settle(
         x.but(offsets=tuple(o for o in x.offsets if o not in kept))
@@ -146,6 +151,7 @@ def _moved_by_window(params) -> set[int]:
         for axis, size in enumerate(params["window_dimensions"])
         if size != 1
         or params["window_strides"][axis] != 1
+        or params["base_dilation"][axis] != 1
         or any(params["padding"][axis])
     }
 

@@ -44,6 +44,7 @@ def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
         reach=value.reach,
         offsets=offsets,
         moment=moment,
+        alive=value.alive,
         guards=value.guards,
     )
 
@@ -140,7 +141,7 @@ def _moved(digit: Digit, shape, tails, new_shape, new_tails):
         if all(a in kept for a in digit.over):
             return digit._replace(over=tuple(kept[a] for a in digit.over))
         # A looked-up index is a function of position, which has new names.
-        name = f"{digit.axis}:{shape}>{new_shape}"
+        name = f"{digit.axis}:{digit.over}:{shape}>{new_shape}"
         axes = tuple(range(len(new_shape)))
         return digit._replace(axis=name, over=axes)
     stride = digit.stride * tails[digit.axis]
@@ -178,6 +179,9 @@ def _slice(context, params, operands, shapes):
 def sliced(context: Context, x: Value, starts, limits, strides) -> Value:
     """A part of an array along several axes."""
     form, shape = x.form, list(x.shape)
+    if any(a >= b for a, b in zip(starts, limits, strict=True)):
+        empty = [max(b - a, 0) for a, b in zip(starts, limits, strict=True)]
+        return Value(tuple(empty), every=True)
     for axis, cut in enumerate(zip(starts, limits, strides, strict=True)):
         start, limit, stride = cut
         shape[axis] = -(-(limit - start) // stride)
@@ -246,7 +250,9 @@ def _split(context, params, operands, shapes):
 @rule("concatenate")
 def _concatenate(context, params, operands, shapes):
     axis, shape = params["dimension"], shapes[0]
-    operands = [_without_lookups(context, x, axis) for x in operands]
+    operands = [
+        _without_lookups(context, x, axis) for x in operands if x.shape[axis]
+    ]
     every = all(x.every for x in operands)
     known = {"every": every, "reach": reach(operands)}
     reduce = context.equations.reduce
@@ -271,6 +277,30 @@ def _concatenate(context, params, operands, shapes):
             for index in range(block.count)
         ]
     return [Value(shape, _stacked(context, parts, axis, unit), **known)]
+
+
+@rule("stack")
+def _stack(context, params, operands, shapes):
+    axis, [shape] = params["axis"] % len(shapes[0]), shapes
+    place = {a: a + (a >= axis) for a in range(operands[0].rank)}
+    parts = [
+        move_axes(context.equations.reduce(x.form), place) for x in operands
+    ]
+    known = {
+        "every": all(x.every for x in operands),
+        "reach": reach(operands),
+    }
+    scaled = [
+        part for x, part in zip(operands, parts, strict=True) if not x.every
+    ]
+    if all(part == scaled[0] for part in scaled):
+        return [Value(shape, scaled[0] if scaled else {}, **known)]
+    if len(parts) > MAX_PARTS:
+        values = [Value(shape, part) for part in scaled]
+        for value in values[1:]:
+            context.alike(values[0], value)
+        return [Value(shape, context.equations.reduce(scaled[0]), **known)]
+    return [Value(shape, _stacked(context, parts, axis, 1), **known)]
 
 
 def _without_lookups(context: Context, x: Value, axis: int) -> Value:

@@ -11,7 +11,8 @@ import numpy as np
 from psi_optax.groups import ScaleGroup
 from psi_optax.groups.paths import Tree, entries
 from psi_optax.invariance import compat, interpreter
-from psi_optax.invariance.algebra import Equations, Variable
+from psi_optax.invariance.equations import Equations
+from psi_optax.invariance.forms import Variable
 from psi_optax.invariance.symmetry import (
     Parameter,
     Symmetry,
@@ -31,14 +32,12 @@ class Verdict:
         kind: "proved", "ordinary", "inert" or "partly".
         epsilon: the largest constant that a norm of it absorbs; 0 if exact.
         reason: why it has no groups, in words; "" if it has.
-        unknown: whether it might have, but for a gap in the table of rules.
     """
 
     group: ScaleGroup | None
     kind: str
     epsilon: float = 0.0
     reason: str = ""
-    unknown: bool = False
 
 
 def analyse(
@@ -156,12 +155,11 @@ def _ordinary(context: Context, one: Parameter, parameters) -> Verdict:
         )
     chain = _chain(equations, next(iter(one.form)).variable)
     told = [reason for reason in chain if isinstance(reason, Reason)]
-    unknown = any(reason.kind == "unknown" for reason in told)
     text = "its scale matters"
     if told:
         last = told[-1]
         text = f"{last.text}, at {last.site}" if last.site else last.text
-    return Verdict(None, "ordinary", reason=text, unknown=unknown)
+    return Verdict(None, "ordinary", reason=text)
 
 
 def _chain(equations: Equations, variable: Variable) -> list[object]:

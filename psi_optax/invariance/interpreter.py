@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from psi_optax.invariance import compat, rules
-from psi_optax.invariance.algebra import (
+from psi_optax.invariance.forms import (
     Digit,
     Form,
     digits_of,

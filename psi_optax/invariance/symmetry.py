@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterable, Mapping
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.invariance.algebra import (
+from psi_optax.invariance.equations import Equations
+from psi_optax.invariance.forms import (
     Digit,
-    Equations,
     Form,
     Variable,
     digits_of,

@@ -4,14 +4,8 @@ import dataclasses
 import itertools
 from typing import NamedTuple
 
-from psi_optax.invariance.algebra import (
-    Axis,
-    Equations,
-    Form,
-    Variable,
-    digits_along,
-    minus,
-)
+from psi_optax.invariance.equations import Equations
+from psi_optax.invariance.forms import Axis, Form, Variable, digits_along, minus
 
 _IDENTITIES = itertools.count()
 
@@ -114,7 +108,6 @@ class Context:
         self.max_epsilon = max_epsilon
         self.waivers: list[Waiver] = []
         self.carried: set[Variable] = set()
-        self.unknown: list[Reason] = []
         self.primitive = ""
         self.site = ""
 

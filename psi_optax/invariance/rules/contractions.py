@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from psi_optax.invariance.algebra import (
+from psi_optax.invariance.forms import (
     Axis,
     Digit,
     Form,

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import jax.numpy as jnp
 
-from psi_optax.invariance.algebra import Form, minus, plus, times
+from psi_optax.invariance.forms import Form, minus, plus, times
 from psi_optax.invariance.rules.table import reach, rule
 from psi_optax.invariance.values import Context, Moment, Offset, Value
 

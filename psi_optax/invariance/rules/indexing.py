@@ -1,6 +1,6 @@
 """Elements picked by indices that the program computes."""
 
-from psi_optax.invariance.algebra import Digit, digits_along, move_digits
+from psi_optax.invariance.forms import Digit, digits_along, move_digits
 from psi_optax.invariance.rules.shapes import sliced
 from psi_optax.invariance.rules.table import reach, rule
 from psi_optax.invariance.values import Context, Value

@@ -3,7 +3,7 @@
 import math
 from fractions import Fraction
 
-from psi_optax.invariance.algebra import move_axes, times
+from psi_optax.invariance.forms import move_axes, times
 from psi_optax.invariance.rules.table import reach, rule
 from psi_optax.invariance.values import Context, Moment, Offset, Value
 

@@ -2,7 +2,7 @@
 
 import math
 
-from psi_optax.invariance.algebra import (
+from psi_optax.invariance.forms import (
     MAX_PARTS,
     Digit,
     Form,

@@ -58,27 +58,13 @@ def apply(
     """The values of a primitive's results."""
     if name in RULES:
         return RULES[name](context, params, operands, shapes)
-    scaled = [v for v in operands if _scales(context, v)]
-    if scaled and name not in NONLINEAR:
-        context.unknown.append(
-            context.because("unknown", f"no rule for `{name}`")
-        )
-    kind = "nonlinear" if name in NONLINEAR else "unknown"
-    text = (
-        f"`{name}` of what scales"
-        if name in NONLINEAR
-        else f"no rule for `{name}`"
-    )
+    if name in NONLINEAR:
+        kind, text = "nonlinear", f"`{name}` of what scales"
+    else:
+        kind, text = "unknown", f"no rule for `{name}`"
     for value in operands:
         context.invariant(value, kind, text)
     return [Value(shape, reach=reach(operands)) for shape in shapes]
-
-
-def _scales(context: Context, value: Value) -> bool:
-    if value.every:
-        return False
-    forms = [value.form, *(offset.difference for offset in value.offsets)]
-    return any(context.equations.reduce(form) for form in forms)
 
 
 # Primitives that no scale passes through, which are no gap in the table.

@@ -4,9 +4,9 @@ from fractions import Fraction
 
 import pytest
 
-from psi_optax.invariance.algebra import (
+from psi_optax.invariance.equations import Equations
+from psi_optax.invariance.forms import (
     Digit,
-    Equations,
     digits_of,
     minus,
     move_axes,

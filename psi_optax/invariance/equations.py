@@ -1,132 +1,37 @@
-r"""Linear forms in the logarithms of scales, and equations between them.
+"""Equations between linear forms in the logarithms of scales.
 
-Multiply every element of every parameter by a positive number \(e^s\) of its
-own. A value computed from them *scales* if each element x of it becomes
-\(e^{L} x\) with L linear in the numbers s: its *form*. Each operation that is
-to keep this asks for linear equations (a sum needs terms that scale alike), and
-what solves them all is the symmetry of the program.
-
-The unknowns are `Variable`s, arrays of numbers s. A form is a sum of terms, a
-coefficient times a variable whose indices are *digits* of the indices of the
-array that it belongs to: the digit (axis, stride, count) of an index i is
-\(\lfloor i/\mathrm{stride}\rfloor \bmod \mathrm{count}\), so that reshapes move
-digits from axis to axis, and a block of channels is a digit as well. A term may
-be limited to where some digits have given values, as after a slice or a
-concatenation.
-
-Equations are solved as they come, by substitution. Where no exact solution can
-be written in this way, variables are made uniform or zero until there is one:
+Each operation that is to let its values scale asks for linear equations: a sum
+needs terms that scale alike. What solves them all is the symmetry of the
+program. They are solved as they come, by substitution. Where no exact solution
+can be written as a form, variables are made uniform or zero until there is one:
 that loses symmetries and never invents one.
 """
 
-import itertools
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Axis = int | str
-
-# Beyond this many parts, a part of an axis is not told from the others.
-MAX_PARTS = 64
-
-
-class Digit(NamedTuple):
-    """A digit of the index along an axis.
-
-    The axis is a number, or the name of an index that is not an axis of the
-    array: of a mesh, of a loop, or one looked up in a table, which is itself
-    a function of the indices along the axes `over`.
-    """
-
-    axis: Axis
-    stride: int
-    count: int
-    over: tuple[int, ...] = ()
-
-    @property
-    def is_lookup(self) -> bool:
-        """Whether it is an index that the program computes."""
-        return isinstance(self.axis, str) and self.axis.startswith("lookup")
-
-
-class Variable(NamedTuple):
-    """An array of unknown logarithms of scales, none of length 1."""
-
-    key: int
-    shape: tuple[int, ...]
-
-
-class Term(NamedTuple):
-    """A variable at these digits, where the conditions hold, 0 elsewhere."""
-
-    variable: Variable
-    digits: tuple[Digit, ...]
-    where: tuple[tuple[Digit, int], ...] = ()
-
-    @property
-    def all_digits(self) -> tuple[Digit, ...]:
-        """Those of the variable and those of the conditions."""
-        return (*self.digits, *(digit for digit, _ in self.where))
-
-
-Form = dict[Term, Fraction]
-ZERO: Form = {}
-
-
-def times(form: Form, factor: Fraction | int) -> Form:
-    """The form multiplied by a number."""
-    return {term: c * factor for term, c in form.items()} if factor else {}
-
-
-def plus(a: Form, b: Form) -> Form:
-    """The sum of two forms."""
-    total = dict(a)
-    for term, c in b.items():
-        total[term] = total.get(term, Fraction(0)) + c
-        if not total[term]:
-            del total[term]
-    return total
-
-
-def minus(a: Form, b: Form) -> Form:
-    """The difference of two forms."""
-    return plus(a, times(b, -1))
-
-
-def move_digits(form: Form, move: Callable[[Digit], Digit]) -> Form:
-    """Replaces every digit; the new ones must be those of another array."""
-    moved: Form = {}
-    for term, c in form.items():
-        where = _where((move(d), i) for d, i in term.where)
-        new = Term(term.variable, tuple(map(move, term.digits)), where)
-        moved = plus(moved, {new: c})
-    return moved
-
-
-def move_axes(form: Form, axes: Mapping[Any, Any]) -> Form:
-    """Renames axes; each that the form depends on must be among them."""
-
-    def move(digit: Digit) -> Digit:
-        axis = digit.axis
-        return digit._replace(
-            axis=axes.get(axis, axis) if isinstance(axis, str) else axes[axis],
-            # An axis of length 1 may have gone.
-            over=tuple(axes[a] for a in digit.over if a in axes),
-        )
-
-    return move_digits(form, move)
-
-
-def digits_of(form: Form) -> list[Digit]:
-    """The digits that a form depends on, in a fixed order."""
-    found = (digit for term in form for digit in term.all_digits)
-    return list(dict.fromkeys(found))
-
-
-def digits_along(form: Form, axis: Axis) -> list[Digit]:
-    """Those digits that change along an axis."""
-    return [d for d in digits_of(form) if axis == d.axis or axis in d.over]
+from psi_optax.invariance.forms import (
+    MAX_PARTS,
+    Axis,
+    Digit,
+    Form,
+    Term,
+    Variable,
+    clash,
+    completed,
+    compose,
+    conditions,
+    crosses,
+    digits_of,
+    halves,
+    lies_in,
+    minus,
+    move_digits,
+    plus,
+    split_conditions,
+    times,
+)
 
 
 class Solved(NamedTuple):
@@ -174,9 +79,9 @@ class Equations:
         for term, c in form.items():
             one = {term: Fraction(1)}
             if term.variable in self._solved:
-                one = _compose(self._reduced(term.variable), term)
+                one = compose(self._reduced(term.variable), term)
             reduced = plus(reduced, times(one, c))
-        return _completed(reduced)
+        return completed(reduced)
 
     def _reduced(self, variable: Variable) -> Form:
         solved = self._solved[variable]
@@ -208,7 +113,7 @@ class Equations:
             ]
             if not across:
                 return form
-            if _crosses(across[0], stride):
+            if crosses(across[0], stride):
                 form = self._split_digit(form, across[0], stride)
             else:
                 self._drop(form, across[0])
@@ -241,7 +146,9 @@ class Equations:
     def _uniform(self, form: Form, digit: Digit) -> None:
         form = self._refine(form, [digit])
         inner = [
-            d for d in digits_of(form) if d.axis == digit.axis and _in(d, digit)
+            d
+            for d in digits_of(form)
+            if d.axis == digit.axis and lies_in(d, digit)
         ]
         for d in inner:
             self._uniform_along(self._refine(form, [digit]), d)
@@ -330,23 +237,23 @@ class Equations:
         while True:
             form = self.reduce(form)
             digits = digits_of(form)
-            clash = _clash([*digits, *more])
-            if clash is None:
+            found = clash([*digits, *more])
+            if found is None:
                 return form
-            digit, stride, other = clash
-            if not _crosses(digit, stride):
+            digit, stride, other = found
+            if not crosses(digit, stride):
                 self._drop(form, digit if digit in digits else other)
             elif digit in digits:
                 form = self._split_digit(form, digit, stride)
-            if digit in more and _crosses(digit, stride):
+            if digit in more and crosses(digit, stride):
                 more.remove(digit)
-                more += _halves(digit, stride)
+                more += halves(digit, stride)
 
     def _split_digit(self, form: Form, digit: Digit, stride: int) -> Form:
         """The form with one digit, which stands in it, written as two."""
         holder = next((t for t in form if digit in t.digits), None)
         if holder is None:
-            return _split_conditions(form, digit, stride)
+            return split_conditions(form, digit, stride)
         place = holder.digits.index(digit)
         self._split(holder.variable, place, digit, stride)
         return self.reduce(form)
@@ -381,7 +288,9 @@ class Equations:
     def _part(self, form: Form, digit: Digit, index: int) -> Form:
         form = self._refine(form, [digit])
         inner = [
-            d for d in digits_of(form) if d.axis == digit.axis and _in(d, digit)
+            d
+            for d in digits_of(form)
+            if d.axis == digit.axis and lies_in(d, digit)
         ]
         for d in inner:
             stride = d.stride // digit.stride
@@ -400,7 +309,7 @@ class Equations:
         for term, c in form.items():
             values = dict(term.where)
             if values.pop(digit, index) == index:
-                where = _where(values.items())
+                where = conditions(values.items())
                 part = plus(part, {term._replace(where=where): c})
         return part
 
@@ -415,102 +324,3 @@ class Equations:
             where = ((Digit(place, 1, shape[place]), index),)
             form[Term(new, digits, where)] = Fraction(1)
         self._set(variable, form)
-
-
-def _where(pairs: Iterable[tuple[Digit, int]]) -> tuple:
-    return tuple(sorted(pairs, key=repr))
-
-
-def _compose(form: Form, outer: Term) -> Form:
-    """A form over the dimensions of a variable, at the digits of a term."""
-
-    def move(digit: Digit) -> Digit:
-        at = outer.digits[int(digit.axis)]
-        return at._replace(stride=at.stride * digit.stride, count=digit.count)
-
-    composed: Form = {}
-    for term, c in move_digits(form, move).items():
-        values = dict(outer.where)
-        if all(values.setdefault(d, i) == i for d, i in term.where):
-            where = _where(values.items())
-            composed = plus(composed, {term._replace(where=where): c})
-    return composed
-
-
-def _completed(form: Form) -> Form:
-    """Drops conditions that hold for one value of a digit or another."""
-    parts: dict[tuple[Term, Digit, Fraction], list[Term]] = {}
-    for term, c in form.items():
-        for digit, index in term.where:
-            where = tuple(w for w in term.where if w != (digit, index))
-            rest = term._replace(where=where)
-            parts.setdefault((rest, digit, c), []).append(term)
-    for (rest, digit, c), terms in parts.items():
-        if len(terms) == digit.count:
-            form = {t: d for t, d in form.items() if t not in terms}
-            return _completed(plus(form, {rest: c}))
-    return form
-
-
-def _crosses(digit: Digit, stride: int) -> bool:
-    """Whether a stride cuts a digit in two whole ones."""
-    end = digit.stride * digit.count
-    inside = digit.stride < stride < end
-    return inside and stride % digit.stride == 0 and end % stride == 0
-
-
-def _in(digit: Digit, outer: Digit) -> bool:
-    end = outer.stride * outer.count
-    return (
-        outer.stride <= digit.stride
-        and digit.stride * digit.count <= end
-        and digit.over == outer.over
-    )
-
-
-def _halves(digit: Digit, stride: int) -> list[Digit]:
-    inner = stride // digit.stride
-    return [
-        digit._replace(stride=stride, count=digit.count // inner),
-        digit._replace(count=inner),
-    ]
-
-
-def _clash(digits: list[Digit]) -> tuple[Digit, int, Digit] | None:
-    """A digit that overlaps another one, and where the other one ends."""
-    for a, b in itertools.permutations(digits, 2):
-        if a.axis != b.axis or a == b:
-            continue
-        ends = (a.stride, a.stride * a.count)
-        low, high = b.stride, b.stride * b.count
-        if low >= ends[1] or high <= ends[0]:
-            continue
-        if a.over != b.over:
-            return a, a.stride, b
-        for stride in (low, high):
-            if ends[0] < stride < ends[1]:
-                return a, stride, b
-    return None
-
-
-def _split_conditions(form: Form, digit: Digit, stride: int) -> Form:
-    outer, inner = _halves(digit, stride)
-    split: Form = {}
-    for term, c in form.items():
-        values = dict(term.where)
-        possible = True
-        if digit in values:
-            index = values.pop(digit)
-            halves = {outer: index // inner.count, inner: index % inner.count}
-            possible = all(
-                values.setdefault(d, i) == i for d, i in halves.items()
-            )
-        where = _where(values.items())
-        if possible:
-            split = plus(split, {term._replace(where=where): c})
-    return split
-
-
-def size(digits: Iterable[Digit]) -> int:
-    """How many values some digits take together."""
-    return math.prod(digit.count for digit in digits)

@@ -22,6 +22,8 @@ from psi_optax.invariance.symmetry import (
 )
 from psi_optax.invariance.values import Context, Reason, Value
 
+UNREACHED = "no gradient reaches it: drop it, unless its value matters"
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -111,7 +113,7 @@ def _verdict(
     reached: bool,
 ) -> Verdict:
     if not reached:
-        return Verdict(None, "inert", reason="no gradient reaches it: drop it")
+        return Verdict(None, "inert", reason=UNREACHED)
     if symmetry is None:
         return _ordinary(context, parameter, parameters)
     if symmetry.group is None:

@@ -110,6 +110,11 @@ def find_groups(
     if method != "analysis" and not shapes:
         with _double_precision():
             probe = Probe(loss, params, traced, seed)
+            doubtful = _doubtful(probe, findings)
+            if doubtful:
+                strict = analyse(loss, params, *traced, max_epsilon=0.0)
+                for entry in (e for e in entries(params) if e.path in doubtful):
+                    findings[entry.path] = _proved(entry, strict[entry.path])
             findings = _measured(probe, findings)
     return make_report(params, findings)
 
@@ -150,9 +155,14 @@ def check_groups(
         >>> report["w"].deviation < 1e-6
         True
     """
-    loss, traced = _with_static(loss_fn, args)
-    _check(loss, params, traced)
     plan = make_plan(groups, params)
+    loss, traced = _with_static(loss_fn, args)
+    if _any_shapes((params, traced)):
+        raise ValueError(
+            "check_groups measures, and needs arrays: params or args hold"
+            " shapes."
+        )
+    _check(loss, params, traced)
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
     with _double_precision():
         probe = Probe(loss, params, traced, seed)
@@ -162,22 +172,27 @@ def check_groups(
         )
     wrong = [
         f"{leaf.path!r} of shape {leaf.shape} with {leaf.group}, by"
-        f" {given[leaf.path]:.1e}"
+        f" {max(given[leaf.path], large[leaf.path]):.1e}"
         for leaf in plan.leaves
         if given[leaf.path] > NOTICEABLE or large[leaf.path] > probe.tolerance
     ]
     if wrong:
+        advice = "Give them None, or ask find_groups for what holds."
+        if all(change <= probe.tolerance for change in large.values()):
+            advice = (
+                "At large weights it does not: is the epsilon of a norm not"
+                " small beside them? normalize them first."
+            )
         raise ValueError(
-            "the loss changes with the scale of " + "; ".join(wrong) + ". Give"
-            " them None, or ask find_groups for what holds. Where the epsilon"
-            " of a norm is not small beside the weights, normalize them first."
+            f"the loss changes with the scale of {'; '.join(wrong)}. {advice}"
         )
     findings = {
         entry.path: Finding(
             entry.path,
             tuple(jnp.shape(entry.leaf)),
             stated.get(entry.path),
-            "stated" if entry.path in stated else "ordinary",
+            "stated",
+            reason="" if entry.path in stated else "ordinary, unchecked",
             deviation=given.get(entry.path),
         )
         for entry in entries(params)
@@ -215,6 +230,12 @@ def _any_shapes(tree: Tree) -> bool:
 
 
 def _check(loss: Callable, params: Tree, args: tuple) -> None:
+    for entry in entries(params):
+        if not entry.is_hole and not hasattr(entry.leaf, "dtype"):
+            raise TypeError(
+                f"params hold {entry.leaf!r} at {entry.path!r}, which is no"
+                " array: pass the arrays alone, as eqx.partition parts them."
+            )
     floats = [
         entry.path
         for entry in entries(params)
@@ -261,7 +282,8 @@ def _double_precision() -> Iterator[None]:
 def _proved(entry, verdict: Verdict | None) -> Finding:
     shape = tuple(jnp.shape(entry.leaf))
     if verdict is None:
-        return Finding(entry.path, shape, None, "ordinary")
+        reason = "not found to be invariant"
+        return Finding(entry.path, shape, None, "ordinary", reason=reason)
     kind = verdict.kind
     if kind == "proved" and verdict.epsilon:
         kind = "proved up to epsilon"
@@ -288,7 +310,9 @@ def _measured(probe: Probe, findings: dict[str, Finding]) -> dict[str, Finding]:
     open_ = [p for p in open_ if p in probe.given]
     for path in [p for p in open_ if probe.is_inert(p)]:
         found[path] = dataclasses.replace(
-            found[path], kind="inert", reason="no gradient reaches it: drop it"
+            found[path],
+            kind="inert",
+            reason="changes nothing on these arguments",
         )
         open_.remove(path)
     more = probe.find(open_)
@@ -306,6 +330,22 @@ def _tied_with(path: str, groups: dict[str, ScaleGroup]) -> dict:
     if tie is None:
         return {path: groups[path]}
     return {p: group for p, group in groups.items() if group.tie == tie}
+
+
+def _doubtful(probe: Probe, findings: dict[str, Finding]) -> set[str]:
+    """What is proved up to a constant that is not the epsilon of a norm.
+
+    The effect of an epsilon falls as the weights grow. That of a constant
+    which is added to something that may be zero does not.
+    """
+    groups = {p: f.group for p, f in findings.items() if f.group is not None}
+    if not groups or probe.holds(groups):
+        return set()
+    return {
+        path
+        for path in groups
+        if findings[path].epsilon and not probe.holds(_tied_with(path, groups))
+    }
 
 
 def _contradict(probe: Probe, groups: dict[str, ScaleGroup]) -> None:

@@ -20,9 +20,6 @@ from psi_optax.invariance.values import Context, Value
 
 _LOOPS = itertools.count()
 
-# A constant of more elements than this is not looked into.
-_LOOKED_INTO = 1 << 16
-
 
 def run(
     context: Context,
@@ -106,22 +103,19 @@ def _called(equation) -> Any:
 
 
 def known(array: Any) -> Value:
-    """What is known of a constant."""
+    """What is known of a constant: all, of a number.
+
+    Of an array but its shape: it may be statistics, other ones tomorrow.
+    """
+    if isinstance(array, bool | int | float):
+        return constant(float(array), ())
     shape = tuple(np.shape(array))
-    size = int(np.prod(shape, dtype=np.int64))
-    if not 0 < size <= _LOOKED_INTO or not hasattr(array, "dtype"):
-        number = isinstance(array, bool | int | float)
-        return constant(float(array), ()) if number else Value(shape)
-    if jax.numpy.issubdtype(array.dtype, np.complexfloating):
+    dtype = getattr(array, "dtype", None)
+    real = dtype is not None and jax.dtypes.issubdtype(dtype, np.number)
+    real = real and not jax.dtypes.issubdtype(dtype, np.complexfloating)
+    if np.size(array) != 1 or not (real or dtype == np.bool_):
         return Value(shape)
-    try:
-        array = np.asarray(array)
-        first = float(array.flat[0])
-    except (TypeError, ValueError):  # Keys of random numbers, for one.
-        return Value(shape)
-    if not np.all((array == first) | (array != array)):
-        return Value(shape)
-    return constant(first, shape)
+    return constant(float(np.asarray(array).item()), shape)
 
 
 def _equation(context: Context, equation, operands, used) -> list[Value]:

@@ -5,7 +5,7 @@ import re
 
 from psi_optax.groups import ScaleGroup
 from psi_optax.groups.describe import aligned
-from psi_optax.groups.paths import Tree, map_with_path
+from psi_optax.groups.paths import Tree, entries, map_with_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +67,26 @@ class GroupReport:
     findings: dict[str, Finding]
 
     def __getitem__(self, path: str) -> Finding:
+        if path not in self.findings:
+            known = ", ".join(map(repr, self.findings))
+            raise KeyError(f"{path!r} is no parameter; there are {known}")
         return self.findings[path]
 
     def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
-        """What the report says of each path; it does not look at params."""
-        del params
+        """What the report says of each path.
+
+        Raises:
+            ValueError: a parameter has another shape than the one reported on.
+        """
+        for entry in entries(params):
+            finding = self.findings.get(entry.path)
+            shape = tuple(getattr(entry.leaf, "shape", ()))
+            if entry.is_hole or finding is None or shape == finding.shape:
+                continue
+            raise ValueError(
+                f"{entry.path!r} has shape {shape}, but the report is on one of"
+                f" shape {finding.shape}: find the groups of these params."
+            )
         return {path: f.group for path, f in self.findings.items()}
 
     def select(self, where: str) -> "GroupReport":
@@ -86,7 +101,12 @@ class GroupReport:
             if finding.group is not None and re.fullmatch(where, path)
         }
         if not kept:
-            raise ValueError(f"where={where!r} picks none of the groups.")
+            named = [p for p, f in self.findings.items() if f.group is not None]
+            raise ValueError(
+                f"where={where!r} picks none of the groups, which are those of"
+                f" {', '.join(map(repr, named))}. A pattern must match a whole"
+                " path."
+            )
         groups = {
             path: finding.group
             for path, finding in self.findings.items()
@@ -118,6 +138,11 @@ class GroupReport:
             f"{len(grouped)} of {len(self.findings)} parameters have scale"
             " groups"
         )
+        if not grouped:
+            tail += (
+                ". Is it the loss of training, with the statistics of the"
+                " batch, and alone: no new statistics, logits or gradients?"
+            )
         return "\n".join([*aligned(rows), tail])
 
 

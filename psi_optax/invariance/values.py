@@ -165,7 +165,9 @@ class Context:
 
     def waive(self, value: Value, constant: float | None) -> bool:
         """Whether a constant is small enough to be passed over in a sum."""
-        if constant is None or not 0 < abs(constant) <= self.max_epsilon:
+        # 1e-3 in single precision is a little more than 1e-3.
+        largest = self.max_epsilon * (1 + 1e-6)
+        if constant is None or not 0 < abs(constant) <= largest:
             return False
         form = self.equations.reduce(value.form)
         # What a loop carries may be made of nothing but small constants.

@@ -199,6 +199,51 @@ def test_check_groups_is_not_taken_in_by_what_large_weights_hide():
             check_groups(f, PARAMS, groups, X)
 
 
+def test_an_epsilon_at_the_bound_counts_in_any_precision():
+    report = find_groups(
+        lambda p, x: loss(p, x, 1e-3), PARAMS, X, method="analysis"
+    )
+    assert report["kernel"].epsilon == pytest.approx(1e-3)
+
+
+def test_a_constant_that_is_no_epsilon_is_found_out():
+    def f(params, x):
+        y = x @ params["kernel"]
+        return jnp.sum(jnp.tanh(y / (jax.nn.relu(y) + 1e-4)))
+
+    assert find_groups(f, PARAMS, X)["kernel"].kind == "ordinary"
+
+
+def test_arrays_that_are_closed_over_may_be_others_tomorrow():
+    mean = jnp.zeros(4)
+
+    def f(params, x):
+        y = x @ params["kernel"] - mean[None]
+        return jnp.sum(jnp.tanh(y / jnp.linalg.norm(y, axis=1, keepdims=True)))
+
+    report = find_groups(f, PARAMS, X, method="analysis")
+    assert report["kernel"].kind == "ordinary"
+    assert "running averages" in report["kernel"].reason
+
+
+def test_a_report_is_on_params_of_these_shapes():
+    report = find_groups(loss, PARAMS, X, method="analysis")
+    other = {**PARAMS, "kernel": jnp.ones((4, 3))}
+    with pytest.raises(ValueError, match=r"'kernel' has shape \(4, 3\)"):
+        make_plan(report, other)
+    with pytest.raises(KeyError, match="'kernels' is no parameter"):
+        report["kernels"]
+
+
+def test_a_report_without_groups_asks_for_the_loss_of_training():
+    def f(params, x):
+        return loss(params, x), jnp.mean(x @ params["kernel"], axis=0)
+
+    report = find_groups(f, PARAMS, X, method="analysis")
+    assert "no new statistics, logits or gradients?" in str(report)
+    assert "?" not in str(find_groups(loss, PARAMS, X, method="analysis"))
+
+
 def test_contradiction_is_an_error(monkeypatch):
     def mistaken(*args, **kwargs):
         return {
@@ -250,6 +295,16 @@ class TestErrors:
     def test_a_loss_without_a_gradient(self):
         with pytest.raises(ValueError, match="has no gradient"):
             find_groups(lambda p, x: jnp.argmax(x @ p["kernel"]), PARAMS, X)
+
+    def test_params_that_are_no_arrays(self):
+        with pytest.raises(TypeError, match="'act', which is no array"):
+            find_groups(loss, {**PARAMS, "act": jnp.tanh}, X)
+
+    def test_checking_shapes(self):
+        shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
+        groups = {"kernel": ScaleGroup(0), "bias": None, "head": None}
+        with pytest.raises(ValueError, match="needs arrays"):
+            check_groups(loss, PARAMS, groups, shape)
 
     def test_params_without_floats(self):
         with pytest.raises(TypeError, match="no floating-point array"):

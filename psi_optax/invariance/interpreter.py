@@ -139,7 +139,7 @@ _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _CALLS = frozenset(
     """
     jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call
-    custom_vjp_call custom_vjp_call_jaxpr custom_lin
+    custom_vjp_call custom_vjp_call_jaxpr
     """.split()  # noqa: SIM905
 )
 

@@ -40,7 +40,6 @@ class Probe:
 
     def __init__(self, loss: Callable, params: Tree, args: tuple, seed: int):
         self._random = np.random.default_rng(seed)
-        self.params = params
         widen = _wide if _takes_doubles(loss, params, args) else jnp.asarray
         self.args = jax.tree.map(widen, args)
         shown = [entry for entry in entries(params) if not entry.is_hole]

@@ -138,7 +138,7 @@ def test_no_verdict_of_the_analysis_is_unsound():
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_proof_and_measurement_together(name, request):
+def test_proof_and_measurement_together(name):
     net = NETS[name]()
     report = find_groups(net.loss, net.params, *net.args)
     missed = {(name, path) for path in misses(net, report.findings)}

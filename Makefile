@@ -11,7 +11,22 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info
 STAMP := $(VENV)/installed-$(VERSION)
 JOBS ?= auto
 
-.PHONY: demo test check docs mutate notebooks build clean
+# For the oracles: an environment of its own, and what is made in it.
+TORCH := torch==2.13.0
+define freeze
+	$(1) -m venv build/oracles/$(2)
+	build/oracles/$(2)/bin/pip install --quiet $(TORCH)
+	build/oracles/$(2)/bin/pip install --quiet --no-deps -r tests/oracles/$(3)
+	build/oracles/$(2)/bin/python -m tests.oracles.make $(4)
+endef
+# The first that runs, as a name on the PATH may be a shim that does not.
+EMERGING_PYTHON = $(shell for python in $(PYTHON) \
+  $$(pyenv root 2>/dev/null)/versions/3.1[23].*/bin/python \
+  python3.12 python3.13; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null \
+  && echo $$python && break; done)
+
+.PHONY: demo test check docs mutate notebooks oracles build clean
 
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.rescaling $(ARGS)
@@ -37,6 +52,13 @@ mutate: $(STAMP)
 # Rebuilds every .ipynb from its percent-format source.
 notebooks: $(STAMP)
 	$(BIN)/jupytext --to ipynb notebooks/*.py
+
+# What other libraries do, frozen for the tests: tests/oracles/make.py says how.
+oracles:
+	$(call freeze,$(PYTHON),venv,requirements.txt,$(ARGS))
+	$(if $(EMERGING_PYTHON),$(call \
+	  freeze,$(EMERGING_PYTHON),venv-emerging,requirements-emerging.txt,emerging \
+	),@echo "emerging: skipped, no Python 3.12 or newer")
 
 build: $(STAMP)
 	$(BIN)/python -m build

@@ -7,33 +7,66 @@ from psi_optax.groups import ScaleGroup as ScaleGroup
 from psi_optax.groups import describe_groups as describe_groups
 from psi_optax.groups import group_labels as group_labels
 from psi_optax.groups import groups_from_paths as groups_from_paths
+from psi_optax.groups import joint_groups as joint_groups
 from psi_optax.groups import output_channels as output_channels
 from psi_optax.invariance import GroupReport as GroupReport
 from psi_optax.invariance import check_groups as check_groups
 from psi_optax.invariance import find_groups as find_groups
 from psi_optax.optimizers import PsiSgdmState as PsiSgdmState
 from psi_optax.optimizers import PsiState as PsiState
+from psi_optax.optimizers import adam_g as adam_g
+from psi_optax.optimizers import adamh as adamh
+from psi_optax.optimizers import adamp as adamp
+from psi_optax.optimizers import hyperball as hyperball
+from psi_optax.optimizers import muonh as muonh
 from psi_optax.optimizers import psi as psi
 from psi_optax.optimizers import psi_adam as psi_adam
 from psi_optax.optimizers import psi_sgd as psi_sgd
 from psi_optax.optimizers import psi_sgdm as psi_sgdm
+from psi_optax.optimizers import rotational as rotational
+from psi_optax.optimizers import sgd_g as sgd_g
+from psi_optax.optimizers import sgdp as sgdp
+from psi_optax.optimizers import weight_rescaling as weight_rescaling
+from psi_optax.transforms import ProjectByCosineState as ProjectByCosineState
 from psi_optax.transforms import RescaleWeightsState as RescaleWeightsState
 from psi_optax.transforms import RetractState as RetractState
+from psi_optax.transforms import ScaleByGroupAdamState as ScaleByGroupAdamState
+from psi_optax.transforms import ScaleByGroupRmsState as ScaleByGroupRmsState
+from psi_optax.transforms import TransportedTraceState as TransportedTraceState
+from psi_optax.transforms import add_orthogonality as add_orthogonality
+from psi_optax.transforms import add_weight_decay as add_weight_decay
 from psi_optax.transforms import clip_by_group_norm as clip_by_group_norm
+from psi_optax.transforms import (
+    normalize_by_group_norm as normalize_by_group_norm,
+)
+from psi_optax.transforms import project_by_cosine as project_by_cosine
 from psi_optax.transforms import project_to_tangent as project_to_tangent
+from psi_optax.transforms import project_to_zero_mean as project_to_zero_mean
 from psi_optax.transforms import rescale_weights as rescale_weights
 from psi_optax.transforms import retract as retract
+from psi_optax.transforms import scale_by_group_adam as scale_by_group_adam
 from psi_optax.transforms import scale_by_group_norm as scale_by_group_norm
+from psi_optax.transforms import scale_by_group_rms as scale_by_group_rms
+from psi_optax.transforms import transported_trace as transported_trace
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GroupReport",
+    "ProjectByCosineState",
     "PsiSgdmState",
     "PsiState",
     "RescaleWeightsState",
     "RetractState",
+    "ScaleByGroupAdamState",
+    "ScaleByGroupRmsState",
     "ScaleGroup",
+    "TransportedTraceState",
+    "adam_g",
+    "adamh",
+    "adamp",
+    "add_orthogonality",
+    "add_weight_decay",
     "check_groups",
     "clip_by_group_norm",
     "describe_groups",
@@ -41,9 +74,15 @@ __all__ = [
     "group_labels",
     "group_norms",
     "groups_from_paths",
+    "hyperball",
+    "joint_groups",
+    "muonh",
     "normalize",
+    "normalize_by_group_norm",
     "output_channels",
+    "project_by_cosine",
     "project_to_tangent",
+    "project_to_zero_mean",
     "psi",
     "psi_adam",
     "psi_sgd",
@@ -51,5 +90,12 @@ __all__ = [
     "rescale_weights",
     "retract",
     "rotation",
+    "rotational",
+    "scale_by_group_adam",
     "scale_by_group_norm",
+    "scale_by_group_rms",
+    "sgd_g",
+    "sgdp",
+    "transported_trace",
+    "weight_rescaling",
 ]

@@ -53,6 +53,16 @@ class Entry(NamedTuple):
         trees: how many trees like params the state holds.
         promotes: whether there is an Adam of optax's in it, which needs JAX's
             standard promotion of dtypes.
+        takes_groups: whether it has an argument `groups`.
+        by_leaf: whether parameters of several dtypes are each kept in theirs
+            while hyperparameters are injected; not by what is around
+            optax.trace and optax.scale_by_adam, which promote a bfloat16 leaf,
+            state included, when their decay is a float32 array.
+        idle: the grouped leaves whose updates it does not change.
+        whole: whether optax compiles a part of it for the whole tree at once,
+            so that what stands beside a leaf changes how it is rounded.
+        per_tensor: whether all groups of a parameter are one.
+        multiplies: whether it multiplies matrices, and is meant to.
     """
 
     factory: Callable[..., optax.GradientTransformationExtraArgs]
@@ -60,10 +70,23 @@ class Entry(NamedTuple):
     needs_params: bool = True
     trees: int = 0
     promotes: bool = False
+    takes_groups: bool = True
+    by_leaf: bool = True
+    idle: tuple[str, ...] = ()
+    whole: bool = False
+    per_tensor: bool = False
+    multiplies: bool = False
+
+    def arguments(self, groups=GROUPS):
+        """All arguments, by name."""
+        return {
+            **self.kwargs,
+            **({"groups": groups} if self.takes_groups else {}),
+        }
 
     def build(self, groups=GROUPS):
         """The transform."""
-        return self.factory(groups=groups, **self.kwargs)
+        return self.factory(**self.arguments(groups))
 
 
 ENTRIES = {
@@ -98,22 +121,136 @@ ENTRIES = {
     "psi_additive": Entry(
         psi_optax.psi, {"inner": optax.sgd(0.1), "retraction": None}
     ),
+    "psi_whole": Entry(
+        psi_optax.psi, {"inner": optax.sgd(0.1), "tangent": False}
+    ),
     "psi_sgd": Entry(
         psi_optax.psi_sgd,
         {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True},
         trees=1,
+        by_leaf=False,
     ),
     "psi_adam": Entry(
         psi_optax.psi_adam,
         {"learning_rate": 0.1, "weight_decay": 0.01},
         trees=2,
         promotes=True,
+        by_leaf=False,
     ),
     "psi_sgdm": Entry(psi_optax.psi_sgdm, {"learning_rate": 0.1}, trees=1),
     "psi_sgdm_additive": Entry(
         psi_optax.psi_sgdm,
         {"learning_rate": 0.1, "momentum": 0.5, "retraction": None},
         trees=1,
+    ),
+    "project_to_tangent_centered": Entry(
+        psi_optax.project_to_tangent, {"centered": True}
+    ),
+    "project_to_zero_mean": Entry(psi_optax.project_to_zero_mean, {}),
+    "normalize_by_group_norm": Entry(
+        psi_optax.normalize_by_group_norm, {}, needs_params=False
+    ),
+    "add_weight_decay": Entry(
+        psi_optax.add_weight_decay,
+        {"weight_decay": 0.1, "of": "scale"},
+        by_leaf=False,
+    ),
+    "add_orthogonality": Entry(
+        psi_optax.add_orthogonality,
+        {"strength": 0.5},
+        idle=("vector",),
+        multiplies=True,
+    ),
+    "transported_trace": Entry(
+        psi_optax.transported_trace, {"decay": 0.9, "nesterov": True}, trees=1
+    ),
+    "transported_trace_parallel": Entry(
+        psi_optax.transported_trace,
+        {"decay": 0.9, "transport": "parallel"},
+        trees=2,
+    ),
+    "scale_by_group_rms": Entry(
+        psi_optax.scale_by_group_rms, {"decay": 0.9}, needs_params=False
+    ),
+    "scale_by_group_adam": Entry(
+        psi_optax.scale_by_group_adam,
+        {"transport": "projection"},
+        trees=3,
+        promotes=True,
+        by_leaf=False,
+    ),
+    "project_by_cosine": Entry(
+        psi_optax.project_by_cosine,
+        {"inner": optax.trace(0.9), "weight_decay": 0.1},
+        trees=1,
+        takes_groups=False,
+    ),
+    "weight_rescaling": Entry(
+        psi_optax.weight_rescaling,
+        {"inner": optax.sgd(0.1, momentum=0.9), "radius": "init", "every": 2},
+        trees=1,
+    ),
+    "sgd_g": Entry(
+        psi_optax.sgd_g, {"learning_rate": 0.1}, trees=2, by_leaf=False
+    ),
+    "adam_g": Entry(
+        psi_optax.adam_g,
+        {"learning_rate": 0.1},
+        trees=4,
+        promotes=True,
+        by_leaf=False,
+    ),
+    "sgdp": Entry(
+        psi_optax.sgdp,
+        {"learning_rate": 0.1, "weight_decay": 0.01},
+        trees=1,
+        by_leaf=False,
+    ),
+    "adamp": Entry(
+        psi_optax.adamp,
+        {"learning_rate": 0.1, "weight_decay": 0.01},
+        trees=2,
+        promotes=True,
+        by_leaf=False,
+    ),
+    "rotational": Entry(
+        psi_optax.rotational,
+        {
+            "learning_rate": 0.1,
+            "direction": optax.trace(0.9),
+            "ordinary": optax.sgd(0.1),
+        },
+        trees=1,
+    ),
+    "hyperball": Entry(
+        psi_optax.hyperball,
+        {
+            "learning_rate": 0.1,
+            "direction": optax.trace(0.9),
+            "ordinary": optax.sgd(0.1),
+            "per_tensor": False,
+            "equivariant": False,
+        },
+        trees=1,
+        by_leaf=False,
+    ),
+    "adamh": Entry(
+        psi_optax.adamh,
+        {"learning_rate": 0.1},
+        per_tensor=True,
+        trees=2,
+        promotes=True,
+        by_leaf=False,
+    ),
+    "muonh": Entry(
+        psi_optax.muonh,
+        {"learning_rate": 0.1},
+        whole=True,
+        per_tensor=True,
+        multiplies=True,
+        trees=5,
+        promotes=True,
+        by_leaf=False,
     ),
 }
 

@@ -16,7 +16,7 @@ ALLOWED = {
     "groups": {"geometry"},
     "transforms": {"geometry", "groups"},
     "invariance": {"geometry", "groups"},
-    "diagnostics": {"geometry", "groups"},
+    "diagnostics": {"geometry", "groups", "transforms"},
     "optimizers": {"geometry", "groups", "transforms"},
     "models": {"groups"},
 }
@@ -52,7 +52,16 @@ def test_imports_run_one_way():
             assert not beyond, f"{path} looks into {beyond}"
 
 
-def test_only_models_import_anything_but_jax_and_optax():
+# What else may be imported where; each is an extra.
+EXTRAS = {"models": {"flax"}, "diagnostics/plot.py": {"matplotlib"}}
+
+
+def extras(path):
+    inside = path.relative_to(ROOT).as_posix()
+    return EXTRAS.get(inside, EXTRAS.get(room(path), set()))
+
+
+def test_the_core_imports_nothing_but_jax_and_optax():
     kept = {"jax", "optax", "numpy", "psi_optax"}
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -63,14 +72,14 @@ def test_only_models_import_anything_but_jax_and_optax():
                 names = [node.module]
             found = {name.split(".")[0] for name in names}
             found -= set(sys.stdlib_module_names) | kept
-            assert found <= ({"flax"} if room(path) == "models" else set())
+            assert found <= extras(path)
 
 
 def test_importing_the_package_imports_no_extra():
     code = (
         "import sys, psi_optax; "
-        "print({'flax', 'chex', 'sklearn'} & {m.split('.')[0] for m in"
-        " sys.modules})"
+        "extras = {'flax', 'chex', 'sklearn', 'matplotlib'}; "
+        "print(extras & {m.split('.')[0] for m in sys.modules})"
     )
     out = subprocess.run(
         [sys.executable, "-c", code],

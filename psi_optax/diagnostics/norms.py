@@ -3,12 +3,12 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from psi_optax import geometry
 from psi_optax.groups import make_plan
 from psi_optax.groups.paths import Tree
+from psi_optax.transforms.base import like
 
 
 def group_norms(params: Tree, groups: Any) -> Tree:
@@ -37,7 +37,11 @@ def group_norms(params: Tree, groups: Any) -> Tree:
 
 
 def normalize(
-    params: Tree, groups: Any, radius: jax.typing.ArrayLike = 1.0
+    params: Tree,
+    groups: Any,
+    radius: jax.typing.ArrayLike = 1.0,
+    *,
+    centered: bool = False,
 ) -> Tree:
     """Gives every group the same norm; the network computes what it did.
 
@@ -53,6 +57,9 @@ def normalize(
         params: arrays.
         groups: scale groups in any form.
         radius: the norm, positive.
+        centered: whether to subtract the mean of every group first, as in
+            centered weight normalization. That is another network, unless the
+            inputs of each group add up to nothing.
 
     Returns:
         A tree like params. Groups of norm zero, which have no direction, and
@@ -72,8 +79,7 @@ def normalize(
         raise ValueError(f"radius={radius!r} is not positive.")
     plan = make_plan(groups, params)
     w = plan.select(params)
+    if centered:
+        w = like(geometry.center(plan, w), w)
     on_sphere = geometry.project_to_sphere(plan, w, plan.full(radius))
-    rounded = {
-        k: x.astype(jnp.asarray(w[k]).dtype) for k, x in on_sphere.items()
-    }
-    return plan.merge(params, rounded)
+    return plan.merge(params, like(on_sphere, w))

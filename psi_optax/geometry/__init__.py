@@ -4,6 +4,7 @@ from psi_optax.geometry.maps import Leaves as Leaves
 from psi_optax.geometry.maps import Reduction as Reduction
 from psi_optax.geometry.maps import Scalars as Scalars
 from psi_optax.geometry.maps import angle as angle
+from psi_optax.geometry.maps import center as center
 from psi_optax.geometry.maps import displacement as displacement
 from psi_optax.geometry.maps import factor_to as factor_to
 from psi_optax.geometry.maps import norm as norm
@@ -11,6 +12,7 @@ from psi_optax.geometry.maps import project_to_sphere as project_to_sphere
 from psi_optax.geometry.maps import project_to_tangent as project_to_tangent
 from psi_optax.geometry.maps import retract as retract
 from psi_optax.geometry.maps import safe_divide as safe_divide
+from psi_optax.geometry.maps import safe_sqrt as safe_sqrt
 from psi_optax.geometry.maps import scale as scale
 from psi_optax.geometry.maps import transport as transport
 from psi_optax.geometry.reductions import accumulator as accumulator

@@ -55,8 +55,25 @@ def scale(groups: Reduction, u: Leaves, factor: Scalars) -> Leaves:
     )
 
 
-def project_to_tangent(groups: Reduction, w: Leaves, u: Leaves) -> Leaves:
-    r"""Removes the radial part: \(u - w \langle w, u\rangle / |w|^2\)."""
+def center(groups: Reduction, u: Leaves) -> Leaves:
+    """Subtracts the mean of every group."""
+    ones = jax.tree.map(jnp.ones_like, u)
+    mean = jax.tree.map(
+        safe_divide, groups.dot(u, ones), groups.dot(ones, ones)
+    )
+    return jax.tree.map(lambda x, m: widen(x) - m, u, groups.spread(mean))
+
+
+def project_to_tangent(
+    groups: Reduction, w: Leaves, u: Leaves, *, centered: bool = False
+) -> Leaves:
+    r"""Removes the radial part: \(u - w \langle w, u\rangle / |w|^2\).
+
+    Centered, the space is tangent to the sphere and of mean zero: what is
+    removed are the mean and the part along the centered weights.
+    """
+    if centered:
+        w, u = center(groups, w), center(groups, u)
     radial = jax.tree.map(safe_divide, groups.dot(w, u), groups.dot(w, w))
     return jax.tree.map(
         lambda x, y, q: widen(x) - q * widen(y), u, w, groups.spread(radial)
@@ -113,42 +130,42 @@ def displacement(w: Leaves, target: Leaves) -> Leaves:
     return {path: target[path].astype(x.dtype) - x for path, x in w.items()}
 
 
-def transport(groups: Reduction, w: Leaves, u: Leaves, x: Leaves) -> Leaves:
-    r"""Parallel transport of x along the geodesic that starts at w along u.
+def transport(groups: Reduction, old: Leaves, new: Leaves, x: Leaves) -> Leaves:
+    r"""Parallel transport of x from old to new along the shortest great circle.
 
-    With \(h\) the tangent part of \(u/|w|\), of angle \(|h|\) and direction
-    \(e = h/|h|\),
+    With directions \(v, v'\),
 
-    \[x \mapsto x - \langle e, x\rangle (\sin|h|\, v + (1-\cos|h|)\, e).\]
+    \[x \mapsto x - \frac{\langle v', x\rangle}{1 + \langle v, v'\rangle}
+        \,(v + v').\]
 
-    x is taken as tangent at w; the result is tangent at the geodesic's end and
-    as long as x.
+    x is taken as tangent at old; the result is tangent at new and as long as
+    x. Where v' = -v no circle is the shortest, and x stays.
 
     References:
         Cho and Lee, `Riemannian approach to batch normalization
-        <https://arxiv.org/abs/1709.09603>`_, 2017, for one step along itself.
+        <https://arxiv.org/abs/1709.09603>`_, 2017, for the transport along a
+        step; this is the same, by the step's ends.
     """
-    tangent = project_to_tangent(groups, w, u)
-    length = norm(groups, tangent)
-    radius = norm(groups, w)
-    angle = jax.tree.map(safe_divide, length, radius)
-    along = jax.tree.map(safe_divide, groups.dot(tangent, x), length)
-    radial = jax.tree.map(
-        lambda a, q, r: safe_divide(-q * jnp.sin(a), r), angle, along, radius
+    r, s = norm(groups, old), norm(groups, new)
+    cosine = jax.tree.map(
+        lambda q, r, s: safe_divide(safe_divide(q, r), s),
+        groups.dot(old, new),
+        r,
+        s,
     )
-    bend = jax.tree.map(
-        lambda a, q, n: safe_divide(-2 * q * jnp.sin(a / 2) ** 2, n),
-        angle,
-        along,
-        length,
+    along = jax.tree.map(
+        lambda q, s, c: safe_divide(safe_divide(q, s), 1 + c),
+        groups.dot(new, x),
+        s,
+        cosine,
     )
     return jax.tree.map(
-        lambda x, y, t, p, q: widen(x) + p * widen(y) + q * t,
+        lambda x, y, z, p, q: widen(x) - p * widen(y) - q * widen(z),
         x,
-        w,
-        tangent,
-        groups.spread(radial),
-        groups.spread(bend),
+        old,
+        new,
+        groups.spread(jax.tree.map(safe_divide, along, r)),
+        groups.spread(jax.tree.map(safe_divide, along, s)),
     )
 
 

@@ -12,6 +12,9 @@ a retraction of t at v is \(f(q)\,v + h(q)\,t\), and R times it is
   \alpha = (k - 1) + k\,(f - 1) - k\,p\,h, \quad \beta = c\,R\,h, \quad
   k = R/s.\]
 
+With the radial part of the step kept, as some methods do, the retraction is of
+p v + t, and f and h depend on p as well.
+
 Two scalars a group, from \(|w|^2\), \(\langle w,d\rangle\) and \(|d|^2\): w and
 d are read twice and nothing of their size is kept. The numbers near one, k and
 f, enter as their distance from one, which is computed without cancellation, so
@@ -37,34 +40,55 @@ from psi_optax.geometry.maps import (
 )
 from psi_optax.geometry.reductions import widen
 
-# From the squared angle's tangent length q to (f - 1, h).
-_Curve = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+# From q and p to (f - 1, h).
+_Curve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
-def _projection(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _projection(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(v + t) / |v + t|: rotates by arctan|t|."""
     length = jnp.sqrt(1 + q)
     return -q / (length * (1 + length)), 1 / length
 
 
-def _exponential(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The geodesic along t: rotates by |t|."""
     angle = safe_sqrt(q)
     sinc = jnp.where(q == 0, 1, safe_divide(jnp.sin(angle), angle))
     return -2 * jnp.sin(angle / 2) ** 2, sinc
 
 
-def _additive(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _additive(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The sum v + t, which leaves the sphere: the PSI paper's, eq. 8."""
     return jnp.zeros_like(q), jnp.ones_like(q)
 
 
-_CURVES: dict[str | None, _Curve] = {
-    "projection": _projection,
-    "exponential": _exponential,
-    None: _additive,
+def _whole_projection(
+    q: jax.Array, p: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(v + p v + t) / |v + p v + t|: rotates by arctan(|t| / (1 + p))."""
+    length = safe_sqrt((1 + p) ** 2 + q)
+    ahead = 1 + p > 0  # Where 1 + p - length cancels.
+    fall = jnp.where(
+        ahead,
+        -safe_divide(q, length * jnp.where(ahead, 1 + p + length, 1)),
+        safe_divide(1 + p, length) - 1,
+    )
+    return fall, safe_divide(jnp.ones_like(q), length)
+
+
+def _whole_additive(q: jax.Array, p: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sum v + p v + t."""
+    return p, jnp.ones_like(q)
+
+
+_CURVES: dict[tuple[str | None, bool], _Curve] = {
+    ("projection", True): _projection,
+    ("exponential", True): _exponential,
+    (None, True): _additive,
+    ("projection", False): _whole_projection,
+    (None, False): _whole_additive,
 }
-RETRACTIONS = tuple(_CURVES)
+RETRACTIONS = ("projection", "exponential", None)
 
 # By how many roundings a sum may be off, and how much of that is corrected: in
 # 100,000 steps a quarter left the norms of 4 to 576 weights within 1.4 ulp, all
@@ -81,6 +105,7 @@ def step(
     radius: Scalars | None,
     *,
     retraction: str | None = "projection",
+    tangent: bool = True,
 ) -> Leaves:
     """Moves every group along d on its sphere; returns what to add to w.
 
@@ -103,6 +128,8 @@ def step(
         radius: the radius of each group's sphere; None for the norm that it
             has, which is what `retraction=None` starts from.
         retraction: "projection", "exponential" or None.
+        tangent: whether d counts with its tangent part alone; with
+            "exponential" it always does.
 
     Returns:
         The rounded new weights minus the old, in the dtype of w.
@@ -122,7 +149,7 @@ def step(
             length[name],
             rate[name],
             excess[name],
-            _CURVES[retraction],
+            _CURVES[retraction, tangent],
         )
         for name in s
     }
@@ -185,7 +212,7 @@ def _coefficients(s, inner, length, rate, excess, curve: _Curve):
     rate = jnp.asarray(rate, s.dtype)
     along = safe_divide(inner, s)
     q = rate * rate * jnp.maximum(length - along * along, 0)
-    fall, reach = curve(q)
+    fall, reach = curve(q, rate * along)
     # All else is zero with the step; the rounding of the radius alone is not.
     still = (rate * rate * length == 0) & (jnp.abs(excess) <= ON_SPHERE)
     excess = jnp.where(still, 0, excess)

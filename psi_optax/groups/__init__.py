@@ -2,6 +2,8 @@
 
 from psi_optax.groups.describe import describe_groups as describe_groups
 from psi_optax.groups.describe import group_labels as group_labels
+from psi_optax.groups.joint import JointGroups as JointGroups
+from psi_optax.groups.joint import joint_groups as joint_groups
 from psi_optax.groups.plan import GroupedLeaf as GroupedLeaf
 from psi_optax.groups.plan import Plan as Plan
 from psi_optax.groups.plan import make_plan as make_plan

@@ -124,7 +124,7 @@ class Plan:
         for leaf in self.leaves:
             product = widen(a[leaf.path]) * widen(b[leaf.path])
             part = sum_groups(product, leaf.group.axes, leaf.group.blocks)
-            part = _sum_over_mesh(part, leaf).astype(self.dtypes[leaf.name])
+            part = sum_over_mesh(part, leaf).astype(self.dtypes[leaf.name])
             before = total.get(leaf.name)
             total[leaf.name] = part if before is None else before + part
         return total
@@ -179,7 +179,7 @@ class Plan:
         return frozenset(name for name, n in self.sizes.items() if n == 1)
 
 
-def _sum_over_mesh(part: jax.Array, leaf: GroupedLeaf) -> jax.Array:
+def sum_over_mesh(part: jax.Array, leaf: GroupedLeaf) -> jax.Array:
     """Adds up what the shards of a leaf have, where there are shards."""
     names = _mesh_axes(leaf)
     return jax.lax.psum(part, names) if names else part

@@ -38,6 +38,7 @@ def psi(
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
     retraction: str | None = "projection",
+    tangent: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Runs an optimizer on the directions of scale groups.
 
@@ -84,6 +85,9 @@ def psi(
             then adds up. A number moves groups off that sphere onto it.
         retraction: "projection", "exponential" (a step of length t then turns
             by t), or None: the paper's w + r d, whose norm grows for ever.
+        tangent: whether to take the tangent part of steps alone. False takes
+            them whole, as methods do that only normalize after the step: a
+            radial part then makes it longer or shorter.
 
     Returns:
         A transform that needs params, with a `PsiState`.
@@ -92,7 +96,8 @@ def psi(
         TypeError: `inner` or `ordinary` is no gradient transformation.
         ValueError: groups do not fit params; params are missing in `update`;
             an unknown radius or retraction; a radius without a retraction; an
-            optimizer not supported; a state made for other groups.
+            exponential of steps that are not tangent; an optimizer not
+            supported; a state made for other groups.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -121,6 +126,11 @@ def psi(
     if retraction not in RETRACTIONS:
         raise ValueError(
             f"retraction={retraction!r}: choose one of {RETRACTIONS}."
+        )
+    if retraction == "exponential" and not tangent:
+        raise ValueError(
+            'retraction="exponential" follows tangent steps only: leave'
+            ' tangent=True, or choose "projection".'
         )
     if ordinary is not None:
         inner = optax.partition(
@@ -164,6 +174,7 @@ def psi(
             plan.full(rate),
             sphere_radius(radius, state.radius, plan),
             retraction=retraction,
+            tangent=tangent,
         )
         if learning_rate is not None and ordinary is None:
             steps = jax.tree.map(

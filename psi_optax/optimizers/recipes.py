@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
 import optax
 
-from psi_optax.groups import group_labels
 from psi_optax.optimizers.psi import psi
-from psi_optax.transforms.base import Radius
+from psi_optax.transforms import add_weight_decay
+from psi_optax.transforms.base import Radius, require_rate
 
 
 def psi_sgd(
@@ -61,7 +60,7 @@ def psi_sgd(
         Yi, `Accelerating training of batch normalization: a manifold
         perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, algorithm 1.
     """
-    _require_rate(learning_rate)
+    require_rate(learning_rate)
     return psi(
         optax.identity()
         if momentum is None
@@ -126,16 +125,11 @@ def psi_adam(
     References:
         Kingma and Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014.
     """
-    _require_rate(learning_rate)
-
-    def is_ordinary(tree):
-        labels = group_labels(tree, groups)
-        return jax.tree.map(lambda label: label == "ordinary", labels)
-
+    require_rate(learning_rate)
     return psi(
         optax.chain(
             optax.scale_by_adam(b1, b2, eps),
-            optax.add_decayed_weights(weight_decay, is_ordinary),
+            add_weight_decay(weight_decay, groups),
         ),
         groups,
         learning_rate=learning_rate,
@@ -143,10 +137,3 @@ def psi_adam(
         radius=radius,
         retraction=retraction,
     )
-
-
-def _require_rate(learning_rate: Any) -> None:
-    if learning_rate is None or isinstance(learning_rate, str):
-        raise TypeError(
-            f"learning_rate={learning_rate!r}: give a number or a schedule."
-        )

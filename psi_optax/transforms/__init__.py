@@ -1,5 +1,29 @@
 """Optax transforms on scale groups, one idea a file."""
 
+from psi_optax.transforms.cosine import (
+    ProjectByCosineState as ProjectByCosineState,
+)
+from psi_optax.transforms.cosine import project_by_cosine as project_by_cosine
+from psi_optax.transforms.decay import add_weight_decay as add_weight_decay
+from psi_optax.transforms.moments import (
+    ScaleByGroupAdamState as ScaleByGroupAdamState,
+)
+from psi_optax.transforms.moments import (
+    ScaleByGroupRmsState as ScaleByGroupRmsState,
+)
+from psi_optax.transforms.moments import (
+    scale_by_group_adam as scale_by_group_adam,
+)
+from psi_optax.transforms.moments import (
+    scale_by_group_rms as scale_by_group_rms,
+)
+from psi_optax.transforms.momentum import (
+    TransportedTraceState as TransportedTraceState,
+)
+from psi_optax.transforms.momentum import transported_trace as transported_trace
+from psi_optax.transforms.orthogonality import (
+    add_orthogonality as add_orthogonality,
+)
 from psi_optax.transforms.rescaling import (
     RescaleWeightsState as RescaleWeightsState,
 )
@@ -10,8 +34,14 @@ from psi_optax.transforms.scaling import (
     clip_by_group_norm as clip_by_group_norm,
 )
 from psi_optax.transforms.scaling import (
+    normalize_by_group_norm as normalize_by_group_norm,
+)
+from psi_optax.transforms.scaling import (
     scale_by_group_norm as scale_by_group_norm,
 )
 from psi_optax.transforms.tangent import (
     project_to_tangent as project_to_tangent,
+)
+from psi_optax.transforms.tangent import (
+    project_to_zero_mean as project_to_zero_mean,
 )

@@ -132,6 +132,14 @@ def sphere_radius(radius: Radius, stored: Any, plan: Plan) -> Scalars | None:
     return have
 
 
+def require_rate(learning_rate: Any) -> None:
+    """Raises for a learning rate that is no number and no schedule."""
+    if learning_rate is None or isinstance(learning_rate, str):
+        raise TypeError(
+            f"learning_rate={learning_rate!r}: give a number or a schedule."
+        )
+
+
 def additive_rate(
     learning_rate: optax.ScalarOrSchedule | None, count: jax.typing.ArrayLike
 ) -> jax.typing.ArrayLike:

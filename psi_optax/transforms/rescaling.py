@@ -8,22 +8,31 @@ import optax
 
 from psi_optax import geometry
 from psi_optax.groups import make_plan
-from psi_optax.transforms.base import check_positive, like, require_params
+from psi_optax.transforms.base import (
+    allow_shapes,
+    check_positive,
+    check_radius,
+    initial_radius,
+    like,
+    require_params,
+    sphere_radius,
+)
 
 
 class RescaleWeightsState(NamedTuple):
-    """How many steps were taken."""
+    """How many steps were taken, and the radii where they are stored."""
 
     count: jax.typing.ArrayLike  # shape=(), dtype=int32
+    radius: Any  # {group name: array of the group shape}, or None
 
 
 def rescale_weights(
     groups: Any,
     *,
-    radius: jax.typing.ArrayLike = 1.0,
+    radius: jax.typing.ArrayLike | str = 1.0,
     every: jax.typing.ArrayLike = 1,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Rescales every group to one norm after each `every`-th step.
+    r"""Rescales every group to its radius after each `every`-th step.
 
     \(w + u \mapsto R\,(w+u)/|w+u|\) when the number of steps, this one
     included, is a multiple of `every`; otherwise u passes. Put it last in a
@@ -35,7 +44,7 @@ def rescale_weights(
 
     Args:
         groups: scale groups in any form.
-        radius: the norm R, positive.
+        radius: the norm R, positive; or "init", the norms that `init` finds.
         every: the period in steps, at least 1.
 
     Returns:
@@ -58,16 +67,20 @@ def rescale_weights(
         2022: rescaling to unit norm in place of weight decay. Its period and
         grouping are not known to us, and are options here.
     """
-    if radius is None or isinstance(radius, str):
-        raise ValueError(f"radius={radius!r} is not a number.")
-    check_positive("radius", radius)
+    if radius is None:
+        raise ValueError('radius=None: choose "init" or a number.')
+    check_radius(radius)
     check_positive("every", every)
     if not jnp.issubdtype(jnp.result_type(every), jnp.integer):
         raise ValueError(f"every={every!r} is not a whole number of steps.")
 
+    @allow_shapes
     def init_fn(params):
-        make_plan(groups, params)
-        return RescaleWeightsState(jnp.zeros([], jnp.int32))
+        plan = make_plan(groups, params)
+        return RescaleWeightsState(
+            jnp.zeros([], jnp.int32),
+            initial_radius(radius, plan, plan.select(params)),
+        )
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
@@ -76,10 +89,11 @@ def rescale_weights(
         w, u = plan.select(params), plan.select_steps(updates)
         count = optax.safe_increment(state.count)
         now = jnp.mod(count, jnp.asarray(every, jnp.int32)) == 0
-        on_sphere = geometry.retract(plan, w, u, plan.full(radius))
+        target = sphere_radius(radius, state.radius, plan) or {}
+        on_sphere = geometry.retract(plan, w, u, target)
         rescaled = like(geometry.displacement(w, on_sphere), u)
         chosen = {k: jnp.where(now, rescaled[k], u[k]) for k in u}
         updates = plan.merge(updates, chosen)
-        return updates, RescaleWeightsState(count)
+        return updates, RescaleWeightsState(count, state.radius)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -103,3 +103,46 @@ def clip_by_group_norm(
         ), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def normalize_by_group_norm(
+    groups: Any,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Divides the updates of every group by their norm.
+
+    \(u \mapsto u/|u|\): only the direction of an update counts. Updates of
+    norm zero stay zero. Ordinary parameters pass through.
+
+    Args:
+        groups: scale groups in any form.
+
+    Returns:
+        A stateless transform. It does not need params.
+
+    Raises:
+        ValueError: groups do not fit the updates.
+
+    Examples:
+        >>> from psi_optax import ScaleGroup
+        >>> tx = normalize_by_group_norm(ScaleGroup(axes=0))
+        >>> u = jnp.array([[3.0, 0.0], [4.0, 0.0]])
+        >>> print(tx.update(u, tx.init(u))[0])
+        [[0.6 0. ]
+         [0.8 0. ]]
+
+    References:
+        Wen et al., `Hyperball optimization <https://whenwen.github.io>`_, 2025.
+    """
+
+    def init_fn(params):
+        make_plan(groups, params)
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        plan = make_plan(groups, updates)
+        u = plan.select(updates)
+        on_sphere = geometry.project_to_sphere(plan, u, plan.full(1))
+        return plan.merge(updates, like(on_sphere, u)), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

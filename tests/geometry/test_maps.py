@@ -100,26 +100,65 @@ def numpy_transport(W, U, X):
     return out
 
 
-def test_transport_is_the_rotation_that_moves_w_along_u():
+def leaves(W):
+    """What `columns` makes columns of."""
+    return {"k": jnp.asarray(W[:-1]), "b": jnp.asarray(W[-1])}
+
+
+def test_transport_is_the_rotation_that_moves_old_to_new():
     w, u = draw(0), draw(1)
     x = geometry.project_to_tangent(plan(), w, draw(2))
-    got = columns(geometry.transport(plan(), w, u, x))
     W, X = columns(w), columns(x)
+    end = numpy_transport(W, columns(u), W)
+    got = columns(geometry.transport(plan(), w, leaves(7 * end), x))
     expected = numpy_transport(W, columns(u), X)
     np.testing.assert_allclose(got, expected, **CLOSE)
     np.testing.assert_allclose(
         np.linalg.norm(got, axis=0), np.linalg.norm(X, axis=0), **CLOSE
     )
-    end = numpy_transport(W, columns(u), W)
     np.testing.assert_allclose(np.sum(got * end, axis=0), 0, atol=1e-13)
     assert np.max(np.abs(np.sum(X * end, axis=0))) > 0.1  # x itself is not.
 
 
-def test_transport_along_nothing_is_the_identity():
-    w, x = draw(0), draw(2)
+def test_transport_to_where_one_is_is_the_identity():
+    w = draw(0)
+    x = geometry.project_to_tangent(plan(), w, draw(2))
+    got = geometry.transport(plan(), w, w, x)
+    np.testing.assert_allclose(columns(got), columns(x), **CLOSE)
+
+
+def test_transport_where_there_is_no_shortest_way():
+    w = draw(0)
+    x = geometry.project_to_tangent(plan(), w, draw(2))
     nothing = jax.tree.map(jnp.zeros_like, w)
-    got = geometry.transport(plan(), w, nothing, x)
-    np.testing.assert_array_equal(columns(got), columns(x))
+    for new in (nothing, leaves(-columns(w))):
+        got = geometry.transport(plan(), w, new, x)
+        # At the antipode 0/0 of roundings, times a sum of directions of 1e-16.
+        np.testing.assert_allclose(columns(got), columns(x), atol=1e-13)
+    got = geometry.transport(plan(), nothing, w, draw(2))
+    tangent = geometry.project_to_tangent(plan(), w, draw(2))
+    np.testing.assert_allclose(columns(got), columns(tangent), **CLOSE)
+
+
+def test_center_subtracts_the_mean_of_every_group():
+    u = draw(1)
+    got = columns(geometry.center(plan(), u))
+    U = columns(u)
+    np.testing.assert_allclose(got, U - U.mean(0), **CLOSE)
+    assert np.min(np.abs(U.mean(0))) > 0.01
+
+
+def test_centered_tangent_space():
+    w, u = draw(0), draw(1)
+    got = columns(geometry.project_to_tangent(plan(), w, u, centered=True))
+    W, U = columns(w), columns(u)
+    # The orthogonal projection, by least squares, column by column.
+    for i in range(W.shape[1]):
+        normal = np.stack([W[:, i], np.ones(len(W))], 1)
+        rest = U[:, i] - normal @ np.linalg.lstsq(normal, U[:, i])[0]
+        np.testing.assert_allclose(got[:, i], rest, rtol=0, atol=1e-14)
+    alone = columns(geometry.project_to_tangent(plan(), w, u))
+    assert np.max(np.abs(alone.mean(0))) > 0.01
 
 
 @pytest.mark.parametrize("angle", [1e-12, 1e-7, 0.3, 1.5, 3.0, np.pi])
@@ -164,6 +203,11 @@ MAPS = {
     "sphere": lambda w, u: geometry.project_to_sphere(plan(), w, scalars(1.0)),
     "retract": lambda w, u: geometry.retract(plan(), w, u, scalars(1.0)),
     "transport": lambda w, u: geometry.transport(plan(), w, u, u),
+    "transport there": lambda w, u: geometry.transport(plan(), u, w, u),
+    "center": lambda w, u: geometry.center(plan(), u),
+    "centered": lambda w, u: geometry.project_to_tangent(
+        plan(), w, u, centered=True
+    ),
     "angle": lambda w, u: geometry.angle(plan(), w, w),
 }
 

@@ -24,7 +24,7 @@ def draw(seed, dtype="float64", size=1.0):
     return {"x": jnp.asarray(x, dtype)}
 
 
-def take(w, d, rate=-0.1, radius=None, retraction="projection"):
+def take(w, d, rate=-0.1, radius=None, retraction="projection", **options):
     """New weights after a step; by default on the sphere that w is on."""
     plan = plan_for(w)
     norm = geometry.norm(plan, w)
@@ -36,6 +36,7 @@ def take(w, d, rate=-0.1, radius=None, retraction="projection"):
         plan.full(rate),
         radius,
         retraction=retraction,
+        **options,
     )
     return np.asarray(w["x"] + delta["x"])
 
@@ -101,6 +102,32 @@ def test_without_a_retraction_the_norm_grows_by_pythagoras(x64):
     expected = np.sqrt(1 + np.sum(T * T, axis=0))
     np.testing.assert_allclose(growth, expected, **CLOSE)
     assert np.min(growth) > 1.001
+
+
+@pytest.mark.parametrize("retraction", ["projection", None])
+# The last goes through the origin and out on the other side.
+@pytest.mark.parametrize(("rate", "radial"), [(-0.1, 1), (-2, 1), (-2, 30)])
+def test_whole_steps(x64, rate, radial, retraction):
+    w, d = draw(0), draw(1)
+    W, D = np.asarray(w["x"]), np.asarray(d["x"])
+    s = np.linalg.norm(W, axis=0)
+    D = D + radial * W / s
+    moved = W / s + rate * D
+    if retraction == "projection":
+        moved /= np.linalg.norm(moved, axis=0)
+    got = take(
+        w, {"x": jnp.asarray(D)}, rate, retraction=retraction, tangent=False
+    )
+    # Lengths of up to sixty radii, of which ten roundings are relative.
+    scale = 60 * np.max(s)
+    np.testing.assert_allclose(got, s * moved, rtol=2e-15, atol=2e-15 * scale)
+    tangent = take(w, {"x": jnp.asarray(D)}, rate, retraction=retraction)
+    assert np.max(np.abs(got - tangent)) > 0.01
+
+
+def test_a_whole_step_to_the_origin_arrives_there(x64):
+    w = {"x": jnp.full((4, 1), 0.5)}
+    assert not take(w, w, -1.0, tangent=False).any()
 
 
 def test_the_radial_part_of_a_step_does_nothing(x64):

@@ -157,7 +157,7 @@ def test_a_group_of_one_element_never_turns(make):
         lambda: retract(GROUPS, retraction="polar"),
         lambda: retract(GROUPS, retraction=None),
         lambda: rescale_weights(GROUPS, radius=0.0),
-        lambda: rescale_weights(GROUPS, radius="init"),
+        lambda: rescale_weights(GROUPS, radius="unit"),
         lambda: rescale_weights(GROUPS, radius=None),
         lambda: rescale_weights(GROUPS, every=0),
         lambda: rescale_weights(GROUPS, every=np.int64(0)),

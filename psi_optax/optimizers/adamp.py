@@ -1,0 +1,131 @@
+"""SGDP and AdamP: momentum without its radial part."""
+
+from typing import Any
+
+import jax
+import optax
+
+from psi_optax.transforms import add_weight_decay, project_to_tangent
+from psi_optax.transforms.base import require_rate
+
+
+def sgdp(
+    learning_rate: optax.ScalarOrSchedule,
+    groups: Any,
+    momentum: float | jax.Array = 0.9,
+    nesterov: bool = False,
+    *,
+    weight_decay: float | jax.Array = 0.0,
+    wd_ratio: float | jax.Array = 0.1,
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGDP: SGD with momentum that does not lengthen weights.
+
+    \[w \leftarrow w - \eta\,\bigl(P m + \tfrac{\lambda q}{1-\mu} w\bigr)\]
+
+    where P removes the part along the weights of every group, after momentum,
+    and q is `wd_ratio` for groups and 1 for ordinary parameters. Norms still
+    grow, by Pythagoras, and a step still depends on them: it is *not*
+    equivariant. Which weights have no scale is said by `groups` here; the
+    published method guesses it at each step (`project_by_cosine`).
+
+    Args:
+        learning_rate: a number or a schedule.
+        groups: scale groups in any form.
+        momentum: the decay \(\mu\), less than 1.
+        nesterov: whether to look ahead.
+        weight_decay: \(\lambda\), decoupled. As in the published method, it is
+            divided by \(1-\mu\), so that it compares with SGD's.
+        wd_ratio: the factor q of the decay of groups.
+
+    Returns:
+        A transform that needs params.
+
+    Raises:
+        TypeError: the learning rate is no number and no schedule.
+        ValueError: groups do not fit params; params are missing in `update`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = sgdp(0.5, ScaleGroup(axes=0))
+        >>> w = jnp.array([2.0, 0.0])
+        >>> u, _ = tx.update(jnp.array([4.0, 1.0]), tx.init(w), w)
+        >>> abs(u).round(2).tolist()
+        [0.0, 0.5]
+
+    References:
+        Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021.
+    """
+    return _projected(
+        optax.trace(momentum, nesterov),
+        learning_rate,
+        groups,
+        weight_decay / (1 - momentum),
+        wd_ratio,
+    )
+
+
+def adamp(
+    learning_rate: optax.ScalarOrSchedule,
+    groups: Any,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    *,
+    weight_decay: float | jax.Array = 0.0,
+    wd_ratio: float | jax.Array = 0.1,
+) -> optax.GradientTransformationExtraArgs:
+    r"""AdamP: Adam whose steps do not lengthen weights.
+
+    Adam's step without its part along the weights of every group, and decay of
+    \(\eta\lambda\), of `wd_ratio` times that for groups. See `sgdp`, of which
+    all remarks hold: the step is shorter relative to longer weights, so it is
+    *not* equivariant.
+
+    Args:
+        learning_rate: a number or a schedule.
+        groups: scale groups in any form.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        weight_decay: \(\lambda\), decoupled.
+        wd_ratio: the factor of the decay of groups.
+
+    Returns:
+        A transform that needs params.
+
+    Raises:
+        TypeError: the learning rate is no number and no schedule.
+        ValueError: groups do not fit params; params are missing in `update`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = adamp(0.5, ScaleGroup(axes=0))
+        >>> w = jnp.array([2.0, 0.0])
+        >>> u, _ = tx.update(jnp.array([4.0, 1.0]), tx.init(w), w)
+        >>> abs(u).round(2).tolist()
+        [0.0, 0.5]
+
+    References:
+        Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021.
+    """
+    return _projected(
+        optax.scale_by_adam(b1, b2, eps),
+        learning_rate,
+        groups,
+        weight_decay,
+        wd_ratio,
+    )
+
+
+def _projected(direction, learning_rate, groups, weight_decay, wd_ratio):
+    """The direction's tangent part, and decay, at a rate."""
+    require_rate(learning_rate)
+    return optax.chain(
+        direction,
+        project_to_tangent(groups),
+        add_weight_decay(weight_decay, groups),
+        add_weight_decay(weight_decay * wd_ratio, groups, of="scale"),
+        optax.scale_by_learning_rate(learning_rate),
+    )

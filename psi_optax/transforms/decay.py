@@ -1,0 +1,62 @@
+"""Weight decay by kind of parameter."""
+
+from typing import Any
+
+import jax
+import optax
+
+from psi_optax.groups import group_labels
+
+
+def add_weight_decay(
+    weight_decay: float | jax.Array, groups: Any, *, of: str = "ordinary"
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds a multiple of the weights to updates, of one kind of parameter.
+
+    \(u \mapsto u + \lambda w\). Where a radius is kept, decay of scale groups
+    changes nothing but the length of their steps, so by default it is ordinary
+    parameters that decay.
+
+    With `of="scale"` it is equivariant where updates are of degree 1, like the
+    weights: *behind* the second `scale_by_group_norm`, and in front of the
+    rate; under `psi(..., retraction=None)` that is behind `psi`, as
+    `chain(psi(...), add_weight_decay(-rate * decay, groups, of="scale"))`. In
+    front of an optimizer it meets gradients of degree -1, and the scale of the
+    weights decides how much of it there is.
+
+    Args:
+        weight_decay: \(\lambda\).
+        groups: scale groups in any form.
+        of: "ordinary" or "scale": the labels of `group_labels`.
+
+    Returns:
+        A transform that needs params.
+
+    Raises:
+        ValueError: groups do not fit params; params are missing in `update`;
+            an unknown kind.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> groups = {"kernel": ScaleGroup(axes=0), "bias": None}
+        >>> tx = add_weight_decay(0.5, groups)
+        >>> w = {"kernel": jnp.ones(2), "bias": jnp.ones(1)}
+        >>> u = jax.tree.map(jnp.zeros_like, w)
+        >>> tx.update(u, tx.init(w), w)[0]["bias"].tolist()
+        [0.5]
+
+    References:
+        Loshchilov and Hutter, `Decoupled weight decay regularization
+        <https://arxiv.org/abs/1711.05101>`_, ICLR 2019.
+    """
+    if of not in ("ordinary", "scale"):
+        raise ValueError(f'of={of!r}: choose "ordinary" or "scale".')
+
+    def mask(tree):
+        labels = group_labels(tree, groups)
+        return jax.tree.map(lambda label: label == of, labels)
+
+    return optax.with_extra_args_support(
+        optax.add_decayed_weights(weight_decay, mask)
+    )

@@ -1,0 +1,231 @@
+"""Second moments of one number a group."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psi_optax import geometry
+from psi_optax.geometry import Scalars
+from psi_optax.groups import group_labels, make_plan
+from psi_optax.transforms.base import allow_shapes, like, require_params
+from psi_optax.transforms.momentum import (
+    carry,
+    check_transport,
+    initial_place,
+    new_place,
+)
+
+
+class ScaleByGroupRmsState(NamedTuple):
+    """The mean square of each group's updates."""
+
+    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
+    nu: Any  # {group name: array of the group shape}
+
+
+class ScaleByGroupAdamState(NamedTuple):
+    """Adam's moments, the second of them one number a group."""
+
+    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
+    mu: optax.Updates  # like params
+    nu: Any  # {group name: array of the group shape}
+    place: Any  # where mu is tangent, for parallel transport; None otherwise
+
+
+def scale_by_group_rms(
+    groups: Any,
+    decay: jax.typing.ArrayLike = 0.9,
+    eps: jax.typing.ArrayLike = 1e-8,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Divides the updates of every group by the root of their mean square.
+
+    \(s \leftarrow \beta s + (1 - \beta) |u|^2\), without its bias towards
+    zero, and \(u \mapsto u / (\sqrt{s} + \epsilon)\): updates of length 1 on
+    average over time, in the same direction. Tangent updates stay tangent.
+    Ordinary parameters pass through.
+
+    Args:
+        groups: scale groups in any form.
+        decay: the decay \(\beta\); 0 normalizes every single update.
+        eps: added to the root, in the units of updates.
+
+    Returns:
+        A transform with a `ScaleByGroupRmsState`. It does not need params.
+
+    Raises:
+        ValueError: groups do not fit the updates.
+
+    Examples:
+        >>> from psi_optax import ScaleGroup
+        >>> tx = scale_by_group_rms(ScaleGroup(axes=0))
+        >>> w = jnp.array([1.0, 0.0])
+        >>> u, _ = tx.update(jnp.array([3.0, 4.0]), tx.init(w))
+        >>> (10 * u).round().tolist()
+        [6.0, 8.0]
+
+    References:
+        Kosson, Messmer and Jaggi, `Rotational equilibrium
+        <https://arxiv.org/abs/2305.17212>`_, ICML 2024, algorithm 1.
+    """
+
+    @allow_shapes
+    def init_fn(params):
+        return ScaleByGroupRmsState(*_no_moments(groups, params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        plan = make_plan(groups, updates)
+        u = plan.select(updates)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        nu = _mean(decay, _stored(plan, state.nu), plan.dot(u, u))
+        factor = jax.tree.map(
+            lambda s: _inverse_root(s, _debias(decay, count, s), eps, 0), nu
+        )
+        updates = plan.merge(updates, like(geometry.scale(plan, u, factor), u))
+        return updates, ScaleByGroupRmsState(count, _kept(state.nu, nu))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def scale_by_group_adam(
+    groups: Any,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    eps_root: jax.typing.ArrayLike = 0.0,
+    *,
+    transport: str | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adam with one second moment a group, which keeps the direction of steps.
+
+    \[m \leftarrow \beta_1 T m + (1-\beta_1) u, \qquad
+       s \leftarrow \beta_2 s + (1-\beta_2) |u|^2, \qquad
+       u \mapsto \frac{\hat m}{\sqrt{\hat s + \epsilon_0} + \epsilon}\]
+
+    with the usual correction of both moments. Nothing of it depends on the
+    axes of the weights: rotate them and the step is rotated. A step is at most
+    about as long as 1, whatever the size of the group. Ordinary parameters get
+    plain Adam.
+
+    Args:
+        groups: scale groups in any form.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        eps_root: added to the second moment.
+        transport: "projection" or "parallel" carry the first moment along with
+            the weights, as in `transported_trace`; None leaves it.
+
+    Returns:
+        A transform with a `ScaleByGroupAdamState` inside, which needs params if
+        it transports.
+
+    Raises:
+        ValueError: groups do not fit params; params are missing in `update`;
+            an unknown transport.
+
+    Examples:
+        >>> from psi_optax import ScaleGroup
+        >>> tx = scale_by_group_adam(ScaleGroup(axes=0), eps=0.0)
+        >>> w = jnp.array([1.0, 0.0])
+        >>> u, _ = tx.update(jnp.array([3.0, 4.0]), tx.init(w), w)
+        >>> (10 * u).round().tolist()
+        [6.0, 8.0]
+
+    References:
+        Cho and Lee, `Riemannian approach to batch normalization
+        <https://arxiv.org/abs/1709.09603>`_, 2017, algorithm 3; Becigneul and
+        Ganea, `Riemannian adaptive optimization methods
+        <https://arxiv.org/abs/1810.00760>`_, ICLR 2019.
+    """
+    if transport is not None:
+        check_transport(transport)
+
+    @allow_shapes
+    def init_fn(params):
+        count, nu = _no_moments(groups, params)
+        return ScaleByGroupAdamState(
+            count,
+            optax.tree.zeros_like(params),
+            nu,
+            initial_place(transport, params),
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        plan, mu, place = make_plan(groups, updates), state.mu, state.place
+        if transport is not None:
+            require_params(params)
+            mu = carry(plan, mu, place, params)
+            place = new_place(plan, place, params)
+        g, m = plan.select(updates), plan.select(mu, "moments")
+        count = jnp.asarray(optax.safe_increment(state.count))
+        m = {k: _mix(b1, m[k].astype(x.dtype), x) for k, x in g.items()}
+        nu = _mean(b2, _stored(plan, state.nu), plan.dot(g, g))
+        factor = jax.tree.map(
+            lambda s: (
+                _debias(b1, count, s)
+                * _inverse_root(s, _debias(b2, count, s), eps, eps_root)
+            ),
+            nu,
+        )
+        return (
+            plan.merge(updates, like(geometry.scale(plan, m, factor), g)),
+            ScaleByGroupAdamState(
+                count,
+                plan.merge(mu, like(m, plan.select(mu))),
+                _kept(state.nu, nu),
+                place,
+            ),
+        )
+
+    grouped = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return optax.partition(
+        {
+            "scale": grouped,
+            "ordinary": optax.scale_by_adam(b1, b2, eps, eps_root),
+        },
+        lambda tree: group_labels(tree, groups),
+    )
+
+
+def _no_moments(groups: Any, params: optax.Params) -> tuple[jax.Array, Any]:
+    plan = make_plan(groups, params)
+    # A leaf in place of an empty dictionary: see `initial_radius`.
+    if not plan.leaves:
+        return jnp.zeros([], jnp.int32), jnp.zeros([])
+    # Zeros that are sharded as the sums over groups will be.
+    w = plan.select(params)
+    nu = jax.tree.map(jnp.zeros_like, plan.dot(w, w))
+    return jnp.zeros([], jnp.int32), nu
+
+
+def _stored(plan, nu: Any) -> Scalars:
+    return nu if plan.leaves else {}
+
+
+def _kept(before: Any, nu: Scalars) -> Any:
+    return nu if isinstance(before, dict) else before
+
+
+def _mix(decay, old: jax.Array, new: jax.Array) -> jax.Array:
+    decay = jnp.asarray(decay, old.dtype)
+    return decay * old + (1 - decay) * new
+
+
+def _mean(decay, old: Scalars, new: Scalars) -> Scalars:
+    return jax.tree.map(lambda x, y: _mix(decay, x, y), old, new)
+
+
+def _debias(decay, count: jax.Array, like: jax.Array) -> jax.Array:
+    decay = jnp.asarray(decay, like.dtype)
+    return 1 / (1 - decay ** count.astype(like.dtype))
+
+
+def _inverse_root(square, debias, eps, eps_root) -> jax.Array:
+    """One over the root of a mean square; zero where there is nothing."""
+    square = square * debias + jnp.asarray(eps_root, square.dtype)
+    root = geometry.safe_sqrt(square) + jnp.asarray(eps, square.dtype)
+    return geometry.safe_divide(jnp.ones_like(root), root)

@@ -1,0 +1,130 @@
+"""A penalty that keeps the groups of a layer orthogonal to one another."""
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psi_optax import geometry
+from psi_optax.geometry import Leaves, widen
+from psi_optax.groups import Plan
+from psi_optax.groups.plan import GroupedLeaf, sum_over_mesh
+from psi_optax.transforms.base import check_positive, stateless
+from psi_optax.transforms.sharding import automatic_sharding
+
+
+def add_orthogonality(
+    strength: jax.typing.ArrayLike, groups: Any
+) -> optax.GradientTransformationExtraArgs:
+    r"""Adds the gradient of a penalty on cosines between groups of one layer.
+
+    With the directions of a layer's groups as the columns of Y,
+
+    \[\tfrac{\alpha}{2}\,\lVert Y^\top Y - I\rVert_F^2.\]
+
+    The penalty does not depend on norms. Its gradient with respect to the
+    weights is of degree -1, like that of the loss, and so it stands where the
+    gradient of the loss does: in front of an optimizer, or inside `psi`. A
+    layer with more groups than weights in each of them cannot get to zero.
+    Ordinary parameters pass through.
+
+    The cost is that of a product of the layer's matrix with its Gram matrix.
+
+    Args:
+        strength: \(\alpha\), positive.
+        groups: scale groups in any form.
+
+    Returns:
+        A stateless transform that needs params.
+
+    Raises:
+        ValueError: groups do not fit params; params are missing in `update`;
+            the strength is not positive.
+
+    Examples:
+        >>> from psi_optax import ScaleGroup
+        >>> tx = add_orthogonality(0.5, ScaleGroup(axes=0))
+        >>> w = jnp.array([[1.0, 0.6], [0.0, 0.8]])
+        >>> (1000 * tx.update(0 * w, tx.init(w), w)[0]).round().tolist()
+        [[0.0, 384.0], [480.0, -288.0]]
+
+    References:
+        Cho and Lee, `Riemannian approach to batch normalization
+        <https://arxiv.org/abs/1709.09603>`_, 2017, eq. 17.
+    """
+    check_positive("strength", strength)
+
+    def function(plan: Plan, u: Leaves, w: Leaves) -> Leaves:
+        gradient = _gradient(plan, w)
+        return jax.tree.map(
+            lambda x, y: widen(x) + jnp.asarray(strength, y.dtype) * y,
+            u,
+            gradient,
+        )
+
+    return automatic_sharding(stateless(groups, function))
+
+
+def _gradient(plan: Plan, w: Leaves) -> Leaves:
+    """The tangent part of 2 Y (Y'Y - I), over the norms."""
+    inverse = jax.tree.map(
+        lambda r: geometry.safe_divide(jnp.ones_like(r), r),
+        geometry.norm(plan, w),
+    )
+    directions = geometry.scale(plan, w, inverse)
+    columns = {
+        leaf.path: _columns(leaf, directions[leaf.path]) for leaf in plan.leaves
+    }
+    grams: dict[str, Any] = defaultdict(int)
+    for leaf in plan.leaves:
+        y = columns[leaf.path]
+        product = jnp.matmul(y.T, y, precision="highest")
+        product = sum_over_mesh(product, leaf).astype(plan.dtypes[leaf.name])
+        grams[leaf.name] += product
+    slopes = {}
+    for leaf in plan.leaves:
+        y = columns[leaf.path]
+        gram = grams[leaf.name].astype(y.dtype)
+        # A part along Y itself is radial, and falls to the projection.
+        slope = 2 * jnp.matmul(y, gram, precision="highest")
+        slopes[leaf.path] = _leaf(leaf, slope)
+    tangent = geometry.project_to_tangent(plan, w, slopes)
+    return geometry.scale(plan, tangent, inverse)
+
+
+def _columns(leaf: GroupedLeaf, x: jax.Array) -> jax.Array:
+    """A leaf as a matrix with a column for each group."""
+    shape, order = _cut(leaf)
+    return x.reshape(shape).transpose(order).reshape(-1, _count(leaf))
+
+
+def _leaf(leaf: GroupedLeaf, columns: jax.Array) -> jax.Array:
+    """The leaf of which these are the columns."""
+    shape, order = _cut(leaf)
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    moved = columns.reshape([shape[i] for i in order])
+    return moved.transpose(inverse).reshape(leaf.shape)
+
+
+def _count(leaf: GroupedLeaf) -> int:
+    return math.prod(leaf.group_shape)
+
+
+def _cut(leaf: GroupedLeaf) -> tuple[list[int], list[int]]:
+    """The shape with blocked axes in two, and the axes of a group first."""
+    blocks = dict(leaf.group.blocks)
+    shape: list[int] = []
+    along: list[int] = []
+    across: list[int] = []
+    for axis, length in enumerate(leaf.shape):
+        if axis in blocks:
+            across.append(len(shape))
+            along.append(len(shape) + 1)
+            shape += [blocks[axis], length // blocks[axis]]
+        else:
+            (along if axis in leaf.group.axes else across).append(len(shape))
+            shape.append(length)
+    return shape, along + across

@@ -1,0 +1,1 @@
+"""What other libraries do, frozen, so that tests need none of them."""

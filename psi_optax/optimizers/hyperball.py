@@ -43,8 +43,7 @@ def hyperball(
             of its groups is.
         equivariant: whether the direction sees gradients in direction space,
             \(r\,g\), and directions as params; otherwise it sees g and w, as
-            published, and its epsilon and what it remembers of the first step
-            depend on the scale of the weights.
+            published, and an epsilon in it counts more where weights are large.
         ordinary: an optimizer, with its own rate, for ordinary parameters.
             Without it they follow the direction at the same rate.
         radius: see `psi`.

@@ -100,14 +100,32 @@ def _init(tx, params, axis_type):
     """The state; automatic axes have to be told how to shard it."""
     if axis_type == "explicit":
         return rough_jit(tx.init)(params)
-    shardings = optax.tree.map_params(
+    shardings = map_state(
         tx,
-        lambda _, x: x.sharding,
         jax.eval_shape(tx.init, params),
-        params,
-        transform_non_params=lambda _: replicated(jax.sharding.get_mesh()),
+        jax.tree.map(lambda x: x.sharding, params),
+        replicated(jax.sharding.get_mesh()),
     )
     return rough_jit(tx.init, out_shardings=shardings)(params)
+
+
+def map_state(tx, state, like_params, other):
+    """Each leaf of a state that is like params as these, all others `other`.
+
+    A mask hides leaves of a state that are there in params.
+    """
+
+    def is_masked(x):
+        return isinstance(x, optax.MaskedNode)
+
+    return optax.tree.map_params(
+        tx,
+        lambda x, spec: x if is_masked(x) else spec,
+        state,
+        like_params,
+        transform_non_params=lambda _: other,
+        is_leaf=is_masked,
+    )
 
 
 @functools.cache

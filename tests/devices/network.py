@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from psi_optax import ScaleGroup, psi, psi_adam, psi_sgd, psi_sgdm
+from psi_optax import ScaleGroup, adam_g, psi, psi_adam, psi_sgd, psi_sgdm
 from tests.compilation import rough_jit
 
 BATCH = 64
@@ -43,6 +43,7 @@ RECIPES = {
     "psi_sgd": lambda groups: psi_sgd(0.002, groups, momentum=0.9),
     "psi_adam": lambda groups: psi_adam(0.01, groups),
     "psi_sgdm": lambda groups: psi_sgdm(0.002, groups),
+    "adam_g": lambda groups: adam_g(0.03, groups),
 }
 
 # How much of a relative change of the weights is left after `STEPS` steps, at

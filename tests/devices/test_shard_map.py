@@ -11,13 +11,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import psi_optax
 from tests.compilation import rough_jit
-from tests.devices.meshes import make_mesh, spec_of
+from tests.devices.meshes import make_mesh, map_state, spec_of
 from tests.devices.network import (
     GROUPS,
     RECIPES,
@@ -49,13 +48,8 @@ def param_specs(params):
 
 
 def state_specs(tx, params):
-    return optax.tree.map_params(
-        tx,
-        lambda _, spec: spec,
-        jax.eval_shape(tx.init, params),
-        param_specs(params),
-        transform_non_params=lambda _: PartitionSpec(),
-    )
+    state = jax.eval_shape(tx.init, params)
+    return map_state(tx, state, param_specs(params), PartitionSpec())
 
 
 def place(tree, specs):

@@ -62,6 +62,17 @@ RECIPES = {
     "additive": psi_sgd(retraction=None),
     "memoryless": psi_sgd(radius=None),
     "ordinary": psi_sgd(ordinary=optax.sgd(0.02)),
+    "whole": lambda g: psi_optax.psi(optax.sgd(0.05, 0.9), g, tangent=False),
+    "sgd_g": lambda g: optax.chain(
+        psi_optax.add_orthogonality(0.1, g), psi_optax.sgd_g(0.1, g)
+    ),
+    "adam_g": lambda g: lenient(psi_optax.adam_g(0.03, g)),
+    "rotational": lambda g: psi_optax.rotational(
+        0.02, optax.trace(0.9), g, centered=True
+    ),
+    "hyperball": lambda g: lenient(
+        psi_optax.adamh(0.02, g, per_tensor=False)
+    ),
 }
 
 CONTROLS = {

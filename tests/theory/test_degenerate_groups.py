@@ -37,6 +37,15 @@ WHOLE = {
     # In float16 the usual epsilon is 0, and Adam's first step from it 0/0.
     "psi_adam": lambda g: lenient(psi_optax.psi_adam(0.1, g, eps=1e-4)),
     "lion": lambda g: psi_optax.psi(optax.lion(0.1, weight_decay=0.0), g),
+    "sgd_g": lambda g: psi_optax.sgd_g(0.5, g),
+    "adam_g": lambda g: lenient(psi_optax.adam_g(0.1, g)),
+    "rotational": lambda g: psi_optax.rotational(0.1, optax.trace(0.9), g),
+    "hyperball": lambda g: psi_optax.hyperball(
+        0.1, optax.trace(0.9), g, per_tensor=False
+    ),
+    "hyperball_of_raw_gradients": lambda g: psi_optax.hyperball(
+        0.1, optax.identity(), g, per_tensor=False, equivariant=False
+    ),
 }
 PARTS = {
     "retract": psi_optax.retract,

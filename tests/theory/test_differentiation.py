@@ -41,6 +41,15 @@ OPTIMIZERS = {
         psi_optax.project_to_tangent(GROUPS),
         psi_optax.retract(GROUPS),
     ),
+    "sgd_g": lambda rate: psi_optax.sgd_g(rate, GROUPS),
+    "adam_g": lambda rate: lenient(psi_optax.adam_g(rate, GROUPS)),
+    "rotational": lambda rate: psi_optax.rotational(
+        rate, optax.trace(0.9), GROUPS
+    ),
+    "hyperball": lambda rate: psi_optax.hyperball(
+        rate, optax.trace(0.9), GROUPS, per_tensor=False
+    ),
+    "sgdp": lambda rate: psi_optax.sgdp(rate, GROUPS),
     "rescale": lambda rate: optax.chain(
         optax.sgd(rate), psi_optax.rescale_weights(GROUPS)
     ),

@@ -51,6 +51,29 @@ EQUIVARIANT = {
         psi_optax.scale_by_group_norm(g),
         psi_optax.retract(g),
     ),
+    "sgd_g": lambda g: psi_optax.sgd_g(0.1, g),
+    "sgd_g_orthogonal": lambda g: optax.chain(
+        psi_optax.add_orthogonality(0.1, g), psi_optax.sgd_g(0.1, g)
+    ),
+    "adam_g": lambda g: lenient(psi_optax.adam_g(0.03, g)),
+    "projected_momentum": lambda g: psi_optax.psi(
+        psi_optax.transported_trace(g, 0.9), g, learning_rate=0.05
+    ),
+    "rotational": lambda g: psi_optax.rotational(0.02, optax.trace(0.9), g),
+    "rotational_adam": lambda g: lenient(
+        psi_optax.rotational(0.02, optax.scale_by_adam(eps=0.1), g, eps=0.1)
+    ),
+    "hyperball": lambda g: psi_optax.hyperball(
+        0.02, optax.trace(0.9), g, per_tensor=False
+    ),
+    # A norm that is kept is one factor of all gradients, and a step of a given
+    # length does not see it, if the direction is linear.
+    "hyperball_of_raw_gradients": lambda g: psi_optax.hyperball(
+        0.02, optax.trace(0.9), g, per_tensor=False, equivariant=False
+    ),
+    "adamh": lambda g: lenient(
+        psi_optax.adamh(0.02, g, eps=0.1, per_tensor=False)
+    ),
 }
 
 NOT_EQUIVARIANT = {
@@ -59,6 +82,20 @@ NOT_EQUIVARIANT = {
     "adam": lambda _: lenient(optax.adam(0.01)),
     "clip_in_front": lambda g: optax.chain(
         optax.clip_by_global_norm(0.1), psi_optax.psi_sgd(0.5, g)
+    ),
+    "sgdp": lambda g: psi_optax.sgdp(0.05, g),
+    "adamp": lambda g: lenient(psi_optax.adamp(0.01, g)),
+    "project_by_cosine": lambda _: optax.chain(
+        psi_optax.project_by_cosine(optax.trace(0.9)), optax.scale(-0.05)
+    ),
+    "adamh_of_raw_gradients": lambda g: lenient(
+        psi_optax.adamh(0.02, g, eps=0.1, per_tensor=False, equivariant=False)
+    ),
+    "one_ball_a_tensor": lambda g: psi_optax.hyperball(
+        0.02, optax.trace(0.9), g
+    ),
+    "weight_rescaling": lambda g: psi_optax.weight_rescaling(
+        optax.sgd(0.1, momentum=0.9), g
     ),
     "sgd_then_rescale": lambda g: optax.chain(
         optax.sgd(0.1), psi_optax.rescale_weights(g)
@@ -142,15 +179,9 @@ RATE, DECAY = 0.1, 0.3
 
 def decoupled(g):
     """The paper's additive step, and w <- (1 - rate * decay) w of groups."""
-    labels = psi_optax.group_labels
     return optax.chain(
         psi_optax.psi_sgd(RATE, g, retraction=None),
-        optax.add_decayed_weights(
-            -RATE * DECAY,
-            lambda tree: jax.tree.map(
-                lambda label: label == "scale", labels(tree, g)
-            ),
-        ),
+        psi_optax.add_weight_decay(-RATE * DECAY, g, of="scale"),
     )
 
 

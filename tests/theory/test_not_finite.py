@@ -24,6 +24,13 @@ SEPARATE = {
     "additive": lambda g: psi_optax.psi_sgd(0.1, g, retraction=None),
     "adam": lambda g: lenient(psi_optax.psi_adam(0.1, g)),
     "psi_sgdm": lambda g: psi_optax.psi_sgdm(0.1, g),
+    "sgd_g": lambda g: psi_optax.sgd_g(0.1, g),
+    "adam_g": lambda g: lenient(psi_optax.adam_g(0.1, g)),
+    "rotational": lambda g: psi_optax.rotational(0.1, optax.trace(0.9), g),
+    "hyperball": lambda g: psi_optax.hyperball(
+        0.1, optax.trace(0.9), g, per_tensor=False
+    ),
+    "sgdp": lambda g: psi_optax.sgdp(0.1, g),
     "parts": lambda g: optax.chain(
         psi_optax.scale_by_group_norm(g),
         psi_optax.clip_by_group_norm(g, 1.0),

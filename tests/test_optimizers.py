@@ -256,5 +256,5 @@ def test_additive_psi_keeps_no_radius():
 
 
 def test_a_number_for_an_optimizer_is_refused_at_once():
-    with pytest.raises(TypeError, match=r"ordinary=0\.1 .*optax\.adam"):
+    with pytest.raises(TypeError, match=r"ordinary=0\.1 .*optax\.sgd"):
         psi(optax.sgd(0.1), ScaleGroup(0), ordinary=0.1)

@@ -13,7 +13,11 @@ from psi_optax.transforms import (
     retract,
     scale_by_group_norm,
 )
-from psi_optax.transforms.base import Radius, require_rate
+from psi_optax.transforms.base import (
+    Radius,
+    require_rate,
+    require_transformation,
+)
 from psi_optax.transforms.sharding import automatic_sharding
 
 
@@ -68,6 +72,7 @@ def hyperball(
         Wen et al., `Hyperball optimization <https://whenwen.github.io>`_, 2025.
     """
     require_rate(learning_rate)
+    require_transformation("direction", direction)
     balls = joint_groups(groups) if per_tensor else groups
     normalized = optax.chain(direction, normalize_by_group_norm(balls))
     if equivariant:

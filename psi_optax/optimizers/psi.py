@@ -18,6 +18,7 @@ from psi_optax.transforms.base import (
     like,
     radius_of,
     require_params,
+    require_transformation,
     sphere_radius,
 )
 
@@ -112,16 +113,9 @@ def psi(
         Yi, `Accelerating training of batch normalization: a manifold
         perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022.
     """
-    if not (hasattr(inner, "init") and hasattr(inner, "update")):
-        raise TypeError(
-            f"inner={inner!r} is no gradient transformation; did you mean"
-            " optax.sgd(0.1), say?"
-        )
-    if ordinary is not None and not hasattr(ordinary, "update"):
-        raise TypeError(
-            f"ordinary={ordinary!r} is no gradient transformation; did you"
-            " mean optax.adam(1e-3), say?"
-        )
+    require_transformation("inner", inner)
+    if ordinary is not None:
+        require_transformation("ordinary", ordinary)
     check_radius(radius)
     if retraction not in RETRACTIONS:
         raise ValueError(

@@ -6,6 +6,7 @@ import jax
 import optax
 
 from psi_optax.transforms import rescale_weights
+from psi_optax.transforms.base import require_transformation
 
 
 def weight_rescaling(
@@ -39,6 +40,7 @@ def weight_rescaling(
         A transform that needs params.
 
     Raises:
+        TypeError: `inner` is no gradient transformation.
         ValueError: groups do not fit params; params are missing in `update`;
             a radius or a period that is not positive.
 
@@ -55,6 +57,7 @@ def weight_rescaling(
         Liu et al., `Weight rescaling <https://arxiv.org/abs/2102.03497>`_,
         2022.
     """
+    require_transformation("inner", inner)
     return optax.chain(
         inner, rescale_weights(groups, radius=radius, every=every)
     )

@@ -11,7 +11,11 @@ from psi_optax.transforms import (
     project_to_zero_mean,
     scale_by_group_rms,
 )
-from psi_optax.transforms.base import Radius, require_rate
+from psi_optax.transforms.base import (
+    Radius,
+    require_rate,
+    require_transformation,
+)
 
 
 def rotational(
@@ -68,6 +72,7 @@ def rotational(
         <https://arxiv.org/abs/2305.17212>`_, ICML 2024, algorithm 1.
     """
     require_rate(learning_rate)
+    require_transformation("direction", direction)
     center = project_to_zero_mean(groups) if centered else optax.identity()
     return psi(
         optax.chain(

@@ -132,6 +132,15 @@ def sphere_radius(radius: Radius, stored: Any, plan: Plan) -> Scalars | None:
     return have
 
 
+def require_transformation(name: str, tx: Any) -> None:
+    """Raises for what is no gradient transformation."""
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(
+            f"{name}={tx!r} is no gradient transformation; did you mean"
+            " optax.sgd(0.1), or a direction such as optax.trace(0.9)?"
+        )
+
+
 def require_rate(learning_rate: Any) -> None:
     """Raises for a learning rate that is no number and no schedule."""
     if learning_rate is None or isinstance(learning_rate, str):

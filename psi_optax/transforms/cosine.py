@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax.geometry import safe_divide, widen
-from psi_optax.transforms.base import require_params
+from psi_optax.transforms.base import require_params, require_transformation
 
 _AXES = {"last": -1, "first": 0}
 _Dot = Callable[[jax.Array, jax.Array], jax.Array]
@@ -57,6 +57,7 @@ def project_by_cosine(
         it knows of scale groups; it is not equivariant.
 
     Raises:
+        TypeError: `inner` is no gradient transformation.
         ValueError: params are missing in `update`; an unknown axis.
 
     Examples:
@@ -71,6 +72,7 @@ def project_by_cosine(
         Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021,
         algorithm 1.
     """
+    require_transformation("inner", inner)
     if channels not in _AXES:
         raise ValueError(f'channels={channels!r}: choose "last" or "first".')
     axis = _AXES[channels]

@@ -70,9 +70,7 @@ RECIPES = {
     "rotational": lambda g: psi_optax.rotational(
         0.02, optax.trace(0.9), g, centered=True
     ),
-    "hyperball": lambda g: lenient(
-        psi_optax.adamh(0.02, g, per_tensor=False)
-    ),
+    "hyperball": lambda g: lenient(psi_optax.adamh(0.02, g, per_tensor=False)),
 }
 
 CONTROLS = {

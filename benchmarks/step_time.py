@@ -46,10 +46,24 @@ def optimizers(params: dict) -> dict[str, optax.GradientTransformation]:
         "psi_sgd(momentum)": psi_optax.psi_sgd(0.01, groups, momentum=0.9),
         "psi(optax.sgd(momentum))": psi_optax.psi(sgd, groups),
         "psi_sgdm": psi_optax.psi_sgdm(0.01, groups, momentum=0.9),
+        "sgd_g": psi_optax.sgd_g(0.01, groups),
+        "sgdp": psi_optax.sgdp(0.01, groups),
+        "weight_rescaling(optax.sgd(momentum))": psi_optax.weight_rescaling(
+            sgd, groups
+        ),
+        "rotational(optax.trace)": psi_optax.rotational(
+            0.01, optax.trace(0.9), groups
+        ),
+        "hyperball(optax.trace)": psi_optax.hyperball(
+            0.01, optax.trace(0.9), groups
+        ),
         "optax.lars": optax.lars(0.01, momentum=0.9),
         "optax.adam": optax.adam(1e-3),
         "psi_adam": psi_optax.psi_adam(1e-3, groups),
         "psi(optax.adam)": psi_optax.psi(optax.adam(1e-3), groups),
+        "adam_g": psi_optax.adam_g(1e-3, groups),
+        "adamp": psi_optax.adamp(1e-3, groups),
+        "adamh": psi_optax.adamh(1e-3, groups),
         "optax.lamb": optax.lamb(1e-3),
     }
 

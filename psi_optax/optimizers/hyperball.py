@@ -165,6 +165,10 @@ def muonh(
 ) -> optax.GradientTransformationExtraArgs:
     r"""MuonH: `hyperball` around Muon's orthogonalized momentum.
 
+    Muon mixes the columns of a matrix. With `equivariant=False` it sees raw
+    gradients, and filters of other relative norms are another run even where
+    each of them is a ball.
+
     Args:
         learning_rate: a number or a schedule, about the angle a step.
         groups: scale groups in any form. Grouped vectors, which are no

@@ -32,6 +32,8 @@ def add_orthogonality(
     Ordinary parameters pass through.
 
     The cost is that of a product of the layer's matrix with its Gram matrix.
+    Inside `shard_map` a device sees the groups that it holds: shard a layer
+    along its groups (`axis_name`), not across them.
 
     Args:
         strength: \(\alpha\), positive.

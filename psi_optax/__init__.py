@@ -1,8 +1,34 @@
 """Optax gradient transformations for weights whose scale means nothing."""
 
+from psi_optax.diagnostics import MonitorState as MonitorState
+from psi_optax.diagnostics import balanced_schedule as balanced_schedule
+from psi_optax.diagnostics import directional_rate as directional_rate
+from psi_optax.diagnostics import (
+    effective_learning_rate as effective_learning_rate,
+)
+from psi_optax.diagnostics import equilibrium_norm as equilibrium_norm
+from psi_optax.diagnostics import equilibrium_rotation as equilibrium_rotation
+from psi_optax.diagnostics import equilibrium_transient as equilibrium_transient
+from psi_optax.diagnostics import exponential_schedule as exponential_schedule
+from psi_optax.diagnostics import exponential_trace as exponential_trace
 from psi_optax.diagnostics import group_norms as group_norms
+from psi_optax.diagnostics import input_patches as input_patches
+from psi_optax.diagnostics import (
+    matching_learning_rate as matching_learning_rate,
+)
+from psi_optax.diagnostics import monitor_groups as monitor_groups
+from psi_optax.diagnostics import monitored as monitored
+from psi_optax.diagnostics import next_directional_rate as next_directional_rate
+from psi_optax.diagnostics import norm_after_step as norm_after_step
 from psi_optax.diagnostics import normalize as normalize
+from psi_optax.diagnostics import norms_with_momentum as norms_with_momentum
+from psi_optax.diagnostics import plot_monitored as plot_monitored
+from psi_optax.diagnostics import (
+    recalibrate_batch_stats as recalibrate_batch_stats,
+)
+from psi_optax.diagnostics import rescale_batch_stats as rescale_batch_stats
 from psi_optax.diagnostics import rotation as rotation
+from psi_optax.diagnostics import split_by_input_span as split_by_input_span
 from psi_optax.groups import ScaleGroup as ScaleGroup
 from psi_optax.groups import describe_groups as describe_groups
 from psi_optax.groups import group_labels as group_labels
@@ -53,6 +79,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "GroupReport",
+    "MonitorState",
     "ProjectByCosineState",
     "PsiSgdmState",
     "PsiState",
@@ -67,19 +94,35 @@ __all__ = [
     "adamp",
     "add_orthogonality",
     "add_weight_decay",
+    "balanced_schedule",
     "check_groups",
     "clip_by_group_norm",
     "describe_groups",
+    "directional_rate",
+    "effective_learning_rate",
+    "equilibrium_norm",
+    "equilibrium_rotation",
+    "equilibrium_transient",
+    "exponential_schedule",
+    "exponential_trace",
     "find_groups",
     "group_labels",
     "group_norms",
     "groups_from_paths",
     "hyperball",
+    "input_patches",
     "joint_groups",
+    "matching_learning_rate",
+    "monitor_groups",
+    "monitored",
     "muonh",
+    "next_directional_rate",
+    "norm_after_step",
     "normalize",
     "normalize_by_group_norm",
+    "norms_with_momentum",
     "output_channels",
+    "plot_monitored",
     "project_by_cosine",
     "project_to_tangent",
     "project_to_zero_mean",
@@ -87,6 +130,8 @@ __all__ = [
     "psi_adam",
     "psi_sgd",
     "psi_sgdm",
+    "recalibrate_batch_stats",
+    "rescale_batch_stats",
     "rescale_weights",
     "retract",
     "rotation",
@@ -96,6 +141,7 @@ __all__ = [
     "scale_by_group_rms",
     "sgd_g",
     "sgdp",
+    "split_by_input_span",
     "transported_trace",
     "weight_rescaling",
 ]

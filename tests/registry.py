@@ -185,6 +185,11 @@ ENTRIES = {
         trees=1,
         takes_groups=False,
     ),
+    "monitor_groups": Entry(
+        psi_optax.monitor_groups,
+        {"learning_rate": 0.1},
+        idle=("blocks", "vector", "hidden"),
+    ),
     "weight_rescaling": Entry(
         psi_optax.weight_rescaling,
         {"inner": optax.sgd(0.1, momentum=0.9), "radius": "init", "every": 2},

@@ -27,6 +27,7 @@ def group_norms(params: Tree, groups: Any) -> Tree:
         ValueError: groups do not fit params.
 
     Examples:
+        >>> import jax.numpy as jnp
         >>> from psi_optax import ScaleGroup
         >>> params = {"kernel": jnp.array([[3.0], [4.0]]), "bias": jnp.ones(1)}
         >>> group_norms(params, {"kernel": ScaleGroup(0), "bias": None})
@@ -69,6 +70,7 @@ def normalize(
         ValueError: groups do not fit params; the radius is not positive.
 
     Examples:
+        >>> import jax.numpy as jnp
         >>> from psi_optax import ScaleGroup
         >>> normalize(jnp.array([3.0, 4.0]), ScaleGroup(0), 10.0).tolist()
         [6.0, 8.0]

@@ -115,3 +115,14 @@ def is_within(path: str, prefix: str) -> bool:
         False
     """
     return prefix in ("", path) or path.startswith(prefix + "/")
+
+
+def some(items: Sequence[str], most: int = 8) -> str:
+    """A few of them, and how many more there are.
+
+    Examples:
+        >>> some(["a", "b", "c"], most=2)
+        'a, b, and 1 more'
+    """
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return ", ".join([*items[:most], *more])

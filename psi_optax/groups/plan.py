@@ -31,6 +31,7 @@ from psi_optax.groups.paths import (
     entries,
     is_within,
     map_with_path,
+    some,
 )
 from psi_optax.groups.scale_group import ScaleGroup
 
@@ -204,7 +205,7 @@ def _mesh_axes(leaf: GroupedLeaf) -> tuple[str, ...]:
     if not manual and len(unbound) == len(names):
         return ()
     raise ValueError(
-        f"{leaf}: there is no mesh axis {_some([repr(n) for n in unbound])}"
+        f"{leaf}: there is no mesh axis {some([repr(n) for n in unbound])}"
         f" here; those that are manual are {manual}."
     )
 
@@ -304,15 +305,15 @@ def _check_coverage(statements, found, covers) -> None:
         if covers[entry.path] is None and not entry.is_hole
     ]
     if missing:
-        also = f" But they speak of {_some(idle)}, not in params." * bool(idle)
+        also = f" But they speak of {some(idle)}, not in params." * bool(idle)
         raise ValueError(
-            f"groups say nothing of {_some(missing)}: give each a ScaleGroup,"
+            f"groups say nothing of {some(missing)}: give each a ScaleGroup,"
             f" or None for an ordinary parameter.{also}"
         )
     if idle:
         raise ValueError(
-            f"groups speak of {_some(idle)}, where params have no parameter;"
-            f" params have {_some([repr(entry.path) for entry in found])}."
+            f"groups speak of {some(idle)}, where params have no parameter;"
+            f" params have {some([repr(entry.path) for entry in found])}."
             " Are these the groups of another tree?"
         )
 
@@ -373,8 +374,3 @@ def _name_ties(grouped: list[GroupedLeaf]) -> tuple[GroupedLeaf, ...]:
         else dataclasses.replace(leaf, name=first[leaf.group.tie].path)
         for leaf in grouped
     )
-
-
-def _some(items: list[str], most: int = 8) -> str:
-    more = [f"and {len(items) - most} more"] if len(items) > most else []
-    return ", ".join([*items[:most], *more])

@@ -8,7 +8,13 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from psi_optax.groups.paths import Entry, Tree, entries, map_with_path
+from psi_optax.groups.paths import (
+    Entry,
+    Tree,
+    entries,
+    map_with_path,
+    some,
+)
 from psi_optax.groups.scale_group import ScaleGroup
 
 Where = str | Iterable[str] | Callable[[str, Any], bool]
@@ -79,7 +85,7 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[str, Any], Any]:
 def _picks_nothing(what: str, shown: list[Entry]) -> str:
     if not shown:
         return "params have no parameter in them; pass the tree of weights."
-    names = ", ".join(repr(entry.path) for entry in shown)
+    names = some([repr(entry.path) for entry in shown])
     return (
         f"where={what} picks none of {names}. A pattern must match a whole"
         r" path, as r'.*/kernel' does."
@@ -123,7 +129,7 @@ class PathRules:
         masked = any(isinstance(e.leaf, optax.MaskedNode) for e in found)
         for index, (pattern, group) in enumerate(self.rules):
             if index not in used and not masked:
-                names = ", ".join(repr(path) for path in matched)
+                names = some([repr(path) for path in matched])
                 raise ValueError(
                     f"the rule {pattern!r}: {group} decides for none of"
                     f" {names}. A pattern must match a whole path, and the"

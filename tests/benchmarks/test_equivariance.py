@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import psi_optax
-from benchmarks import equivariance
+from benchmarks import equivariance, pages
 from benchmarks import equivariance_problem as problem
 from benchmarks.equivariance_optimizers import OPTAX, OURS, Entry
 from benchmarks.equivariance_peers import missing
@@ -162,7 +162,7 @@ def test_the_page_shows_every_optimizer_and_every_claim(page):
         *_, verdict, bits = shown[f"`{name}`"]
         assert verdict == entry.claim
         assert bits == ("yes" if entry.claim in problem.KINDS else "")
-    assert equivariance.fill(page, "text") != page
+    assert pages.fill(page, "equivariance", "text") != page
 
 
 @pytest.mark.parametrize("name", WHOLE_OPTIMIZERS)
@@ -198,7 +198,8 @@ def test_the_script_prints_and_writes_the_tables(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(equivariance, "OURS", {"climb": climb})
     monkeypatch.setattr(equivariance, "OPTAX", {"sgd": OPTAX["sgd"]})
     page = tmp_path / "page.md"
-    page.write_text(f"{equivariance.BEGIN}\n{equivariance.END}\n")
+    markers = "<!-- equivariance: begin -->\n<!-- equivariance: end -->\n"
+    page.write_text(markers)
     monkeypatch.setattr(equivariance, "_PAGE", page)
     with pytest.raises(SystemExit, match="climb: claimed is filter"):
         equivariance.main(["--docs", "--out", str(tmp_path)])

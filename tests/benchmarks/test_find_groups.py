@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("flax")
 
-from benchmarks import find_groups, networks, shapes
+from benchmarks import find_groups, networks, pages, shapes
 from psi_optax import ScaleGroup
 from psi_optax.groups.paths import entries
 
@@ -140,23 +140,14 @@ def test_measured_figures_of_a_tiny_network_make_a_table():
     }
 
 
-def test_a_page_is_filled_between_its_markers_and_nowhere_else(monkeypatch):
+def test_a_section_has_the_table_and_the_reports(monkeypatch):
     tiny = {"Tiny": lambda: networks.transformer_linen(**TINY)}
     monkeypatch.setattr(find_groups, "SHOWN", tiny)
     results = {"machine": find_groups.machine(), "runs": 1}
     text = find_groups.section({**results, "networks": ROWS})
-    page = f"# Title\n{find_groups.BEGIN}\nold\n{find_groups.END}\nProse.\n"
-    once = find_groups.fill(page, text)
-    assert once.startswith("# Title\n")
-    assert once.endswith("\nProse.\n")
-    assert "old" not in once
-    assert find_groups.table(ROWS) in once
-    assert f"JAX {jax.__version__}" in once
-    assert "2 of 13 parameters have scale groups\n```" in once
-    assert find_groups.fill(once, text) == once
-    for wrong in ("", find_groups.BEGIN, page + page):
-        with pytest.raises(ValueError, match="the page needs one"):
-            find_groups.fill(wrong, text)
+    assert text.startswith(find_groups.table(ROWS))
+    assert f"JAX {jax.__version__}" in text
+    assert text.endswith("2 of 13 parameters have scale groups\n```")
 
 
 ROWS = {
@@ -183,7 +174,7 @@ def test_a_network_is_measured_in_a_process_of_its_own():
 
 def test_the_page_has_its_markers():
     page = find_groups._PAGE.read_text(encoding="utf-8")
-    assert find_groups.fill(page, "text") != page
+    assert pages.fill(page, "find_groups", "text") != page
 
 
 def test_the_script_prints_and_writes_all_networks(

@@ -1,0 +1,102 @@
+r"""How norms grow where nothing holds them: exact identities.
+
+The gradient of a scale-invariant loss is orthogonal to the weights, so that a
+step adds its squared length to the squared norm, by Pythagoras.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Number = jax.typing.ArrayLike
+
+
+def norm_after_step(
+    norm: Number,
+    learning_rate: Number,
+    gradient_norm: Number,
+    *,
+    weight_decay: Number = 0.0,
+    degree: int = -1,
+) -> jax.Array:
+    r"""The norm after one step orthogonal to the decayed weights.
+
+    \[r'^2 = (1-\eta\lambda)^2 r^2 + \eta^2 c^2 r^{2k}.\]
+
+    Args:
+        norm: r, before the step.
+        learning_rate: \(\eta\).
+        gradient_norm: c, the norm of the step at r = 1 and \(\eta = 1\):
+            \(|w|\,|g|\) for SGD and the PSI step; the tangent update's norm
+            for degree 0.
+        weight_decay: \(\lambda\), multiplied by the learning rate.
+        degree: k, of the update in the weights: -1 for SGD, 0 for updates of
+            controlled length, 1 for the PSI step \(w - \eta r^2 g\).
+
+    Returns:
+        r' of the shape of the arguments.
+
+    Raises:
+        Nothing of its own; arguments of different dtypes are JAX's error.
+
+    Examples:
+        >>> print(norm_after_step(1.0, 0.75, 1.0))
+        1.25
+
+    References:
+        Arora, Li and Lyu, `Theoretical analysis of auto rate-tuning by batch
+        normalization <https://arxiv.org/abs/1812.03981>`_, ICLR 2019.
+    """
+    r, c = jnp.asarray(norm), jnp.asarray(gradient_norm)
+    rate = jnp.asarray(learning_rate)
+    return jnp.hypot((1 - rate * weight_decay) * r, rate * c * r**degree)
+
+
+def norms_with_momentum(
+    initial_norm: Number,
+    learning_rate: Number,
+    buffer_norms: jax.Array,
+    momentum: float,
+) -> jax.Array:
+    r"""The norms along a run of SGD with momentum, from those of its buffers.
+
+    With \(m_t = \mu m_{t-1} + g_t\) and \(w_{t+1} = w_t - \eta m_t\),
+
+    \[r_{t+1}^2 = r_t^2 + \eta^2 |m_t|^2
+        + 2\eta^2 \sum_{k<t} \mu^{t-k} |m_k|^2:\]
+
+    the buffer points outward along what it has moved the weights by. At a
+    steady \(|m|\) norms grow by \((1+\mu)/(1-\mu)\) times what the tangent
+    part alone would do, 19 times at 0.9.
+
+    Args:
+        initial_norm: \(r_0\), of any shape.
+        learning_rate: \(\eta\), constant.
+        buffer_norms: \(|m_t|\), of shape (steps, ...).
+        momentum: \(\mu\).
+
+    Returns:
+        \(r_1, r_2, \ldots\), of the shape of buffer_norms.
+
+    Raises:
+        TypeError: shapes or dtypes that do not go together.
+
+    Examples:
+        >>> print(norms_with_momentum(1.0, 1.0, jnp.ones(2), 0.5).round(3))
+        [1.414 2.   ]
+
+    References:
+        Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021.
+    """
+    steps = jnp.asarray(learning_rate) * buffer_norms
+
+    def body(carry, square):
+        total, outward = carry
+        total = total + square + 2 * outward
+        return (total, momentum * (outward + square)), total
+
+    start = jnp.asarray(initial_norm, steps.dtype)
+    start = jnp.broadcast_to(start, steps.shape[1:])
+    _, squares = jax.lax.scan(
+        body, (start * start, jnp.zeros_like(start)), steps * steps
+    )
+    return jnp.sqrt(squares)

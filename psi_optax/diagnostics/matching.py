@@ -1,0 +1,104 @@
+"""The rate at which directions turn as under weight decay, without it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psi_optax.diagnostics.decay import Number, balance, make_decay
+
+
+def matching_learning_rate(
+    learning_rate: optax.ScalarOrSchedule,
+    weight_decay: float,
+    *,
+    optimizer: str = "sgd",
+    momentum: float | None = None,
+    b2: float | None = None,
+    gradient_norm: float | jax.Array | None = None,
+) -> Any:
+    r"""What replaces a learning rate and a weight decay on fixed norms.
+
+    A decayed optimizer settles at a rotation \(\theta\) a step, see
+    `equilibrium_rotation`. A method that keeps norms turns at the same pace
+    from the first step on if its rate is
+
+    - \(\tan\theta\), where steps have a controlled length on the sphere and
+      turn by the arctangent of the rate: `rotational`, `hyperball`;
+    - \(\tan\theta\,\sqrt{(1-\mu^2)(1+q^2)}/c\) for `psi_sgd` with the same
+      momentum. Its buffer of noise of norm c has the RMS norm
+      \(c/\sqrt{1-\mu^2}\), of which a part does not turn anything: it points
+      along the weights that it has moved. That part is q times the tangent
+      one, \(q = \mu\sin\theta/(1-\mu\cos\theta)\), about
+      \(\theta\mu/(1-\mu)\).
+
+    The momentum being the same, not only single steps turn alike but also many
+    steps together, under "sgdw" and "adamw", and under "sgd" where
+    \(\eta\lambda\) is small against \((1-\mu)^2\); not under "lion".
+
+    Given a schedule, what comes back is one: of the rotation that belongs to
+    each rate, which goes with the root of it. A decayed optimizer follows its
+    schedule only as fast as its norms do, in \(1/(4\eta\lambda)\) steps; the
+    matched one at once.
+
+    Args:
+        learning_rate: the decayed optimizer's; a number, an array or a
+            schedule.
+        weight_decay: multiplied by the learning rate.
+        optimizer: the decayed optimizer, as in `equilibrium_rotation`.
+        momentum: as in `equilibrium_rotation`.
+        b2: as in `equilibrium_rotation`.
+        gradient_norm: None for the rate of steps of controlled length; for
+            that of `psi_sgd`, the RMS over steps of \(c = |w|\,|g|\), the norm
+            of a group's gradient in direction space. It is of degree 0 and so
+            may be measured in any run.
+
+    Returns:
+        A rate in radians a step, over the gradient's norm if that is given; a
+        schedule if learning_rate is one.
+
+    Raises:
+        ValueError: as in `equilibrium_rotation`; a gradient norm that is not
+            positive.
+
+    Examples:
+        >>> rate = matching_learning_rate(0.1, 5e-4, momentum=0.9)
+        >>> print(f"{rate:.5f}")
+        0.00725
+        >>> schedule = matching_learning_rate(
+        ...     optax.cosine_decay_schedule(0.1, 100), 5e-4, momentum=0.9
+        ... )
+        >>> print(f"{schedule(50):.5f}")
+        0.00513
+
+    References:
+        Kosson, Messmer and Jaggi, `Rotational equilibrium
+        <https://arxiv.org/abs/2305.17212>`_, ICML 2024.
+    """
+
+    def match(rate: Number) -> jax.Array:
+        decay = make_decay(rate, weight_decay, optimizer, momentum, b2)
+        gap = balance(decay, gradient_norm).gap
+        sine = jnp.sqrt(gap * (2 - gap))
+        tangent = sine / (1 - gap)
+        if gradient_norm is None:
+            return tangent
+        mu = decay.momentum
+        radial = mu * sine / (1 - mu + mu * gap)
+        buffer = jnp.sqrt((1 - mu**2) * (1 + radial * radial))
+        return tangent * buffer / gradient_norm
+
+    if not callable(learning_rate):
+        return match(learning_rate)
+    return _schedule(learning_rate, match)
+
+
+def _schedule(
+    learning_rate: optax.Schedule, match: Callable[[Number], jax.Array]
+) -> optax.Schedule:
+    def schedule(count):
+        return match(learning_rate(count))
+
+    return schedule

@@ -1,0 +1,44 @@
+"""Pages that scripts write into: between markers, and nowhere else."""
+
+import pytest
+
+from benchmarks import pages
+
+BEGIN, END = "<!-- name: begin -->", "<!-- name: end -->"
+PAGE = f"# Title\n{BEGIN}\nold\n{END}\nProse.\n"
+
+
+def test_a_page_is_filled_between_its_markers_and_nowhere_else():
+    once = pages.fill(PAGE, "name", "new")
+    assert once == f"# Title\n{BEGIN}\n\nnew\n\n{END}\nProse.\n"
+    assert pages.fill(once, "name", "new") == once
+    assert pages.fill(once, "name", "other") != once
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", BEGIN, END, END + BEGIN, PAGE + PAGE, PAGE + END, END + PAGE]
+)
+def test_a_page_without_its_markers_is_refused(wrong):
+    with pytest.raises(ValueError, match="the page needs one <!-- name: begin"):
+        pages.fill(wrong, "name", "new")
+    with pytest.raises(ValueError, match="the page needs one <!-- another"):
+        pages.fill(PAGE, "another", "new")
+
+
+def test_a_file_is_filled(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(PAGE, encoding="utf-8")
+    pages.refill(path, "name", "µ")
+    assert path.read_text(encoding="utf-8") == pages.fill(PAGE, "name", "µ")
+
+
+def test_lines_of_a_table_are_equally_long():
+    rows = [["", "number"], ["a long name", "1"], ["b", "-22.5"]]
+    for right in (False, True):
+        lines = pages.table(rows, right).splitlines()
+        assert len({len(line) for line in lines}) == 1
+        cells = [[c.strip() for c in x.split("|")[1:-1]] for x in lines]
+        assert [cells[0], *cells[2:]] == rows
+    assert lines[3] == "| b           |  -22.5 |"
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        pages.table([["a", "b"], ["c"]])

@@ -1,0 +1,222 @@
+"""BatchNorm's statistics, on a Flax network of two normalized layers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psi_optax import ScaleGroup, groups_from_paths, normalize
+from psi_optax.diagnostics import recalibrate_batch_stats, rescale_batch_stats
+from psi_optax.models.linen import MLP
+
+GROUPS = groups_from_paths({r"hidden_\d+/kernel": ScaleGroup(0)})
+FOLLOWS = {"norm_0": "hidden_0/kernel", "norm_1": "hidden_1/kernel"}
+BATCHES = [
+    jax.random.normal(jax.random.key(seed), (32, 12)) + 0.5 for seed in range(3)
+]
+
+
+@pytest.fixture(autouse=True)
+def _flax_promotion():
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def network(epsilon=1e-5, momentum=0.99):
+    model = MLP((16, 8), num_classes=4, epsilon=epsilon, momentum=momentum)
+    return model, model.init(jax.random.key(7), BATCHES[0], train=False)
+
+
+def training(model):
+    """apply_fn, as Flax's users write it."""
+
+    @jax.jit
+    def apply_fn(variables, batch):
+        return model.apply(
+            variables, batch, train=True, mutable=["batch_stats"]
+        )[1]
+
+    return apply_fn
+
+
+@functools.cache
+def calibrated(epsilon):
+    model, variables = network(epsilon)
+    return model, recalibrate_batch_stats(training(model), variables, BATCHES)
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, **tolerance), a, b
+    )
+
+
+@pytest.mark.parametrize("momentum", [0.99, 0.9, 0.5, 0.0])
+def test_recalibration_is_the_mean_over_batches(momentum):
+    model, variables = network(momentum=momentum)
+    got = recalibrate_batch_stats(training(model), variables, BATCHES)
+    # A network of momentum 0 shows each batch's own.
+    bare, _ = network(momentum=0.0)
+    each = [training(bare)(variables, x)["batch_stats"] for x in BATCHES]
+    mean = jax.tree.map(lambda *x: sum(x) / 3, *each)
+    # The momentum is known to 1.2e-7 or two of it, its distance from 1 to as
+    # much over (1 - m), and so are the statistics, of size 5 at most.
+    tolerance = 2.4e-7 / (1 - momentum)
+    close(got["batch_stats"], mean, rtol=tolerance, atol=tolerance)
+    assert got["params"] is variables["params"]
+    # The control: three running averages from the start are elsewhere.
+    running = variables
+    for x in BATCHES:
+        running = {**variables, **training(model)(running, x)}
+    with pytest.raises(AssertionError):
+        close(running["batch_stats"], mean, rtol=0.01)
+
+
+def test_recalibration_takes_the_collection_itself():
+    model, variables = network()
+    whole = training(model)
+    got = recalibrate_batch_stats(
+        lambda *args: whole(*args)["batch_stats"], variables, BATCHES
+    )
+    want = recalibrate_batch_stats(whole, variables, BATCHES)
+    close(got["batch_stats"], want["batch_stats"], rtol=0)
+
+
+def test_recalibration_of_evaluation():
+    model, variables = network()
+
+    def evaluation(variables, batch):
+        return model.apply(
+            variables, batch, train=False, mutable=["batch_stats"]
+        )[1]
+
+    with pytest.raises(ValueError, match="'norm_0/mean' is not updated"):
+        recalibrate_batch_stats(evaluation, variables, BATCHES)
+
+
+def test_recalibration_of_nothing():
+    model, variables = network()
+    with pytest.raises(ValueError, match="there are no batches"):
+        recalibrate_batch_stats(training(model), variables, [])
+    with pytest.raises(ValueError, match="no 'batch_stats'"):
+        recalibrate_batch_stats(
+            training(model), {"params": variables["params"]}, BATCHES
+        )
+
+
+def test_counters_stay():
+    def apply_fn(variables, batch):
+        old = variables["batch_stats"]
+        return {
+            "mean": 0.5 * old["mean"] + 0.5 * batch,
+            "count": old["count"] + 1,
+        }
+
+    stats = {"mean": jnp.zeros(2), "count": jnp.array(7)}
+    got = recalibrate_batch_stats(
+        apply_fn, {"batch_stats": stats}, [jnp.ones(2), 2 * jnp.ones(2)]
+    )
+    assert got["batch_stats"]["mean"].tolist() == [1.5, 1.5]
+    assert got["batch_stats"]["count"] == 7
+
+
+# Rescaling.
+
+
+def evaluate(model, params, stats):
+    return _evaluate(model, {"params": params, "batch_stats": stats})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(model, variables):
+    return model.apply(variables, BATCHES[0], train=False)
+
+
+def by_powers_of_two(params):
+    """Each filter by another one, from 2^-20 to 2^20."""
+    factors = {"hidden_0": jnp.arange(16) * 8 % 41 - 20}
+    factors["hidden_1"] = jnp.arange(8) * 11 % 41 - 20
+    return {
+        name: {"kernel": jnp.ldexp(layer["kernel"], factors[name])}
+        if name in factors
+        else layer
+        for name, layer in params.items()
+    }
+
+
+def test_powers_of_two_leave_every_bit_of_the_logits():
+    model, variables = calibrated(0.0)
+    old, stats = variables["params"], variables["batch_stats"]
+    new = by_powers_of_two(old)
+    logits = evaluate(model, old, stats)
+    assert np.ptp(logits) > 1
+    rescaled = rescale_batch_stats(stats, old, new, GROUPS, FOLLOWS)
+    np.testing.assert_array_equal(evaluate(model, new, rescaled), logits)
+    # The controls: statistics that do not follow, or only those of one layer.
+    for kept in stats, {**rescaled, "norm_1": stats["norm_1"]}:
+        assert np.abs(evaluate(model, new, kept) - logits).max() > 0.1
+
+
+def test_normalized_weights_evaluate_as_before():
+    model, variables = calibrated(1e-5)
+    old, stats = variables["params"], variables["batch_stats"]
+    new = normalize(old, GROUPS, 0.5)
+    rescaled = rescale_batch_stats(stats, old, new, GROUPS, FOLLOWS)
+    logits = evaluate(model, old, stats)
+    # Variances, of 0.05 or more after rescaling, are off by the epsilon of
+    # 1e-5 then and by a tenth of it before: 1e-4 of their roots, twice; the
+    # logits are 3 at most.
+    least = min(x.min() for x in jax.tree.leaves(_variances(rescaled)))
+    assert least > 0.05
+    np.testing.assert_allclose(
+        evaluate(model, new, rescaled), logits, atol=6e-4
+    )
+    assert np.abs(logits).max() < 3
+    # The control.
+    assert np.abs(evaluate(model, new, stats) - logits).max() > 0.1
+
+
+def _variances(stats):
+    return {name: layer["var"] for name, layer in stats.items()}
+
+
+def test_one_group_for_a_whole_layer():
+    stats = {"norm": {"mean": jnp.ones(2), "var": jnp.ones(2)}}
+    old = {"k": jnp.ones((3, 2))}
+    new = {"k": 4 * old["k"]}
+    got = rescale_batch_stats(
+        stats, old, new, {"k": ScaleGroup((0, 1))}, {"norm/mean": "k"}
+    )
+    assert got["norm"]["mean"].tolist() == [4, 4]
+    assert got["norm"]["var"].tolist() == [1, 1]
+
+
+def test_a_zero_filter_keeps_its_statistics():
+    stats = {"mean": jnp.ones(2), "var": jnp.ones(2)}
+    old = {"k": jnp.array([[1.0, 0.0]])}
+    got = rescale_batch_stats(
+        stats, old, {"k": 2 * old["k"]}, {"k": ScaleGroup(0)}, {"": "k"}
+    )
+    assert got["var"].tolist() == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("stats", "follows", "message"),
+    [
+        ({"n": {"mean": np.ones(2)}}, {"m": "k"}, "follows speak of 'm'"),
+        ({"n": {"mean": np.ones(2)}}, {"n": "o"}, "follows speak of 'o'"),
+        ({"n": {"scale": np.ones(2)}}, {"n": "k"}, "neither a mean nor a var"),
+        ({"n": {"mean": np.ones(3)}}, {"n": "k"}, "has groups of shape"),
+        ({"n": {"mean": np.ones(())}}, {"n": "k"}, "has groups of shape"),
+    ],
+)
+def test_what_does_not_fit(stats, follows, message):
+    params = {"k": np.ones((4, 2)), "o": np.ones(2)}
+    groups = {"k": ScaleGroup(0), "o": None}
+    with pytest.raises(ValueError, match=message):
+        rescale_batch_stats(stats, params, params, groups, follows)

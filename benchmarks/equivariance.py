@@ -22,6 +22,7 @@ import optax
 
 import psi_optax
 from benchmarks import equivariance_problem as problem
+from benchmarks import pages
 from benchmarks.equivariance_optimizers import OPTAX, OURS, Entry
 from benchmarks.equivariance_peers import missing
 
@@ -31,12 +32,10 @@ EXACT, TO_EPSILON = 1e-12, 1e-3
 STILL = 0.05
 """A run whose directions move by less says nothing."""
 
-BEGIN, END = "<!-- equivariance: begin -->", "<!-- equivariance: end -->"
-
 Row = dict[str, Any]
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_PAGE = _ROOT / "docs" / "equivariance.md"
+_PAGE = pages.DOCS / "equivariance.md"
 _PEERS = [
     _ROOT / "build" / "oracles" / name / "bin" / "python"
     for name in ("venv", "venv-emerging")
@@ -182,15 +181,7 @@ def run(sources: pathlib.Path | None) -> dict[str, Any]:
 
 def table(rows: list[Row]) -> str:
     """A line for each optimizer, in Markdown."""
-    lines = [_HEAD, *map(_cells, rows)]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    return "\n".join(
-        "| "
-        + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
-    )
+    return pages.table([_HEAD, *map(_cells, rows)])
 
 
 _HEAD = (
@@ -240,24 +231,6 @@ def section(results: dict[str, Any]) -> str:
     return "\n\n".join([*tables, f"{', '.join(versions)}."])
 
 
-def fill(page: str, text: str) -> str:
-    r"""The page with the text between its markers.
-
-    Raises:
-        ValueError: the page lacks a marker, or has one twice.
-
-    Examples:
-        >>> fill(f"Before.\n{BEGIN}\nold\n{END}\nAfter.\n", "new").split("\n\n")
-        ['Before.\n<!-- equivariance: begin -->', 'new',
-         '<!-- equivariance: end -->\nAfter.\n']
-    """
-    if (page.count(BEGIN), page.count(END)) != (1, 1):
-        raise ValueError(f"the page needs one {BEGIN} and one {END}.")
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-
-
 def main(argv: list[str] | None = None) -> None:
     """Runs all; prints tables and writes the numbers as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -280,8 +253,7 @@ def main(argv: list[str] | None = None) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"Numbers: {path}")
     if args.docs:
-        page = _PAGE.read_text(encoding="utf-8")
-        _PAGE.write_text(fill(page, section(results)), encoding="utf-8")
+        pages.refill(_PAGE, "equivariance", section(results))
         print(f"Page: {_PAGE}")
     if found := faults(results["rows"]):
         sys.exit("\n".join(found))

@@ -27,7 +27,7 @@ import jax
 from jax.extend import core
 
 import psi_optax
-from benchmarks import networks
+from benchmarks import networks, pages
 from benchmarks.networks import Problem
 
 NETWORKS: dict[str, tuple[str, Callable[[], Problem]]] = {
@@ -46,10 +46,8 @@ SHOWN: dict[str, Callable[[], Problem]] = {
     ),
 }
 
-BEGIN, END = "<!-- find_groups: begin -->", "<!-- find_groups: end -->"
-
 _ROOT = pathlib.Path(__file__).parents[1]
-_PAGE = _ROOT / "docs" / "finding-groups.md"
+_PAGE = pages.DOCS / "finding-groups.md"
 
 
 def measure(make: Callable[[], Problem], runs: int = 3) -> dict[str, Any]:
@@ -139,19 +137,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     columns = [_column(title, row) for title, row in rows.items()]
     names = list(columns[0])
     lines = [[name, *(column[name] for column in columns)] for name in names]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    lines = [
-        [
-            cell.rjust(width) if index else cell.ljust(width)
-            for index, (cell, width) in enumerate(
-                zip(cells, widths, strict=True)
-            )
-        ]
-        for cells in lines
-    ]
-    rule = ["-" * (widths[0]), *("-" * (w - 1) + ":" for w in widths[1:])]
-    lines.insert(1, rule)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return pages.table(lines, right=True)
 
 
 def _column(title: str, row: dict[str, Any]) -> dict[str, str]:
@@ -196,24 +182,6 @@ def section(results: dict[str, Any]) -> str:
     return "\n\n".join([table(results["networks"]), about, *shown])
 
 
-def fill(page: str, text: str) -> str:
-    r"""The page with the text between its markers.
-
-    Raises:
-        ValueError: the page lacks a marker, or has one twice.
-
-    Examples:
-        >>> fill(f"Before.\n{BEGIN}\nold\n{END}\nAfter.\n", "new").split("\n\n")
-        ['Before.\n<!-- find_groups: begin -->', 'new',
-         '<!-- find_groups: end -->\nAfter.\n']
-    """
-    if (page.count(BEGIN), page.count(END)) != (1, 1):
-        raise ValueError(f"the page needs one {BEGIN} and one {END}.")
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-
-
 def run(names: Iterable[str], runs: int) -> dict[str, Any]:
     """All that is measured, one network after the other."""
     rows = {NETWORKS[name][0]: measure_alone(name, runs) for name in names}
@@ -239,8 +207,7 @@ def main(argv: list[str] | None = None) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(f"Numbers: {path}")
     if args.docs:
-        page = _PAGE.read_text(encoding="utf-8")
-        _PAGE.write_text(fill(page, section(results)), encoding="utf-8")
+        pages.refill(_PAGE, "find_groups", section(results))
         print(f"Page: {_PAGE}")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks import pages
+
 __all__ = ["figure", "table", "versions", "write"]
 
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
@@ -48,7 +50,7 @@ def table(results: dict[str, Any]) -> str:
     for method in results["methods"].values():
         cells = map(_cell, method["accuracy"].values())
         rows.append([method["label"], *cells, _chosen(method)])
-    return "\n".join([_caption(results), "", *_aligned(rows)])
+    return "\n".join([_caption(results), "", pages.table(rows)])
 
 
 def figure(results: dict[str, Any]) -> Figure:
@@ -139,15 +141,3 @@ def _chosen(method: dict[str, Any]) -> str:
             star = "*" if name in method["at_edge"] else ""
             parts.append(f"{short} {method['chosen'][name]:g}{star}")
     return ", ".join(parts)
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| "
-        + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))
-        + " |"
-        for row in rows
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return [lines[0], rule, *lines[1:]]

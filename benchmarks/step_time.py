@@ -1,6 +1,7 @@
 """What one optimizer step costs, as a ratio to the inner optimizer alone.
 
     python -m benchmarks.step_time
+    python -m benchmarks.step_time --docs  # and docs/choosing.md anew
 
 State and parameters of ResNet-50 are updated by one jitted, donated call; the
 gradients are fixed. Cases run in turns, so that whatever else the machine does
@@ -22,6 +23,7 @@ import numpy as np
 import optax
 
 import psi_optax
+from benchmarks import pages
 from benchmarks.shapes import resnet50
 
 _GROUPED = r".*(stem|conv_\d|shortcut)/kernel"
@@ -132,6 +134,7 @@ def report(cases: dict[str, Case], seconds: dict[str, list[float]]) -> list:
                 "baseline": baseline(name),
                 "ratio": middle,
                 "quartiles": [low, high],
+                "state": _bytes(case.state) / _bytes(case.params),
                 "temporary_mb": case.temporary_mb,
                 "compile_ratio": case.compile_s
                 / cases[baseline(name)].compile_s,
@@ -140,12 +143,36 @@ def report(cases: dict[str, Case], seconds: dict[str, list[float]]) -> list:
     return rows
 
 
+def _bytes(tree) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def table(rows: list) -> str:
+    """The rows in Markdown."""
+    head = ["one step", "ratio", "to", "state", "temporaries", "compile"]
+    lines = [
+        [
+            f"`{row['optimizer']}`",
+            "{:.1f} ({:.1f} to {:.1f})".format(row["ratio"], *row["quartiles"]),
+            f"`{row['baseline']}`",
+            f"{row['state']:.1f}",
+            f"{row['temporary_mb']:.0f} MB",
+            f"{row['compile_ratio']:.1f}",
+        ]
+        for row in rows
+    ]
+    return pages.table([head, *lines])
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs all cases; prints a table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--only", nargs="+", help="optimizers; all by default")
+    parser.add_argument(
+        "--docs", action="store_true", help="put the table into the docs"
+    )
     parser.add_argument("--out", type=pathlib.Path, default="results")
     args = parser.parse_args(argv)
 
@@ -165,13 +192,11 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     print(f"ResNet-50 parameters, float32, {jax.devices()[0].device_kind}")
-    print(f"{'optimizer':26}{'ratio':>7}{'quartiles':>14}{'to':>22}", end="")
-    print(f"{'temporaries':>14}{'compile':>9}")
-    for row in rows:
-        low, high = row["quartiles"]
-        print(f"{row['optimizer']:26}{row['ratio']:7.2f}", end="")
-        print(f"{low:8.2f}-{high:.2f}{row['baseline']:>24}", end="")
-        print(f"{row['temporary_mb']:11.1f} MB{row['compile_ratio']:9.2f}")
+    print(table(rows))
+    if args.docs:
+        versions = f"JAX {jax.__version__}, optax {optax.__version__}."
+        text = f"{table(rows)}\n\n{versions}"
+        pages.refill(pages.DOCS / "choosing.md", "step time", text)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "step_time.json"
     path.write_text(

@@ -24,6 +24,7 @@ __all__ = [
     "kernel_groups",
     "make_batches",
     "make_evaluate",
+    "make_step",
     "make_train",
 ]
 
@@ -149,32 +150,57 @@ def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
         schedule = optax.cosine_decay_schedule(rate, len(batches))
         optimizer = build(rate=schedule, decay=decay, groups=groups)
 
-        def loss(params, variables, batch):
-            logits, statistics = model.apply(
-                {**variables, "params": params},
-                images[batch],
-                train=True,
-                mutable=["batch_stats"],
-            )
-            return _cross_entropy(logits, labels[batch]), statistics
-
-        def step(carry, batch):
-            variables, state = carry
-            params = variables["params"]
-            gradients, statistics = jax.grad(loss, has_aux=True)(
-                params, variables, batch
-            )
-            updates, state = optimizer.update(gradients, state, params)
-            params = optax.apply_updates(params, updates)
-            return ({"params": params, **statistics}, state), None
-
+        step = make_step(model, optimizer, images, labels)
         carry = variables, optimizer.init(variables["params"])
-        return jax.lax.scan(step, carry, batches)[0][0]
+        return jax.lax.scan(
+            lambda carry, batch: (step(carry, batch), None), carry, batches
+        )[0][0]
 
     # The data are arguments: as constants they would be compiled in.
     for_seeds = jax.vmap(train, in_axes=(None, None, 0, 0, None, None))
     compiled = jax.jit(for_seeds, donate_argnums=2)
     return lambda *arguments: compiled(images, labels, *arguments)
+
+
+def make_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    images: jax.Array,
+    labels: jax.Array,
+) -> Callable[[Any, jax.Array], Any]:
+    """One step of training, on the cross-entropy of a batch.
+
+    Args:
+        model: a Linen model of `psi_optax.models`.
+        optimizer: a whole optimizer.
+        images: of all training examples.
+        labels: of all training examples.
+
+    Returns:
+        A function of `(variables, state)` and the indices of a batch, which
+        returns the next `(variables, state)`. For one seed, not compiled.
+    """
+
+    def loss(params, variables, batch):
+        logits, statistics = model.apply(
+            {**variables, "params": params},
+            images[batch],
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return _cross_entropy(logits, labels[batch]), statistics
+
+    def step(carry, batch):
+        variables, state = carry
+        params = variables["params"]
+        gradients, statistics = jax.grad(loss, has_aux=True)(
+            params, variables, batch
+        )
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        return {"params": params, **statistics}, state
+
+    return step
 
 
 def make_evaluate(model: nn.Module, dataset: Dataset) -> Callable:

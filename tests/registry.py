@@ -187,7 +187,7 @@ ENTRIES = {
     ),
     "monitor_groups": Entry(
         psi_optax.monitor_groups,
-        {"learning_rate": 0.1},
+        {"learning_rate": 0.1, "degree": 1},
         idle=("blocks", "vector", "hidden"),
     ),
     "weight_rescaling": Entry(

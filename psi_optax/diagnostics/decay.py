@@ -60,15 +60,16 @@ def make_decay(
     """Checks the arguments, and fills in the usual ones.
 
     Raises:
-        ValueError: an unknown optimizer; a learning rate or weight decay that
-            is not positive; a momentum or b2 that the optimizer does not have,
+        ValueError: an unknown optimizer; a negative learning rate, with which
+            a schedule may begin and end at zero; a weight decay that is not
+            positive; a momentum or b2 that the optimizer does not have,
             or outside of [0, 1).
     """
     if optimizer not in OPTIMIZERS:
         raise ValueError(
             f"optimizer={optimizer!r}: choose one of {tuple(OPTIMIZERS)}."
         )
-    check_positive("learning_rate", learning_rate)
+    check_rate(learning_rate)
     check_positive("weight_decay", weight_decay)
     if optimizer == "psi" and momentum is not None:
         raise ValueError(f"momentum={momentum!r}: no law is known for psi.")
@@ -82,6 +83,18 @@ def make_decay(
             raise ValueError(f"{name}={value!r} is not in [0, 1).")
     rate = jnp.asarray(learning_rate)
     return Decay(optimizer, rate, weight_decay, momentum, b2)
+
+
+def check_rate(learning_rate: Number) -> None:
+    """Raises for a schedule, and for what is known to be negative."""
+    if callable(learning_rate):
+        raise TypeError(
+            f"learning_rate={learning_rate!r} is a schedule: give its value at"
+            " a step, learning_rate(step)."
+        )
+    known = not isinstance(learning_rate, jax.core.Tracer)
+    if known and np.any(np.asarray(learning_rate) < 0):
+        raise ValueError(f"learning_rate={learning_rate!r} is negative.")
 
 
 def balance(decay: Decay, gradient_norm: Number | None = None) -> Balance:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from psi_optax import geometry
+from psi_optax.diagnostics.decay import check_rate
 from psi_optax.groups import make_plan
 from psi_optax.groups.paths import Tree
 
@@ -40,7 +41,8 @@ def effective_learning_rate(
         degree below 1.
 
     Raises:
-        ValueError: groups do not fit params.
+        TypeError: a schedule in place of a number.
+        ValueError: groups do not fit params; a negative rate.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -52,6 +54,7 @@ def effective_learning_rate(
         van Laarhoven, `L2 regularization versus batch and weight normalization
         <https://arxiv.org/abs/1706.05350>`_, 2017.
     """
+    check_rate(learning_rate)
     plan = make_plan(groups, params)
     rates = {
         name: effective_rate(learning_rate, norm, degree)

@@ -45,11 +45,13 @@ def equilibrium_rotation(
     Kosson et al.; simulations at \(\eta\lambda = 0.005\) turn by 16 % more
     than that at b1 = 0.9, b2 = 0.99, and by 20 % less at b1 = 0.
 
-    This holds for gradients that are mostly noise, the same in all directions;
+    This holds for gradients that are mostly noise, the same in all directions
+    and at all times: while they shrink, Adam's second moment lags, and AdamW
+    turns less than this;
     the angle is the arccos of the mean cosine over steps, which for angles
     well below a radian is their RMS. It needs
     \(\eta\lambda\) well below 1. It is reached after some \(1/(4\eta\lambda)\)
-    steps: see `equilibrium_transient`.
+    steps, for "sgd" \(1-\mu\) times that: see `equilibrium_transient`.
 
     Args:
         learning_rate: a number or an array; may be traced.
@@ -116,8 +118,10 @@ def equilibrium_norm(
         momentum: as in `equilibrium_rotation`.
         b2: as in `equilibrium_rotation`.
         gradient_norm: \(c = |w|\,|g|\), the norm of the gradient with respect
-            to the direction of a group, its RMS over steps; for "sgd", "sgdw"
-            and "psi". A number, or an array that goes with learning_rate.
+            to the direction of a group, its RMS over steps: of
+            `group_norms(params, groups)` times `group_norms(gradients,
+            groups)`, say. For "sgd", "sgdw" and "psi". A number, or an array
+            that goes with learning_rate.
         size: d, how many weights a group has; for "adamw" and "lion".
 
     Returns:
@@ -208,7 +212,7 @@ def equilibrium_transient(
     power, rate = _relaxation(decay, settled)
     time = jnp.asarray(step).astype(rate.dtype)
     left = jnp.exp(-rate * time)
-    start = jnp.asarray(initial_norm)
+    start = jnp.asarray(initial_norm, end.dtype)
     return (end**power + (start**power - end**power) * left) ** (1 / power)
 
 

@@ -39,9 +39,14 @@ def matching_learning_rate(
     \(\eta\lambda\) is small against \((1-\mu)^2\); not under "lion".
 
     Given a schedule, what comes back is one: of the rotation that belongs to
-    each rate, which goes with the root of it. A decayed optimizer follows its
-    schedule only as fast as its norms do, in \(1/(4\eta\lambda)\) steps; the
-    matched one at once.
+    each rate, which goes with the root of it. The matched run follows it at
+    once; a decayed one only as fast as its norms do, in
+    \(1/(4\eta\lambda)\) steps ("sgd": \(1-\mu\) times that). A decayed run
+    that is not several times as long never turns like its equilibrium.
+
+    The matched rate is that of scale groups alone. Ordinary parameters, such
+    as the last layer, go on as before: hand their optimizer, with its rate and
+    its decay, over as `ordinary`.
 
     Args:
         learning_rate: the decayed optimizer's; a number, an array or a
@@ -51,9 +56,13 @@ def matching_learning_rate(
         momentum: as in `equilibrium_rotation`.
         b2: as in `equilibrium_rotation`.
         gradient_norm: None for the rate of steps of controlled length; for
-            that of `psi_sgd`, the RMS over steps of \(c = |w|\,|g|\), the norm
-            of a group's gradient in direction space. It is of degree 0 and so
-            may be measured in any run.
+            that of `psi_sgd`, the norm c of a group's gradient in direction
+            space, \(|w|\,|g|\), its RMS over steps. This is for gradients that
+            are noise, each independent of the last: where they oppose one
+            another, as they do near a minimum, the buffer is shorter and c has
+            to be smaller. A short run of `psi_sgd` at any rate shows the c
+            that counts, by how far it turns (docs/matching-weight-decay.md).
+            One c for all groups matches the RMS of their rotations, not each.
 
     Returns:
         A rate in radians a step, over the gradient's norm if that is given; a
@@ -72,6 +81,19 @@ def matching_learning_rate(
         ... )
         >>> print(f"{schedule(50):.5f}")
         0.00513
+
+        In place of SGD with rate 0.1, decay 5e-4 and momentum 0.9:
+
+        >>> from psi_optax import ScaleGroup, rotational
+        >>> head = optax.chain(
+        ...     optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9)
+        ... )
+        >>> tx = rotational(
+        ...     rate,
+        ...     optax.trace(0.9),
+        ...     {"hidden": ScaleGroup(axes=0), "head": None},
+        ...     ordinary=head,
+        ... )
 
     References:
         Kosson, Messmer and Jaggi, `Rotational equilibrium

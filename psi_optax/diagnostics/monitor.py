@@ -32,7 +32,7 @@ def monitor_groups(
     groups: Any,
     *,
     learning_rate: optax.ScalarOrSchedule | None = None,
-    degree: float = 1,
+    degree: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Watches the groups, and passes updates through unchanged.
 
@@ -49,14 +49,15 @@ def monitor_groups(
         groups: scale groups in any form.
         learning_rate: a number or a schedule, the optimizer's; None for no
             effective learning rate in the state.
-        degree: of the optimizer's update: -1 for SGD, 0 for Adam, 1 for `psi`,
-            as in `effective_learning_rate`.
+        degree: of the optimizer's update, with a rate: -1 for SGD, 0 for
+            Adam, 1 for `psi`, as in `effective_learning_rate`.
 
     Returns:
         A transform that needs params, with a `MonitorState`.
 
     Raises:
-        ValueError: groups do not fit params; params are missing in `update`.
+        ValueError: groups do not fit params; params are missing in `update`;
+            a learning rate without a degree.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -71,6 +72,11 @@ def monitor_groups(
         <https://arxiv.org/abs/2305.17212>`_, ICML 2024, on why rotation is the
         quantity to watch.
     """
+    if learning_rate is not None and degree is None:
+        raise ValueError(
+            "degree=None: with a learning_rate give the degree of the"
+            " optimizer's update, -1 for SGD, 0 for Adam, 1 for psi."
+        )
 
     @allow_shapes
     def init_fn(params):

@@ -20,6 +20,7 @@ def plot_monitored(history: Sequence[Mapping[str, float]]) -> Any:
 
     Raises:
         ImportError: matplotlib is missing.
+        TypeError: one dictionary, not a list of them.
         ValueError: the history is empty, or its keys change.
 
     Examples:
@@ -28,6 +29,8 @@ def plot_monitored(history: Sequence[Mapping[str, float]]) -> Any:
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['rotation']
     """
+    if isinstance(history, Mapping):
+        raise TypeError("history is one dictionary: give a list of them.")
     if not history:
         raise ValueError(
             "the history is empty: append monitored(opt_state) to it."
@@ -55,5 +58,6 @@ def plot_monitored(history: Sequence[Mapping[str, float]]) -> Any:
             axes.plot(line, label=key.partition("/")[2])
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
+    rows[-1].set_xlabel("place in the history")
     rows[0].legend(fontsize="small")
     return figure

@@ -1,6 +1,6 @@
 """BatchNorm's running statistics, after weights were averaged or rescaled."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,13 @@ import numpy as np
 
 from psi_optax import geometry
 from psi_optax.groups import make_plan
-from psi_optax.groups.paths import Tree, entries, is_within, map_with_path
+from psi_optax.groups.paths import (
+    Tree,
+    entries,
+    is_within,
+    map_with_path,
+    some,
+)
 
 _COLLECTION = "batch_stats"
 
@@ -47,6 +53,7 @@ def recalibrate_batch_stats(
         floating, such as counters, stay.
 
     Raises:
+        TypeError: apply_fn returns something else.
         ValueError: no batches; no "batch_stats" in variables; a statistic that
             apply_fn does not update.
 
@@ -75,6 +82,11 @@ def recalibrate_batch_stats(
     def updated(start: float, batch: Any) -> Tree:
         filled = jax.tree.map(lambda s: _fill(s, start), old)
         new = apply_fn({**variables, _COLLECTION: filled}, batch)
+        if not isinstance(new, Mapping):
+            raise TypeError(
+                f"apply_fn returned a {type(new).__name__}, not statistics: of"
+                " Flax's (outputs, new variables) return the second."
+            )
         return new.get(_COLLECTION, new)
 
     total, count = None, 0
@@ -132,7 +144,7 @@ def rescale_batch_stats(
     old_params: Tree,
     new_params: Tree,
     groups: Any,
-    follows: Mapping[str, str],
+    follows: Mapping[str, str | Sequence[str]],
 ) -> Tree:
     """Lets BatchNorm's statistics follow weights whose norms have changed.
 
@@ -150,9 +162,13 @@ def rescale_batch_stats(
         old_params: the weights that the statistics belong to.
         new_params: the same, groups rescaled, as by `normalize`.
         groups: scale groups in any form.
-        follows: {path in batch_stats: path in params}, say
+        follows: {path in batch_stats: path in params, or several}, say
             {"norm_0": "hidden_0/kernel"}: the statistics there, or below, were
-            taken of that parameter's outputs.
+            taken of outputs that are multiplied with that parameter. Nothing
+            checks it, and statistics that are not named stay as they are. All
+            that was rescaled counts: where `normalize` was given groups of a
+            normalization's scale and bias as well, the next one follows its
+            kernel and them, {"norm_1": ["hidden_1/kernel", "norm_0/scale"]}.
 
     Returns:
         A tree like batch_stats: below these paths leaves called "mean" are
@@ -183,30 +199,36 @@ def rescale_batch_stats(
     )
     by_path = {leaf.path: factors[leaf.name] for leaf in plan.leaves}
     paths = [entry.path for entry in entries(batch_stats)]
-    for prefix, source in follows.items():
+    sources = {
+        prefix: [many] if isinstance(many, str) else list(many)
+        for prefix, many in follows.items()
+    }
+    for prefix, many in sources.items():
         if not any(is_within(path, prefix) for path in paths):
             raise ValueError(
-                f"follows speak of {prefix!r}, but batch_stats have {paths}."
+                f"follows speak of {prefix!r}, but batch_stats have"
+                f" {some(paths)}."
             )
-        if source not in by_path:
-            raise ValueError(
-                f"follows speak of {source!r}, but the parameters with scale"
-                f" groups are {sorted(by_path)}."
-            )
+        for source in many:
+            if source not in by_path:
+                raise ValueError(
+                    f"follows speak of {source!r}, but the parameters with"
+                    f" scale groups are {some(sorted(by_path))}."
+                )
 
     def rescale(path, statistic):
-        source = _source(path, follows)
-        if source is None:
-            return statistic
-        return _rescale(path, jnp.asarray(statistic), source, by_path[source])
+        for source in _sources(path, sources):
+            factor = by_path[source]
+            statistic = _rescale(path, jnp.asarray(statistic), source, factor)
+        return statistic
 
     return map_with_path(rescale, batch_stats)
 
 
-def _source(path: str, follows: Mapping[str, str]) -> str | None:
+def _sources(path: str, follows: Mapping[str, list[str]]) -> list[str]:
     """What the longest prefix of a path says."""
     leading = [prefix for prefix in follows if is_within(path, prefix)]
-    return follows[max(leading, key=len)] if leading else None
+    return follows[max(leading, key=len)] if leading else []
 
 
 def _rescale(path, statistic, source, factor):

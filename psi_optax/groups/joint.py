@@ -34,12 +34,16 @@ class JointGroups:
 
 
 def joint_groups(groups: Any, *, tie: str | None = None) -> JointGroups:
-    """One group of each parameter's groups, or one of all of them.
+    r"""One group of each parameter's groups, or one of all of them.
 
     Filters that can be rescaled one by one can be rescaled together, so a whole
     kernel is a scale group as well: the per-tensor (per-layer) form of a
     method. Its filters may then grow and shrink at each other's expense. Tied
     parameters, a kernel and its bias, stay tied.
+
+    A joint group of n filters is \(\sqrt n\) times as long as each, and its
+    gradient in direction space too: divide the learning rate of `psi` by n for
+    filters to turn as they did one by one.
 
     Args:
         groups: scale groups in any form.

@@ -269,14 +269,22 @@ def _statement(entry: Entry) -> ScaleGroup | None:
         return None if entry.is_hole else entry.leaf
     if not entry.path:
         raise TypeError(
-            f"groups={entry.leaf!r}: give a ScaleGroup, a tree or a mapping of"
-            " them, or a rule such as groups_from_paths makes. Are the"
-            " arguments in order?"
+            f"groups={_brief(entry.leaf)}: give a ScaleGroup, a tree or a"
+            " mapping of them, or a rule such as groups_from_paths makes. Are"
+            " the arguments in order?"
         )
     raise TypeError(
-        f"groups hold {entry.leaf!r} at {entry.path!r}: each leaf of groups is"
-        " a ScaleGroup, such as ScaleGroup(axes=(0, 1)), or None."
+        f"groups hold {_brief(entry.leaf)} at {entry.path!r}: each leaf of"
+        " groups is a ScaleGroup, such as ScaleGroup(axes=(0, 1)), or None. Are"
+        " the arguments in order?"
     )
+
+
+def _brief(leaf: Any) -> str:
+    """A leaf as it is written, an array by its shape."""
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return f"an array of shape {leaf.shape}, {leaf.dtype}"
+    return repr(leaf)
 
 
 def _covering(path: str, statements: dict[str, Any]) -> str | None:

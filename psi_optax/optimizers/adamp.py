@@ -6,7 +6,7 @@ import jax
 import optax
 
 from psi_optax.transforms import add_weight_decay, project_to_tangent
-from psi_optax.transforms.base import require_rate
+from psi_optax.transforms.base import require_number, require_rate
 
 
 def sgdp(
@@ -56,6 +56,7 @@ def sgdp(
     References:
         Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021.
     """
+    require_number("momentum", momentum)
     return _projected(
         optax.trace(momentum, nesterov),
         learning_rate,

@@ -6,7 +6,7 @@ import optax
 
 from psi_optax.optimizers.psi import psi
 from psi_optax.transforms import add_weight_decay
-from psi_optax.transforms.base import Radius, require_rate
+from psi_optax.transforms.base import Radius, require_number, require_rate
 
 
 def psi_sgd(
@@ -61,6 +61,7 @@ def psi_sgd(
         perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, algorithm 1.
     """
     require_rate(learning_rate)
+    require_number("momentum", momentum)
     return psi(
         optax.identity()
         if momentum is None

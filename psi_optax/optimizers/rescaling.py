@@ -23,7 +23,9 @@ def weight_rescaling(
     those of PSI-SGD with the rate \(\eta/R^2\), from the second step on: only
     the first sees the norms that weights began with. With longer periods they
     drift in between. `joint_groups(groups)` rescales layer by layer, which
-    leaves the norms of filters within a layer to drift.
+    leaves the norms of filters within a layer to drift; the norm of a layer of
+    n filters is \(\sqrt n\) times theirs, so take "init" there, or a radius of
+    that size: one that is much smaller makes every rescaling a jump.
 
     The optimizer's state is not rescaled; the paper's treatment of it, its
     period and its grouping are not known to us, and nothing is claimed of

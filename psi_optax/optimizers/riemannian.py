@@ -12,7 +12,7 @@ from psi_optax.transforms import (
     scale_by_group_adam,
     transported_trace,
 )
-from psi_optax.transforms.base import Radius, require_rate
+from psi_optax.transforms.base import Radius, require_number, require_rate
 
 
 def sgd_g(
@@ -69,6 +69,7 @@ def sgd_g(
         <https://arxiv.org/abs/1709.09603>`_, 2017, algorithm 2.
     """
     require_rate(learning_rate)
+    require_number("momentum", momentum)
     return psi(
         optax.chain(
             _bounded_gradient(groups, max_norm),

@@ -33,21 +33,22 @@ def rotational(
 
     The tangent part of the direction, over the root of the running mean of its
     square, times the rate: a step turns a group by \(\arctan\eta\) in the mean
-    over some steps, whatever its gradients. That is what weight decay brings
-    about in the end, from the first step on; `matching_learning_rate` gives the
-    rate for a decay that works.
+    over some steps, whatever its gradients (a little less while they shrink).
+    That is what weight decay brings about in the end, from the first step on;
+    `matching_learning_rate` gives the rate for a decay that works.
 
     Args:
         learning_rate: a number or a schedule: the angle a step.
         direction: `optax.trace(0.9)`, `optax.scale_by_adam()` or the like,
             which sees gradients in direction space, and directions as params.
+            No optimizer: `optax.sgd(0.1)` in its place would climb.
         groups: scale groups in any form.
         decay: of the running mean of squares.
         eps: added to the root of it.
         centered: whether steps have mean zero, as the published method's do.
             The weights should have it too: `normalize(..., centered=True)`.
         ordinary: see `psi`. Without it ordinary parameters follow the
-            direction at the same rate.
+            direction at the same rate, which for an angle is seldom theirs.
         radius: see `psi`.
 
     Returns:

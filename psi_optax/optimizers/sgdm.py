@@ -17,6 +17,7 @@ from psi_optax.transforms.base import (
     initial_radius,
     like,
     radius_of,
+    require_number,
     require_params,
     sphere_radius,
 )
@@ -75,6 +76,7 @@ def psi_sgdm(
         Yi, `Accelerating training of batch normalization: a manifold
         perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, eq. 11.
     """
+    require_number("momentum", momentum)
     check_radius(radius)
     if retraction not in ("projection", None):
         raise ValueError(

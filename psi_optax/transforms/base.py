@@ -141,6 +141,12 @@ def require_transformation(name: str, tx: Any) -> None:
         )
 
 
+def require_number(name: str, number: Any) -> None:
+    """Raises for an optimizer or a schedule in a number's place."""
+    if isinstance(number, (str, tuple)) or callable(number):
+        raise TypeError(f"{name}={number!r} is no number.")
+
+
 def require_rate(learning_rate: Any) -> None:
     """Raises for a learning rate that is no number and no schedule."""
     if learning_rate is None or isinstance(learning_rate, str):

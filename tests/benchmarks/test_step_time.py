@@ -22,6 +22,13 @@ def test_every_case_compiles_in_place_and_is_held_to_a_baseline():
         assert row["ratio"] > 0
         low, high = row["quartiles"]
         assert low <= row["ratio"] <= high
+    lines = step_time.table(rows).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert len({line.count("|") for line in lines}) == 1
+    state = {row["optimizer"]: row["state"] for row in rows}
+    # One copy of the weights, and two with a counter.
+    assert state["optax.sgd(momentum)"] == 1
+    assert 2 < state["optax.adam"] < 3
     own = [row for row in rows if row["optimizer"] == row["baseline"]]
     assert [row["ratio"] for row in own] == [1, 1]
     assert float(params["stem/kernel"][0, 0]) == 1  # Not the caller's own.

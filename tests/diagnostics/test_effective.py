@@ -42,3 +42,9 @@ def test_no_norm():
     for degree, expected in [(-1, np.inf), (0, np.inf), (1, 0.5)]:
         rate = effective_learning_rate(0.5, w, ScaleGroup(0), degree=degree)
         assert rate.tolist() == [expected]
+
+
+def test_a_schedule_is_not_a_rate():
+    schedule = optax.constant_schedule(0.1)
+    with pytest.raises(TypeError, match=r"is a schedule: give its value"):
+        effective_learning_rate(schedule, jnp.ones(2), ScaleGroup(0), degree=-1)

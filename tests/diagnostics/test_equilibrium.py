@@ -259,7 +259,7 @@ def test_rates_are_arrays_and_traced():
         ({"b2": 0.99}, "has no effect on sgd"),
         ({"momentum": 1.0}, "is not in"),
         ({"weight_decay": 0.0}, "weight_decay=0.0 is not positive"),
-        ({"learning_rate": -1.0}, "learning_rate=-1.0 is not positive"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 is negative"),
     ],
 )
 def test_what_cannot_be_answered(kwargs, message):

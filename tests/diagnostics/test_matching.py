@@ -106,3 +106,14 @@ def test_psi_needs_the_gradient():
     rate = matching_learning_rate(0.1, 0.1, optimizer="psi", gradient_norm=2.0)
     # tan(arcsin(0.2))/2.
     np.testing.assert_allclose(rate, 0.2 / np.sqrt(0.96) / 2, rtol=1e-6)
+
+
+def test_schedules_that_begin_and_end_at_zero():
+    # As warmup and cosine do, outside of jit too.
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 0.1, 10, 100)
+    for optimizer in ("sgd", "sgdw", "adamw", "lion"):
+        matched = matching_learning_rate(schedule, 5e-4, optimizer=optimizer)
+        assert matched(0) == matched(100) == 0
+        assert matched(10) > 0
+    with pytest.raises(ValueError, match="negative"):
+        matching_learning_rate(-0.1, 5e-4)

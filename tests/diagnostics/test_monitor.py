@@ -125,7 +125,7 @@ def test_radial_updates():
 
 def test_no_group_at_all():
     for groups in [None, {"w": None}]:
-        tx = monitor_groups(groups, learning_rate=0.1)
+        tx = monitor_groups(groups, learning_rate=0.1, degree=1)
         updates, state = one_step(tx, {"w": jnp.ones(3)}, {"w": jnp.ones(3)})
         assert updates["w"].tolist() == [1, 1, 1]
         assert state.count == 1
@@ -133,7 +133,7 @@ def test_no_group_at_all():
 
 
 def test_an_empty_leaf():
-    tx = monitor_groups({"w": ScaleGroup(0)}, learning_rate=0.1)
+    tx = monitor_groups({"w": ScaleGroup(0)}, learning_rate=0.1, degree=1)
     w = {"w": jnp.ones((3, 0))}
     assert not any(monitored(one_step(tx, w, w)[1]).values())
 
@@ -266,8 +266,13 @@ def test_plot_without_matplotlib(monkeypatch):
 
 
 def test_the_state_is_of_arrays():
-    tx = monitor_groups(GROUPS, learning_rate=0.1)
+    tx = monitor_groups(GROUPS, learning_rate=0.1, degree=1)
     before = tx.init(draw(0))
     assert isinstance(before, MonitorState)
     _, after = one_step(tx)
     assert jax.tree.map(jax.typeof, before) == jax.tree.map(jax.typeof, after)
+
+
+def test_a_rate_needs_the_degree_of_its_update():
+    with pytest.raises(ValueError, match="-1 for SGD, 0 for Adam, 1 for psi"):
+        monitor_groups(GROUPS, learning_rate=0.1)

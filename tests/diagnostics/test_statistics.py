@@ -220,3 +220,39 @@ def test_what_does_not_fit(stats, follows, message):
     groups = {"k": ScaleGroup(0), "o": None}
     with pytest.raises(ValueError, match=message):
         rescale_batch_stats(stats, params, params, groups, follows)
+
+
+def test_statistics_that_follow_a_normalization_too():
+    # Groups of norm_0's scale and bias as well, as the finder reports them:
+    # rescaled, they multiply the inputs of the next layer.
+    model, variables = calibrated(0.0)
+    old, stats = variables["params"], variables["batch_stats"]
+    groups = groups_from_paths(
+        {
+            r"hidden_\d+/kernel": ScaleGroup(0),
+            r"norm_0/\w+": ScaleGroup(0, tie="norm_0"),
+        }
+    )
+    new = by_powers_of_two(old)
+    new["norm_0"] = jax.tree.map(lambda x: 4 * x, old["norm_0"])
+    follows = {
+        "norm_0": "hidden_0/kernel",
+        "norm_1": ["hidden_1/kernel", "norm_0/scale"],
+    }
+    logits = evaluate(model, old, stats)
+    rescaled = rescale_batch_stats(stats, old, new, groups, follows)
+    np.testing.assert_array_equal(evaluate(model, new, rescaled), logits)
+    alone = rescale_batch_stats(stats, old, new, groups, FOLLOWS)
+    assert np.abs(evaluate(model, new, alone) - logits).max() > 0.1
+
+
+def test_apply_fn_that_returns_outputs_too():
+    model, variables = network()
+
+    def both(variables, batch):
+        return model.apply(
+            variables, batch, train=True, mutable=["batch_stats"]
+        )
+
+    with pytest.raises(TypeError, match="return the second"):
+        recalibrate_batch_stats(both, variables, BATCHES)

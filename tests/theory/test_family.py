@@ -484,6 +484,8 @@ def test_ordinary_parameters_follow_the_direction_or_their_own_optimizer():
         (lambda: psi_optax.adam_g("fast", COLUMNS), TypeError),
         (lambda: psi_optax.sgdp(None, COLUMNS), TypeError),
         (lambda: psi_optax.rotational(0.1, 0.9, COLUMNS), TypeError),
+        (lambda: psi_optax.psi_sgd(0.1, COLUMNS, optax.sgd(0.1)), TypeError),
+        (lambda: psi_optax.psi_sgdm(0.1, COLUMNS, "high"), TypeError),
         (lambda: psi_optax.hyperball(0.1, None, COLUMNS), TypeError),
         (lambda: psi_optax.weight_rescaling(0.1, COLUMNS), TypeError),
         (
@@ -510,6 +512,6 @@ def test_ordinary_parameters_follow_the_direction_or_their_own_optimizer():
 )
 def test_wrong_options_are_refused_at_once(make, error):
     with pytest.raises(
-        error, match="choose|positive|give|transformation|leave"
+        error, match="choose|positive|give|transformation|leave|is no number"
     ):
         make()

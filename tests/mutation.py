@@ -315,8 +315,8 @@ FAULTS = [
     Fault(
         "transport: to the other side",
         "geometry/maps.py",
-        "widen(x) - p * widen(y) - q * widen(z)",
-        "widen(x) + p * widen(y) - q * widen(z)",
+        "widen(x) - q * b, x, half",
+        "widen(x) + q * b, x, half",
     ),
     Fault(
         "center: by the mean of all groups",
@@ -381,13 +381,13 @@ FAULTS = [
     Fault(
         "sgdp: decay is not that of SGD",
         "optimizers/adamp.py",
-        "weight_decay / (1 - momentum)",
+        "_times(weight_decay, 1 / (1 - momentum))",
         "weight_decay",
     ),
     Fault(
         "sgdp: groups decay like all others",
         "optimizers/adamp.py",
-        "weight_decay * wd_ratio",
+        "_times(weight_decay, wd_ratio)",
         "weight_decay",
     ),
     Fault(

@@ -60,10 +60,10 @@ def make_decay(
     """Checks the arguments, and fills in the usual ones.
 
     Raises:
-        ValueError: an unknown optimizer; a negative learning rate, with which
-            a schedule may begin and end at zero; a weight decay that is not
-            positive; a momentum or b2 that the optimizer does not have,
-            or outside of [0, 1).
+        ValueError: an unknown optimizer; a negative learning rate (zero is
+            what schedules begin and end with); a weight decay that is not
+            positive; a product of the two of 1 or more; a momentum or b2 that
+            the optimizer does not have, or outside of [0, 1).
     """
     if optimizer not in OPTIMIZERS:
         raise ValueError(
@@ -75,6 +75,7 @@ def make_decay(
         raise ValueError(f"momentum={momentum!r}: no law is known for psi.")
     if optimizer != "lion" and b2 is not None:
         raise ValueError(f"b2={b2!r} has no effect on {optimizer}: leave it.")
+    _check_product(optimizer, learning_rate, weight_decay)
     usual = OPTIMIZERS[optimizer] or 0.0
     momentum = usual if momentum is None else momentum
     b2 = 0.99 if b2 is None else b2
@@ -95,6 +96,17 @@ def check_rate(learning_rate: Number) -> None:
     known = not isinstance(learning_rate, jax.core.Tracer)
     if known and np.any(np.asarray(learning_rate) < 0):
         raise ValueError(f"learning_rate={learning_rate!r} is negative.")
+
+
+def _check_product(optimizer: str, rate: Number, weight_decay: float) -> None:
+    if optimizer == "psi" or isinstance(rate, jax.core.Tracer):
+        return
+    product = np.max(np.asarray(rate) * weight_decay)
+    if product >= 1:
+        raise ValueError(
+            f"learning_rate * weight_decay = {product:.3g} is not below 1: the"
+            " decay is multiplied by the rate here, as optax does."
+        )
 
 
 def balance(decay: Decay, gradient_norm: Number | None = None) -> Balance:
@@ -120,6 +132,7 @@ def need(decay: Decay, gradient_norm: Number | None) -> jax.Array:
             f"optimizer={decay.optimizer!r} settles at what its gradients say:"
             " give gradient_norm, the RMS of |w| |g| over steps."
         )
+    check_positive("gradient_norm", gradient_norm)
     return jnp.asarray(gradient_norm)
 
 

@@ -11,6 +11,7 @@ from psi_optax.diagnostics.decay import (
     make_decay,
     need,
 )
+from psi_optax.transforms.base import check_positive
 
 
 def equilibrium_rotation(
@@ -142,6 +143,7 @@ def equilibrium_norm(
         Kosson, Messmer and Jaggi, `Rotational equilibrium
         <https://arxiv.org/abs/2305.17212>`_, ICML 2024.
     """
+    check_positive("learning_rate", learning_rate)
     decay = make_decay(learning_rate, weight_decay, optimizer, momentum, b2)
     return _norm(decay, balance(decay, gradient_norm), gradient_norm, size)
 
@@ -206,14 +208,18 @@ def equilibrium_transient(
         Wan et al., `Spherical motion dynamics
         <https://arxiv.org/abs/2006.08419>`_, NeurIPS 2021, for SGD.
     """
+    check_positive("learning_rate", learning_rate)
     decay = make_decay(learning_rate, weight_decay, optimizer, momentum, b2)
     settled = balance(decay, gradient_norm)
     end = _norm(decay, settled, gradient_norm, size)
     power, rate = _relaxation(decay, settled)
-    time = jnp.asarray(step).astype(rate.dtype)
-    left = jnp.exp(-rate * time)
+    passed = -rate * jnp.asarray(step).astype(rate.dtype)
     start = jnp.asarray(initial_norm, end.dtype)
-    return (end**power + (start**power - end**power) * left) ** (1 / power)
+    # By the larger term: neither power overflows, and nothing cancels.
+    unit = (jnp.maximum if power > 0 else jnp.minimum)(start, end)
+    left = (start / unit) ** power * jnp.exp(passed)
+    reached = (end / unit) ** power * -jnp.expm1(passed)
+    return unit * (left + reached) ** (1 / power)
 
 
 def _norm(

@@ -46,7 +46,7 @@ def norm_after_step(
         Arora, Li and Lyu, `Theoretical analysis of auto rate-tuning by batch
         normalization <https://arxiv.org/abs/1812.03981>`_, ICLR 2019.
     """
-    r, c = jnp.asarray(norm), jnp.asarray(gradient_norm)
+    r, c = 1.0 * jnp.asarray(norm), jnp.asarray(gradient_norm)
     rate = jnp.asarray(learning_rate)
     return jnp.hypot((1 - rate * weight_decay) * r, rate * c * r**degree)
 

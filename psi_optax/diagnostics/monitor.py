@@ -43,7 +43,8 @@ def monitor_groups(
 
     The rotation is computed from the inner products alone: of an update whose
     radial part is by far the larger, angles below 3e-4 of it are rounding.
-    Inside `shard_map` what is seen is each shard's own groups.
+    Inside `shard_map` it sees all shards' groups, unless `check_vma=False`
+    hides from it that there are shards: then each device's own.
 
     Args:
         groups: scale groups in any form.
@@ -110,10 +111,10 @@ def monitor_groups(
         return _released(plan, updates, across), MonitorState(
             count=count,
             rotation=_each(_rotation, norms, radial, across),
-            norm_min=_each(jnp.min, norms),
-            norm_max=_each(jnp.max, norms),
+            norm_min=_each(_least, norms),
+            norm_max=_each(_most, norms),
             radial_fraction=_each(_fraction, radial, across),
-            effective_learning_rate=_each(jnp.mean, rates),
+            effective_learning_rate=_each(_mean, rates),
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -160,16 +161,41 @@ def _across(square, radial):
     return jnp.maximum(square - radial * radial, 0)
 
 
+def _shards(x: jax.Array) -> tuple[str, ...]:
+    """The manual mesh axes over which x differs."""
+    return tuple(sorted(jax.typeof(x).manual_axis_type.varying))
+
+
+def _total(x: jax.Array) -> jax.Array:
+    return jax.lax.psum(jnp.sum(x), _shards(x)) if _shards(x) else jnp.sum(x)
+
+
+def _least(x: jax.Array) -> jax.Array:
+    return jax.lax.pmin(jnp.min(x), _shards(x)) if _shards(x) else jnp.min(x)
+
+
+def _most(x: jax.Array) -> jax.Array:
+    return jax.lax.pmax(jnp.max(x), _shards(x)) if _shards(x) else jnp.max(x)
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    return _total(x) / _total(jnp.ones_like(x))
+
+
 def _rotation(norm, radial, across):
+    # Of groups that have a direction.
     angle = jnp.arctan2(jnp.sqrt(across), norm + radial)
-    return jnp.sqrt(jnp.mean(angle * angle))
+    square = _total(jnp.where(norm == 0, 0, angle * angle))
+    return jnp.sqrt(
+        geometry.safe_divide(square, _total((norm != 0).astype(norm.dtype)))
+    )
 
 
 def _fraction(radial, across):
     # Not by |u| itself: XLA turns the sum of sums into one over u, for which
     # it keeps all of u's squares.
-    inward = jnp.sum(radial * radial)
-    return jnp.sqrt(geometry.safe_divide(inward, inward + jnp.sum(across)))
+    inward = _total(radial * radial)
+    return jnp.sqrt(geometry.safe_divide(inward, inward + _total(across)))
 
 
 def monitored(opt_state: optax.OptState) -> dict[str, float]:
@@ -177,14 +203,16 @@ def monitored(opt_state: optax.OptState) -> dict[str, float]:
 
     Args:
         opt_state: the state of any optimizer with a `monitor_groups` anywhere
-            in it. Not a traced one: numbers are fetched from the device.
+            in it (of NNX's optimizer, `optimizer.opt_state`). Not a traced
+            one: numbers are fetched from the device.
 
     Returns:
         A flat dictionary, {"rotation/hidden/kernel": 0.01, ...}, whose keys
         begin with a field of `MonitorState`.
 
     Raises:
-        ValueError: there is no monitor in it, or there are two of one group.
+        ValueError: there is no monitor in it, or there are two of one group;
+            the state is of several steps or seeds.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -205,6 +233,11 @@ def monitored(opt_state: optax.OptState) -> dict[str, float]:
             " into the chain that it is the state of."
         )
     flat: dict[str, float] = {}
+    if any(jnp.ndim(state.count) for state in states):
+        raise ValueError(
+            "this state is of several steps or seeds together: take one of"
+            " them, as by jax.tree.map(lambda x: x[0], state)."
+        )
     for state in jax.device_get(states):
         seen = {
             f"{field}/{name}": float(value)

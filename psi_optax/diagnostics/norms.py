@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from psi_optax import geometry
@@ -67,8 +68,8 @@ def normalize(
             inputs of each group add up to nothing.
 
     Returns:
-        A tree like params. Groups of norm zero, which have no direction, and
-        ordinary parameters are as before.
+        A tree like params. Groups of norm zero (centered: of equal weights),
+        which have no direction, and ordinary parameters are as before.
 
     Raises:
         ValueError: groups do not fit params; the radius is not positive.
@@ -85,7 +86,21 @@ def normalize(
         raise ValueError(f"radius={radius!r} is not positive.")
     plan = make_plan(groups, params)
     w = plan.select(params)
-    if centered:
-        w = like(geometry.center(plan, w), w)
-    on_sphere = geometry.project_to_sphere(plan, w, plan.full(radius))
-    return plan.merge(params, like(on_sphere, w))
+    if not centered:
+        on_sphere = geometry.project_to_sphere(plan, w, plan.full(radius))
+        return plan.merge(params, like(on_sphere, w))
+    moved = geometry.center(plan, w)
+    on_sphere = geometry.project_to_sphere(plan, moved, plan.full(radius))
+    flat = jax.tree.map(
+        _is_rounding, geometry.norm(plan, moved), geometry.norm(plan, w)
+    )
+    kept = {
+        path: jnp.where(is_flat != 0, geometry.widen(w[path]), on_sphere[path])
+        for path, is_flat in plan.spread(flat).items()
+    }
+    return plan.merge(params, like(kept, w))
+
+
+def _is_rounding(rest: jax.Array, norm: jax.Array) -> jax.Array:
+    """1 where without its mean nothing but rounding is left of a group."""
+    return (rest <= 64 * jnp.finfo(norm.dtype).eps * norm).astype(norm.dtype)

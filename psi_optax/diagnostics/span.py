@@ -12,6 +12,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from psi_optax.geometry import accumulator
+
 
 def split_by_input_span(
     kernel: jax.Array, inputs: jax.Array, *, centered: bool = True
@@ -50,21 +52,27 @@ def split_by_input_span(
         Liu et al., `Implicit biases of SGD on networks with batch
         normalization <https://arxiv.org/abs/2102.03497>`_, 2021.
     """
-    weights = kernel.reshape(-1, kernel.shape[-1])
+    wide = accumulator(kernel.dtype)
+    weights = kernel.astype(wide).reshape(-1, kernel.shape[-1])
     if inputs.ndim != 2 or inputs.shape[1] != len(weights):
         raise ValueError(
             f"inputs have shape {inputs.shape}, but a kernel of shape"
             f" {kernel.shape} needs (n, {len(weights)})."
         )
-    if centered:
+    inputs = inputs.astype(wide)
+    for _ in range(2 * centered):  # Twice: the mean is rounded.
         inputs = inputs - inputs.mean(0, keepdims=True)
     _, values, basis = jnp.linalg.svd(inputs, full_matrices=False)
     limit = max(inputs.shape) * jnp.finfo(values.dtype).eps
     basis = jnp.where((values > limit * values[0])[:, None], basis, 0)
     dot = jax.lax.Precision.HIGHEST
     reached = jnp.matmul(basis, weights, precision=dot)
-    inside = jnp.matmul(basis.T, reached, precision=dot).reshape(kernel.shape)
-    return inside, kernel - inside
+    inside = jnp.matmul(basis.T, reached, precision=dot)
+
+    def like_kernel(part: jax.Array) -> jax.Array:
+        return part.reshape(kernel.shape).astype(kernel.dtype)
+
+    return like_kernel(inside), like_kernel(weights - inside)
 
 
 def input_patches(

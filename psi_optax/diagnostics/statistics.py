@@ -49,8 +49,8 @@ def recalibrate_batch_stats(
             network was trained with, on which variances depend.
 
     Returns:
-        The variables with the new statistics. Statistics that are not
-        floating, such as counters, stay.
+        The variables with the new statistics, in their dtypes. They are the
+        leaves called "mean" and "var"; others, such as counters, stay.
 
     Raises:
         TypeError: apply_fn returns something else.
@@ -80,7 +80,7 @@ def recalibrate_batch_stats(
     old = variables[_COLLECTION]
 
     def updated(start: float, batch: Any) -> Tree:
-        filled = jax.tree.map(lambda s: _fill(s, start), old)
+        filled = map_with_path(lambda path, s: _fill(path, s, start), old)
         new = apply_fn({**variables, _COLLECTION: filled}, batch)
         if not isinstance(new, Mapping):
             raise TypeError(
@@ -91,16 +91,18 @@ def recalibrate_batch_stats(
 
     total, count = None, 0
     for batch in batches:
-        seen = jax.tree.map(
-            _solve, updated(0.0, batch), updated(_LARGE, batch), old
-        )
-        total = seen if total is None else jax.tree.map(_add, total, seen)
+        seen = _solve(_moments(updated(0.0, batch)), updated(_LARGE, batch))
+        total = seen if total is None else jax.tree.map(jnp.add, total, seen)
         count += 1
-    if not count:
+    if total is None:
         raise ValueError("there are no batches: pass one or more.")
-    _check_updated(total)
-    mean = jax.tree.map(
-        lambda s, b: b / count if _floating(s) else s, old, total
+    mean = map_with_path(
+        lambda path, s: (
+            (total[path] / count).astype(jnp.asarray(s).dtype)
+            if path in total
+            else s
+        ),
+        old,
     )
     return {**variables, _COLLECTION: mean}
 
@@ -109,34 +111,47 @@ def recalibrate_batch_stats(
 # the momentum; a power of two, so that a product with it is not rounded.
 _LARGE = 2.0**30
 
-
-def _floating(x: jax.typing.ArrayLike) -> bool:
-    return jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)
-
-
-def _fill(x: jax.typing.ArrayLike, value: float) -> jax.typing.ArrayLike:
-    return jnp.full_like(jnp.asarray(x), value) if _floating(x) else x
+# How each statistic goes with the scale of what it is taken of.
+_POWERS = {"mean": 1, "var": 2}
 
 
-def _solve(from_zeros, from_large, old):
-    """The batch's statistic; infinite or NaN where nothing was updated."""
-    if not _floating(old):
-        return old
-    fresh = 1 - (from_large - from_zeros) / _LARGE
-    return from_zeros / fresh
+def _is_moment(path: str) -> bool:
+    return path.rpartition("/")[2] in _POWERS
 
 
-def _add(total, seen):
-    return total + seen if _floating(total) else total
+def _fill(path: str, x: jax.typing.ArrayLike, value: float) -> Any:
+    if not _is_moment(path):
+        return x
+    # In no narrower dtype, which would not hold the large number.
+    wide = geometry.accumulator(jnp.asarray(x).dtype)
+    return jnp.full_like(jnp.asarray(x), value, wide)
 
 
-def _check_updated(total: Tree) -> None:
-    for path, leaf in entries(total):
-        if _floating(leaf) and not np.all(np.isfinite(leaf)):
+def _moments(statistics: Tree) -> dict[str, jax.Array]:
+    return {
+        entry.path: entry.leaf
+        for entry in entries(statistics)
+        if _is_moment(entry.path)
+    }
+
+
+def _solve(from_zeros: dict[str, jax.Array], from_large: Tree):
+    """The statistics of a batch.
+
+    Raises:
+        ValueError: a statistic is no running mean of anything.
+    """
+    seen = {}
+    for path, large in _moments(from_large).items():
+        fresh = 1 - (large - from_zeros[path]) / _LARGE
+        seen[path] = from_zeros[path] / fresh
+        running = (fresh > 0) & (fresh <= 1) & jnp.isfinite(seen[path])
+        if not np.all(running):
             raise ValueError(
                 f"the statistic {path!r} is not updated by apply_fn, or is not"
                 " finite: run the network in training mode."
             )
+    return seen
 
 
 def rescale_batch_stats(
@@ -232,9 +247,7 @@ def _sources(path: str, follows: Mapping[str, list[str]]) -> list[str]:
 
 
 def _rescale(path, statistic, source, factor):
-    powers = {"mean": 1, "var": 2}
-    name = path.rpartition("/")[2]
-    if name not in powers:
+    if not _is_moment(path):
         raise ValueError(
             f"the statistic {path!r} is neither a mean nor a var: let only"
             " those of BatchNorm follow."
@@ -246,4 +259,5 @@ def _rescale(path, statistic, source, factor):
             " each statistic is needed, or one for all."
         )
     wide = factor.astype(statistic.dtype)
-    return statistic * (wide if powers[name] == 1 else wide * wide)
+    once = _POWERS[path.rpartition("/")[2]] == 1
+    return statistic * (wide if once else wide * wide)

@@ -133,39 +133,33 @@ def displacement(w: Leaves, target: Leaves) -> Leaves:
 def transport(groups: Reduction, old: Leaves, new: Leaves, x: Leaves) -> Leaves:
     r"""Parallel transport of x from old to new along the shortest great circle.
 
-    With directions \(v, v'\),
+    For x tangent at old that is a reflection: in the direction \(b = v + v'\)
+    halfway between the two,
 
-    \[x \mapsto x - \frac{\langle v', x\rangle}{1 + \langle v, v'\rangle}
-        \,(v + v').\]
+    \[x \mapsto x - 2\,b\,\langle b, x\rangle / |b|^2.\]
 
-    x is taken as tangent at old; the result is tangent at new and as long as
-    x. Where v' = -v no circle is the shortest, and x stays.
+    The result is tangent at new and as long as x. Where v' = -v no circle is
+    the shortest, and x stays.
 
     References:
         Cho and Lee, `Riemannian approach to batch normalization
         <https://arxiv.org/abs/1709.09603>`_, 2017, for the transport along a
         step; this is the same, by the step's ends.
     """
-    r, s = norm(groups, old), norm(groups, new)
-    cosine = jax.tree.map(
-        lambda q, r, s: safe_divide(safe_divide(q, r), s),
-        groups.dot(old, new),
-        r,
-        s,
-    )
-    along = jax.tree.map(
-        lambda q, s, c: safe_divide(safe_divide(q, s), 1 + c),
-        groups.dot(new, x),
-        s,
-        cosine,
-    )
-    return jax.tree.map(
-        lambda x, y, z, p, q: widen(x) - p * widen(y) - q * widen(z),
-        x,
+    half = jax.tree.map(
+        lambda x, y, r, s: safe_divide(widen(x), r) + safe_divide(widen(y), s),
         old,
         new,
-        groups.spread(jax.tree.map(safe_divide, along, r)),
-        groups.spread(jax.tree.map(safe_divide, along, s)),
+        groups.spread(norm(groups, old)),
+        groups.spread(norm(groups, new)),
+    )
+    along = jax.tree.map(
+        lambda q, n: safe_divide(2 * q, n),
+        groups.dot(half, x),
+        groups.dot(half, half),
+    )
+    return jax.tree.map(
+        lambda x, b, q: widen(x) - q * b, x, half, groups.spread(along)
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from psi_optax.groups.paths import Tree, entries
-from psi_optax.groups.plan import make_plan
+from psi_optax.groups.plan import covering, make_plan, read_statements
 from psi_optax.groups.scale_group import ScaleGroup
 
 
@@ -21,9 +21,13 @@ class JointGroups:
         Raises:
             ValueError: the given groups do not fit params.
         """
-        said: dict[str, ScaleGroup | None] = {
-            entry.path: None for entry in entries(params) if not entry.is_hole
-        }
+        said: dict[str, ScaleGroup | None] = {}
+        statements = read_statements(self.groups, params)
+        for entry in entries(params):
+            cover = covering(entry.path, statements)
+            hidden = entry.is_hole and cover is not None and statements[cover]
+            # So that a mask that hides a part of the joint group is noticed.
+            said[entry.path] = ScaleGroup((), tie=self.tie) if hidden else None
         for leaf in make_plan(self.groups, params).leaves:
             said[leaf.path] = ScaleGroup(
                 tuple(range(len(leaf.shape))),

@@ -242,12 +242,8 @@ def make_plan(groups: Any, params: Tree) -> Plan:
     # Everything is hidden: a mask, or optax's placeholder for params.
     if groups is None or all(entry.is_hole for entry in found):
         return Plan(())
-    if hasattr(groups, "groups_for"):
-        groups = groups.groups_for(params)
-    elif callable(groups) and _is_leaf(groups):
-        groups = groups(params)
-    statements = {entry.path: _statement(entry) for entry in entries(groups)}
-    covers = {entry.path: _covering(entry.path, statements) for entry in found}
+    statements = read_statements(groups, params)
+    covers = {entry.path: covering(entry.path, statements) for entry in found}
     _check_coverage(statements, found, covers)
     _check_masks(statements, found, covers)
     grouped = []
@@ -257,6 +253,15 @@ def make_plan(groups: Any, params: Tree) -> Plan:
         if group is not None and not entry.is_hole:
             grouped.append(_grouped_leaf(entry, group))
     return Plan(_name_ties(grouped))
+
+
+def read_statements(groups: Any, params: Tree) -> dict[str, ScaleGroup | None]:
+    """What groups in any form say, by path."""
+    if hasattr(groups, "groups_for"):
+        groups = groups.groups_for(params)
+    elif callable(groups) and _is_leaf(groups):
+        groups = groups(params)
+    return {entry.path: _statement(entry) for entry in entries(groups)}
 
 
 def _is_leaf(x: Any) -> bool:
@@ -287,7 +292,7 @@ def _brief(leaf: Any) -> str:
     return repr(leaf)
 
 
-def _covering(path: str, statements: dict[str, Any]) -> str | None:
+def covering(path: str, statements: dict[str, Any]) -> str | None:
     """The longest statement's path that leads to `path`."""
     while path not in statements:
         if not path:

@@ -6,7 +6,7 @@ import jax
 import optax
 
 from psi_optax.transforms import add_weight_decay, project_to_tangent
-from psi_optax.transforms.base import require_number, require_rate
+from psi_optax.transforms.base import require_decay, require_rate
 
 
 def sgdp(
@@ -15,7 +15,7 @@ def sgdp(
     momentum: float | jax.Array = 0.9,
     nesterov: bool = False,
     *,
-    weight_decay: float | jax.Array = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     wd_ratio: float | jax.Array = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SGDP: SGD with momentum that does not lengthen weights.
@@ -33,8 +33,9 @@ def sgdp(
         groups: scale groups in any form.
         momentum: the decay \(\mu\), less than 1.
         nesterov: whether to look ahead.
-        weight_decay: \(\lambda\), decoupled. As in the published method, it is
-            divided by \(1-\mu\), so that it compares with SGD's.
+        weight_decay: \(\lambda\), decoupled; a number or a schedule. As in the
+            published method, it is divided by \(1-\mu\), so that it compares
+            with SGD's.
         wd_ratio: the factor q of the decay of groups.
 
     Returns:
@@ -56,12 +57,12 @@ def sgdp(
     References:
         Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021.
     """
-    require_number("momentum", momentum)
+    require_decay("momentum", momentum)
     return _projected(
         optax.trace(momentum, nesterov),
         learning_rate,
         groups,
-        weight_decay / (1 - momentum),
+        _times(weight_decay, 1 / (1 - momentum)),
         wd_ratio,
     )
 
@@ -73,7 +74,7 @@ def adamp(
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-8,
     *,
-    weight_decay: float | jax.Array = 0.0,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     wd_ratio: float | jax.Array = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
     r"""AdamP: Adam whose steps do not lengthen weights.
@@ -89,7 +90,7 @@ def adamp(
         b1: decay of the first moment.
         b2: decay of the second moment.
         eps: added to the root of the second moment.
-        weight_decay: \(\lambda\), decoupled.
+        weight_decay: \(\lambda\), decoupled; a number or a schedule.
         wd_ratio: the factor of the decay of groups.
 
     Returns:
@@ -127,6 +128,13 @@ def _projected(direction, learning_rate, groups, weight_decay, wd_ratio):
         direction,
         project_to_tangent(groups),
         add_weight_decay(weight_decay, groups),
-        add_weight_decay(weight_decay * wd_ratio, groups, of="scale"),
+        add_weight_decay(_times(weight_decay, wd_ratio), groups, of="scale"),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _times(weight_decay: Any, factor: Any) -> Any:
+    """A decay, or a schedule of decays, times a factor."""
+    if callable(weight_decay):
+        return lambda count: factor * weight_decay(count)
+    return factor * weight_decay

@@ -39,6 +39,10 @@ def hyperball(
     weights makes it longer or shorter. Zero directions and zero weights stay
     where they are.
 
+    Inside `shard_map` each `axis_name` has to name all mesh axes that its
+    parameter is sharded over, those across groups too, unless
+    `per_tensor=False`: otherwise every device has a ball of its own.
+
     Args:
         learning_rate: a number or a schedule, about the angle a step.
         direction: `optax.scale_by_adam()`, or the like. No optimizer:
@@ -168,7 +172,8 @@ def muonh(
 
     Muon mixes the columns of a matrix. With `equivariant=False` it sees raw
     gradients, and filters of other relative norms are another run even where
-    each of them is a ball.
+    each of them is a ball. Inside `shard_map` matrices must be
+    whole: Muon sees what the device has.
 
     Args:
         learning_rate: a number or a schedule, about the angle a step.
@@ -210,8 +215,9 @@ def muonh(
             "matrix": automatic_sharding(
                 optax.contrib.scale_by_muon(
                     beta=beta,
-                    weight_dimension_numbers=weight_dimension_numbers
-                    or _last_axis_for_columns,
+                    weight_dimension_numbers=_dimension_numbers(
+                        weight_dimension_numbers
+                    ),
                 )
             ),
             "vector": optax.scale_by_adam(),
@@ -229,6 +235,32 @@ def muonh(
         ordinary=ordinary or optax.adam(learning_rate),
         radius=radius,
     )
+
+
+def _dimension_numbers(given: Any) -> Any:
+    """A function of the matrices that are shown, others being masked."""
+    if given is None:
+        return _last_axis_for_columns
+    if callable(given):
+        return given
+    by_path = {
+        path: leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            given, is_leaf=lambda x: x is None or _is_numbers(x)
+        )
+        if leaf is not None
+    }
+
+    def numbers(tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: by_path[path], tree
+        )
+
+    return numbers
+
+
+def _is_numbers(x: Any) -> bool:
+    return isinstance(x, optax.contrib.MuonDimensionNumbers)
 
 
 def _last_axis_for_columns(tree: Any) -> Any:

@@ -12,7 +12,7 @@ from psi_optax.transforms import (
     scale_by_group_adam,
     transported_trace,
 )
-from psi_optax.transforms.base import Radius, require_number, require_rate
+from psi_optax.transforms.base import Radius, require_decay, require_rate
 
 
 def sgd_g(
@@ -69,7 +69,7 @@ def sgd_g(
         <https://arxiv.org/abs/1709.09603>`_, 2017, algorithm 2.
     """
     require_rate(learning_rate)
-    require_number("momentum", momentum)
+    require_decay("momentum", momentum)
     return psi(
         optax.chain(
             _bounded_gradient(groups, max_norm),
@@ -98,8 +98,9 @@ def adam_g(
 
     The first moment is transported in parallel and the second is the mean of
     \(|P\,r g|^2\), one number a group, so that a step keeps the direction of
-    the momentum (see `scale_by_group_adam`). A step turns a group by at most
-    about `learning_rate` radians, whatever its size.
+    the momentum (see `scale_by_group_adam`). A step turns a group by about
+    `learning_rate` radians or less, whatever its size, and while gradients grow
+    by up to 2.4 times that.
 
     Args:
         learning_rate: a number or a schedule, about the angle a step.

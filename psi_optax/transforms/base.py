@@ -141,6 +141,15 @@ def require_transformation(name: str, tx: Any) -> None:
         )
 
 
+def require_decay(name: str, number: Any) -> None:
+    """Raises for what is known to be no decay of a running mean or sum."""
+    require_number(name, number)
+    if isinstance(number, jax.core.Tracer):
+        return
+    if not 0 <= np.asarray(number) < 1:
+        raise ValueError(f"{name}={number!r} is not in [0, 1).")
+
+
 def require_number(name: str, number: Any) -> None:
     """Raises for an optimizer or a schedule in a number's place."""
     if isinstance(number, (str, tuple)) or callable(number):

@@ -9,7 +9,7 @@ from psi_optax.groups import group_labels
 
 
 def add_weight_decay(
-    weight_decay: float | jax.Array, groups: Any, *, of: str = "ordinary"
+    weight_decay: optax.ScalarOrSchedule, groups: Any, *, of: str = "ordinary"
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adds a multiple of the weights to updates, of one kind of parameter.
 
@@ -25,7 +25,7 @@ def add_weight_decay(
     weights decides how much of it there is.
 
     Args:
-        weight_decay: \(\lambda\).
+        weight_decay: \(\lambda\), a number or a schedule.
         groups: scale groups in any form.
         of: "ordinary" or "scale": the labels of `group_labels`.
 

@@ -100,7 +100,9 @@ def _gradient(plan: Plan, w: Leaves) -> Leaves:
 def _columns(leaf: GroupedLeaf, x: jax.Array) -> jax.Array:
     """A leaf as a matrix with a column for each group."""
     shape, order = _cut(leaf)
-    return x.reshape(shape).transpose(order).reshape(-1, _count(leaf))
+    count = math.prod(leaf.group_shape)
+    size = math.prod(leaf.shape) // max(count, 1)
+    return x.reshape(shape).transpose(order).reshape(size, count)
 
 
 def _leaf(leaf: GroupedLeaf, columns: jax.Array) -> jax.Array:
@@ -109,10 +111,6 @@ def _leaf(leaf: GroupedLeaf, columns: jax.Array) -> jax.Array:
     inverse = sorted(range(len(order)), key=order.__getitem__)
     moved = columns.reshape([shape[i] for i in order])
     return moved.transpose(inverse).reshape(leaf.shape)
-
-
-def _count(leaf: GroupedLeaf) -> int:
-    return math.prod(leaf.group_shape)
 
 
 def _cut(leaf: GroupedLeaf) -> tuple[list[int], list[int]]:

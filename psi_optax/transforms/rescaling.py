@@ -38,7 +38,9 @@ def rescale_weights(
     included, is a multiple of `every`; otherwise u passes. Put it last in a
     chain. The state of an optimizer in front is not rescaled with the weights:
     with long periods and momentum that is a jump, and the way the method is
-    run; `psi` has no such jump. Groups of norm zero stay as they are.
+    run; `psi` has no such jump. Groups of norm zero stay as they are, and so
+    does, when it is due, a group without an update within 1 % of the radius. A
+    group of one element can be rescaled, not turned.
 
     BatchNorm's collected statistics do not follow a rescaling: see `retract`.
 
@@ -92,7 +94,8 @@ def rescale_weights(
         target = sphere_radius(radius, state.radius, plan) or {}
         on_sphere = geometry.retract(plan, w, u, target)
         rescaled = like(geometry.displacement(w, on_sphere), u)
-        chosen = {k: jnp.where(now, rescaled[k], u[k]) for k in u}
+        passed = plan.select(updates)
+        chosen = {k: jnp.where(now, rescaled[k], passed[k]) for k in u}
         updates = plan.merge(updates, chosen)
         return updates, RescaleWeightsState(count, state.radius)
 

@@ -111,7 +111,8 @@ def normalize_by_group_norm(
     r"""Divides the updates of every group by their norm.
 
     \(u \mapsto u/|u|\): only the direction of an update counts. Updates of
-    norm zero stay zero. Ordinary parameters pass through.
+    norm zero, in float32 below 1e-19, stay as they are. Ordinary parameters
+    pass through.
 
     Args:
         groups: scale groups in any form.

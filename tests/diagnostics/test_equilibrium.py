@@ -20,6 +20,7 @@ from psi_optax.diagnostics import (
     equilibrium_norm,
     equilibrium_rotation,
     equilibrium_transient,
+    matching_learning_rate,
 )
 from tests.diagnostics.simulation import rms, signs, simulate
 
@@ -259,7 +260,7 @@ def test_rates_are_arrays_and_traced():
         ({"b2": 0.99}, "has no effect on sgd"),
         ({"momentum": 1.0}, "is not in"),
         ({"weight_decay": 0.0}, "weight_decay=0.0 is not positive"),
-        ({"learning_rate": -1.0}, "learning_rate=-1.0 is negative"),
+        ({"learning_rate": -1.0}, "learning_rate=-1.0 is not positive"),
     ],
 )
 def test_what_cannot_be_answered(kwargs, message):
@@ -267,3 +268,37 @@ def test_what_cannot_be_answered(kwargs, message):
         equilibrium_norm(
             **{"learning_rate": 0.1, "weight_decay": 0.1, **kwargs}
         )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "psi", "adamw"])
+def test_a_transient_begins_where_it_is_told(optimizer):
+    given = {"size": 800} if optimizer == "adamw" else {"gradient_norm": 1.0}
+    for start in (1e-8, 1e-2, 1.0, 500, 1e8):
+        norms = [
+            equilibrium_transient(
+                step, start, 0.1, 5e-3, optimizer=optimizer, **given
+            )
+            for step in (0, 1, 10**6)
+        ]
+        end = equilibrium_norm(0.1, 5e-3, optimizer=optimizer, **given)
+        np.testing.assert_allclose(norms[0], start, rtol=1e-6)
+        np.testing.assert_allclose(norms[2], end, rtol=1e-6)
+        assert (norms[1] - start) * (end - start) >= 0
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"gradient_norm": -1.0}, "gradient_norm=-1.0 is not positive"),
+        ({"gradient_norm": 0.0}, "gradient_norm=0.0 is not positive"),
+        ({"learning_rate": 1.0, "weight_decay": 1.5}, "= 1.5 is not below 1"),
+    ],
+)
+def test_what_no_rate_matches(kwargs, message):
+    kwargs = {"learning_rate": 0.1, "weight_decay": 0.1, **kwargs}
+    rest = {"gradient_norm": 1.0, **kwargs}
+    for function in (equilibrium_norm, matching_learning_rate):
+        with pytest.raises(ValueError, match=message):
+            function(**rest)
+    with pytest.raises(ValueError, match="not positive"):
+        equilibrium_norm(0.0, 0.1, gradient_norm=1.0)

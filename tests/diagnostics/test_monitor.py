@@ -276,3 +276,21 @@ def test_the_state_is_of_arrays():
 def test_a_rate_needs_the_degree_of_its_update():
     with pytest.raises(ValueError, match="-1 for SGD, 0 for Adam, 1 for psi"):
         monitor_groups(GROUPS, learning_rate=0.1)
+
+
+def test_a_state_of_several_seeds_is_to_be_indexed():
+    tx = monitor_groups(ScaleGroup(0))
+    w = jnp.ones((3, 2))
+    state = jax.vmap(lambda w: tx.update(w, tx.init(w), w)[1])(w)
+    with pytest.raises(ValueError, match=r"take one of\s+them"):
+        monitored(state)
+    assert "rotation/" in monitored(jax.tree.map(lambda x: x[0], state))
+
+
+def test_a_group_of_norm_zero_has_no_rotation():
+    tx = monitor_groups(ScaleGroup(0))
+    w = jnp.array([[3.0, 0.0], [4.0, 0.0]])
+    u = jnp.array([[-4.0, 1.0], [3.0, 0.0]])
+    seen = monitored(tx.update(u, tx.init(w), w)[1])
+    np.testing.assert_allclose(seen["rotation/"], np.pi / 4, rtol=1e-6)
+    assert seen["norm_min/"] == 0

@@ -173,3 +173,15 @@ def test_what_does_not_fit():
         split_by_input_span(jnp.asarray(KERNEL), INPUTS[:, 1:])
     with pytest.raises(ValueError, match="not .batch, height"):
         input_patches(jnp.ones((8, 8, 3)), (3, 3))
+
+
+def test_narrow_kernels_and_inputs_with_a_mean():
+    kernel = jnp.ones((3, 2), jnp.bfloat16)
+    random = np.random.RandomState(0)
+    inputs = np.full((50, 3), 12345.678, np.float32)
+    inputs[:, :2] = 1e4 + random.normal(size=(50, 2))
+    inside, outside = split_by_input_span(kernel, jnp.asarray(inputs))
+    assert inside.dtype == outside.dtype == kernel.dtype
+    # What is constant is no direction, however its mean is rounded.
+    np.testing.assert_allclose(inside[:, 0], [1, 1, 0], atol=0.01)
+    np.testing.assert_allclose(outside[:, 0], [0, 0, 1], atol=0.01)

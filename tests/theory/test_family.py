@@ -319,6 +319,21 @@ def test_joint_groups_keep_ties_and_need_the_groups_to_fit():
         psi_optax.group_norms(problem.params, wrong)
 
 
+@pytest.mark.parametrize("groups", [COLUMNS, {"a": COLUMNS, "c": COLUMNS}])
+def test_a_mask_may_not_cut_a_joint_group(groups):
+    params = {"a": np.ones((3, 2)), "c": np.ones((3, 2))}
+    for tie in ("network", None):
+        joint = psi_optax.joint_groups(groups, tie=tie)
+        for hidden in ("a", "c"):
+            mask = {"a": True, "c": True, hidden: False}
+            tx = optax.masked(psi_optax.psi_sgd(0.1, joint), mask)
+            if tie is None:
+                tx.init(params)
+                continue
+            with pytest.raises(ValueError, match="what a mask hides"):
+                tx.init(params)
+
+
 # Rotation under control.
 
 
@@ -515,3 +530,70 @@ def test_wrong_options_are_refused_at_once(make, error):
         error, match="choose|positive|give|transformation|leave|is no number"
     ):
         make()
+
+
+def test_decay_may_be_a_schedule():
+    params = {"w": np.ones((3, 2)), "b": np.ones(2)}
+    groups = {"w": COLUMNS, "b": None}
+    zeros = jax.tree.map(np.zeros_like, params)
+    schedule = optax.linear_schedule(0.2, 0.0, 2)
+    tx = lenient(psi_optax.sgdp(0.1, groups, 0.5, weight_decay=schedule))
+    state = tx.init(params)
+    for decay in (0.2, 0.1, 0.0):
+        updates, state = tx.update(zeros, state, params)
+        # The schedule is float32.
+        np.testing.assert_allclose(updates["b"], -0.2 * decay, rtol=1e-6)
+        np.testing.assert_allclose(updates["w"], -0.02 * decay, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: psi_optax.sgdp(0.1, COLUMNS, momentum=1.0),
+        lambda: psi_optax.scale_by_group_rms(COLUMNS, decay=1.0),
+        lambda: psi_optax.adam_g(0.1, COLUMNS, b2=-0.1),
+    ],
+)
+def test_a_decay_of_one_or_more_is_refused(make):
+    with pytest.raises(ValueError, match=r"is not in \[0, 1\)"):
+        make()
+
+
+def test_orthogonality_of_nothing():
+    params = {"none": np.zeros((3, 0)), "w": np.ones((3, 2))}
+    tx = psi_optax.add_orthogonality(1.0, dict.fromkeys(params, COLUMNS))
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert updates["none"].shape == (3, 0)
+    assert np.isfinite(updates["w"]).all()
+
+
+def test_normalizing_what_is_its_mean():
+    w = np.array([[0.1, 1.0, 1.0], [0.1, 2.0, 1.0], [0.1, 6.0, 1.0]])
+    got = psi_optax.normalize(w, COLUMNS, 2.0, centered=True)
+    np.testing.assert_array_equal(got[:, [0, 2]], w[:, [0, 2]])
+    expected = np.array([-2.0, -1.0, 3.0])
+    expected *= 2 / np.linalg.norm(expected)
+    np.testing.assert_allclose(got[:, 1], expected, rtol=1e-15)
+    one = psi_optax.normalize(np.ones((1, 2)), COLUMNS, centered=True)
+    np.testing.assert_array_equal(one, 1.0)
+
+
+def test_dimension_numbers_of_muonh():
+    # As a tree and as a function, beside what is no matrix.
+    numbers = optax.contrib.MuonDimensionNumbers(1, 0)
+    random = np.random.RandomState(0)
+    shapes = {"w": (4, 3), "v": (5,), "head": (3, 2)}
+    params = {k: random.normal(size=s) for k, s in shapes.items()}
+    gradient = {k: random.normal(size=s) for k, s in shapes.items()}
+    groups = {"w": COLUMNS, "v": COLUMNS, "head": None}
+    found = []
+    for given in (
+        {"w": numbers, "v": None, "head": None},
+        lambda tree: jax.tree.map(lambda _: numbers, tree),
+        None,
+    ):
+        tx = psi_optax.muonh(0.1, groups, weight_dimension_numbers=given)
+        found.append(step(lenient(tx), gradient, tx.init(params), params)[0])
+    np.testing.assert_array_equal(found[0]["w"], found[1]["w"])
+    # Newton-Schulz does not see which side is which, but for rounding.
+    np.testing.assert_allclose(found[0]["w"], found[2]["w"], atol=1e-10)

@@ -1,0 +1,53 @@
+"""`monitor_groups` inside shard_map sees all shards."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from psi_optax import ScaleGroup, monitor_groups, monitored
+from tests.compilation import rough_jit
+from tests.devices.meshes import make_mesh
+
+
+def draw(seed):
+    w = np.random.RandomState(seed).normal(size=(16, 8))
+    return jnp.asarray(w * np.geomspace(0.1, 10, 8), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "group"),
+    [
+        (PartitionSpec(None, "d"), ScaleGroup(0)),
+        (PartitionSpec("d"), ScaleGroup(0, axis_name="d")),
+        (PartitionSpec(), ScaleGroup(0)),
+    ],
+)
+def test_all_shards_are_seen(spec, group):
+    tx = monitor_groups(group, learning_rate=0.1, degree=-1)
+    w, u = draw(0), 0.1 * draw(1)
+
+    def two_steps(w, u):
+        def body(carry, _):
+            w, state = carry
+            updates, state = tx.update(u, state, w)
+            return (optax.apply_updates(w, updates), state), None
+
+        return jax.lax.scan(body, (w, tx.init(w)), length=2)[0][1]
+
+    expected = monitored(jax.jit(two_steps)(w, u))
+    sharded = jax.shard_map(
+        two_steps,
+        mesh=make_mesh("auto"),
+        in_specs=(spec, spec),
+        out_specs=PartitionSpec(),
+    )
+    got = monitored(rough_jit(sharded)(w, u))
+    assert got.keys() == expected.keys()
+    for key, value in expected.items():
+        # Sums of 16 and of 8 numbers, in another order.
+        np.testing.assert_allclose(got[key], value, rtol=1e-5)
+    # Not those of one shard.
+    assert got["norm_max/"] > 20 * got["norm_min/"]

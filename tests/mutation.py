@@ -249,8 +249,8 @@ FAULTS = [
     Fault(
         "clip: shortens what is within the bound",
         "transforms/scaling.py",
-        "n <= jnp.asarray(max_norm, n.dtype)",
-        "n < 0",
+        "jnp.where(norm <= bound, 1,",
+        "jnp.where(norm < 0, 1,",
     ),
     Fault(
         "retract: exponential takes the update for an angle",
@@ -369,8 +369,8 @@ FAULTS = [
     Fault(
         "normalize: to the norm squared",
         "transforms/scaling.py",
-        "on_sphere = geometry.project_to_sphere(plan, u, plan.full(1))",
-        "on_sphere = geometry.project_to_sphere(plan, u, plan.dot(u, u))",
+        "geometry.project_to_sphere(plan, u, plan.full(1))",
+        "geometry.project_to_sphere(plan, u, plan.dot(u, u))",
     ),
     Fault(
         "joint groups: ties are lost",

@@ -69,6 +69,24 @@ def stateless(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def stateless_without_params(
+    groups: Any, function: Callable[[Plan, Leaves], Leaves]
+) -> optax.GradientTransformationExtraArgs:
+    """The same, from function(plan, updates), whatever params are."""
+
+    def init_fn(params):
+        make_plan(groups, params)
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        plan = make_plan(groups, updates)
+        u = plan.select(updates)
+        return plan.merge(updates, like(function(plan, u), u)), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
 def check_radius(radius: Radius) -> None:
     """Raises for a radius that is no number, "init" or None."""
     if isinstance(radius, str) and radius != "init":

@@ -8,8 +8,12 @@ import optax
 
 from psi_optax import geometry
 from psi_optax.geometry import Leaves
-from psi_optax.groups import Plan, make_plan
-from psi_optax.transforms.base import check_positive, like, stateless
+from psi_optax.groups import Plan
+from psi_optax.transforms.base import (
+    check_positive,
+    stateless,
+    stateless_without_params,
+)
 
 
 def scale_by_group_norm(groups: Any) -> optax.GradientTransformationExtraArgs:
@@ -82,27 +86,15 @@ def clip_by_group_norm(
     """
     check_positive("max_norm", max_norm)
 
-    def init_fn(params):
-        make_plan(groups, params)
-        return optax.EmptyState()
+    def function(plan: Plan, u: Leaves) -> Leaves:
+        factor = jax.tree.map(_shortening, geometry.norm(plan, u))
+        return geometry.scale(plan, u, factor)
 
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        plan = make_plan(groups, updates)
-        u = plan.select(updates)
-        factor = jax.tree.map(
-            lambda n: jnp.where(
-                n <= jnp.asarray(max_norm, n.dtype),
-                1,
-                geometry.factor_to(jnp.asarray(max_norm, n.dtype), n),
-            ),
-            geometry.norm(plan, u),
-        )
-        return plan.merge(
-            updates, like(geometry.scale(plan, u, factor), u)
-        ), state
+    def _shortening(norm: jax.Array) -> jax.Array:
+        bound = jnp.asarray(max_norm, norm.dtype)
+        return jnp.where(norm <= bound, 1, geometry.factor_to(bound, norm))
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return stateless_without_params(groups, function)
 
 
 def normalize_by_group_norm(
@@ -134,16 +126,7 @@ def normalize_by_group_norm(
     References:
         Wen et al., `Hyperball optimization <https://whenwen.github.io>`_, 2025.
     """
-
-    def init_fn(params):
-        make_plan(groups, params)
-        return optax.EmptyState()
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        plan = make_plan(groups, updates)
-        u = plan.select(updates)
-        on_sphere = geometry.project_to_sphere(plan, u, plan.full(1))
-        return plan.merge(updates, like(on_sphere, u)), state
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return stateless_without_params(
+        groups,
+        lambda plan, u: geometry.project_to_sphere(plan, u, plan.full(1)),
+    )

@@ -11,7 +11,6 @@ if one of ours does not do what is claimed of it, or if any hardly moves.
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +21,7 @@ import optax
 
 import psi_optax
 from benchmarks import equivariance_problem as problem
-from benchmarks import pages
+from benchmarks import pages, peers
 from benchmarks.equivariance_optimizers import OPTAX, OURS, Entry
 from benchmarks.equivariance_peers import missing
 
@@ -34,12 +33,7 @@ STILL = 0.05
 
 Row = dict[str, Any]
 
-_ROOT = pathlib.Path(__file__).parents[1]
 _PAGE = pages.DOCS / "equivariance.md"
-_PEERS = [
-    _ROOT / "build" / "oracles" / name / "bin" / "python"
-    for name in ("venv", "venv-emerging")
-]
 
 
 def measure(entry: Entry, jit: Callable = jax.jit) -> Row:
@@ -140,18 +134,9 @@ def faults(rows: list[Row]) -> list[str]:
 def run_peers(sources: pathlib.Path | None) -> list[Row]:
     """A row for every peer, measured where there is an environment with it."""
     rows = {(row["library"], row["optimizer"]): row for row in missing()}
-    command = ["-m", "benchmarks.equivariance_peers"]
-    if sources:
-        command += ["--sources", str(sources.absolute())]
-    for python in filter(pathlib.Path.exists, _PEERS):
-        done = subprocess.run(
-            [python, *command],
-            cwd=_ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        for row in json.loads(done.stdout.splitlines()[-1]):
+    arguments = ["--sources", str(sources.absolute())] if sources else []
+    for found in peers.outputs("benchmarks.equivariance_peers", arguments):
+        for row in found:
             rows[row["library"], row["optimizer"]] = row
     return list(rows.values())
 
@@ -167,16 +152,16 @@ def run(sources: pathlib.Path | None) -> dict[str, Any]:
         for library, entries in (("psi_optax", OURS), ("optax", OPTAX))
         for name, entry in entries.items()
     ]
-    peers = run_peers(sources)
+    others = run_peers(sources)
     versions = {
         "psi_optax": psi_optax.__version__,
         "JAX": jax.__version__,
         "optax": optax.__version__,
     }
     versions |= {
-        row["library"]: row["version"] for row in peers if "version" in row
+        row["library"]: row["version"] for row in others if "version" in row
     }
-    return {"versions": versions, "rows": rows + peers}
+    return {"versions": versions, "rows": rows + others}
 
 
 def table(rows: list[Row]) -> str:

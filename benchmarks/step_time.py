@@ -2,7 +2,8 @@
 
     python -m benchmarks.step_time
     python -m benchmarks.step_time --sets vit_b16 gpt_124m gpt_124m_bf16 tiny
-    python -m benchmarks.step_time --docs  # and docs/choosing.md anew
+    python -m benchmarks.step_time --peers  # torch's, after `make oracles`
+    python -m benchmarks.step_time --peers --docs  # and docs/choosing.md anew
 
 State and parameters are updated by one jitted, donated call; the gradients are
 fixed. Cases run in turns, so that whatever else the machine does falls on all
@@ -29,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks import pages
+from benchmarks import pages, peers
 from benchmarks.step_time_cases import (
     AXPY,
     SETS,
@@ -241,6 +242,28 @@ def table(rows: list[Row]) -> str:
     return pages.table([[*head, "trace", "compile", "HLO"], *lines])
 
 
+def run_peers() -> list[Row]:
+    """Rows of torch's libraries, as far as they are installed."""
+    rows: dict[str, Row] = {}
+    for found in peers.outputs("benchmarks.step_time_peers"):
+        for row in found["rows"]:
+            rows.setdefault(row["optimizer"], row)
+    return list(rows.values())
+
+
+def peers_table(rows: list[Row]) -> str:
+    """The same, fewer columns."""
+    lines = [
+        [
+            f"`{row['optimizer']}`",
+            "{:.1f} ({:.1f} to {:.1f})".format(row["ratio"], *row["quartiles"]),
+            f"`{row['baseline']}`",
+        ]
+        for row in rows
+    ]
+    return pages.table([["one step", "ratio", "to"], *lines])
+
+
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     return {
@@ -262,6 +285,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--steps", type=int, default=10)
     add("--compiles", type=int, default=3)
     add("--only", nargs="+", help="optimizers; all by default")
+    add("--peers", action="store_true", help="time torch's libraries too")
     add("--docs", action="store_true", help="put the table into the docs")
     add("--out", type=pathlib.Path, default="results")
     args = parser.parse_args(argv)
@@ -272,6 +296,9 @@ def main(argv: list[str] | None = None) -> None:
         )
         found["sets"][name] = rows
         print(f"\n{name}\n\n{table(rows)}")
+    if args.peers:
+        found["peers"] = run_peers()
+        print(f"\ntorch\n\n{peers_table(found['peers'])}")
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "step_time.json"
     path.write_text(json.dumps(found, indent=1))
@@ -282,8 +309,17 @@ def main(argv: list[str] | None = None) -> None:
 
 def _page(found: dict[str, Any]) -> str:
     where = found["machine"]
-    versions = f"JAX {where['jax']}, optax {where['optax']}"
-    return f"{table(found['sets']['resnet50'])}\n\n{versions}."
+    versions = (
+        f"JAX {where['jax']}, optax {where['optax']}, {where['cores']} cores."
+    )
+    parts = [table(found["sets"]["resnet50"])]
+    if found.get("peers"):
+        parts += [
+            "Other libraries, on the same parameters, in a process of their"
+            " own, to torch's:",
+            peers_table(found["peers"]),
+        ]
+    return "\n\n".join([*parts, versions])
 
 
 if __name__ == "__main__":

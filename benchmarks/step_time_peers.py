@@ -76,9 +76,17 @@ def cases(torch: Any) -> dict[str, Callable[[list, list], list]]:
         sphere = geoopt.Sphere()
 
         def on_spheres(make):
-            return lambda p: make(
-                [geoopt.ManifoldParameter(x, manifold=sphere) for x in p]
-            )
+            def made(params):
+                points = []
+                for x in params:
+                    point = geoopt.ManifoldParameter(
+                        x.detach(), manifold=sphere
+                    )
+                    point.grad = x.grad
+                    points.append(point)
+                return make(points)
+
+            return made
 
         found["geoopt RiemannianSGD"] = beside(
             on_spheres(lambda p: geoopt.optim.RiemannianSGD(p, 0.01, 0.9)), sgd

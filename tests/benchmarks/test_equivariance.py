@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import psi_optax
-from benchmarks import equivariance, pages
+from benchmarks import equivariance, pages, peers
 from benchmarks import equivariance_problem as problem
 from benchmarks.equivariance_optimizers import OPTAX, OURS, Entry
 from benchmarks.equivariance_peers import missing
@@ -189,7 +189,7 @@ def environment(monkeypatch, tmp_path):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho noise\necho '{json.dumps([fake])}'\n")
     python.chmod(python.stat().st_mode | stat.S_IEXEC)
-    monkeypatch.setattr(equivariance, "_PEERS", [python, tmp_path / "absent"])
+    monkeypatch.setattr(peers, "PYTHONS", [python, tmp_path / "absent"])
 
 
 @pytest.mark.usefixtures("environment")
@@ -220,10 +220,10 @@ def test_the_script_prints_and_writes_the_tables(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.skipif(
-    not equivariance._PEERS[0].exists(), reason="make oracles was not run"
+    not peers.PYTHONS[0].exists(), reason="make oracles was not run"
 )
 def test_torch_and_optax_make_the_same_run(monkeypatch):
-    monkeypatch.setattr(equivariance, "_PEERS", equivariance._PEERS[:1])
+    monkeypatch.setattr(peers, "PYTHONS", peers.PYTHONS[:1])
     rows = {row["optimizer"]: row for row in equivariance.run_peers(None)}
     ours = equivariance.measure(OPTAX["sgd(momentum)"], quick_jit)
 

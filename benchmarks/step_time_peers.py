@@ -28,7 +28,7 @@ from benchmarks.shapes import resnet50
 SGD, ADAMW = "torch SGD(momentum, fused)", "torch AdamW(fused)"
 
 
-def cases(torch: Any) -> dict[str, Callable[[list, list], list]]:
+def cases(torch: Any) -> dict[str, Callable[..., list]]:
     """From matrices and vectors to the optimizers of both, by name."""
 
     def sgd(params):

@@ -21,7 +21,7 @@ FAST = [
     "tests/groups",
     "tests/transforms",
     "tests/test_optimizers.py",
-    "tests/theory/test_family.py",
+    "tests/optimizers",
     "tests/oracles/test_ours.py",
     "tests/diagnostics",
 ]
@@ -425,6 +425,42 @@ FAULTS = [
         "transforms/rescaling.py",
         "jnp.asarray(every, jnp.int32)) == 0",
         "jnp.asarray(every, jnp.int32)) == 1",
+    ),
+    Fault(
+        "equilibrium: momentum is forgotten",
+        "diagnostics/decay.py",
+        "return _autoregressive(jnp.full_like(x, -mu), x)",
+        "return _autoregressive(jnp.full_like(x, 0), x)",
+    ),
+    Fault(
+        "transient: at the rate of the norm and not of its power",
+        "diagnostics/equilibrium.py",
+        "return 4, 4 * shrinkage / (1 - decay.momentum)",
+        "return 4, shrinkage / (1 - decay.momentum)",
+    ),
+    Fault(
+        "matching: the buffer has no radial part",
+        "diagnostics/matching.py",
+        "(1 - mu**2) * (1 + radial * radial)",
+        "(1 - mu**2)",
+    ),
+    Fault(
+        "schedule: one power of the shrinkage is missing",
+        "diagnostics/schedules.py",
+        "time = 2 * jnp.asarray(count).astype(float) + 1",
+        "time = 2 * jnp.asarray(count).astype(float)",
+    ),
+    Fault(
+        "statistics: variances go with the norm",
+        "diagnostics/statistics.py",
+        '_POWERS = {"mean": 1, "var": 2}',
+        '_POWERS = {"mean": 1, "var": 1}',
+    ),
+    Fault(
+        "monitor: rotation has no radial part",
+        "diagnostics/monitor.py",
+        "jnp.arctan2(jnp.sqrt(across), norm + radial)",
+        "jnp.arctan2(jnp.sqrt(across), norm)",
     ),
 ]
 

@@ -103,4 +103,5 @@ def normalize(
 
 def _is_rounding(rest: jax.Array, norm: jax.Array) -> jax.Array:
     """1 where without its mean nothing but rounding is left of a group."""
+    # A mean is off by a few roundings of it, and so is every difference.
     return (rest <= 64 * jnp.finfo(norm.dtype).eps * norm).astype(norm.dtype)

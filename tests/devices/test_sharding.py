@@ -41,7 +41,9 @@ each_axis_type = pytest.mark.parametrize("axis_type", AXIS_TYPES)
 @each_recipe
 def test_one_device_moves_far_and_is_not_chaotic(recipe):
     last = on_one_device(recipe, "float64")
-    assert distance(last, make_params("float64")) > 0.2
+    # Adam-G's steps are angles, here of 0.03 at most; others go further.
+    far = 0.2 if recipe == "adam_g" else 0.5
+    assert distance(last, make_params("float64")) > far
     nudged = on_one_device(recipe, "float64", nudge=1e-9)
     assert 1e-9 < distance(nudged, last) < SENSITIVITY * 1e-9
 

@@ -1,0 +1,1 @@
+"""The family: the invariants of each rule, by arithmetic."""

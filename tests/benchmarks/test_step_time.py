@@ -7,7 +7,7 @@ import re
 import jax
 import pytest
 
-from benchmarks import step_time
+from benchmarks import step_time, step_time_peers
 from benchmarks.step_time_cases import SETS, ParameterSet, draw, optimizers
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -87,3 +87,21 @@ def test_the_program(tmp_path, monkeypatch, capsys):
     names = [row["optimizer"] for row in found["sets"]["resnet50"]]
     assert names == ["optax.sgd(momentum)", "psi_sgd(momentum)"]
     assert "`psi_sgd(momentum)`" in capsys.readouterr().out
+
+
+def test_other_libraries_stand_below_ours(rows, monkeypatch):
+    row = {"optimizer": "x", "baseline": "y", "ratio": 2.0}
+    row["quartiles"] = [1.5, 2.5]
+    # Torch's own are in both environments: the first of them counts.
+    found = [{"rows": [row]}, {"rows": [{**row, "ratio": 9.0}]}]
+    monkeypatch.setattr(step_time.peers, "outputs", lambda module: found)
+    assert step_time.run_peers() == [row]
+    numbers = {"sets": {"resnet50": rows}, "machine": step_time.machine()}
+    alone = step_time._page(numbers)
+    both = step_time._page({**numbers, "peers": [row]})
+    assert "| `x`      | 2.0 (1.5 to 2.5) | `y` |" in both
+    assert "Other libraries" not in alone
+
+
+def test_a_library_that_is_not_there():
+    assert step_time_peers._load("no_such_library") is None

@@ -134,13 +134,13 @@ FAULTS = [
     Fault(
         "step: the radial part is kept",
         "geometry/step.py",
-        "excess + ratio * fall - ratio * (rate * along) * reach",
-        "excess + ratio * fall",
+        "gap + radius * (fall - p * reach)",
+        "gap + radius * fall",
     ),
     Fault(
         "step: angle from the whole step and not its tangent part",
         "geometry/step.py",
-        "jnp.maximum(length - along * along, 0)",
+        "jnp.maximum(length - v_d * v_d, 0)",
         "length",
     ),
     Fault(
@@ -152,8 +152,8 @@ FAULTS = [
     Fault(
         "step: wrong power of the radius",
         "geometry/step.py",
-        "return alpha, rate * (ratio * s) * reach",
-        "return alpha, rate * ratio * reach",
+        "/ s, rate * radius * reach",
+        "/ s, rate * reach",
     ),
     Fault(
         "step: exponential with the sine of half the angle once",
@@ -166,6 +166,24 @@ FAULTS = [
         "geometry/step.py",
         "jnp.where(square == 0, 0, change)",
         "change",
+    ),
+    Fault(
+        "step: directions do not wait for each other",
+        "geometry/turns.py",
+        "else wait(u[path], done)",
+        "else u[path]",
+    ),
+    Fault(
+        "step: what waits is multiplied by what it waits for",
+        "geometry/turns.py",
+        "jnp.any(done > 0).astype(x.dtype)",
+        "jnp.max(done).astype(x.dtype)",
+    ),
+    Fault(
+        "psi: momentum is copied to wait",
+        "optimizers/psi.py",
+        "if id(x) in stored",
+        "if not stored",
     ),
     Fault(
         "step: a group of one element has a tangent",
@@ -309,8 +327,8 @@ FAULTS = [
     Fault(
         "step: whole steps lose their radial part",
         "geometry/step.py",
-        "fall, reach = curve(q, rate * along)",
-        "fall, reach = curve(q, 0 * along)",
+        "fall, reach = curve(q, p)",
+        "fall, reach = curve(q, 0 * p)",
     ),
     Fault(
         "transport: to the other side",

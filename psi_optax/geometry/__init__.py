@@ -22,3 +22,4 @@ from psi_optax.geometry.reductions import widen as widen
 from psi_optax.geometry.step import RETRACTIONS as RETRACTIONS
 from psi_optax.geometry.step import exponential as exponential
 from psi_optax.geometry.step import step as step
+from psi_optax.geometry.turns import wait as wait

@@ -10,12 +10,14 @@ A group of norm zero has no direction: every function here leaves it alone, and
 none divides by zero, so that derivatives through them are free of NaN.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 from psi_optax.geometry.reductions import widen
+from psi_optax.geometry.turns import in_turn
 
 Leaves = dict[str, jax.Array]
 Scalars = dict[str, jax.Array]
@@ -27,6 +29,15 @@ ON_SPHERE = 0.01
 
 class Reduction(Protocol):
     """Inner products per group, and scalars per group laid out over leaves."""
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The leaves that have groups."""
+        ...
+
+    def parts(self) -> "Mapping[str, Reduction]":
+        """The groups of each name by themselves."""
+        ...
 
     def dot(self, a: Leaves, b: Leaves) -> Scalars:
         """One inner product a group."""
@@ -103,15 +114,22 @@ def retract(groups: Reduction, w: Leaves, u: Leaves, radius: Scalars) -> Leaves:
     the third power of the angle. A group with \(w + u = 0\), which only a
     radial step can bring about, arrives at zero and has no direction any more.
     """
-    moved = jax.tree.map(lambda x, y: widen(x) + widen(y), w, u)
-    on_sphere = project_to_sphere(groups, moved, radius)
-    stay = jax.tree.map(_stays, norm(groups, w), groups.dot(u, u), radius)
-    return jax.tree.map(
-        lambda x, y, s: jnp.where(s != 0, widen(x), y),
-        w,
-        on_sphere,
-        groups.spread(stay),
-    )
+
+    def move(name: str, group: Reduction, w: Leaves, u: Leaves):
+        moved = jax.tree.map(lambda x, y: widen(x) + widen(y), w, u)
+        sphere = {name: radius[name]}
+        stay = jax.tree.map(_stays, norm(group, w), group.dot(u, u), sphere)
+        factor = jax.tree.map(factor_to, sphere, norm(group, moved))
+        target = jax.tree.map(
+            lambda x, y, f, s: jnp.where(s != 0, widen(x), f * y),
+            w,
+            moved,
+            group.spread(factor),
+            group.spread(stay),
+        )
+        return target, factor[name]
+
+    return in_turn(groups.parts(), move, w, u)
 
 
 def _stays(norm: jax.Array, step: jax.Array, radius: jax.Array) -> jax.Array:

@@ -9,21 +9,20 @@ contributes), c the rate and R the radius of the sphere. With
 a retraction of t at v is \(f(q)\,v + h(q)\,t\), and R times it is
 
 \[w' = w + \alpha\,w + \beta\,d, \qquad
-  \alpha = (k - 1) + k\,(f - 1) - k\,p\,h, \quad \beta = c\,R\,h, \quad
-  k = R/s.\]
+  s\,\alpha = (R - s) + R\,(f - 1 - p\,h), \quad \beta = c\,R\,h.\]
 
 With the radial part of the step kept, as some methods do, the retraction is of
 p v + t, and f and h depend on p as well.
 
 Two scalars a group, from \(|w|^2\), \(\langle w,d\rangle\) and \(|d|^2\): w and
-d are read twice and nothing of their size is kept. The numbers near one, k and
-f, enter as their distance from one, which is computed without cancellation, so
-that the norm of w' is off R by rounding alone and never by a step's history.
-Every formula is homogeneous: multiplying w and R by a power of two multiplies
-w' by it, to the last bit.
+d are read twice and nothing of their size is kept. What is small, R - s and
+f - 1, is computed without cancellation, so that the norm of w' is off R by
+rounding alone and never by a step's history. Every formula is homogeneous:
+multiplying w and R by a power of two multiplies w' by it, to the last bit.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +38,7 @@ from psi_optax.geometry.maps import (
     safe_sqrt,
 )
 from psi_optax.geometry.reductions import widen
+from psi_optax.geometry.turns import in_turn
 
 # From q and p to (f - 1, h).
 _Curve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -46,8 +46,8 @@ _Curve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 def _projection(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(v + t) / |v + t|: rotates by arctan|t|."""
-    length = jnp.sqrt(1 + q)
-    return -q / (length * (1 + length)), 1 / length
+    reach = 1 / jnp.sqrt(1 + q)
+    return -q * reach * reach / (1 + reach), reach
 
 
 def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -106,6 +106,7 @@ def step(
     *,
     retraction: str | None = "projection",
     tangent: bool = True,
+    kept: Collection[str] = (),
 ) -> Leaves:
     """Moves every group along d on its sphere; returns what to add to w.
 
@@ -130,33 +131,35 @@ def step(
         retraction: "projection", "exponential" or None.
         tangent: whether d counts with its tangent part alone; with
             "exponential" it always does.
+        kept: paths of directions that outlive the step. The others are made
+            one after another (`in_turn`).
 
     Returns:
         The rounded new weights minus the old, in the dtype of w.
     """
-    square = groups.dot(w, w)
-    if radius is None:
-        excess = jax.tree.map(jnp.zeros_like, square)
-    else:
-        excess = jax.tree.map(_excess, square, radius)
-    s = jax.tree.map(safe_sqrt, square)
-    inner = groups.dot(w, d)
-    length = groups.dot(d, d)
-    terms = {
-        name: _coefficients(
-            s[name],
-            inner[name],
-            length[name],
+    curve = _CURVES[retraction, tangent]
+
+    def move(name: str, group: Reduction, w: Leaves, d: Leaves):
+        square = group.dot(w, w)
+        alpha, beta = _coefficients(
+            square[name],
+            group.dot(w, d)[name],
+            group.dot(d, d)[name],
             rate[name],
-            excess[name],
-            _CURVES[retraction, tangent],
+            None if radius is None else radius[name],
+            curve,
         )
-        for name in s
-    }
-    alpha = groups.spread({name: a for name, (a, _) in terms.items()})
-    beta = groups.spread({name: b for name, (_, b) in terms.items()})
-    target = jax.tree.map(_combine, w, d, groups.spread(square), alpha, beta)
-    return displacement(w, target)
+        moved = jax.tree.map(
+            _combine,
+            w,
+            d,
+            group.spread(square),
+            group.spread({name: alpha}),
+            group.spread({name: beta}),
+        )
+        return moved, alpha
+
+    return displacement(w, in_turn(groups.parts(), move, w, d, kept))
 
 
 def exponential(
@@ -182,45 +185,44 @@ def exponential(
     inverse = jax.tree.map(
         lambda s: safe_divide(s.dtype.type(1), s), norm(groups, w)
     )
-    return step(
-        groups,
-        w,
-        u,
-        inverse,
-        radius,
-        retraction="exponential",
-    )
+    return step(groups, w, u, inverse, radius, retraction="exponential")
 
 
-def _excess(square, radius):
-    """(R - s) / s, or a part of it where it may be no more than rounding.
+@functools.partial(jax.jit, static_argnums=5)
+def _coefficients(square, inner, length, rate, radius, curve: _Curve):
+    """(alpha, beta) of one group; anything finite for a norm of zero."""
+    rate = jnp.asarray(rate, square.dtype)
+    s = jnp.sqrt(jnp.where(square == 0, 1, square))
+    v_d = inner / s
+    q = rate * rate * jnp.maximum(length - v_d * v_d, 0)
+    p = rate * v_d
+    fall, reach = curve(q, p)
+    if radius is None:
+        radius, gap = s, 0
+    else:
+        # All else is zero with the step; the rounding of R alone is not.
+        still = rate * rate * length == 0
+        gap = _gap(square, s, radius, still)
+    return (gap + radius * (fall - p * reach)) / s, rate * radius * reach
+
+
+def _gap(square, s, radius, still):
+    """R - s, or a part of it where it may be no more than rounding.
 
     A sum of squares is off by a few roundings, at every step by others. Were
     all of that corrected, it would pass into the weights; a part of it, step
     after step, corrects the mean of the last few, and is still enough to keep
     the rounding of the weights from adding up.
     """
-    s = safe_sqrt(square)
-    # |w|² - R² = (s - R) (s + R), without the rounding of the root.
-    excess = safe_divide(radius * radius - square, s * (s + radius))
-    rounding = jnp.abs(excess) <= _ROUNDINGS * jnp.finfo(s.dtype).eps
-    return jnp.where(rounding, _GAIN * excess, excess)
+    # (R - s) (R + s), without the rounding of the root.
+    gap, total = radius * radius - square, radius + s
+    off = jnp.abs(gap)
+    rounding = _ROUNDINGS * jnp.finfo(s.dtype).eps
+    gap = jnp.where(off <= rounding * s * total, _GAIN * gap, gap)
+    return jnp.where(still & (off <= ON_SPHERE * s * total), 0, gap) / total
 
 
-def _coefficients(s, inner, length, rate, excess, curve: _Curve):
-    """(alpha, beta) of one group."""
-    rate = jnp.asarray(rate, s.dtype)
-    along = safe_divide(inner, s)
-    q = rate * rate * jnp.maximum(length - along * along, 0)
-    fall, reach = curve(q, rate * along)
-    # All else is zero with the step; the rounding of the radius alone is not.
-    still = (rate * rate * length == 0) & (jnp.abs(excess) <= ON_SPHERE)
-    excess = jnp.where(still, 0, excess)
-    ratio = 1 + excess
-    alpha = excess + ratio * fall - ratio * (rate * along) * reach
-    return alpha, rate * (ratio * s) * reach
-
-
+@jax.jit
 def _combine(w, d, square, alpha, beta):
     # In a group of norm zero d may be anything.
     change = alpha * widen(w) + beta * widen(d)

@@ -71,6 +71,18 @@ class Plan:
 
     leaves: tuple[GroupedLeaf, ...]
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of the grouped leaves."""
+        return tuple(leaf.path for leaf in self.leaves)
+
+    def parts(self) -> dict[str, "Plan"]:
+        """A plan for each name: of one leaf, or of the leaves of a tie."""
+        leaves: dict[str, tuple[GroupedLeaf, ...]] = defaultdict(tuple)
+        for leaf in self.leaves:
+            leaves[leaf.name] += (leaf,)
+        return {name: Plan(tied) for name, tied in leaves.items()}
+
     def select(self, tree: Tree, what: str = "params") -> Leaves:
         """The grouped leaves of a tree like params, by path.
 

@@ -160,6 +160,7 @@ def psi(
             **extra_args,
         )
         d = plan.select_steps(steps, "the inner optimizer's updates")
+        stored = {id(x) for x in jax.tree.leaves(inner_state)}
         rate = additive_rate(learning_rate, state.count)
         moved = geometry.step(
             plan,
@@ -169,6 +170,8 @@ def psi(
             sphere_radius(radius, state.radius, plan),
             retraction=retraction,
             tangent=tangent,
+            # Of momentum, the direction is the state.
+            kept={path for path, x in d.items() if id(x) in stored},
         )
         if learning_rate is not None and ordinary is None:
             steps = jax.tree.map(

@@ -31,6 +31,10 @@ EMERGING_PYTHON = $(shell for python in $(PYTHON) \
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.rescaling $(ARGS)
 
+# Many tests compile the same programs: what is compiled is kept.
+test: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
+test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+test: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 test: $(STAMP)
 	PSI_OPTAX_SMOKE=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 

@@ -1,18 +1,34 @@
-"""Flax networks with batch normalization, for examples and verification.
+"""Flax networks with normalization layers, for examples and verification.
 
-`psi_optax.models.linen` and `psi_optax.models.nnx` hold the same networks,
-`MLP` and `CNN`, with the same parameter paths and shapes:
+`psi_optax.models.linen` and `psi_optax.models.nnx` hold the same networks with
+the same names, parameter paths, shapes and outputs:
 
-- `hidden_i/kernel`, followed by a batch normalization: its output channels
-  are scale groups;
-- `norm_i/scale` and `norm_i/bias`: together one scale group, but for the last
-  ones, which the head sees;
-- `head/kernel` and `head/bias`: ordinary.
+- `MLP` and `CNN`, small, with batch normalization;
+- `VGG`, `ResNet` and `PreActResNet`, with batch normalization, of what
+  `psi_optax.models.architectures` lists: VGG-11 and 16; ResNet-20, 32, 44, 56,
+  110 for CIFAR; ResNet-18, 34, 50 for ImageNet;
+- `ViT`, with RMSNorm, also of queries and keys.
 
-`psi_optax.find_groups` finds this from the training loss. This is the only
-part of psi_optax that imports Flax (`pip install psi_optax[flax]`).
+Convolutions and dense layers before a batch normalization have no bias, which
+it would subtract again. Their kernels have one scale group for each output
+channel, those of queries and keys one for each head; the head is ordinary.
+`psi_optax.find_groups` finds this from the training loss, and what other
+parameters have groups.
+
+This is the only part of psi_optax that imports Flax
+(`pip install psi_optax[flax]`).
+
+Examples:
+    >>> import jax, jax.numpy as jnp
+    >>> from psi_optax.models import architectures, linen
+    >>> model = linen.ResNet(architectures.imagenet_resnet(50), 1000)
+    >>> images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    >>> init = lambda key, x: model.init(key, x, train=False)["params"]
+    >>> params = jax.eval_shape(init, jax.random.key(0), images)
+    >>> sum(x.size for x in jax.tree.leaves(params))
+    25557032
 """
 
-from psi_optax.models import linen, nnx
+from psi_optax.models import architectures, linen, nnx
 
-__all__ = ["linen", "nnx"]
+__all__ = ["architectures", "linen", "nnx"]

@@ -1,79 +1,36 @@
-"""The Flax networks: shapes, twins, and the scale invariance they are for."""
+"""MLP and CNN: the scale invariance that they are for, measured."""
 
-import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
 from psi_optax import ScaleGroup, find_groups
-from psi_optax.models import linen
-from psi_optax.models import nnx as nnx_models
 
-CLASSES = 5
-WIDTHS = (12, 16)
+from .twins import (
+    CASES,
+    IMAGES,
+    apply,
+    count,
+    cross_entropy,
+    load_linen,
+    params_of,
+    variables_of,
+)
+
 NAMES = ("MLP", "CNN")
-
-random = np.random.RandomState(0)
-IMAGES = random.normal(size=(32, 8, 8, 2)).astype(np.float32)
-LABELS = random.randint(0, CLASSES, 32)
-
-
-def in_features(name):
-    return 8 * 8 * 2 if name == "MLP" else 2
-
-
-@functools.cache
-def linen_variables(name):
-    """Variables in which nothing is 0 or 1."""
-    model = getattr(linen, name)(WIDTHS, CLASSES)
-    init = jax.jit(model.init, static_argnames="train")
-    variables = init(jax.random.key(0), IMAGES, train=False)
-    noise = np.random.RandomState(1)
-    return jax.tree.map(
-        lambda x: x + jnp.asarray(noise.uniform(0.1, 0.3, x.shape), x.dtype),
-        variables,
-    )
 
 
 def linen_model(name, **options):
-    model = getattr(linen, name)(WIDTHS, CLASSES, **options)
-    return model, linen_variables(name)
+    return CASES[name].linen(**options), variables_of(name)
 
 
 def nnx_model(name, **options):
-    cls = getattr(nnx_models, name)
-    return cls(in_features(name), WIDTHS, CLASSES, **options, rngs=nnx.Rngs(0))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def apply(model, variables, train):
-    """The logits, and the running statistics after them."""
-    return model.apply(variables, IMAGES, train=train, mutable=["batch_stats"])
-
-
-@nnx.jit
-def nnx_apply(model, images):
-    return model(images)
-
-
-def params_of(model):
-    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
-
-
-def load_linen(model, variables):
-    """Put variables of the Linen twin into an NNX model."""
-    for kind, collection in (
-        (nnx.Param, variables["params"]),
-        (nnx.BatchStat, variables["batch_stats"]),
-    ):
-        state = nnx.state(model, kind)
-        nnx.replace_by_pure_dict(state, collection)
-        nnx.update(model, state)
+    model = CASES[name].nnx(**options)
+    load_linen(model, variables_of(name))
+    return model
 
 
 def linen_loss(model, variables, train=True):
@@ -107,12 +64,6 @@ def nnx_loss(model, train=True):
     return loss
 
 
-def cross_entropy(logits):
-    return optax.softmax_cross_entropy_with_integer_labels(
-        logits, LABELS
-    ).mean()
-
-
 def rescale(params, where, factors):
     """Multiply the kernels of some layers, channel by channel."""
     return {
@@ -135,72 +86,25 @@ def powers_of_two(size):
     return np.ldexp(1.0, exponents).astype(np.float32)
 
 
-def shapes(tree):
-    return jax.tree.map(jnp.shape, tree)
-
-
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", NAMES)
-def test_logits_have_one_column_for_each_class(name, train):
-    model, variables = linen_model(name)
-    logits, _ = apply(model, variables, train)
-    assert logits.shape == (len(IMAGES), CLASSES)
-    twin = nnx_model(name)
-    twin.train() if train else twin.eval()
-    assert nnx_apply(twin, IMAGES).shape == (len(IMAGES), CLASSES)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_number_of_parameters(name):
     taps = 1 if name == "MLP" else 9
-    sizes = (in_features(name), *WIDTHS)
+    widths, classes = CASES[name].args
+    sizes = (CASES[name].in_features, *widths)
     expected = sum(
         taps * fan_in * fan_out + 2 * fan_out
         for fan_in, fan_out in itertools.pairwise(sizes)
     )
-    expected += (WIDTHS[-1] + 1) * CLASSES
-    for params in (linen_model(name)[1]["params"], params_of(nnx_model(name))):
-        assert sum(x.size for x in jax.tree.leaves(params)) == expected
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_both_frameworks_have_the_same_parameters(name):
-    model = nnx_model(name)
-    _, variables = linen_model(name)
-    statistics = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-    assert shapes(params_of(model)) == shapes(variables["params"])
-    assert shapes(statistics) == shapes(variables["batch_stats"])
-    assert set(params_of(model)) == {
-        *("hidden_0", "norm_0", "hidden_1", "norm_1", "head")
-    }
-
-
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", NAMES)
-def test_both_frameworks_compute_the_same(name, train):
-    options = {"epsilon": 1e-3, "momentum": 0.7}
-    model, variables = linen_model(name, **options)
-    twin = nnx_model(name, **options)
-    load_linen(twin, variables)
-    twin.train() if train else twin.eval()
-    logits, updates = apply(model, variables, train)
-    np.testing.assert_allclose(
-        nnx_apply(twin, IMAGES), logits, rtol=1e-5, atol=1e-5
-    )
-    statistics = nnx.to_pure_dict(nnx.state(twin, nnx.BatchStat))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        statistics,
-        updates["batch_stats"] if train else variables["batch_stats"],
-    )
+    expected += (widths[-1] + 1) * classes
+    assert count(variables_of(name)["params"]) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_momentum_is_the_decay_of_the_running_statistics(name):
     def variance(momentum):
         model, variables = linen_model(name, momentum=momentum)
-        _, updates = apply(model, variables, True)
-        return updates["batch_stats"]["norm_1"]["var"]
+        run = jax.jit(lambda variables: apply(model, variables)[1])
+        return run(variables)["norm_1"]["var"]
 
     np.testing.assert_allclose(
         variance(0.25), 0.25 * variance(1.0) + 0.75 * variance(0.0), rtol=1e-6
@@ -250,7 +154,6 @@ def test_the_training_loss_is_scale_invariant(name, framework):
     model, variables = linen_model(name, epsilon=0.0)
     params = variables["params"]
     twin = nnx_model(name, epsilon=0.0)
-    load_linen(twin, variables)
 
     def make_loss(train):
         if framework == "linen":

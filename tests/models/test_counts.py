@@ -1,0 +1,194 @@
+"""The full networks, on which nothing is computed: parameters and shapes."""
+
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from psi_optax.models import linen
+from psi_optax.models import nnx as nnx_models
+from psi_optax.models.architectures import cifar_resnet, imagenet_resnet, vgg
+
+from .twins import count, shapes
+
+
+class Case(NamedTuple):
+    """A network, for images of so many pixels, and its published size."""
+
+    name: str
+    args: tuple
+    pixels: int
+    parameters: int
+
+
+def cifar(name, architecture, parameters):
+    return Case(name, (architecture,), 32, parameters)
+
+
+def imagenet(name, architecture, parameters, *more):
+    return Case(name, (architecture, 1000, *more), 224, parameters)
+
+
+# For CIFAR the numbers behind Table 6 of He et al. (2015), which has two digits
+# of them; for ImageNet as torchvision counts.
+RESNETS = {
+    "20": cifar("ResNet", cifar_resnet(20), 269_722),
+    "32": cifar("ResNet", cifar_resnet(32), 464_154),
+    "44": cifar("ResNet", cifar_resnet(44), 658_586),
+    "56": cifar("ResNet", cifar_resnet(56), 853_018),
+    "110": cifar("ResNet", cifar_resnet(110), 1_727_962),
+    "110, preact": cifar("PreActResNet", cifar_resnet(110), 1_727_962),
+    "18": imagenet("ResNet", imagenet_resnet(18), 11_689_512),
+    "34": imagenet("ResNet", imagenet_resnet(34), 21_797_672),
+    "50": imagenet("ResNet", imagenet_resnet(50), 25_557_032),
+}
+# These have a bias in each convolution, which BatchNorm subtracts again; ours
+# have none, and BatchNorm has a bias for each of them.
+VGGS = {
+    "11": cifar("VGG", vgg(11), 9_231_114),
+    "16": cifar("VGG", vgg(16), 14_728_266),
+    "11, large": imagenet("VGG", vgg(11), 132_868_840, (4096, 4096)),
+    "16, large": imagenet("VGG", vgg(16), 138_365_992, (4096, 4096)),
+}
+
+
+def linen_shapes(name, args, pixels):
+    """Shapes of the parameters and of the logits of two images."""
+    model = getattr(linen, name)(*args)
+    images = jax.ShapeDtypeStruct((2, pixels, pixels, 3), jnp.float32)
+
+    def run(images):
+        logits, variables = model.init_with_output(
+            jax.random.key(0), images, train=False
+        )
+        return variables["params"], logits
+
+    return jax.eval_shape(run, images)
+
+
+def nnx_shapes(name, args):
+    cls = getattr(nnx_models, name)
+    model = nnx.eval_shape(lambda: cls(3, *args, rngs=nnx.Rngs(0)))
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+
+def check(case, missing):
+    """Both frameworks have all parameters but those that are missing."""
+    params, logits = linen_shapes(case.name, case.args, case.pixels)
+    assert count(params) + missing(params) == case.parameters
+    assert logits.shape == (2, 10 if case.pixels == 32 else 1000)
+    assert shapes(nnx_shapes(case.name, case.args)) == shapes(params)
+
+
+@pytest.mark.parametrize("depth", RESNETS)
+def test_residual_networks_have_the_published_number(depth):
+    check(RESNETS[depth], lambda _: 0)
+
+
+@pytest.mark.parametrize("depth", VGGS)
+def test_vgg_has_the_published_number_without_biases(depth):
+    def missing(params):
+        layers = [p for name, p in params.items() if name.startswith("layer")]
+        return sum(layer["norm"]["bias"].size for layer in layers)
+
+    check(VGGS[depth], missing)
+
+
+def test_residual_networks_have_the_millions_of_the_paper():
+    table = {"20": 0.27, "32": 0.46, "44": 0.66, "56": 0.85, "110": 1.7}
+    for depth, millions in table.items():
+        digits = 1 if depth == "110" else 2
+        assert round(RESNETS[depth].parameters / 1e6, digits) == millions
+
+
+def test_projections_have_parameters_of_their_own():
+    # Two of them: 16 * 32 and 32 * 64 weights; scale and bias behind each.
+    more = 16 * 32 + 32 * 64
+    for name, norms in (("ResNet", 2 * (32 + 64)), ("PreActResNet", 0)):
+        params, _ = linen_shapes(name, (cifar_resnet(20, projection=True),), 32)
+        assert count(params) == 269_722 + more + norms
+        assert {b for b in params if "shortcut" in params[b]} == {
+            "block_3",
+            "block_6",
+        }
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_vit_has_the_number_in_its_description(heads):
+    patch, width, depth, classes = 8, 32, 3, 7
+    args = patch, width, depth, heads, classes
+    params, logits = linen_shapes("ViT", args, 16)
+    layer = 12 * width**2 + 2 * width + 2 * width // heads
+    head = (width + 1) * classes
+    stem = 3 * patch**2 * width
+    assert count(params) == stem + depth * layer + width + head
+    assert logits.shape == (2, classes)
+    assert shapes(nnx_shapes("ViT", args)) == shapes(params)
+
+
+def test_a_network_takes_images_of_any_size():
+    for name, args in (
+        ("VGG", (vgg(11, 2),)),
+        ("ResNet", (cifar_resnet(8, 2),)),
+        ("PreActResNet", (cifar_resnet(8, 2),)),
+    ):
+        for pixels in (28, 33):
+            assert linen_shapes(name, args, pixels)[1].shape == (2, 10)
+
+
+def test_version_one_and_a_half_strides_in_the_3x3_convolution():
+    blocks = imagenet_resnet(50).blocks
+    for block in blocks:
+        assert [c.size for c in block.convolutions] == [1, 3, 1]
+        assert [c.stride for c in block.convolutions] == [1, block.stride, 1]
+    assert [i for i, b in enumerate(blocks) if b.stride == 2] == [3, 7, 13]
+    projected = [i for i, b in enumerate(blocks) if b.projection is not None]
+    assert projected == [0, 3, 7, 13]
+    for depth in (18, 34):
+        blocks = imagenet_resnet(depth).blocks
+        assert {len(b.convolutions) for b in blocks} == {2}
+        strides = {tuple(c.stride for c in b.convolutions) for b in blocks}
+        assert strides == {(1, 1), (2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("make", "depth", "message"),
+    [
+        (vgg, 12, "depth=12: a VGG has a depth of [11, 16]."),
+        (cifar_resnet, 18, "depth=18: a ResNet for small images has 6n + 2"),
+        (cifar_resnet, 2, "depth=2: a ResNet for small images has 6n + 2"),
+        (imagenet_resnet, 20, "large images has a depth of [18, 34, 50]."),
+    ],
+)
+def test_unknown_depths_are_refused(make, depth, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make(depth)
+
+
+def nnx_logits(name, args, pixels):
+    cls = getattr(nnx_models, name)
+    images = jax.ShapeDtypeStruct((2, pixels, pixels, 3), jnp.float32)
+
+    def run(images):
+        return cls(3, *args, rngs=nnx.Rngs(0))(images)
+
+    return jax.eval_shape(run, images)
+
+
+@pytest.mark.parametrize("run", [linen_shapes, nnx_logits])
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (("VGG", (vgg(11, 2), 10, (8,)), 192), "6 x 6 pixels are left"),
+        (("ViT", (5,), 32), r"images of shape \(32, 32, 3\) cannot be cut"),
+        (("ViT", (4, 16, 1, 3), 32), "width=16, heads=3: the width has to be"),
+        (("ViT", (4, 18, 1, 3), 32), "width=18, heads=3: the width has to be"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else x[0],
+)
+def test_sizes_that_do_not_fit_are_refused(run, case, message):
+    with pytest.raises(ValueError, match=message):
+        run(*case)

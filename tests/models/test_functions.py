@@ -1,0 +1,116 @@
+"""What has no parameters, and shortcuts alone, computed by hand."""
+
+import copy
+
+import jax
+import numpy as np
+import pytest
+
+from psi_optax.models import functions
+
+from .twins import CASES, IMAGES, apply, variables_of
+
+random = np.random.RandomState(0)
+
+
+def test_maxima_are_those_of_the_windows():
+    x = random.normal(size=(1, 4, 4, 1)).astype(np.float32)
+    pairs = x.reshape(1, 2, 2, 2, 2, 1).max((2, 4))
+    np.testing.assert_array_equal(functions.pool_2x2(x), pairs)
+    windows = [slice(0, 2), slice(1, 4)]
+    expected = [[x[0, r, c].max() for c in windows] for r in windows]
+    pooled = functions.pool_stem(x)
+    np.testing.assert_array_equal(pooled[0, ..., 0], expected)
+    # One pixel that is left over is a window of its own.
+    assert functions.pool_2x2(x[:, :3, :3])[0, 1, 1, 0] == x[0, 2, 2, 0]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_shortcut_takes_each_other_pixel_and_appends_zeros(stride):
+    x = random.normal(size=(2, 4, 4, 3)).astype(np.float32)
+    y = functions.pad_shortcut(x, 5, stride)
+    np.testing.assert_array_equal(y[..., :3], x[:, ::stride, ::stride])
+    np.testing.assert_array_equal(y[..., 3:], 0)
+    assert y.shape == (2, 4 // stride, 4 // stride, 5)
+
+
+def test_positions_are_the_angles_of_rows_and_columns():
+    positions = functions.grid_positions(3, 5, 8)
+    assert (positions.shape, positions.dtype) == ((3, 5, 8), np.float32)
+    row, column = 2, 4
+    # Wave lengths of 2 pi and of a hundred times that; rounded to float32.
+    angles = np.array([row, row / 100, column, column / 100])
+    sines, cosines = np.sin(angles), np.cos(angles)
+    expected = [*sines[:2], *cosines[:2], *sines[2:], *cosines[2:]]
+    np.testing.assert_allclose(positions[row, column], expected, rtol=1e-7)
+    # No two cells have the same ones.
+    assert len(np.unique(positions.reshape(15, 8), axis=0)) == 15
+
+
+def rectified(x, params, statistics):
+    """A normalization by running statistics, and a ReLU."""
+    params, statistics = jax.tree.map(np.asarray, (params, statistics))
+    deviation = np.sqrt(statistics["var"] + np.float32(1e-5))
+    x = (x - statistics["mean"]) / deviation
+    return np.maximum(x * params["scale"] + params["bias"], 0)
+
+
+def stem(kernel):
+    return np.asarray(
+        jax.lax.conv_general_dilated(
+            IMAGES,
+            kernel,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+    )
+
+
+def halved(x):
+    """Each other pixel, and as many channels of zeros again."""
+    return np.concatenate([x[:, ::2, ::2], 0 * x[:, ::2, ::2]], axis=-1)
+
+
+def by_hand(name, variables):
+    """Logits in evaluation mode, when all branches are zero."""
+    params, statistics = variables["params"], variables["batch_stats"]
+
+    if name == "ResNet":
+        x = stem(params["stem"]["conv"]["kernel"])
+        norm = params["stem"]["norm"], statistics["stem"]["norm"]
+        x = halved(halved(rectified(x, *norm)))
+    else:
+        x = stem(params["stem"]["kernel"])
+        for index in range(3):
+            block = f"block_{index}"
+            norm = params[block]["norm_0"], statistics[block]["norm_0"]
+            x = rectified(x, *norm)
+            x = halved(x) if index else x
+        norm = params["norm"], statistics["norm"]
+        x = rectified(x, *norm)
+    head = jax.tree.map(np.asarray, params["head"])
+    return x.mean((1, 2)) @ head["kernel"] + head["bias"]
+
+
+LAST = {"ResNet": ("layer_1", "norm"), "PreActResNet": ("conv_1",)}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_without_their_branches_the_shortcuts_remain(name):
+    whole = variables_of(name)
+    variables = copy.deepcopy(whole)
+    for index in range(3):
+        last = variables["params"][f"block_{index}"]
+        for key in LAST[name]:
+            last = last[key]
+        for leaf in last:
+            last[leaf] = 0 * last[leaf]
+    model = CASES[name].linen()
+    run = jax.jit(lambda variables: apply(model, variables, train=False)[0])
+    expected = by_hand(name, variables)
+    # Sums of 36 products and four normalizations in a row, each of a few
+    # roundings of 6e-8: 36 + 4 * 5 of them are 3e-6.
+    scale = np.abs(expected).max()
+    assert np.abs(run(variables) - expected).max() < 1e-5 * scale
+    assert np.abs(run(whole) - expected).max() > 1e-2 * scale

@@ -1,0 +1,187 @@
+"""The finder finds the groups that follow from how the networks are built."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psi_optax import ScaleGroup, find_groups
+from psi_optax.groups import make_plan
+from psi_optax.groups.paths import map_with_path
+
+from .twins import CASES, found, linen_loss, nnx_loss, variables_of
+
+FILTERS = ScaleGroup((0, 1, 2))
+WHOLE = ScaleGroup((0, 1, 2, 3))
+HEADS = ScaleGroup((0, 2))
+
+
+def tied(group, tie):
+    return ScaleGroup(group.axes, tie=tie)
+
+
+def pair(norm):
+    """The scale and the bias of a normalization that another one follows."""
+    return {
+        f"{norm}/{name}": ScaleGroup(0, tie=f"{norm}/bias")
+        for name in ("scale", "bias")
+    }
+
+
+def layer(name):
+    """A convolution and its normalization, which another one follows."""
+    return {f"{name}/conv/kernel": FILTERS, **pair(f"{name}/norm")}
+
+
+def kernels(*names):
+    return {f"{name}/kernel": FILTERS for name in names}
+
+
+def preact_block(name):
+    """What writes to the stream may grow with what the stream starts from."""
+    tie = f"{name}/conv_1/kernel"
+    groups = {f"{name}/conv_0/kernel": FILTERS, tie: tied(WHOLE, tie)}
+    for leaf in ("scale", "bias"):
+        groups[f"{name}/norm_0/{leaf}"] = ScaleGroup(0, tie=tie)
+    return groups
+
+
+def projected_block(name):
+    """The sum is normalized channel by channel; all it reads grows at once."""
+    tie, norms = f"{name}/conv_1/kernel", f"{name}/norm_0/bias"
+    groups = {f"{name}/conv_0/kernel": FILTERS, tie: tied(FILTERS, tie)}
+    groups[f"{name}/shortcut/kernel"] = tied(FILTERS, tie)
+    for norm in ("norm_0", "norm_1"):
+        for leaf in ("scale", "bias"):
+            groups[f"{name}/{norm}/{leaf}"] = ScaleGroup(0, tie=norms)
+    return groups
+
+
+# All others are ordinary.
+EXPECTED = {
+    "MLP": {
+        "hidden_0/kernel": ScaleGroup(0),
+        "hidden_1/kernel": ScaleGroup(0),
+        **pair("norm_0"),
+    },
+    "CNN": {**kernels("hidden_0", "hidden_1"), **pair("norm_0")},
+    "VGG": {
+        **{k: g for i in range(7) for k, g in layer(f"layer_{i}").items()},
+        "layer_7/conv/kernel": FILTERS,
+    },
+    # By the shortcuts without parameters the stream runs from the stem to the
+    # head, and all normalizations that write to it are ordinary.
+    "ResNet": {
+        **kernels("stem/conv"),
+        **{
+            key: group
+            for index in range(3)
+            for key, group in {
+                **layer(f"block_{index}/layer_0"),
+                **kernels(f"block_{index}/layer_1/conv"),
+            }.items()
+        },
+    },
+    # The stream of the first block ends in the second one's projection.
+    "Bottlenecks": {
+        **kernels("stem/conv", "block_1/shortcut/conv"),
+        **{
+            key: group
+            for index in range(2)
+            for key, group in {
+                **layer(f"block_{index}/layer_0"),
+                **layer(f"block_{index}/layer_1"),
+                **kernels(f"block_{index}/layer_2/conv"),
+            }.items()
+        },
+        **{
+            f"{norm}/{leaf}": ScaleGroup(0, tie="block_0/layer_2/norm/bias")
+            for norm in ("stem/norm", "block_0/layer_2/norm")
+            for leaf in ("scale", "bias")
+        },
+    },
+    "PreActResNet": {
+        **kernels("stem"),
+        **preact_block("block_0"),
+        **preact_block("block_1"),
+        **preact_block("block_2"),
+    },
+    "Projections": {
+        **kernels("stem"),
+        **preact_block("block_0"),
+        **projected_block("block_1"),
+        **projected_block("block_2"),
+    },
+    "ViT": {
+        "layer_0/attention/query/kernel": HEADS,
+        "layer_0/attention/key/kernel": HEADS,
+    },
+}
+
+
+def grouped(report):
+    return {p: f.group for p, f in report.findings.items() if f.group}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_finder_finds_what_is_expected(name):
+    report = found(name)
+    assert grouped(report) == EXPECTED[name]
+    kinds = {f.kind for f in report.findings.values()}
+    assert kinds == {"proved up to epsilon", "ordinary"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_finder_says_the_same_of_nnx(name):
+    params = variables_of(name)["params"]
+    report = find_groups(nnx_loss(name), params, method="analysis")
+    assert grouped(report) == EXPECTED[name]
+
+
+def powers_of_two(groups, params):
+    """A factor for each grouped leaf: one for each of its groups."""
+    plan = make_plan(groups, params)
+    random = np.random.RandomState(2)
+
+    def draw(shape):
+        return np.ldexp(np.float32(1), random.randint(-6, 7, shape))
+
+    return plan.spread(
+        {
+            name: jnp.asarray(draw(shape), jnp.float32)
+            for name, shape in plan.group_shapes.items()
+        }
+    )
+
+
+def rescale(params, factors):
+    return map_with_path(
+        lambda path, x: x * factors.get(path, np.float32(1)), params
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_loss_sees_the_scale_of_all_parameters_but_those(name):
+    params = variables_of(name)["params"]
+    loss = jax.jit(linen_loss(name, epsilon=0.0))
+    before = loss(params)
+    # Powers of two pass through all operations without rounding, so that the
+    # loss stays the same to the last bit.
+    assert loss(rescale(params, powers_of_two(found(name), params))) == before
+    # A loss near 2 is rounded to 2.4e-7.
+    for path in set(found(name).findings) - set(EXPECTED[name]):
+        after = loss(rescale(params, {path: np.float32(4)}))
+        assert abs(after - before) > 1e-4, path
+
+
+def test_kernels_alone_can_be_selected():
+    """As the descriptions of the networks say."""
+    report = found("ResNet").select(".*/conv/kernel")
+    assert len(grouped(report)) == 7
+    report = found("PreActResNet").select("stem/kernel|.*/conv_0/kernel")
+    assert set(grouped(report)) == {
+        "stem/kernel",
+        *(f"block_{index}/conv_0/kernel" for index in range(3)),
+    }
+    with pytest.raises(ValueError, match="which is tied to others"):
+        found("PreActResNet").select(".*/kernel")

@@ -1,0 +1,176 @@
+"""Small networks of every kind, in both frameworks, with the same weights."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx as flax_nnx
+
+from psi_optax import find_groups
+from psi_optax.models import linen, nnx
+from psi_optax.models.architectures import (
+    Convolution,
+    cifar_resnet,
+    imagenet_resnet,
+    vgg,
+)
+
+CLASSES = 5
+
+random = np.random.RandomState(0)
+IMAGES = random.normal(size=(8, 16, 16, 3)).astype(np.float32)
+LABELS = random.randint(0, CLASSES, len(IMAGES))
+
+
+class Case(NamedTuple):
+    """A network: its class, and what both frameworks construct it from."""
+
+    name: str
+    args: tuple
+    in_features: int = 3
+
+    @property
+    def is_batch_normalized(self):
+        return self.name != "ViT"
+
+    def linen(self, **options):
+        return getattr(linen, self.name)(*self.args, **options)
+
+    def nnx(self, **options):
+        """Without weights: `load_linen` gives it some."""
+        cls = getattr(nnx, self.name)
+        return flax_nnx.eval_shape(
+            lambda: cls(
+                self.in_features,
+                *self.args,
+                rngs=flax_nnx.Rngs(0),
+                **options,
+            )
+        )
+
+
+# The stem and a maximum, a bottleneck as it is and one that halves the image.
+BOTTLENECKS = imagenet_resnet(50, width=2)._replace(
+    stem=Convolution(8, 7, 2), blocks=imagenet_resnet(50, width=2).blocks[2:4]
+)
+
+CASES = {
+    "MLP": Case("MLP", ((6, 7), CLASSES), in_features=16 * 16 * 3),
+    "CNN": Case("CNN", ((4, 6), CLASSES)),
+    "VGG": Case("VGG", (vgg(11, width=4), CLASSES)),
+    "ResNet": Case("ResNet", (cifar_resnet(8, width=4), CLASSES)),
+    "Bottlenecks": Case("ResNet", (BOTTLENECKS, CLASSES)),
+    "PreActResNet": Case("PreActResNet", (cifar_resnet(8, width=4), CLASSES)),
+    "Projections": Case(
+        "PreActResNet", (cifar_resnet(8, 4, projection=True), CLASSES)
+    ),
+    "ViT": Case("ViT", (8, 16, 1, 2, CLASSES)),
+}
+BATCH_NORMALIZED = [n for n, c in CASES.items() if c.is_batch_normalized]
+
+
+@functools.cache
+def variables_of(name):
+    """Variables of the Linen model, of which no vector is 0 or 1.
+
+    Not by its own initialization, which takes long to compile.
+    """
+    model = CASES[name].linen()
+    random = np.random.RandomState(1)
+
+    def fill(x):
+        values = random.uniform(0.2, 1.2, x.shape)
+        if len(x.shape) > 1:
+            fan_in = np.prod(x.shape[:-1])
+            values = random.normal(size=x.shape) * np.sqrt(2 / fan_in)
+        return jnp.asarray(values, x.dtype)
+
+    def init(images):
+        return model.init(jax.random.key(0), images, train=False)
+
+    return jax.tree.map(fill, jax.eval_shape(init, IMAGES))
+
+
+def apply(model, variables, images=IMAGES, train=True):
+    """The logits, and the running statistics after them."""
+    logits, updates = model.apply(
+        variables, images, train=train, mutable=["batch_stats"]
+    )
+    return logits, updates.get("batch_stats", {})
+
+
+def params_of(model):
+    return flax_nnx.to_pure_dict(flax_nnx.state(model, flax_nnx.Param))
+
+
+def statistics_of(model):
+    return flax_nnx.to_pure_dict(flax_nnx.state(model, flax_nnx.BatchStat))
+
+
+def load_linen(model, variables):
+    """Put variables of the Linen twin into an NNX model."""
+    for kind, collection in (
+        (flax_nnx.Param, variables["params"]),
+        (flax_nnx.BatchStat, variables.get("batch_stats", {})),
+    ):
+        state = flax_nnx.state(model, kind)
+        flax_nnx.replace_by_pure_dict(state, collection)
+        flax_nnx.update(model, state)
+
+
+def cross_entropy(logits, labels=LABELS):
+    return optax.softmax_cross_entropy_with_integer_labels(
+        logits, labels
+    ).mean()
+
+
+def linen_loss(name, **options):
+    """The loss of training, as a function of the parameters."""
+    model, variables = CASES[name].linen(**options), variables_of(name)
+
+    def loss(params):
+        return cross_entropy(apply(model, {**variables, "params": params})[0])
+
+    return loss
+
+
+def nnx_loss(name, **options):
+    """The same for the NNX model."""
+    model = CASES[name].nnx(**options)
+    load_linen(model, variables_of(name))
+    graph, params, rest = flax_nnx.split(model, flax_nnx.Param, ...)
+
+    def loss(pure):
+        state = jax.tree.map(lambda x: x, params)
+        flax_nnx.replace_by_pure_dict(state, pure)
+        merged = flax_nnx.merge(graph, state, rest, copy=True)
+        return cross_entropy(merged(IMAGES))
+
+    return loss
+
+
+@functools.cache
+def found(name) -> Any:
+    """The report of the finder on the Linen model, by analysis."""
+    params = variables_of(name)["params"]
+    return find_groups(linen_loss(name), params, method="analysis")
+
+
+def difference(a, b):
+    """The largest, relative to the largest number of each array."""
+    return max(
+        float(np.abs(x - y).max() / np.abs(y).max())
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def shapes(tree):
+    return jax.tree.map(jnp.shape, tree)
+
+
+def count(tree):
+    """Number of parameters."""
+    return sum(x.size for x in jax.tree.leaves(tree))

@@ -79,7 +79,22 @@ def gpt_124m() -> Shapes:
         >>> len(shapes), sum(math.prod(s) for s in shapes.values())
         (148, 124439808)
     """
-    width, depth = 768, 12
+    return _gpt(width=768, depth=12)
+
+
+def gpt_1_3b() -> Shapes:
+    """The 292 parameters of a 24-layer GPT, 1,313,626,112 numbers.
+
+    Examples:
+        >>> import math
+        >>> shapes = gpt_1_3b()
+        >>> len(shapes), sum(math.prod(s) for s in shapes.values())
+        (292, 1313626112)
+    """
+    return _gpt(width=2048, depth=24)
+
+
+def _gpt(width: int, depth: int) -> Shapes:
     shapes: Shapes = {"tokens": (50257, width), "positions": (1024, width)}
     for block in range(depth):
         name = f"block_{block}"

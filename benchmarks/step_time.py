@@ -3,17 +3,21 @@
     python -m benchmarks.step_time
     python -m benchmarks.step_time --sets vit_b16 gpt_124m gpt_124m_bf16 tiny
     python -m benchmarks.step_time --peers  # torch's, after `make oracles`
-    python -m benchmarks.step_time --peers --docs  # and docs/choosing.md anew
+    python -m benchmarks.step_time --peers --docs  # and the pages of docs/ anew
 
 State and parameters are updated by one jitted, donated call; the gradients are
 fixed. Cases run in turns, so that whatever else the machine does falls on all
 of them alike, and ratios are formed turn by turn. Absolute times mean nothing
-on a shared machine. Beside them runs the cheapest thing that reads two arrays
-and writes one, w + 0.01 g in place: it moves 12 bytes for each float32 weight,
-and the time of any step, over its time, says how many bytes the step is worth.
+on a shared machine. Beside them run the cheapest things that move as much
+memory: w + 0.01 g in place, which moves 12 bytes for each float32 weight, so
+that the time of any step, over its time, says how many bytes the step is worth;
+and a copy from one large array to another.
 
 Tracing and compiling are timed too, each time anew, in alternating order, and
 the least of each is taken.
+
+What is found is added to the JSON of earlier runs on the same machine, and a
+set of parameters that is timed again replaces its numbers there.
 """
 
 import argparse
@@ -21,174 +25,25 @@ import json
 import os
 import pathlib
 import platform
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from benchmarks import pages, peers
-from benchmarks.step_time_cases import (
-    AXPY,
-    SETS,
-    ParameterSet,
-    baseline,
-    draw,
-    optimizers,
+from benchmarks import pages, peers, step_time_chart, step_time_report
+from benchmarks.step_time_cases import baseline, draw, makers
+from benchmarks.step_time_report import AXPY, COPY
+from benchmarks.step_time_sets import SETS, ParameterSet
+from benchmarks.step_time_steps import (
+    build_axpy,
+    build_copy,
+    compile_in_turns,
+    size,
 )
+from benchmarks.step_time_turns import time_in_turns
 
-Row = dict[str, Any]
-
-
-class Case(NamedTuple):
-    """A compiled optimizer step with what it works on."""
-
-    step: Callable
-    params: Any
-    state: optax.OptState
-
-
-class Compilation(NamedTuple):
-    """What it took to compile a step, and what came of it."""
-
-    trace_s: float
-    compile_s: float
-    instructions: int
-    temporary_mb: float
-    peak_mb: float
-
-
-def build(tx: optax.GradientTransformation, params: Any) -> Case:
-    """A step in place, not compiled yet, on copies of the parameters."""
-    params = jax.tree.map(jnp.copy, params)
-
-    def step(params, state, gradients):
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return Case(step, params, jax.jit(tx.init)(params))
-
-
-def build_axpy(params: Any) -> Case:
-    """The yardstick, as if it were an optimizer without state."""
-
-    def step(params, state, gradients):
-        moved = jax.tree.map(
-            lambda w, g: w + jnp.asarray(0.01, w.dtype) * g, params, gradients
-        )
-        return moved, state
-
-    return Case(step, jax.tree.map(jnp.copy, params), ())
-
-
-def compile_case(case: Case, gradients: Any) -> tuple[Case, Compilation]:
-    """Compiles a step as if it had never been."""
-
-    def step(*arguments):  # A new function: nothing of it is cached.
-        return case.step(*arguments)
-
-    fresh = jax.jit(step, donate_argnums=(0, 1))
-    start = time.perf_counter()
-    lowered = fresh.lower(case.params, case.state, gradients)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    done = time.perf_counter()
-    return case._replace(step=compiled), Compilation(
-        traced - start,
-        done - traced,
-        (compiled.as_text() or "").count(" = "),
-        *_memory(compiled.memory_analysis()),
-    )
-
-
-def _memory(found: Any) -> tuple[float, float]:
-    """Megabytes of temporaries, and of all that is alive at once."""
-    if found is None:
-        return float("nan"), float("nan")
-    peak = (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
-    )
-    return found.temp_size_in_bytes / 2**20, peak / 2**20
-
-
-def compile_in_turns(
-    cases: dict[str, Case], gradients: Any, times: int
-) -> tuple[dict[str, Case], dict[str, Compilation]]:
-    """Compiles every case so often, back and forth; the least time counts."""
-    compiled, found = {}, {}
-    for turn in range(times):
-        for name in list(cases)[:: 1 if turn % 2 == 0 else -1]:
-            compiled[name], new = compile_case(cases[name], gradients)
-            old = found.get(name, new)
-            found[name] = new._replace(
-                trace_s=min(new.trace_s, old.trace_s),
-                compile_s=min(new.compile_s, old.compile_s),
-            )
-    return compiled, found
-
-
-def time_in_turns(
-    cases: dict[str, Case], gradients: Any, turns: int, steps: int
-) -> dict[str, list[float]]:
-    """Seconds per step of each case, one figure a turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(turns + 1):
-        for name, case in cases.items():
-            params, state = case.params, case.state
-            start = time.perf_counter()
-            for _ in range(steps):
-                params, state = case.step(params, state, gradients)
-            jax.block_until_ready((params, state))
-            if turn:  # The first turn warms up.
-                seconds[name].append((time.perf_counter() - start) / steps)
-            cases[name] = case._replace(params=params, state=state)
-    return seconds
-
-
-def report(
-    cases: dict[str, Case],
-    compilations: dict[str, Compilation],
-    seconds: dict[str, list[float]],
-) -> list[Row]:
-    """One row a case: its ratio to its baseline, with the quartiles."""
-    rows = []
-    for name, case in cases.items():
-        base = baseline(name)
-        low, middle, high = _quartiles(seconds[name], seconds[base])
-        _, moved, _ = _quartiles(seconds[name], seconds[AXPY])
-        mine, theirs = compilations[name], compilations[base]
-        width = next(iter(jax.tree.leaves(case.params))).dtype.itemsize
-        rows.append(
-            {
-                "optimizer": name,
-                "baseline": base,
-                "ratio": middle,
-                "quartiles": [low, high],
-                "bytes_per_weight": 3 * width * moved,
-                "state": _bytes(case.state) / _bytes(case.params),
-                "trace_ratio": mine.trace_s / theirs.trace_s,
-                "compile_ratio": mine.compile_s / theirs.compile_s,
-                **mine._asdict(),
-            }
-        )
-    return rows
-
-
-def _quartiles(ours: list[float], theirs: list[float]) -> list[float]:
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    if len(ratios) == 1:
-        return ratios * 3
-    return statistics.quantiles(ratios, n=4, method="inclusive")
-
-
-def _bytes(tree: Any) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+Found = dict[str, Any]
 
 
 def measure(
@@ -197,77 +52,63 @@ def measure(
     steps: int,
     compiles: int,
     only: Sequence[str] | None = None,
-) -> list[Row]:
+) -> Found:
     """Times the optimizers of a set of parameters.
 
     Args:
         chosen: the set.
         turns: how often each has its turn.
-        steps: how many steps a turn has.
+        steps: how many steps a turn has at most.
         compiles: how often each is compiled.
         only: optimizers, beside their baselines; all by default.
+
+    Returns:
+        Number and dtype of the weights, the memory bandwidth that the
+        yardsticks reach (GB/s), and a row for each optimizer.
     """
     params, gradients = draw(chosen)
-    wanted = {*(only or []), *map(baseline, only or [])}
-    cases = {AXPY: build_axpy(params)} | {
-        name: build(tx, params)
-        for name, tx in optimizers(
-            params, chosen.grouped, chosen.family
-        ).items()
-        if not only or name in wanted
-    }
-    cases, compilations = compile_in_turns(cases, gradients, compiles)
-    seconds = time_in_turns(cases, gradients, turns, steps)
-    del cases[AXPY]
-    return report(cases, compilations, seconds)
+    made = makers(params, chosen)
+    wanted = {*(only or made), *map(baseline, only or made)}
+    names = [name for name in made if name in wanted]
+
+    def part(names: Sequence[str]) -> Found:
+        cases = {AXPY: build_axpy(params), COPY: build_copy(params)} | {
+            name: made[name]() for name in names
+        }
+        cases, compilations = compile_in_turns(cases, gradients, compiles)
+        runs = {name: case.run(gradients) for name, case in cases.items()}
+        seconds = time_in_turns(runs, turns, steps)
+        return {
+            "bandwidth": step_time_report.bandwidths(seconds, size(params)),
+            "rows": step_time_report.report(cases, compilations, seconds),
+        }
+
+    if chosen.together:
+        found = part(names)
+    else:
+        pairs = [part(list({baseline(x): 0, x: 0})) for x in names]
+        rows = [pair["rows"][-1] for pair in pairs]
+        found = {"bandwidth": pairs[0]["bandwidth"], "rows": rows}
+    return {"weights": chosen.weights, "dtype": chosen.dtype, **found}
 
 
-def table(rows: list[Row]) -> str:
-    """The rows in Markdown."""
-    head = ["one step", "ratio", "to", "bytes", "state", "temporaries"]
-    lines = [
-        [
-            f"`{row['optimizer']}`",
-            "{:.1f} ({:.1f} to {:.1f})".format(row["ratio"], *row["quartiles"]),
-            f"`{row['baseline']}`",
-            f"{row['bytes_per_weight']:.0f}",
-            f"{row['state']:.1f}",
-            f"{row['temporary_mb']:.0f} MB",
-            f"{row['trace_ratio']:.1f}",
-            f"{row['compile_ratio']:.1f}",
-            f"{row['instructions']}",
-        ]
-        for row in rows
-    ]
-    return pages.table([[*head, "trace", "compile", "HLO"], *lines])
-
-
-def run_peers() -> list[Row]:
-    """Rows of torch's libraries, as far as they are installed."""
-    rows: dict[str, Row] = {}
-    for found in peers.outputs("benchmarks.step_time_peers"):
-        for row in found["rows"]:
-            rows.setdefault(row["optimizer"], row)
-    return list(rows.values())
-
-
-def peers_table(rows: list[Row]) -> str:
-    """The same, fewer columns."""
-    lines = [
-        [
-            f"`{row['optimizer']}`",
-            "{:.1f} ({:.1f} to {:.1f})".format(row["ratio"], *row["quartiles"]),
-            f"`{row['baseline']}`",
-        ]
-        for row in rows
-    ]
-    return pages.table([["one step", "ratio", "to"], *lines])
+def run_peers(name: str) -> list[Found]:
+    """What torch's libraries take for a set, as far as they are installed."""
+    seen: set[str] = set()
+    results = []
+    for found in peers.outputs("benchmarks.step_time_peers", ["--set", name]):
+        rows = [row for row in found["rows"] if row["optimizer"] not in seen]
+        seen |= {row["optimizer"] for row in rows}
+        if rows:
+            results.append({**found, "rows": rows})
+    return results
 
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     return {
-        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "device": _device(),
         "cores": len(os.sched_getaffinity(0)),
         "processor": platform.machine(),
         "python": platform.python_version(),
@@ -276,50 +117,87 @@ def machine() -> dict[str, Any]:
     }
 
 
+def _device() -> str:
+    """The name of the accelerator, or of the processor where it tells it."""
+    kind = jax.devices()[0].device_kind
+    about = pathlib.Path("/proc/cpuinfo")
+    if kind == "cpu" and about.exists():
+        for line in about.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return kind
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs all cases; prints tables and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--sets", nargs="+", choices=SETS, default=["resnet50"])
     add("--turns", type=int, default=15)
-    add("--steps", type=int, default=10)
+    add("--steps", type=int, default=10, help="of a turn, at most")
     add("--compiles", type=int, default=3)
     add("--only", nargs="+", help="optimizers; all by default")
     add("--peers", action="store_true", help="time torch's libraries too")
-    add("--docs", action="store_true", help="put the table into the docs")
+    add("--docs", action="store_true", help="put the tables into the docs")
+    add("--note", help="markers of docs/step-time.md for the short table")
     add("--out", type=pathlib.Path, default="results")
     args = parser.parse_args(argv)
-    found: dict[str, Any] = {"machine": machine(), "sets": {}}
-    for name in args.sets:
-        rows = measure(
-            SETS[name], args.turns, args.steps, args.compiles, args.only
-        )
-        found["sets"][name] = rows
-        print(f"\n{name}\n\n{table(rows)}")
-    if args.peers:
-        found["peers"] = run_peers()
-        print(f"\ntorch\n\n{peers_table(found['peers'])}")
+    if args.only and args.docs:
+        parser.error("the docs show all optimizers: leave out --only or --docs")
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "step_time.json"
-    path.write_text(json.dumps(found, indent=1))
+    results = earlier(path)
+    # Torch comes first: JAX does not give a GPU's memory back.
+    others = {name: run_peers(name) for name in args.sets if args.peers}
+    for name in args.sets:
+        found = measure(
+            SETS[name], args.turns, args.steps, args.compiles, args.only
+        )
+        if args.peers:
+            found["peers"] = others[name]
+        results["sets"][name] = {**results["sets"].get(name, {}), **found}
+        path.write_text(json.dumps(results, indent=1))
+        text = step_time_report.section(found, results["machine"])
+        print(f"\n{name}\n\n{text}")
+        if args.note:
+            short = step_time_report.short_table(found["rows"], _device())
+            pages.refill(pages.DOCS / "step-time.md", args.note, short)
     print(f"\nNumbers: {path}")
     if args.docs:
-        pages.refill(pages.DOCS / "choosing.md", "step time", _page(found))
+        publish(results, args.sets)
 
 
-def _page(found: dict[str, Any]) -> str:
-    where = found["machine"]
-    versions = (
-        f"JAX {where['jax']}, optax {where['optax']}, {where['cores']} cores."
+def earlier(path: pathlib.Path) -> Found:
+    """What runs on this machine have found before, or nothing yet."""
+    here = {"machine": machine(), "sets": {}}
+    if not path.exists():
+        return here
+    results = json.loads(path.read_text())
+    return results if results.get("machine") == here["machine"] else here
+
+
+def publish(results: Found, names: Sequence[str]) -> None:
+    """Puts sets into the pages of the docs; charts are of ResNet-50 on a CPU.
+
+    Args:
+        results: what the JSON has.
+        names: the sets whose tables are replaced.
+    """
+    where = results["machine"]
+    page = pages.DOCS / "step-time.md"
+    for name in names:
+        found = results["sets"][name]
+        text = step_time_report.section(found, where)
+        pages.refill(page, f"{where['platform']} {name}", text)
+    if where["platform"] != "cpu" or "resnet50" not in names:
+        return
+    found = results["sets"]["resnet50"]
+    short = step_time_report.short_table(found["rows"], where["device"])
+    pages.refill(pages.DOCS / "choosing.md", "step time", short)
+    others = [row for each in found.get("peers", []) for row in each["rows"]]
+    step_time_chart.figure(found["rows"], others, where["device"]).savefig(
+        page.with_suffix(".png"), dpi=150
     )
-    parts = [table(found["sets"]["resnet50"])]
-    if found.get("peers"):
-        parts += [
-            "Other libraries, on the same parameters, in a process of their"
-            " own, to torch's:",
-            peers_table(found["peers"]),
-        ]
-    return "\n\n".join([*parts, versions])
 
 
 if __name__ == "__main__":

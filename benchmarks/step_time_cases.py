@@ -1,6 +1,8 @@
-"""What is timed: sets of parameters, and optimizers for each of them."""
+"""What is timed on a set of parameters: the optimizers, and their baselines."""
 
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,59 +10,48 @@ import numpy as np
 import optax
 
 import psi_optax
-from benchmarks import shapes
+from benchmarks.step_time_sets import ParameterSet
+from benchmarks.step_time_steps import Case, build, build_by_hand
 
-__all__ = ["AXPY", "SETS", "ParameterSet", "baseline", "draw", "optimizers"]
+__all__ = ["ADAM", "BY_HAND", "SGD", "baseline", "draw", "makers", "optimizers"]
 
 SGD, ADAM = "optax.sgd(momentum)", "optax.adam"
 
-AXPY = "w + 0.01 g, in place"
-"""What every step is held to: two arrays read, one written."""
-
-
-class ParameterSet(NamedTuple):
-    """Parameters of a network, and which of them are grouped.
-
-    Attributes:
-        shapes: by path.
-        grouped: a pattern of paths; each output channel there is a group.
-        dtype: of parameters and gradients.
-        family: whether every method is timed, or the main ones alone.
-    """
-
-    shapes: shapes.Shapes
-    grouped: str
-    dtype: str = "float32"
-    family: bool = False
-
-
-_MATRICES = r"block_.*/kernel"
-
-SETS = {
-    "resnet50": ParameterSet(
-        shapes.resnet50(), r".*(stem|conv_\d|shortcut)/kernel", family=True
-    ),
-    "vit_b16": ParameterSet(shapes.vit_b16(), _MATRICES),
-    "gpt_124m": ParameterSet(shapes.gpt_124m(), _MATRICES),
-    "gpt_124m_bf16": ParameterSet(shapes.gpt_124m(), _MATRICES, "bfloat16"),
-    "tiny": ParameterSet(shapes.tiny(), r".*/kernel"),
-}
+BY_HAND = "sgd, then renormalize by hand"
+"""A training step without psi_optax, that keeps the norms of filters."""
 
 
 def draw(chosen: ParameterSet) -> tuple[Any, Any]:
     """Weights and gradients, fixed numbers of no meaning."""
     random = np.random.default_rng(0)
     params = {
-        path: jnp.asarray(random.normal(0, 0.05, shape), chosen.dtype)
+        path: jnp.asarray(
+            0.05 * random.standard_normal(shape, np.float32), chosen.dtype
+        )
         for path, shape in chosen.shapes.items()
     }
     return params, jax.tree.map(lambda w: 1e-3 * jnp.flip(w), params)
 
 
+def makers(params: Any, chosen: ParameterSet) -> dict[str, Callable[[], Case]]:
+    """What makes the step of each optimizer, by the names that tables have."""
+    found: dict[str, Callable[[], Case]] = {
+        name: functools.partial(build, tx, params)
+        for name, tx in optimizers(
+            params, chosen.grouped, chosen.family
+        ).items()
+    }
+    by_hand = functools.partial(
+        build_by_hand, optax.sgd(0.01, momentum=0.9), chosen.grouped, params
+    )
+    found = {SGD: found.pop(SGD), BY_HAND: by_hand, **found}
+    return {x: make for x, make in found.items() if x not in chosen.left_out}
+
+
 def optimizers(
     params: Any, grouped: str, family: bool = True
 ) -> dict[str, optax.GradientTransformation]:
-    """Baselines, ours and optax's, by the names that tables have.
+    """Baselines, ours and optax's.
 
     Args:
         params: the parameters.
@@ -81,6 +72,7 @@ def optimizers(
         "psi_adam": psi_optax.psi_adam(1e-3, groups),
         "psi(optax.adam)": psi_optax.psi(adam, groups),
         "optax.lamb": optax.lamb(1e-3),
+        "optax.contrib.muon": _muon(params, groups),
     }
     if not family:
         return main
@@ -105,7 +97,26 @@ def optimizers(
     }
 
 
+def _muon(params: Any, groups: Any) -> optax.GradientTransformation:
+    """Muon on what has groups, as matrices with a column for each group.
+
+    Left alone it takes what has two axes, and no convolution. The rest goes
+    through its Adam.
+    """
+
+    def matrix(group, w):
+        if group is None:
+            return None
+        rows = tuple(range(w.ndim - 1))
+        return optax.contrib.MuonDimensionNumbers(rows, w.ndim - 1)
+
+    numbers = jax.tree.map(
+        matrix, groups, params, is_leaf=lambda group: group is None
+    )
+    return optax.contrib.muon(1e-3, muon_weight_dimension_numbers=numbers)
+
+
 def baseline(name: str) -> str:
     """The optimizer that a case is compared with."""
-    adam = any(word in name for word in ("adam", "lamb", "novograd"))
+    adam = any(word in name for word in ("adam", "lamb", "novograd", "muon"))
     return ADAM if adam else SGD

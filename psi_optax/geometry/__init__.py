@@ -1,6 +1,5 @@
 """One group's mathematics: reductions, maps between spheres, the step."""
 
-from psi_optax.geometry.maps import Leaves as Leaves
 from psi_optax.geometry.maps import Reduction as Reduction
 from psi_optax.geometry.maps import Scalars as Scalars
 from psi_optax.geometry.maps import angle as angle
@@ -22,4 +21,5 @@ from psi_optax.geometry.reductions import widen as widen
 from psi_optax.geometry.step import RETRACTIONS as RETRACTIONS
 from psi_optax.geometry.step import exponential as exponential
 from psi_optax.geometry.step import step as step
+from psi_optax.geometry.turns import Leaves as Leaves
 from psi_optax.geometry.turns import wait as wait

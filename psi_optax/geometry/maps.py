@@ -10,16 +10,15 @@ A group of norm zero has no direction: every function here leaves it alone, and
 none divides by zero, so that derivatives through them are free of NaN.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 from psi_optax.geometry.reductions import widen
-from psi_optax.geometry.turns import in_turn
+from psi_optax.geometry.turns import Leaves, in_turn
 
-Leaves = dict[str, jax.Array]
 Scalars = dict[str, jax.Array]
 
 # A relative distance that no dtype's rounding explains: bfloat16, the coarsest,
@@ -107,12 +106,20 @@ def factor_to(radius: jax.Array, norm: jax.Array) -> jax.Array:
     return jnp.where(norm == 0, 1, factor)
 
 
-def retract(groups: Reduction, w: Leaves, u: Leaves, radius: Scalars) -> Leaves:
+def retract(
+    groups: Reduction,
+    w: Leaves,
+    u: Leaves,
+    radius: Scalars,
+    kept: Collection[str] = (),
+) -> Leaves:
     r"""The projective retraction \(R\,(w+u)/|w+u|\), for the groups that move.
 
     Second order: along a tangent step it departs from the exponential map by
     the third power of the angle. A group with \(w + u = 0\), which only a
     radial step can bring about, arrives at zero and has no direction any more.
+    Paths in `kept` are those of steps that outlive this one; the others are
+    made one after another.
     """
 
     def move(name: str, group: Reduction, w: Leaves, u: Leaves):
@@ -129,7 +136,7 @@ def retract(groups: Reduction, w: Leaves, u: Leaves, radius: Scalars) -> Leaves:
         )
         return target, factor[name]
 
-    return in_turn(groups.parts(), move, w, u)
+    return in_turn(groups.parts(), move, w, u, kept)
 
 
 def _stays(norm: jax.Array, step: jax.Array, radius: jax.Array) -> jax.Array:

@@ -29,7 +29,6 @@ import jax.numpy as jnp
 
 from psi_optax.geometry.maps import (
     ON_SPHERE,
-    Leaves,
     Reduction,
     Scalars,
     displacement,
@@ -38,7 +37,7 @@ from psi_optax.geometry.maps import (
     safe_sqrt,
 )
 from psi_optax.geometry.reductions import widen
-from psi_optax.geometry.turns import in_turn
+from psi_optax.geometry.turns import Leaves, in_turn
 
 # From q and p to (f - 1, h).
 _Curve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]

@@ -114,7 +114,8 @@ def psi_sgdm(
         if retraction is not None:
             target = sphere_radius(radius, state.radius, plan) or r
             buffer = _rescaled_with_weights(plan, w, u, target)
-            u = geometry.displacement(w, geometry.retract(plan, w, u, target))
+            on_sphere = geometry.retract(plan, w, u, target, kept=u)
+            u = geometry.displacement(w, on_sphere)
         state = PsiSgdmState(
             optax.safe_increment(state.count),
             state.radius,

@@ -228,17 +228,20 @@ def test_the_sets_are_networks_with_groups(name):
 @pytest.fixture
 def docs(tmp_path, monkeypatch):
     """Pages to fill, each with its markers."""
-    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    monkeypatch.setattr(pages, "DOCS", folder)
     for page, names in [
-        ("step-time.md", ["cpu resnet50", "cpu tiny"]),
+        ("step-time.md", ["cpu resnet50", "cpu tiny", "waiting"]),
         ("choosing.md", ["step time"]),
+        ("../README.md", ["step time"]),
     ]:
         markers = [f"<!-- {n}: begin -->\n<!-- {n}: end -->" for n in names]
-        (tmp_path / page).write_text("\n".join(markers))
-    return tmp_path
+        (folder / page).write_text("\n".join(markers))
+    return folder
 
 
-def test_the_program(tmp_path, monkeypatch, capsys):
+def test_the_program(tmp_path, docs, monkeypatch, capsys):
     monkeypatch.setitem(SETS, "resnet50", SMALL)
     monkeypatch.setattr(
         step_time.peers, "outputs", lambda module, arguments: [PEERS]
@@ -246,6 +249,7 @@ def test_the_program(tmp_path, monkeypatch, capsys):
     arguments = [
         *("--turns", "1", "--steps", "1", "--compiles", "1", "--peers"),
         *("--only", "psi_sgd(momentum)", "--out", str(tmp_path)),
+        *("--note", "waiting"),
     ]
     step_time.main(arguments)
     found = json.loads((tmp_path / "step_time.json").read_text())
@@ -256,6 +260,8 @@ def test_the_program(tmp_path, monkeypatch, capsys):
     assert names == ["optax.sgd(momentum)", "psi_sgd(momentum)"]
     assert set_["peers"] == [PEERS]
     assert "`psi_sgd(momentum)`" in capsys.readouterr().out
+    page = (docs / "step-time.md").read_text()
+    assert "`psi_sgd(momentum)`" in page.partition("waiting: begin")[2]
 
 
 def test_what_cannot_be_asked_for(capsys):
@@ -295,7 +301,9 @@ def test_the_pages_of_the_chosen_sets_are_filled(found, docs):
 
     step_time.publish(results, ["resnet50"])
     assert re.search(r"\| `x` +\| 2\.00 \(1\.50 to 2\.50\)", page.read_text())
-    assert "`psi_sgd(momentum)`" in choosing.read_text()
+    readme = (docs.parent / "README.md").read_text()
+    for text in choosing.read_text(), readme:
+        assert "`psi_sgd(momentum)`" in text
     assert (docs / "step-time.png").read_bytes().startswith(b"\x89PNG")
 
 

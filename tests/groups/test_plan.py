@@ -279,6 +279,18 @@ def test_ties_of_mixed_precision_sum_in_the_widest(x64):
     assert (spread["a"].dtype, spread["b"].dtype) == ("float64", "float32")
 
 
+def test_parts_keep_what_is_tied_together():
+    tree = {name: jnp.ones(2) for name in "abcd"}
+    tied = ScaleGroup(axes=0, tie="x")
+    alone = ScaleGroup(axes=0)
+    groups = {"a": tied, "b": alone, "c": tied, "d": None}
+    plan = make_plan(groups, tree)
+    parts = {name: part.paths for name, part in plan.parts().items()}
+    assert parts == {"a": ("a", "c"), "b": ("b",)}
+    assert plan.parts()["a"].dot(tree, tree)["a"] == 4
+    assert plan.parts()["b"] == make_plan({"b": alone}, {"b": tree["b"]})
+
+
 def test_unflatten_shows_scalars_where_leaves_are():
     plan = make_plan(TREE, PARAMS)
     tree = plan.unflatten({"conv/kernel": jnp.arange(6.0)}, PARAMS)

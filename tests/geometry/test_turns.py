@@ -100,3 +100,60 @@ def test_the_step_is_the_same(monkeypatch):
     for path, x in together.items():
         np.testing.assert_allclose(in_turn[path], x, rtol=0, atol=2e-6)
     assert np.max(np.abs(run(tx, 6)["a"] - together["a"])) > 1e-3
+
+
+def one_step(tx):
+    """From weights to weights, with a state of their own."""
+
+    def step(w):
+        u, _ = tx.update(jax.tree.map(jnp.sin, w), tx.init(w), w)
+        return optax.apply_updates(w, u)
+
+    return step
+
+
+def in_vmap(step, w):
+    twice = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), w)
+    return jax.tree.map(lambda x: x[0], jax.vmap(step)(twice))
+
+
+def in_scan(step, w):
+    return jax.lax.scan(lambda w, _: (step(w), None), w, None, length=1)[0]
+
+
+def in_shard_map(step, w):
+    mesh = jax.make_mesh((1,), ("d",))
+    spec = jax.sharding.PartitionSpec()
+    return jax.shard_map(step, mesh=mesh, in_specs=spec, out_specs=spec)(w)
+
+
+def exported(step, w):
+    platforms = "cpu", "cuda", "tpu"
+    return jax.export.export(jax.jit(step), platforms=platforms)(w).call(w)
+
+
+@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.parametrize("way", [in_vmap, in_scan, in_shard_map, exported])
+def test_waiting_composes(alone, way):
+    draw = np.random.default_rng(0).normal(size=(2, 9, 4))
+    w = {
+        name: jnp.asarray(x, jnp.float32)
+        for name, x in zip("ab", draw, strict=True)
+    }
+    step = one_step(psi(optax.adam(0.1), GROUPS))
+    expected = jax.jit(step)(w)
+    got = jax.jit(lambda w: way(step, w))(w)
+    # Weights of less than 4, a few roundings of which may differ.
+    assert_near = np.testing.assert_allclose
+    jax.tree.map(lambda x, y: assert_near(x, y, atol=2e-6), got, expected)
+    assert np.max(np.abs(got["b"] - w["b"])) > 0.01
+
+
+def test_what_is_not_finite_stays_where_it_is(alone):
+    w = {name: jnp.ones((3, 2)) for name in "abc"}
+    g = {**w, "b": w["b"].at[0, 0].set(jnp.nan)}
+    tx = psi(optax.sgd(0.1, 0.9), GROUPS)
+    u, _ = jax.jit(tx.update)(g, tx.init(w), w)
+    assert jnp.isnan(u["b"]).all(0).tolist() == [True, False]
+    assert not jnp.isnan(u["a"]).any()
+    assert not jnp.isnan(u["c"]).any()

@@ -1,0 +1,1 @@
+"""Experiments on real data: each is one command, `python -m` and its name."""

@@ -39,8 +39,12 @@ class Results:
         self.path = path
         # As JSON has them: lists for tuples.
         settings = json.loads(json.dumps(settings))
-        self.content = {"settings": settings, "versions": versions()}
-        self.content |= {"seconds": {}, "parts": {}}
+        self.content: dict[str, Any] = {
+            "settings": settings,
+            "versions": versions(),
+            "seconds": {},
+            "parts": {},
+        }
         if path.exists():
             self.content = _read(path, settings)
 

@@ -1,6 +1,7 @@
 """How the tests run: eight CPU devices, no promotion or broadcast unseen."""
 
 import os
+import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # XLA's threads. A device that waits for the others in an all-reduce keeps its
@@ -19,6 +20,21 @@ def _strict():
     """Nothing is promoted or broadcast across ranks without saying so."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+# Tests that compile for much longer than they compute. What is claimed of
+# programs as users compile them is tested elsewhere: theory, geometry, devices.
+ROUGH = {"benchmarks", "diagnostics", "invariance", "models", "oracles"}
+TESTS = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _rough(request):
+    """Compilation in less time; the machine code is left rough."""
+    folder, *_ = request.path.relative_to(TESTS).parts
+    jax.config.update("jax_disable_most_optimizations", folder in ROUGH)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from psi_optax.groups import ScaleGroup, make_plan
 from psi_optax.groups.paths import Tree, entries, map_with_path
 from psi_optax.invariance import compat
 
-Leaves = dict[str, jax.Array]
+# In numpy: in JAX each shape of an array would be compiled for.
+Leaves = dict[str, np.ndarray]
 
 # Sums that are this small a part of what they consist of may be zero, up to the
 # epsilon of a norm: it is the rescaling that decides.
@@ -40,10 +41,17 @@ class Probe:
 
     def __init__(self, loss: Callable, params: Tree, args: tuple, seed: int):
         self._random = np.random.default_rng(seed)
-        widen = _wide if _takes_doubles(loss, params, args) else jnp.asarray
+        widen = _wide if _takes_doubles(loss, params, args) else _as_given
         self.args = jax.tree.map(widen, args)
         shown = [entry for entry in entries(params) if not entry.is_hole]
-        self.given = {e.path: widen(e.leaf) for e in shown if _is_float(e.leaf)}
+        floats = {e.path: e.leaf for e in shown if _is_float(e.leaf)}
+        # Shards stay where they are: a loss may depend on it.
+        self._shardings = {
+            path: leaf.sharding
+            for path, leaf in floats.items()
+            if isinstance(leaf, jax.Array) and len(leaf.devices()) > 1
+        }
+        self.given = {path: widen(np.asarray(w)) for path, w in floats.items()}
         self.moved = {p: self._moved(w) for p, w in self.given.items()}
         self._loss = jax.jit(functools.partial(_flat_loss, loss, params))
         precision = _precision(self._loss, self.given, self.args)
@@ -57,7 +65,13 @@ class Probe:
 
     def value(self, leaves: Leaves) -> np.ndarray:
         """All that the loss returns, as one vector."""
-        return np.asarray(self._loss(leaves, self.args))
+        return np.asarray(self._loss(self._placed(leaves), self.args))
+
+    def _placed(self, leaves: Leaves) -> Any:
+        return leaves | {
+            path: jax.device_put(leaves[path], sharding)
+            for path, sharding in self._shardings.items()
+        }
 
     def _check(self, value: np.ndarray) -> None:
         if not np.all(np.isfinite(value)):
@@ -72,11 +86,12 @@ class Probe:
                 " arguments, or fix them inside of the loss."
             )
 
-    def _moved(self, w: jax.Array) -> jax.Array:
+    def _moved(self, w: np.ndarray) -> np.ndarray:
         """Weights in general position: zeros and ones would prove too much."""
-        size = float(jnp.sqrt(jnp.mean(w * w))) if w.size else 0.0
+        wide = w.astype(np.float64)
+        size = float(np.sqrt(np.mean(wide * wide))) if w.size else 0.0
         noise = self._random.normal(size=w.shape)
-        return w + 0.3 * (size or 1.0) * jnp.asarray(noise, w.dtype)
+        return (wide + 0.3 * (size or 1.0) * noise).astype(w.dtype)
 
     @functools.cached_property
     def euler(self) -> Leaves:
@@ -86,8 +101,8 @@ class Probe:
         def total(leaves):
             return jnp.vdot(jnp.asarray(weights), self._loss(leaves, self.args))
 
-        gradient = jax.jit(jax.grad(total))(self.moved)
-        return {path: w * gradient[path] for path, w in self.moved.items()}
+        gradient = jax.jit(jax.grad(total))(self._placed(self.moved))
+        return {p: w * np.asarray(gradient[p]) for p, w in self.moved.items()}
 
     def rescaled(
         self, leaves: Leaves, groups: Mapping[str, ScaleGroup]
@@ -96,12 +111,12 @@ class Probe:
         tree = {path: groups.get(path) for path in leaves}
         plan = make_plan(tree, leaves)
         factors = {
-            name: jnp.asarray(self._factors(shape))
+            name: self._factors(shape)
             for name, shape in plan.group_shapes.items()
         }
-        spread = plan.spread(factors)
-        return {
-            p: w * spread[p] if p in spread else w for p, w in leaves.items()
+        return leaves | {
+            leaf.path: _times(leaves[leaf.path], factors[leaf.name], leaf.group)
+            for leaf in plan.leaves
         }
 
     def _factors(self, shape: tuple[int, ...]) -> np.ndarray:
@@ -126,7 +141,8 @@ class Probe:
 
     def _change_at(self, factor: float, groups) -> float:
         grown = {
-            p: w * factor if p in groups else w for p, w in self.moved.items()
+            p: _times(w, factor) if p in groups else w
+            for p, w in self.moved.items()
         }
         return self._change(grown, self.value(grown), groups)
 
@@ -138,10 +154,9 @@ class Probe:
 
     def is_inert(self, path: str) -> bool:
         """Whether other weights in its place change nothing."""
-        other = self._random.normal(size=self.moved[path].shape)
-        leaves = self.moved | {
-            path: self.moved[path] + jnp.asarray(other, jnp.float32)
-        }
+        moved = self.moved[path]
+        other = self._random.normal(size=moved.shape)
+        leaves = self.moved | {path: (moved + other).astype(moved.dtype)}
         change = np.abs(self.value(leaves) - self.value(self.moved))
         return bool(np.max(change, initial=0) <= self.tolerance * self.size)
 
@@ -257,7 +272,24 @@ def _is_float(x: Any) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, np.floating)
 
 
+def _times(w: np.ndarray, factors: Any, group: ScaleGroup | None = None):
+    """The weights, in their dtype, with each group times its factor."""
+    if group is not None:
+        blocks = dict(group.blocks)
+        unblocked = tuple(a for a in group.axes if a not in blocks)
+        factors = np.expand_dims(factors, unblocked)
+        for axis, count in blocks.items():
+            factors = np.repeat(factors, w.shape[axis] // count, axis)
+    return (w * factors).astype(w.dtype)
+
+
+def _as_given(x: Any) -> Any:
+    return x if isinstance(x, np.ndarray) else jnp.asarray(x)
+
+
 def _wide(x: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        return x.astype(np.float64) if _is_float(x) else x
     return jnp.asarray(x, jnp.float64) if _is_float(x) else x
 
 
@@ -268,7 +300,7 @@ def _takes_doubles(loss: Callable, params: Tree, args: tuple) -> bool:
     for example, may refuse.
     """
     try:
-        jax.eval_shape(loss, *jax.tree.map(_wide, (params, *args)))
+        jax.eval_shape(lambda *x: loss(*jax.tree.map(_wide, x)), params, *args)
     except (TypeError, ValueError):
         return False
     return True

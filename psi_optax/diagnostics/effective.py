@@ -51,8 +51,8 @@ def effective_learning_rate(
         Array([0.02], dtype=float32)
 
     References:
-        van Laarhoven, `L2 regularization versus batch and weight normalization
-        <https://arxiv.org/abs/1706.05350>`_, 2017.
+        van Laarhoven, [L2 regularization versus batch and weight
+        normalization](https://arxiv.org/abs/1706.05350), 2017.
     """
     check_rate(learning_rate)
     plan = make_plan(groups, params)

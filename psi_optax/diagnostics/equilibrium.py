@@ -78,9 +78,10 @@ def equilibrium_rotation(
         0.00324
 
     References:
-        Kosson, Messmer and Jaggi, `Rotational equilibrium
-        <https://arxiv.org/abs/2305.17212>`_, ICML 2024; Wan et al., `Spherical
-        motion dynamics <https://arxiv.org/abs/2006.08419>`_, NeurIPS 2021.
+        Kosson, Messmer and Jaggi, [Rotational
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024; Wan et al.,
+        [Spherical motion dynamics](https://arxiv.org/abs/2006.08419), NeurIPS
+        2021.
     """  # noqa: E501
     decay = make_decay(learning_rate, weight_decay, optimizer, momentum, b2)
     gap = balance(decay, gradient_norm).gap
@@ -140,8 +141,8 @@ def equilibrium_norm(
         2.00
 
     References:
-        Kosson, Messmer and Jaggi, `Rotational equilibrium
-        <https://arxiv.org/abs/2305.17212>`_, ICML 2024.
+        Kosson, Messmer and Jaggi, [Rotational
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024.
     """
     check_positive("learning_rate", learning_rate)
     decay = make_decay(learning_rate, weight_decay, optimizer, momentum, b2)
@@ -205,8 +206,8 @@ def equilibrium_transient(
         1.78
 
     References:
-        Wan et al., `Spherical motion dynamics
-        <https://arxiv.org/abs/2006.08419>`_, NeurIPS 2021, for SGD.
+        Wan et al., [Spherical motion
+        dynamics](https://arxiv.org/abs/2006.08419), NeurIPS 2021, for SGD.
     """
     check_positive("learning_rate", learning_rate)
     decay = make_decay(learning_rate, weight_decay, optimizer, momentum, b2)

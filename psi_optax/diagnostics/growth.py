@@ -36,15 +36,15 @@ def norm_after_step(
         r' of the shape of the arguments.
 
     Raises:
-        Nothing of its own; arguments of different dtypes are JAX's error.
+        ValueError: arguments of different dtypes, if promotion is strict.
 
     Examples:
         >>> print(norm_after_step(1.0, 0.75, 1.0))
         1.25
 
     References:
-        Arora, Li and Lyu, `Theoretical analysis of auto rate-tuning by batch
-        normalization <https://arxiv.org/abs/1812.03981>`_, ICLR 2019.
+        Arora, Li and Lyu, [Theoretical analysis of auto rate-tuning by batch
+        normalization](https://arxiv.org/abs/1812.03981), ICLR 2019.
     """
     r, c = 1.0 * jnp.asarray(norm), jnp.asarray(gradient_norm)
     rate = jnp.asarray(learning_rate)
@@ -85,7 +85,7 @@ def norms_with_momentum(
         [1.414 2.   ]
 
     References:
-        Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021.
+        Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021.
     """
     steps = jnp.asarray(learning_rate) * buffer_norms
 

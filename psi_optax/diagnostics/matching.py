@@ -97,8 +97,8 @@ def matching_learning_rate(
         ... )
 
     References:
-        Kosson, Messmer and Jaggi, `Rotational equilibrium
-        <https://arxiv.org/abs/2305.17212>`_, ICML 2024.
+        Kosson, Messmer and Jaggi, [Rotational
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024.
     """
 
     def match(rate: Number) -> jax.Array:

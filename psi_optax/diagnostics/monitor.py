@@ -18,14 +18,22 @@ class MonitorState(NamedTuple):
 
     Each but the count is {group name: float32 scalar}. The name of a group is
     the path of its leaf, or of the first of its tied leaves.
+
+    Attributes:
+        count: steps taken; shape=(), dtype=int32.
+        rotation: RMS over the leaf's groups, radians.
+        norm_min: least norm of the weights before the update.
+        norm_max: greatest norm of the weights before the update.
+        radial_fraction: |radial part of the update| / |update|.
+        effective_learning_rate: mean over groups; None without a rate.
     """
 
-    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
-    rotation: Any  # RMS over the leaf's groups, radians
-    norm_min: Any  # of the weights before the update
+    count: jax.typing.ArrayLike
+    rotation: Any
+    norm_min: Any
     norm_max: Any
-    radial_fraction: Any  # |radial part of the update| / |update|
-    effective_learning_rate: Any  # mean over groups; None without a rate
+    radial_fraction: Any
+    effective_learning_rate: Any
 
 
 def monitor_groups(
@@ -69,9 +77,9 @@ def monitor_groups(
         0.7854
 
     References:
-        Kosson, Messmer and Jaggi, `Rotational equilibrium
-        <https://arxiv.org/abs/2305.17212>`_, ICML 2024, on why rotation is the
-        quantity to watch.
+        Kosson, Messmer and Jaggi, [Rotational
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, on why
+        rotation is the quantity to watch.
     """
     if learning_rate is not None and degree is None:
         raise ValueError(

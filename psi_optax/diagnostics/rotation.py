@@ -34,9 +34,9 @@ def rotation(old: Tree, new: Tree, groups: Any) -> Tree:
         1.5708
 
     References:
-        Kosson, Messmer and Jaggi, `Rotational equilibrium
-        <https://arxiv.org/abs/2305.17212>`_, ICML 2024, on why this is the
-        quantity to watch.
+        Kosson, Messmer and Jaggi, [Rotational
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, on why this
+        is the quantity to watch.
     """
     plan = make_plan(groups, old)
     before, after = plan.select(old, "old"), plan.select(new, "new")

@@ -40,7 +40,7 @@ def directional_rate(
         The directional rate, of the shape of the arguments.
 
     Raises:
-        Nothing of its own; arguments of different dtypes are JAX's error.
+        ValueError: arguments of different dtypes, if promotion is strict.
 
     Examples:
         >>> print(directional_rate(0.1, 2.0))
@@ -79,7 +79,7 @@ def next_directional_rate(
         The directional rate of the next step.
 
     Raises:
-        Nothing of its own; arguments of different dtypes are JAX's error.
+        ValueError: arguments of different dtypes, if promotion is strict.
 
     Examples:
         >>> rate = directional_rate(0.1, 2.0)
@@ -195,8 +195,8 @@ def exponential_schedule(
         0.1001 0.7404
 
     References:
-        Li and Arora, `An exponential learning rate schedule for deep learning
-        <https://arxiv.org/abs/1910.07454>`_, ICLR 2020.
+        Li and Arora, [An exponential learning rate schedule for deep
+        learning](https://arxiv.org/abs/1910.07454), ICLR 2020.
     """
     shrinkage = _shrinkage(learning_rate, weight_decay, momentum)
     growth = -math.log1p(-shrinkage)
@@ -237,8 +237,8 @@ def exponential_trace(
         [-0.113 -0.113]
 
     References:
-        Li and Arora, `An exponential learning rate schedule for deep learning
-        <https://arxiv.org/abs/1910.07454>`_, ICLR 2020.
+        Li and Arora, [An exponential learning rate schedule for deep
+        learning](https://arxiv.org/abs/1910.07454), ICLR 2020.
     """
     shrinkage = _shrinkage(learning_rate, weight_decay, momentum)
     factor = -shrinkage / (learning_rate * (1 - shrinkage))

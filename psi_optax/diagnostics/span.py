@@ -49,8 +49,8 @@ def split_by_input_span(
         ([[1.0], [0.0]], [[0.0], [2.0]])
 
     References:
-        Liu et al., `Implicit biases of SGD on networks with batch
-        normalization <https://arxiv.org/abs/2102.03497>`_, 2021.
+        Liu et al., [Implicit biases of SGD on networks with batch
+        normalization](https://arxiv.org/abs/2102.03497), 2021.
     """
     wide = accumulator(kernel.dtype)
     weights = kernel.astype(wide).reshape(-1, kernel.shape[-1])

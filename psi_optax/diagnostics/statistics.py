@@ -68,9 +68,9 @@ def recalibrate_batch_stats(
         3.000
 
     References:
-        Izmailov et al., `Averaging weights leads to wider optima
-        <https://arxiv.org/abs/1803.05407>`_, UAI 2018, on why averaged weights
-        need it.
+        Izmailov et al., [Averaging weights leads to wider
+        optima](https://arxiv.org/abs/1803.05407), UAI 2018, on why averaged
+        weights need it.
     """
     if _COLLECTION not in variables:
         raise ValueError(

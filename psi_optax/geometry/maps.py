@@ -167,9 +167,9 @@ def transport(groups: Reduction, old: Leaves, new: Leaves, x: Leaves) -> Leaves:
     the shortest, and x stays.
 
     References:
-        Cho and Lee, `Riemannian approach to batch normalization
-        <https://arxiv.org/abs/1709.09603>`_, 2017, for the transport along a
-        step; this is the same, by the step's ends.
+        Cho and Lee, [Riemannian approach to batch
+        normalization](https://arxiv.org/abs/1709.09603), 2017, for the
+        transport along a step; this is the same, by the step's ends.
     """
     half = jax.tree.map(
         lambda x, y, r, s: safe_divide(widen(x), r) + safe_divide(widen(y), s),

@@ -69,8 +69,8 @@ def joint_groups(groups: Any, *, tie: str | None = None) -> JointGroups:
         {'conv': ScaleGroup(axes=(0, 1, 2, 3)), 'head': None}
 
     References:
-        Kodryan et al., `Training scale-invariant neural networks on the sphere
-        can happen in three regimes <https://arxiv.org/abs/2209.03695>`_,
-        NeurIPS 2022, for the sphere of a whole network.
+        Kodryan et al., [Training scale-invariant neural networks on the sphere
+        can happen in three regimes](https://arxiv.org/abs/2209.03695), NeurIPS
+        2022, for the sphere of a whole network.
     """
     return JointGroups(groups, tie)

@@ -105,8 +105,8 @@ def vgg(depth: int, width: int = 64) -> tuple[tuple[int, ...], ...]:
         ((64,), (128,), (256, 256), (512, 512), (512, 512))
 
     References:
-        Simonyan & Zisserman, `Very Deep Convolutional Networks for Large-Scale
-        Image Recognition <https://arxiv.org/abs/1409.1556>`_, 2014, Table 1.
+        Simonyan & Zisserman, [Very Deep Convolutional Networks for Large-Scale
+        Image Recognition](https://arxiv.org/abs/1409.1556), 2014, Table 1.
     """
     _check_depth(depth, "VGG", list(_VGG))
     return tuple(
@@ -153,8 +153,9 @@ def cifar_resnet(
         (9, 64)
 
     References:
-        He et al., `Deep Residual Learning for Image Recognition
-        <https://arxiv.org/abs/1512.03385>`_, 2015, Section 4.2 and Table 6.
+        He et al., [Deep Residual Learning for Image
+        Recognition](https://arxiv.org/abs/1512.03385), 2015, Section 4.2 and
+        Table 6.
     """
     count, rest = divmod(depth - 2, 6)
     if rest or count < 1:
@@ -192,9 +193,9 @@ def imagenet_resnet(depth: int, width: int = 64) -> ResNetArchitecture:
         [1, 2, 1]
 
     References:
-        He et al., `Deep Residual Learning for Image Recognition
-        <https://arxiv.org/abs/1512.03385>`_, 2015, Table 1. Goyal et al.,
-        `Accurate, Large Minibatch SGD <https://arxiv.org/abs/1706.02677>`_,
+        He et al., [Deep Residual Learning for Image
+        Recognition](https://arxiv.org/abs/1512.03385), 2015, Table 1. Goyal et
+        al., [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677),
         2017, Section 5.1, for the stride.
     """
     _check_depth(depth, "ResNet for large images", [*_BASIC, *_BOTTLENECK])

@@ -55,7 +55,7 @@ def sgdp(
         [0.0, 0.5]
 
     References:
-        Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021.
+        Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021.
     """
     require_decay("momentum", momentum)
     return _projected(
@@ -110,7 +110,7 @@ def adamp(
         [0.0, 0.5]
 
     References:
-        Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021.
+        Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021.
     """
     return _projected(
         optax.scale_by_adam(b1, b2, eps),

@@ -74,7 +74,7 @@ def hyperball(
         [32.0, 24.0]
 
     References:
-        Wen et al., `Hyperball optimization <https://whenwen.github.io>`_, 2025.
+        Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
     require_rate(learning_rate)
     require_transformation("direction", direction)
@@ -144,7 +144,7 @@ def adamh(
         5.0
 
     References:
-        Wen et al., `Hyperball optimization <https://whenwen.github.io>`_, 2025.
+        Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
     return hyperball(
         learning_rate,
@@ -205,9 +205,8 @@ def muonh(
         5.0
 
     References:
-        Wen et al., `Hyperball optimization <https://whenwen.github.io>`_, 2025;
-        Jordan et al., `Muon <https://kellerjordan.github.io/posts/muon>`_,
-        2024.
+        Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025;
+        Jordan et al., [Muon](https://kellerjordan.github.io/posts/muon), 2024.
     """
     require_rate(learning_rate)
     direction = optax.partition(

@@ -24,11 +24,17 @@ from psi_optax.transforms.base import (
 
 
 class PsiState(NamedTuple):
-    """What `psi` keeps."""
+    """What `psi` keeps.
 
-    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
-    radius: Any  # {group name: array of the group shape}, or None
-    inner: optax.OptState  # of the inner optimizer, all of it of degree 0
+    Attributes:
+        count: steps taken; shape=(), dtype=int32.
+        radius: `{group name: array of the group shape}`, or None.
+        inner: of the inner optimizer, all of it of degree 0.
+    """
+
+    count: jax.typing.ArrayLike
+    radius: Any
+    inner: optax.OptState
 
 
 def psi(
@@ -110,8 +116,8 @@ def psi(
         5.0
 
     References:
-        Yi, `Accelerating training of batch normalization: a manifold
-        perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022.
+        Yi, [Accelerating training of batch normalization: a manifold
+        perspective](https://arxiv.org/abs/2101.02916), UAI 2022.
     """
     require_transformation("inner", inner)
     if ordinary is not None:

@@ -57,8 +57,8 @@ def psi_sgd(
         [4.472 2.236]
 
     References:
-        Yi, `Accelerating training of batch normalization: a manifold
-        perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, algorithm 1.
+        Yi, [Accelerating training of batch normalization: a manifold
+        perspective](https://arxiv.org/abs/2101.02916), UAI 2022, algorithm 1.
     """
     require_rate(learning_rate)
     require_number("momentum", momentum)
@@ -124,7 +124,7 @@ def psi_adam(
         5.0
 
     References:
-        Kingma and Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014.
+        Kingma and Ba, [Adam](https://arxiv.org/abs/1412.6980), 2014.
     """
     require_rate(learning_rate)
     return psi(

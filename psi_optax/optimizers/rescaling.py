@@ -56,8 +56,7 @@ def weight_rescaling(
         [0.6 0.8]
 
     References:
-        Liu et al., `Weight rescaling <https://arxiv.org/abs/2102.03497>`_,
-        2022.
+        Liu et al., [Weight rescaling](https://arxiv.org/abs/2102.03497), 2022.
     """
     require_transformation("inner", inner)
     return optax.chain(

@@ -65,8 +65,8 @@ def sgd_g(
         [0. 2.]
 
     References:
-        Cho and Lee, `Riemannian approach to batch normalization
-        <https://arxiv.org/abs/1709.09603>`_, 2017, algorithm 2.
+        Cho and Lee, [Riemannian approach to batch
+        normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 2.
     """
     require_rate(learning_rate)
     require_decay("momentum", momentum)
@@ -131,8 +131,8 @@ def adam_g(
         [0. 2.]
 
     References:
-        Cho and Lee, `Riemannian approach to batch normalization
-        <https://arxiv.org/abs/1709.09603>`_, 2017, algorithm 3.
+        Cho and Lee, [Riemannian approach to batch
+        normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 3.
     """
     require_rate(learning_rate)
     moments = scale_by_group_adam(

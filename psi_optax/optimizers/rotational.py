@@ -69,8 +69,8 @@ def rotational(
         0.01
 
     References:
-        Kosson, Messmer and Jaggi, `Rotational equilibrium
-        <https://arxiv.org/abs/2305.17212>`_, ICML 2024, algorithm 1.
+        Kosson, Messmer and Jaggi, [Rotational
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, algorithm 1.
     """
     require_rate(learning_rate)
     require_transformation("direction", direction)

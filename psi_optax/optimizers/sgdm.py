@@ -24,11 +24,17 @@ from psi_optax.transforms.base import (
 
 
 class PsiSgdmState(NamedTuple):
-    """What `psi_sgdm` keeps."""
+    """What `psi_sgdm` keeps.
 
-    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
-    radius: Any  # {group name: array of the group shape}, or None
-    momentum: optax.Updates  # like params, of degree 1
+    Attributes:
+        count: steps taken; shape=(), dtype=int32.
+        radius: `{group name: array of the group shape}`, or None.
+        momentum: like params, of degree 1.
+    """
+
+    count: jax.typing.ArrayLike
+    radius: Any
+    momentum: optax.Updates
 
 
 def psi_sgdm(
@@ -73,8 +79,8 @@ def psi_sgdm(
         [ 0.  -0.4]
 
     References:
-        Yi, `Accelerating training of batch normalization: a manifold
-        perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, eq. 11.
+        Yi, [Accelerating training of batch normalization: a manifold
+        perspective](https://arxiv.org/abs/2101.02916), UAI 2022, eq. 11.
     """
     require_number("momentum", momentum)
     check_radius(radius)

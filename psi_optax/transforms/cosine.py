@@ -15,7 +15,11 @@ _Dot = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class ProjectByCosineState(NamedTuple):
-    """The state of the optimizer whose updates are projected."""
+    """The state of the optimizer whose updates are projected.
+
+    Attributes:
+        inner: of the inner optimizer.
+    """
 
     inner: optax.OptState
 
@@ -69,7 +73,7 @@ def project_by_cosine(
         [[1. 0.]]
 
     References:
-        Heo et al., `AdamP <https://arxiv.org/abs/2006.08217>`_, ICLR 2021,
+        Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021,
         algorithm 1.
     """
     require_transformation("inner", inner)

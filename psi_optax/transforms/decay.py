@@ -47,8 +47,8 @@ def add_weight_decay(
         [0.5]
 
     References:
-        Loshchilov and Hutter, `Decoupled weight decay regularization
-        <https://arxiv.org/abs/1711.05101>`_, ICLR 2019.
+        Loshchilov and Hutter, [Decoupled weight decay
+        regularization](https://arxiv.org/abs/1711.05101), ICLR 2019.
     """
     if of not in ("ordinary", "scale"):
         raise ValueError(f'of={of!r}: choose "ordinary" or "scale".')

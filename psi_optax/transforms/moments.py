@@ -24,19 +24,31 @@ from psi_optax.transforms.momentum import (
 
 
 class ScaleByGroupRmsState(NamedTuple):
-    """The mean square of each group's updates."""
+    """The mean square of each group's updates.
 
-    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
-    nu: Any  # {group name: array of the group shape}
+    Attributes:
+        count: steps taken; shape=(), dtype=int32.
+        nu: `{group name: array of the group shape}`.
+    """
+
+    count: jax.typing.ArrayLike
+    nu: Any
 
 
 class ScaleByGroupAdamState(NamedTuple):
-    """Adam's moments, the second of them one number a group."""
+    """Adam's moments, the second of them one number a group.
 
-    count: jax.typing.ArrayLike  # steps taken; shape=(), dtype=int32
-    mu: optax.Updates  # like params
-    nu: Any  # {group name: array of the group shape}
-    place: Any  # where mu is tangent, for parallel transport; None otherwise
+    Attributes:
+        count: steps taken; shape=(), dtype=int32.
+        mu: like params.
+        nu: `{group name: array of the group shape}`.
+        place: where mu is tangent, for parallel transport; None otherwise.
+    """
+
+    count: jax.typing.ArrayLike
+    mu: optax.Updates
+    nu: Any
+    place: Any
 
 
 def scale_by_group_rms(
@@ -71,8 +83,8 @@ def scale_by_group_rms(
         [6.0, 8.0]
 
     References:
-        Kosson, Messmer and Jaggi, `Rotational equilibrium
-        <https://arxiv.org/abs/2305.17212>`_, ICML 2024, algorithm 1.
+        Kosson, Messmer and Jaggi, [Rotational
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, algorithm 1.
     """
     require_decay("decay", decay)
 
@@ -143,10 +155,10 @@ def scale_by_group_adam(
         [6.0, 8.0]
 
     References:
-        Cho and Lee, `Riemannian approach to batch normalization
-        <https://arxiv.org/abs/1709.09603>`_, 2017, algorithm 3; Becigneul and
-        Ganea, `Riemannian adaptive optimization methods
-        <https://arxiv.org/abs/1810.00760>`_, ICLR 2019.
+        Cho and Lee, [Riemannian approach to batch
+        normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 3;
+        Becigneul and Ganea, [Riemannian adaptive optimization
+        methods](https://arxiv.org/abs/1810.00760), ICLR 2019.
     """
     require_decay("b1", b1)
     require_decay("b2", b2)

@@ -16,10 +16,15 @@ TRANSPORTS = ("projection", "parallel")
 
 
 class TransportedTraceState(NamedTuple):
-    """The momentum and, for parallel transport, where it is tangent."""
+    """The momentum and, for parallel transport, where it is tangent.
 
-    trace: optax.Updates  # like params
-    place: Any  # like params, zeros at ordinary leaves; None for projection
+    Attributes:
+        trace: like params.
+        place: like params, zeros at ordinary leaves; None for projection.
+    """
+
+    trace: optax.Updates
+    place: Any
 
 
 def transported_trace(
@@ -64,11 +69,11 @@ def transported_trace(
         [-24.0, 18.0]
 
     References:
-        Cho and Lee, `Riemannian approach to batch normalization
-        <https://arxiv.org/abs/1709.09603>`_, 2017, algorithm 2, for parallel
-        transport; Absil, Mahony and Sepulchre, `Optimization algorithms on
-        matrix manifolds <https://press.princeton.edu/absil>`_, 2008, section
-        8.1, for projection.
+        Cho and Lee, [Riemannian approach to batch
+        normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 2, for
+        parallel transport; Absil, Mahony and Sepulchre, [Optimization
+        algorithms on matrix manifolds](https://press.princeton.edu/absil),
+        2008, section 8.1, for projection.
     """
     check_transport(transport)
 

@@ -54,8 +54,8 @@ def add_orthogonality(
         [[0.0, 384.0], [480.0, -288.0]]
 
     References:
-        Cho and Lee, `Riemannian approach to batch normalization
-        <https://arxiv.org/abs/1709.09603>`_, 2017, eq. 17.
+        Cho and Lee, [Riemannian approach to batch
+        normalization](https://arxiv.org/abs/1709.09603), 2017, eq. 17.
     """
     check_positive("strength", strength)
 

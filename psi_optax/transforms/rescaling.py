@@ -20,10 +20,15 @@ from psi_optax.transforms.base import (
 
 
 class RescaleWeightsState(NamedTuple):
-    """How many steps were taken, and the radii where they are stored."""
+    """How many steps were taken, and the radii where they are stored.
 
-    count: jax.typing.ArrayLike  # shape=(), dtype=int32
-    radius: Any  # {group name: array of the group shape}, or None
+    Attributes:
+        count: shape=(), dtype=int32.
+        radius: `{group name: array of the group shape}`, or None.
+    """
+
+    count: jax.typing.ArrayLike
+    radius: Any
 
 
 def rescale_weights(
@@ -65,9 +70,9 @@ def rescale_weights(
         [0.6 0.8]
 
     References:
-        Liu et al., `Weight rescaling <https://arxiv.org/abs/2102.03497>`_,
-        2022: rescaling to unit norm in place of weight decay. Its period and
-        grouping are not known to us, and are options here.
+        Liu et al., [Weight rescaling](https://arxiv.org/abs/2102.03497), 2022:
+        rescaling to unit norm in place of weight decay. Its period and grouping
+        are not known to us, and are options here.
     """
     if radius is None:
         raise ValueError('radius=None: choose "init" or a number.')

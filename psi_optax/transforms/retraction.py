@@ -19,9 +19,14 @@ from psi_optax.transforms.base import (
 
 
 class RetractState(NamedTuple):
-    """Radii by group, where they are stored; None otherwise."""
+    """Radii by group, where they are stored; None otherwise.
 
-    radius: Any  # {name: array of the group shape, the accumulator's dtype}
+    Attributes:
+        radius: `{group name: array of the group shape}`, in the accumulator's
+            dtype.
+    """
+
+    radius: Any
 
 
 def retract(
@@ -69,8 +74,8 @@ def retract(
         [3.0, 4.0]
 
     References:
-        Absil, Mahony and Sepulchre, `Optimization algorithms on matrix
-        manifolds <https://press.princeton.edu/absil>`_, 2008, section 4.1.
+        Absil, Mahony and Sepulchre, [Optimization algorithms on matrix
+        manifolds](https://press.princeton.edu/absil), 2008, section 4.1.
     """
     check_radius(radius)
     if retraction not in ("projection", "exponential"):

@@ -42,9 +42,9 @@ def scale_by_group_norm(groups: Any) -> optax.GradientTransformationExtraArgs:
         [[5.0], [5.0]]
 
     References:
-        Yi, `Accelerating training of batch normalization: a manifold
-        perspective <https://arxiv.org/abs/2101.02916>`_, UAI 2022, eq. 7,
-        where both factors stand together as \(|w|^2\).
+        Yi, [Accelerating training of batch normalization: a manifold
+        perspective](https://arxiv.org/abs/2101.02916), UAI 2022, eq. 7, where
+        both factors stand together as \(|w|^2\).
     """
 
     def function(plan: Plan, u: Leaves, w: Leaves) -> Leaves:
@@ -81,8 +81,8 @@ def clip_by_group_norm(
          [0.8 0.4]]
 
     References:
-        Cho and Lee, `Riemannian approach to batch normalization
-        <https://arxiv.org/abs/1709.09603>`_, 2017, section 4.
+        Cho and Lee, [Riemannian approach to batch
+        normalization](https://arxiv.org/abs/1709.09603), 2017, section 4.
     """
     check_positive("max_norm", max_norm)
 
@@ -124,7 +124,7 @@ def normalize_by_group_norm(
          [0.8 0. ]]
 
     References:
-        Wen et al., `Hyperball optimization <https://whenwen.github.io>`_, 2025.
+        Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
     return stateless_without_params(
         groups,

@@ -40,11 +40,11 @@ def project_to_tangent(
         [0.0, 3.0]
 
     References:
-        Cho and Lee, `Riemannian approach to batch normalization
-        <https://arxiv.org/abs/1709.09603>`_, 2017; Heo et al., `AdamP
-        <https://arxiv.org/abs/2006.08217>`_, ICLR 2021, eq. 8; Huang et al.,
-        `Centered weight normalization
-        <https://doi.org/10.1109/ICCV.2017.305>`_, ICCV 2017.
+        Cho and Lee, [Riemannian approach to batch
+        normalization](https://arxiv.org/abs/1709.09603), 2017; Heo et al.,
+        [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021, eq. 8; Huang et
+        al., [Centered weight
+        normalization](https://doi.org/10.1109/ICCV.2017.305), ICCV 2017.
     """
     return stateless(
         groups,
@@ -79,7 +79,7 @@ def project_to_zero_mean(groups: Any) -> optax.GradientTransformationExtraArgs:
         [2.0, -2.0]
 
     References:
-        Kosson, Messmer and Jaggi, `Rotational equilibrium
-        <https://arxiv.org/abs/2305.17212>`_, ICML 2024, algorithm 1.
+        Kosson, Messmer and Jaggi, [Rotational
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, algorithm 1.
     """
     return stateless(groups, lambda plan, u, _: geometry.center(plan, u))

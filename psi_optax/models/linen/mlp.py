@@ -16,10 +16,11 @@ class MLP(BatchNormNetwork):
     and `norm_i/bias` are one scale group together, but for the last ones, which
     the head sees.
 
+    Its other attributes are those of `BatchNormNetwork`.
+
     Attributes:
         widths: number of units of each hidden layer.
         num_classes: number of outputs.
-        epsilon, momentum, axis_name, dtype: as in `BatchNormNetwork`.
 
     Examples:
         >>> import jax, jax.numpy as jnp

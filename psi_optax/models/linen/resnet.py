@@ -25,10 +25,11 @@ class ResNet(BatchNormNetwork):
     one group in common. But they are ordinary where the stream goes to the
     head: everywhere, if there are no projections.
 
+    Its other attributes are those of `BatchNormNetwork`.
+
     Attributes:
         architecture: of `psi_optax.models.architectures`.
         num_classes: number of outputs.
-        epsilon, momentum, axis_name, dtype: as in `BatchNormNetwork`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -43,8 +44,8 @@ class ResNet(BatchNormNetwork):
         (3, 3, 16, 32)
 
     References:
-        He et al., `Deep Residual Learning for Image Recognition
-        <https://arxiv.org/abs/1512.03385>`_, 2015.
+        He et al., [Deep Residual Learning for Image
+        Recognition](https://arxiv.org/abs/1512.03385), 2015.
     """
 
     architecture: ResNetArchitecture
@@ -83,10 +84,11 @@ class PreActResNet(BatchNormNetwork):
     blocks of two). The last ones write to a stream that is normalized further
     on: they have groups in common with all that does.
 
+    Its other attributes are those of `BatchNormNetwork`.
+
     Attributes:
         architecture: of `psi_optax.models.architectures`.
         num_classes: number of outputs.
-        epsilon, momentum, axis_name, dtype: as in `BatchNormNetwork`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -99,8 +101,8 @@ class PreActResNet(BatchNormNetwork):
         1727962
 
     References:
-        He et al., `Identity Mappings in Deep Residual Networks
-        <https://arxiv.org/abs/1603.05027>`_, 2016.
+        He et al., [Identity Mappings in Deep Residual
+        Networks](https://arxiv.org/abs/1603.05027), 2016.
     """
 
     architecture: ResNetArchitecture

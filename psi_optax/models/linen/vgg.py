@@ -24,11 +24,12 @@ class VGG(BatchNormNetwork):
     The filters of `layer_i/conv/kernel` are scale groups; `layer_i/norm/scale`
     and `layer_i/norm/bias` are one together, but for the last layer's.
 
+    Its other attributes are those of `BatchNormNetwork`.
+
     Attributes:
         stages: the number of channels of each convolution, stage by stage.
         num_classes: number of outputs.
         dense: number of units of each dense layer before the head.
-        epsilon, momentum, axis_name, dtype: as in `BatchNormNetwork`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -41,8 +42,8 @@ class VGG(BatchNormNetwork):
         14724042
 
     References:
-        Simonyan & Zisserman, `Very Deep Convolutional Networks for Large-Scale
-        Image Recognition <https://arxiv.org/abs/1409.1556>`_, 2014.
+        Simonyan & Zisserman, [Very Deep Convolutional Networks for Large-Scale
+        Image Recognition](https://arxiv.org/abs/1409.1556), 2014.
     """
 
     stages: tuple[tuple[int, ...], ...]

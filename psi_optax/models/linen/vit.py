@@ -46,13 +46,13 @@ class ViT(nn.Module):
         (192, 3, 64)
 
     References:
-        Dosovitskiy et al., `An Image is Worth 16x16 Words
-        <https://arxiv.org/abs/2010.11929>`_, 2020. Beyer et al., `Better Plain
-        ViT Baselines for ImageNet-1k <https://arxiv.org/abs/2205.01580>`_,
-        2022, for positions and the mean. Henry et al., `Query-Key Normalization
-        for Transformers <https://arxiv.org/abs/2010.04245>`_, 2020. Zhang &
-        Sennrich, `Root Mean Square Layer Normalization
-        <https://arxiv.org/abs/1910.07467>`_, 2019.
+        Dosovitskiy et al., [An Image is Worth 16x16
+        Words](https://arxiv.org/abs/2010.11929), 2020. Beyer et al., [Better
+        Plain ViT Baselines for ImageNet-1k](https://arxiv.org/abs/2205.01580),
+        2022, for positions and the mean. Henry et al., [Query-Key Normalization
+        for Transformers](https://arxiv.org/abs/2010.04245), 2020. Zhang &
+        Sennrich, [Root Mean Square Layer
+        Normalization](https://arxiv.org/abs/1910.07467), 2019.
     """
 
     patch_size: int = 4

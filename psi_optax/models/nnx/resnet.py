@@ -48,8 +48,8 @@ class ResNet(nnx.Module):
         269722
 
     References:
-        He et al., `Deep Residual Learning for Image Recognition
-        <https://arxiv.org/abs/1512.03385>`_, 2015.
+        He et al., [Deep Residual Learning for Image
+        Recognition](https://arxiv.org/abs/1512.03385), 2015.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class PreActResNet(nnx.Module):
         269722
 
     References:
-        He et al., `Identity Mappings in Deep Residual Networks
-        <https://arxiv.org/abs/1603.05027>`_, 2016.
+        He et al., [Identity Mappings in Deep Residual
+        Networks](https://arxiv.org/abs/1603.05027), 2016.
     """
 
     def __init__(

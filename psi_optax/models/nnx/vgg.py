@@ -52,8 +52,8 @@ class VGG(nnx.Module):
         14724042
 
     References:
-        Simonyan & Zisserman, `Very Deep Convolutional Networks for Large-Scale
-        Image Recognition <https://arxiv.org/abs/1409.1556>`_, 2014.
+        Simonyan & Zisserman, [Very Deep Convolutional Networks for Large-Scale
+        Image Recognition](https://arxiv.org/abs/1409.1556), 2014.
     """
 
     def __init__(

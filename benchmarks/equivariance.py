@@ -239,6 +239,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"Numbers: {path}")
     if args.docs:
         pages.refill(_PAGE, "equivariance", section(results))
+        pages.keep(path, _PAGE)
         print(f"Page: {_PAGE}")
     if found := faults(results["rows"]):
         sys.exit("\n".join(found))

@@ -208,6 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"Numbers: {path}")
     if args.docs:
         pages.refill(_PAGE, "find_groups", section(results))
+        pages.keep(path, _PAGE)
         print(f"Page: {_PAGE}")
 
 

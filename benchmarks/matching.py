@@ -231,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Numbers: {path}")
     if args.docs:
         pages.refill(_PAGE, "matching", section)
+        pages.keep(path, _PAGE)
         matching_report.figure(results).savefig(
             _PAGE.with_suffix(".png"), dpi=150
         )

@@ -1,9 +1,10 @@
 """What the scripts write into pages of docs/: tables, between two markers."""
 
 import pathlib
+import shutil
 from collections.abc import Sequence
 
-__all__ = ["DOCS", "fill", "refill", "table"]
+__all__ = ["DOCS", "fill", "keep", "refill", "table"]
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
@@ -82,3 +83,15 @@ def refill(path: pathlib.Path, name: str, text: str) -> None:
     """
     page = path.read_text(encoding="utf-8")
     path.write_text(fill(page, name, text), encoding="utf-8")
+
+
+def keep(numbers: pathlib.Path, page: pathlib.Path) -> None:
+    """Put the numbers of a page into the folder `numbers` beside it.
+
+    Args:
+        numbers: a file; one of its name is replaced.
+        page: the file that shows them.
+    """
+    folder = page.parent / "numbers"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(numbers, folder)

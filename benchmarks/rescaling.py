@@ -16,6 +16,7 @@ them normalized first, which would undo the scale for whoever does it.
 import argparse
 import functools
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import data, report, training
+from benchmarks import data, pages, report, training
 from benchmarks.methods import DEFAULT, METHODS, Method
 from benchmarks.tuning import tune
 from psi_optax.models import linen
@@ -208,13 +209,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     add("--scales", nargs="+", type=float, default=defaults.scales)
     add("--out", type=pathlib.Path, default="results", help="folder to write")
+    add("--docs", action="store_true", help="write README.md and docs/")
     given = vars(parser.parse_args(arguments))
-    out = given.pop("out")
+    out, docs = given.pop("out"), given.pop("docs")
     given["epochs"] = given["epochs"] or EPOCHS.get(given["dataset"], 3)
     results = run(defaults._replace(**given))
     print(report.table(results))
-    for path in report.write(results, out):
-        print(f"written: {path}")
+    numbers, image = report.write(results, out)
+    print(f"written: {numbers}\nwritten: {image}")
+    if docs:
+        readme = pages.DOCS.parent / "README.md"
+        pages.refill(readme, "rescaling", report.table(results))
+        pages.keep(numbers, pages.DOCS / image.name)
+        shutil.copy(image, pages.DOCS)
 
 
 def _count(text: str) -> int:

@@ -176,6 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nNumbers: {path}")
     if args.docs:
         publish(results, args.sets)
+        pages.keep(path, pages.DOCS / "step-time.md")
 
 
 def earlier(path: pathlib.Path) -> Found:

@@ -237,6 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.docs:
         name = f"{where['platform']} training share"
         pages.refill(pages.DOCS / "step-time.md", name, text)
+        pages.keep(path, pages.DOCS / "step-time.md")
 
 
 if __name__ == "__main__":

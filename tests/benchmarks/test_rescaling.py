@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import data, rescaling, training
+from benchmarks import data, pages, rescaling, training
 from benchmarks.methods import DEFAULT, METHODS, Method
 from benchmarks.tuning import tune
 from psi_optax.models import linen
@@ -191,7 +191,12 @@ def test_a_small_run_writes_its_table_its_figure_and_its_numbers(
         method = small(METHODS[name], (0.1, 0.3))
         monkeypatch.setitem(METHODS, name, method)
     command = "--seeds 2 --epochs 1 --optimizers sgd psi_sgd --scales 0.1 1"
-    rescaling.main([*command.split(), "--out", str(tmp_path / "new")])
+    monkeypatch.setattr(pages, "DOCS", tmp_path / "docs")
+    (tmp_path / "docs").mkdir()
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- rescaling: begin -->\n<!-- rescaling: end -->")
+    out = str(tmp_path / "new")
+    rescaling.main([*command.split(), "--docs", "--out", out])
 
     printed = capsys.readouterr().out
     assert "2 trials" in printed
@@ -203,6 +208,11 @@ def test_a_small_run_writes_its_table_its_figure_and_its_numbers(
     assert str(numbers) in printed
     assert str(image) in printed
     assert image.read_bytes().startswith(b"\x89PNG")
+    assert "| psi_sgd " in readme.read_text()
+    docs = tmp_path / "docs"
+    assert (docs / image.name).read_bytes() == image.read_bytes()
+    kept = docs / "numbers" / numbers.name
+    assert kept.read_bytes() == numbers.read_bytes()
     results = json.loads(numbers.read_text())
     assert results["scales"] == [0.1, 1.0]
     assert (results["seeds"], results["epochs"]) == (2, 1)

@@ -55,7 +55,9 @@ import psi_optax
 from psi_optax.models.nnx import MLP
 
 # The tests run this notebook with fewer epochs.
-EPOCHS = 2 if os.environ.get("PSI_OPTAX_SMOKE") else 20
+SMOKE = bool(os.environ.get("PSI_OPTAX_SMOKE"))
+jax.config.update("jax_disable_most_optimizations", SMOKE)
+EPOCHS = 2 if SMOKE else 20
 BATCH = 64
 
 # %% [markdown]
@@ -199,7 +201,8 @@ def filters_after_training(factors):
 powers = 2.0 ** np.random.default_rng(1).integers(-10, 11, (1, 64))
 plain = filters_after_training(jnp.ones((1, 64)))
 rescaled = filters_after_training(jnp.asarray(powers, jnp.float32))
-print("identical in every bit:", bool(jnp.all(plain == rescaled)))
+assert jnp.all(plain == rescaled)
+print("identical in every bit")
 
 # %% [markdown]
 # ## A learning rate is an angle
@@ -217,3 +220,17 @@ after = nnx.state(model, nnx.Param)
 turned = nnx.to_pure_dict(psi_optax.rotation(before, after, report))
 angles = turned["hidden_0"]["kernel"]
 print(f"hidden_0: {angles.min():.4f} to {angles.max():.4f} radians in a step")
+
+norms = [psi_optax.group_norms(w, report) for w in (before, after)]
+for old, new in zip(*map(jax.tree.leaves, norms), strict=True):
+    assert np.allclose(old, new, rtol=1e-6)
+
+# %% [markdown]
+# ## Where to go from here
+#
+# - [02](02_finding_scale_groups.ipynb): the groups of your own network, with
+#   LayerNorm, GroupNorm and attention
+# - [03](03_what_weight_decay_really_does.ipynb): what weight decay does to such
+#   weights, and how to do without it
+# - [04](04_many_devices.ipynb): several devices, shardings, checkpoints
+# - [05](05_bring_your_own.ipynb): your own optimizer, or framework

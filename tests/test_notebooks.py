@@ -27,3 +27,11 @@ def test_every_notebook_has_a_source():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == {
         path.stem for path in SOURCES
     }
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_badge_opens_the_notebook_without_outputs(source):
+    written = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    opened = f"colab.research.google.com/github/psi-optax/psi_optax/blob/main/notebooks/{source.stem}.ipynb"  # noqa: E501
+    assert opened in written.cells[0].source
+    assert not any(cell.get("outputs") for cell in written.cells)

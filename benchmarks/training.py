@@ -1,11 +1,14 @@
 """Training and evaluation of a Linen model, for several seeds at once.
 
-Seeds are a leading axis of everything: of the variables, of the batches and of
-what is measured. On a CPU small networks are limited by the cost of starting
-each operation, so that ten seeds together take hardly longer than three.
+What a loss and a step are is said here for the training program too
+(`benchmarks.train`). Seeds are a leading axis of everything: of the variables,
+of the batches and of what is measured. On a CPU small networks are limited by
+the cost of starting each operation, so that ten seeds together take hardly
+longer than three.
 """
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +23,15 @@ from benchmarks.data import Dataset
 
 __all__ = [
     "Build",
+    "cross_entropy",
     "initialize",
     "kernel_groups",
     "make_batches",
     "make_evaluate",
+    "make_loss",
     "make_step",
     "make_train",
+    "make_update",
 ]
 
 Build = Callable[..., optax.GradientTransformation]
@@ -91,11 +97,69 @@ def make_batches(
     ).astype(np.int32)
 
 
+def cross_entropy(logits: Any, labels: Any) -> jax.Array:
+    """The cross-entropy of each example, of shape `(n,)`."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def make_loss(model: nn.Module) -> Callable:
+    """The loss of a model in training.
+
+    Args:
+        model: a Linen model of `psi_optax.models`.
+
+    Returns:
+        A function of `(params, variables, images, labels)` that returns the
+        mean cross-entropy and the new statistics: the model's other variables,
+        if it has any. The params among the variables are not looked at.
+    """
+
+    def loss(params, variables, images, labels):
+        logits, statistics = model.apply(
+            {**variables, "params": params},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return cross_entropy(logits, labels).mean(), statistics
+
+    return loss
+
+
+def make_update(
+    loss: Callable, optimizer: optax.GradientTransformation
+) -> Callable:
+    """One step of training on one batch.
+
+    Args:
+        loss: what `make_loss` returns.
+        optimizer: a whole optimizer.
+
+    Returns:
+        A function of `(variables, state)`, images and labels, which returns
+        the next `(variables, state)` and the loss. Not compiled.
+    """
+
+    def update(carry, images, labels):
+        variables, state = carry
+        params = variables["params"]
+        (value, statistics), gradients = jax.value_and_grad(loss, has_aux=True)(
+            params, variables, images, labels
+        )
+        updates, state = optimizer.update(gradients, state, params)
+        params = optax.apply_updates(params, updates)
+        return ({"params": params, **statistics}, state), value
+
+    return update
+
+
 def kernel_groups(model: nn.Module, images: Any) -> psi_optax.GroupReport:
-    """Find the kernels that a batch normalization follows.
+    """Find the kernels that a normalization follows.
 
     The scales and biases of normalizations have scale groups as well, where
-    another one follows; they are left as ordinary parameters.
+    another one follows; they are left as ordinary parameters, and with them
+    kernels that have groups in common with them, such as the last ones of the
+    blocks of a `PreActResNet`.
 
     Args:
         model: a Linen model of `psi_optax.models`.
@@ -108,20 +172,29 @@ def kernel_groups(model: nn.Module, images: Any) -> psi_optax.GroupReport:
     variables = jax.eval_shape(
         lambda x: model.init(jax.random.key(0), x, train=False), image
     )
-
-    def loss(params, statistics, x):
-        logits, _ = model.apply(
-            {"params": params, "batch_stats": statistics},
-            x,
-            train=True,
-            mutable=["batch_stats"],
-        )
-        return _cross_entropy(logits, jnp.zeros(len(x), jnp.int32))
-
+    loss, labels = make_loss(model), np.zeros(8, np.int32)
     report = psi_optax.find_groups(
-        loss, variables["params"], variables["batch_stats"], image
+        lambda params, rest, x: loss(params, rest, x, labels)[0],
+        variables["params"],
+        {name: x for name, x in variables.items() if name != "params"},
+        image,
     )
-    return report.select(".*/kernel")
+    return report.select("|".join(map(re.escape, _kernels(report))))
+
+
+def _kernels(report: psi_optax.GroupReport) -> list[str]:
+    """The paths of grouped kernels that are tied to kernels at most."""
+    groups = {p: f.group for p, f in report.findings.items() if f.group}
+    others = {
+        group.tie
+        for path, group in groups.items()
+        if not path.endswith("/kernel")
+    } - {None}
+    return [
+        path
+        for path, group in groups.items()
+        if path.endswith("/kernel") and group.tie not in others
+    ]
 
 
 def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
@@ -180,25 +253,10 @@ def make_step(
         A function of `(variables, state)` and the indices of a batch, which
         returns the next `(variables, state)`. For one seed, not compiled.
     """
-
-    def loss(params, variables, batch):
-        logits, statistics = model.apply(
-            {**variables, "params": params},
-            images[batch],
-            train=True,
-            mutable=["batch_stats"],
-        )
-        return _cross_entropy(logits, labels[batch]), statistics
+    update = make_update(make_loss(model), optimizer)
 
     def step(carry, batch):
-        variables, state = carry
-        params = variables["params"]
-        gradients, statistics = jax.grad(loss, has_aux=True)(
-            params, variables, batch
-        )
-        updates, state = optimizer.update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
-        return {"params": params, **statistics}, state
+        return update(carry, images[batch], labels[batch])[0]
 
     return step
 
@@ -222,13 +280,7 @@ def make_evaluate(model: nn.Module, dataset: Dataset) -> Callable:
     def evaluate(images, labels, variables):
         logits: Any = model.apply(variables, images, train=False)
         accuracy = (logits.argmax(-1) == labels).mean()
-        return accuracy, _cross_entropy(logits, labels)
+        return accuracy, cross_entropy(logits, labels).mean()
 
     compiled = jax.jit(jax.vmap(evaluate, in_axes=(None, None, 0)))
     return lambda variables: compiled(images, labels, variables)
-
-
-def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(
-        logits, labels
-    ).mean()

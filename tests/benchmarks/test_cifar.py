@@ -4,25 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import augmentation, cifar_files, data
-
-# A few images of each class: the format and all checks, without the 160 MB.
-EACH = {"cifar-10": 2, "cifar-100": 1}
-
-
-def draw(name, part, seed):
-    """Images and labels of one file."""
-    source = cifar_files._SOURCES[name]
-    random = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(source.classes), EACH[name])
-    images = random.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
-    return images, random.permutation(labels).astype(np.uint8)
-
-
-def encode(images, labels, count):
-    """The records; of two labels, the first one is of the wrong kind."""
-    colours = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-    front = [labels[:, None] // 5] * (count - 1) + [labels[:, None]]
-    return np.concatenate([*front, colours], axis=1).tobytes()
+from tests.generated import EACH, draw_cifar, write_cifar
 
 
 @pytest.fixture(params=list(EACH))
@@ -32,26 +14,14 @@ def name(request):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, name):
-    """A folder of small files, and the folder that is given for it."""
-    source = cifar_files._SOURCES[name]
-    small = dict.fromkeys(source.records, source.classes * EACH[name])
-    monkeypatch.setitem(
-        cifar_files._SOURCES, name, source._replace(records=small)
-    )
-    monkeypatch.setenv("PSI_OPTAX_DATA", str(tmp_path))
-    folder = tmp_path / source.folder
-    folder.mkdir()
-    for part, files in source.files.items():
-        for seed, file in enumerate(files):
-            content = encode(*draw(name, part, seed), source.labels)
-            (folder / file).write_bytes(content)
-    return folder
+    """A folder of small files, whose parent is given for it."""
+    return write_cifar(name, tmp_path, monkeypatch)
 
 
 def test_images_and_labels_come_back(folder, name):
     for part, files in cifar_files._SOURCES[name].files.items():
         images, labels = cifar_files.load_part(name, part)
-        drawn = [draw(name, part, seed) for seed in range(len(files))]
+        drawn = [draw_cifar(name, seed) for seed in range(len(files))]
         expected = [np.concatenate(x) for x in zip(*drawn, strict=True)]
         np.testing.assert_array_equal(images, expected[0])
         np.testing.assert_array_equal(labels, expected[1])
@@ -160,6 +130,21 @@ def test_without_padding_only_reflections_are_left():
     assert (same ^ mirrored).all()
     # Half of 64, by five standard deviations of 4.
     assert 12 < same.sum() < 52
+
+
+def test_a_piece_of_the_middle():
+    cuts = augmentation.central_cuts(len(IMAGES), (2, 1))
+    got = augmentation.cut(IMAGES, cuts, (4, 4))
+    np.testing.assert_array_equal(got, IMAGES[:, 1:5, 0:4])
+
+
+def test_a_part_of_a_batch_is_cut_as_in_the_whole():
+    cuts = augmentation.draw_cuts(64, (2, 1), np.random.default_rng(0))
+    whole = augmentation.cut(IMAGES, cuts, (4, 4))
+    part = slice(16, 32)
+    got = augmentation.cut(IMAGES[part], cuts[part], (4, 4))
+    np.testing.assert_array_equal(got, whole[part])
+    assert not np.array_equal(got, whole[:16])
 
 
 def test_the_seed_decides():

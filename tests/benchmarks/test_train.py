@@ -1,29 +1,49 @@
-"""The training program: it learns, resumes to the bit, and divides batches."""
+"""The training program: it learns, and resumes to the bit."""
 
+import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from benchmarks import train
+from benchmarks.train import batches, command, networks, presets, records
+from benchmarks.train.optimizers import OPTIMIZERS
+from benchmarks.train.schedules import SCHEDULES
+from benchmarks.training import kernel_groups
+from psi_optax import ScaleGroup
+from tests.compilation import ROUGH
+from tests.generated import write_cifar, write_images
 
 # optax's cosine divides an integer by a float.
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-SHORT = ["--model", "mlp", "--batch", "160", "--epochs", "3", "--devices", "1"]
+SHORT = ["--model", "mlp", "--batch", "160", "--epochs", "3"]
+SHORT += ["--mesh", "data=1"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _rough():
+    """Programs that run for a moment need not be fast."""
+    with pytest.MonkeyPatch.context() as patched:
+        rough = functools.partial(jax.jit, compiler_options=ROUGH)
+        patched.setattr(jax, "jit", rough)
+        yield
 
 
 def run(out, *more):
-    train.main([*SHORT, "--out", str(out), *more])
-    lines = (out / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    command.main([*SHORT, "--out", str(out), *more])
+    return records.read(out)
 
 
 def weights(out):
     with ocp.CheckpointManager(out / "checkpoints") as checkpoints:
-        return checkpoints.restore(checkpoints.latest_step())
+        return checkpoints.restore(
+            checkpoints.latest_step(), args=ocp.args.StandardRestore()
+        )
 
 
 @pytest.fixture(scope="module")
@@ -51,26 +71,29 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     whole, tmp_path, monkeypatch, where
 ):
     out, lines = whole
-    name = "_batches" if where == "within an epoch" else "_write"
-    original = getattr(train, name)
+    original = batches.train_batches, records.Records.add
 
-    def stop_batches(dataset, settings, epoch):
+    def stop_batches(settings, dataset, layout, epoch):
         if epoch == 3:
             raise StoppedError
-        return original(dataset, settings, epoch)
+        return original[0](settings, dataset, layout, epoch)
 
-    def stop_write(out, lines):
-        original(out, lines)
-        if len(lines) == 3:
+    def stop_adding(self, line):
+        original[1](self, line)
+        if line["epoch"] == 3:
             raise StoppedError
 
-    stops = stop_batches if name == "_batches" else stop_write
     with monkeypatch.context() as patched:
-        patched.setattr(train, name, stops)
+        if where == "within an epoch":
+            patched.setattr(batches, "train_batches", stop_batches)
+        else:
+            patched.setattr(records.Records, "add", stop_adding)
         with pytest.raises(StoppedError):
             run(tmp_path)
     assert run(tmp_path, "--resume") == lines
     same = jax.tree.map(np.array_equal, weights(tmp_path), weights(out))
+    # 8 parameters, their momenta, 4 statistics, and radii.
+    assert len(jax.tree.leaves(same)) > 20
     assert all(jax.tree.leaves(same))
 
 
@@ -79,14 +102,31 @@ def test_a_run_that_is_over_stays_as_it_is(whole):
     assert run(out, "--resume") == lines
 
 
-def test_batches_divided_among_devices(whole, tmp_path):
-    divided = run(tmp_path, "--devices", "8")
-    for line, expected in zip(divided, whole[1], strict=True):
-        # Sums over 160 images in another order, of which 21 steps make more.
-        loss = pytest.approx(expected["train_loss"], rel=1e-4)
-        assert line["train_loss"] == loss
-    other = run(tmp_path / "other", "--seed", "1")
-    assert abs(other[0]["train_loss"] / divided[0]["train_loss"] - 1) > 1e-3
+def test_the_events_say_what_the_lines_say(whole):
+    out, lines = whole
+    found = {}
+    for path in sorted((out / "tensorboard").iterdir()):
+        for event in events(path):
+            for value in event.summary.value:
+                found[value.tag, event.step] = value.simple_value
+    expected = {
+        (name, line["epoch"]): value
+        for line in lines
+        for name, value in line.items()
+        if name != "epoch"
+    }
+    assert found == {key: np.float32(x) for key, x in expected.items()}
+
+
+def events(path):
+    """The events of a file: length, its checksum, event, its checksum."""
+    from tensorboardX.proto import event_pb2
+
+    raw = path.read_bytes()
+    while raw:
+        size = int.from_bytes(raw[:8], "little")
+        yield event_pb2.Event.FromString(raw[12 : 12 + size])
+        raw = raw[16 + size :]
 
 
 @pytest.mark.parametrize(
@@ -95,33 +135,170 @@ def test_batches_divided_among_devices(whole, tmp_path):
         ([], "go on with it by --resume"),
         (["--resume", "--rate", "0.2"], "rate: 0.1, now 0.2"),
         (["--resume", "--epochs", "4"], "epochs: 3, now 4"),
-        (["--devices", "7"], "multiple of the 7 devices"),
+        (["--mesh", "data=7"], "multiple of the 7 devices"),
+        (["--mesh", "data=4,model=3"], "has 12 devices, and there are 8"),
+        (["--mesh", "dta=4"], "the axes are data, fsdp, model"),
+        (["--mesh", "model=2", "--axes", "explicit"], "with --axes auto"),
         (["--batch", "2000"], "no more than the 1198"),
+        (["--batch", "0"], "1 or more"),
+        (["--crop", "9"], "are of 8 pixels"),
         (["--data", "cifar-10"], "binary version"),
+        (["--data", "imagenet"], "benchmarks.image_arrays"),
+        (["--preset", "cifar", "--optimizer", "muonh"], "say --rate"),
     ],
 )
 def test_what_cannot_be_done(whole, capsys, monkeypatch, more, message):
     monkeypatch.delenv("PSI_OPTAX_DATA", raising=False)
     with pytest.raises(SystemExit) as caught:
         run(whole[0], *more)
-    assert caught.value.code == 1
+    assert caught.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_an_unknown_name_shows_those_there_are(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run(tmp_path, "--model", "resnet21")
-    assert "resnet20" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [(["--model", "resnet21"], "resnet20"), (["--mesh", "data"], "data=4")],
+)
+def test_what_cannot_be_read(tmp_path, capsys, more, message):
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path, *more)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("schedule", list(train.SCHEDULES))
+def test_an_augmented_epoch_is_another(whole, tmp_path):
+    lines = run(tmp_path, "--augment", "--epochs", "1")
+    assert lines[0]["train_loss"] != whole[1][0]["train_loss"]
+
+
+@pytest.mark.parametrize("name", ["cifar-10", "cifar-100"])
+def test_the_papers_settings_on_generated_files(tmp_path, monkeypatch, name):
+    write_cifar(name, tmp_path, monkeypatch)
+    out = tmp_path / "out"
+    small = ["--batch", "20", "--epochs", "1", "--mesh", "data=1"]
+    model = "resnet8" if name == "cifar-10" else "mlp"
+    arguments = ["--preset", "cifar", "--data", name, "--model", model]
+    command.main([*arguments, *small, "--out", str(out)])
+    written = json.loads((out / "settings.json").read_text())
+    assert (written["rate"], written["momentum"]) == (1.0, 0.0)
+    assert written["augment"]
+    assert written["schedule"] == "cifar"
+    assert np.isfinite(records.read(out)[0]["test_loss"])
+
+
+def test_large_images_are_cut(tmp_path, monkeypatch):
+    monkeypatch.setenv("PSI_OPTAX_DATA", str(tmp_path))
+    write_images(tmp_path, side=10)
+    out = tmp_path / "out"
+    small = ["--model", "mlp", "--crop", "8", "--batch", "32", "--epochs", "3"]
+    arguments = ["--preset", "imagenet", "--optimizer", "psi_sgdm", *small]
+    command.main([*arguments, "--mesh", "data=1", "--out", str(out)])
+    losses = [line["train_loss"] for line in records.read(out)]
+    assert losses == sorted(losses, reverse=True)
+    kernel = weights(out)["variables"]["params"]["hidden_0"]["kernel"]
+    assert kernel.shape == (8 * 8 * 3, 64)
+
+
+def test_presets_keep_what_is_given():
+    given = {"optimizer": "sgd_g", "epochs": 3}
+    found = presets.preset("imagenet", given)
+    assert (found["rate"], found["epochs"], found["crop"]) == (0.2, 3, 224)
+    assert presets.preset("cifar", {"rate": 0.5})["rate"] == 0.5
+    # Only PSI-SGD's has no momentum.
+    assert presets.preset("cifar", {})["momentum"] == 0
+    assert presets.preset("cifar", given)["momentum"] == 0.9
+
+
+PARAMETERS = {
+    "resnet20": 269_722,
+    "preact_resnet110": 1_727_962,
+    "resnet18": 11_689_512 - 990 * 513,
+    "resnet50": 25_557_032 - 990 * 2049,
+    "vgg16": 14_724_042,
+    "vit": 2_668_618,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_networks_by_name(name):
+    model = networks.NETWORKS[name](10)
+    images = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(
+        lambda x: model.init(jax.random.key(0), x, train=False), images
+    )
+    sizes = [x.size for x in jax.tree.leaves(shapes["params"])]
+    # ImageNet's are known for 1000 classes; a class is a column and a bias.
+    assert sum(sizes) == PARAMETERS[name]
+
+
+def selected(name, side=8):
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    report = kernel_groups(networks.NETWORKS[name](10), image)
+    return {path for path, f in report.findings.items() if f.group}
+
+
+def test_kernels_that_are_tied_to_norms_are_left_ordinary():
+    blocks = [f"block_{index}" for index in range(3)]
+    firsts = {f"{block}/conv_0/kernel" for block in blocks}
+    assert selected("preact_resnet8") == {"stem/kernel", *firsts}
+    layers = {f"{b}/layer_{i}/conv/kernel" for b in blocks for i in range(2)}
+    assert selected("resnet8") == {"stem/conv/kernel", *layers}
+    heads = {
+        f"layer_{index}/attention/{name}/kernel"
+        for index in range(6)
+        for name in ("query", "key")
+    }
+    assert selected("vit") == heads
+
+
+# Their decay is of all that has no groups, and less of what has.
+DECAY_ALL = {"sgdp", "adamp"}
+
+KEEP_NORMS = set(OPTIMIZERS) - DECAY_ALL
+KEEP_NORMS -= {"sgd", "adam", "adamw", "weight_rescaling"}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_decay_what_has_no_groups(name):
+    groups = {"kernel": ScaleGroup(0), "scale": None, "head": None}
+    params = {
+        "kernel": jnp.ones((3, 2)),
+        "scale": jnp.ones(2),
+        "head": jnp.ones((2, 3)),
+    }
+    zero = optax.tree.zeros_like(params)
+
+    def updates(decay):
+        tx = OPTIMIZERS[name](
+            rate=0.1, decay=decay, momentum=0.5, groups=groups
+        )
+        return tx.update(zero, tx.init(params), params)[0]
+
+    assert not jnp.any(updates(0.0)["head"])
+    decayed = updates(0.1)
+    assert jnp.all(decayed["head"] < 0)
+    assert jnp.any(decayed["scale"]) == (name in DECAY_ALL)
+    assert jnp.any(decayed["kernel"]) == (name not in KEEP_NORMS)
+
+
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
 def test_schedules_start_at_the_rate(schedule):
-    rate = train.SCHEDULES[schedule](0.3, 100)
+    rate = SCHEDULES[schedule](0.3, 100)
     assert float(rate(0)) == pytest.approx(0.3)
     last = float(rate(99))
     assert last == pytest.approx(0.3) if schedule == "constant" else last < 0.01
 
 
-def test_an_augmented_epoch_is_another(whole, tmp_path):
-    lines = run(tmp_path, "--augment")
-    assert lines[0]["train_loss"] != whole[1][0]["train_loss"]
+@pytest.mark.parametrize(
+    ("name", "epochs", "falls"),
+    [("cifar", 200, (60, 120, 160)), ("imagenet", 100, (30, 60, 90))],
+)
+def test_the_papers_schedules(name, epochs, falls):
+    per_epoch = 390
+    rate = SCHEDULES[name](1.0, per_epoch * epochs)
+    expected = 1.0
+    for fall in falls:
+        # The last step of an epoch, and the first one of the next.
+        assert rate(per_epoch * fall - 1) == pytest.approx(expected)
+        expected *= 0.2
+        assert rate(per_epoch * fall) == pytest.approx(expected)

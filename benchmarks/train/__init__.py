@@ -1,0 +1,11 @@
+"""The training program, `python -m benchmarks.train`.
+
+- `command`: what is asked for, checked; `settings`, `presets`: what numbers
+  depend on;
+- `processes`: several processes on this machine;
+- `networks`, `optimizers`, `schedules`, `sources`: what can be asked for;
+- `layout`: what lies on which device;
+- `batches`: the input;
+- `steps`: what is compiled;
+- `run`: the epochs; `records`: what is written down of them.
+"""

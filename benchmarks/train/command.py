@@ -1,0 +1,102 @@
+"""What is asked for on the command line, checked and done in this process."""
+
+import argparse
+import os
+import sys
+import traceback
+
+import jax
+from jax.experimental import multihost_utils
+
+from benchmarks.train import processes, run, settings, sources
+from benchmarks.train.layout import make_layout
+
+__all__ = ["main"]
+
+ABOUT = """Train one network by one optimizer, on one device or many.
+
+    python -m benchmarks.train --data fashion-mnist --model cnn
+    python -m benchmarks.train --preset cifar --model resnet56
+    python -m benchmarks.train ... --resume  # and all that was said before
+
+Each epoch adds a line of JSON to metrics.jsonl in the output folder, and leaves
+a checkpoint. A run that was stopped goes on from the last one, to the same
+numbers: what an epoch draws depends on the seed and on its number alone. It may
+go on on other devices; then the numbers are the same up to rounding.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses, checks, and trains."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.train",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[processes.parser()],
+        allow_abbrev=False,
+    )
+    settings.add_options(parser)
+    add = parser.add_argument
+    add("--resume", action="store_true", help="go on from the last checkpoint")
+    add("--mesh", type=_sizes, help="such as data=4,model=2 (default: data)")
+    add(
+        "--axes", choices=("auto", "explicit"), default="auto", help="of a mesh"
+    )
+    options = parser.parse_args(argv)
+    if options.process is None:
+        _train(parser, options)
+    else:
+        _be_one_of_many(parser, options)
+
+
+def _train(parser: argparse.ArgumentParser, options) -> None:
+    """Trains, if that can be; otherwise says why not."""
+    try:
+        chosen = settings.chosen(options)
+        sizes = options.mesh or {"data": jax.device_count()}
+        layout = make_layout(sizes, options.axes)
+        dataset = sources.load(chosen.data)
+        settings.check_data(chosen, dataset, layout.parts)
+        settings.check_folder(chosen, options.out, options.resume)
+    except (OSError, ValueError) as error:
+        parser.exit(processes.REFUSED, f"{error}\n")
+    if jax.process_count() > 1:
+        # Before all have looked into the folder, none may write there.
+        multihost_utils.sync_global_devices("checked")
+    run.train(chosen, dataset, layout, options.out)
+
+
+def _be_one_of_many(parser: argparse.ArgumentParser, options) -> None:
+    """Trains as one of several processes."""
+    status = 0
+    try:
+        jax.distributed.initialize(
+            options.coordinator, options.processes, options.process
+        )
+        _train(parser, options)
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # An ordinary end would wait for the others, which wait for this one.
+        os._exit(int(status))
+
+
+def _sizes(text: str) -> dict[str, int]:
+    """The sizes of a mesh's axes.
+
+    Examples:
+        >>> _sizes("data=4,model=2")
+        {'data': 4, 'model': 2}
+    """
+    pairs = [part.partition("=") for part in text.split(",")]
+    try:
+        return {name.strip(): int(size) for name, _, size in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not such as data=4,model=2"
+        ) from None

@@ -1,0 +1,126 @@
+"""Large images from arrays: made of pictures, opened, checked."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import image_arrays
+from tests.generated import draw_images, write_images
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of small arrays, which is given by its parent."""
+    monkeypatch.setenv("PSI_OPTAX_DATA", str(tmp_path))
+    write_images(tmp_path)
+    return tmp_path / "imagenet"
+
+
+def test_images_come_back_from_several_files(folder):
+    dataset = image_arrays.load()
+    drawn = [draw_images(96, 8, seed=0), draw_images(64, 8, seed=1)]
+    images, labels = (np.concatenate(x) for x in zip(*drawn, strict=True))
+    rows = np.array([159, 0, 95, 96, 3, 3])
+    np.testing.assert_array_equal(dataset.train_images[rows], images[rows])
+    np.testing.assert_array_equal(dataset.train_labels, labels)
+    assert dataset.train_images.shape == images.shape
+    assert len(dataset.test_images) == len(dataset.test_labels) == 40
+    assert dataset.num_classes == 4
+
+
+def test_images_stay_on_disk(folder):
+    arrays = image_arrays.load().train_images.arrays
+    assert all(isinstance(array, np.memmap) for array in arrays)
+
+
+def test_bytes_are_standardized_and_nothing_else_is():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    got = image_arrays.standardize(jnp.asarray(images))
+    mean, std = np.array(image_arrays.MEAN), np.array(image_arrays.STD)
+    # Three roundings of 6e-8 of numbers of at most 256/50.
+    np.testing.assert_allclose(got, (images / 255 - mean) / std, atol=2e-6)
+    assert image_arrays.standardize(got) is got
+
+
+def save(file, array):
+    np.save(file, array)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("images-1.npy", np.zeros((64, 4, 4, 3), np.uint8)),
+        ("images-1.npy", np.zeros((64, 8, 8, 3), np.float32)),
+        ("images-1.npy", np.zeros((64, 8, 8), np.uint8)),
+        ("labels-1.npy", np.zeros(63, np.int32)),
+        ("labels-1.npy", np.full(64, -1)),
+        ("labels-1.npy", np.zeros(64)),
+    ],
+)
+def test_what_does_not_belong_together(folder, name, array):
+    save(folder / "train" / name, array)
+    with pytest.raises(ValueError, match="images-1.npy: .*integers from 0"):
+        image_arrays.load()
+
+
+def test_other_classes_or_sides_for_testing(folder):
+    save(folder / "test/labels-0.npy", np.full(40, 7))
+    with pytest.raises(ValueError, match="up to 7 in test, but up to 3"):
+        image_arrays.load()
+    save(folder / "test/images-0.npy", np.zeros((40, 9, 9, 3), np.uint8))
+    with pytest.raises(ValueError, match="one --side"):
+        image_arrays.load()
+
+
+def test_damaged_files(folder):
+    file = folder / "train/images-0.npy"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="images-0.npy is missing or damaged"):
+        image_arrays.load()
+    file.write_bytes(b"\x80\x03}q\x00.")
+    with pytest.raises(ValueError, match="images-0.npy is missing or damaged"):
+        image_arrays.load()
+
+
+def test_missing_files(folder, monkeypatch, tmp_path):
+    (folder / "train/labels-0.npy").unlink()
+    with pytest.raises(ValueError, match="labels-0.npy is missing or damaged"):
+        image_arrays.load()
+    monkeypatch.setenv("PSI_OPTAX_DATA", str(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError, match="benchmarks.image_arrays"):
+        image_arrays.load()
+
+
+def draw_pictures(folder, parts=("train", "val"), classes=("ant", "bee")):
+    """Pictures of one colour a class, higher than wide."""
+    for part in parts:
+        for label, name in enumerate(classes):
+            (folder / part / name).mkdir(parents=True)
+            for index in range(3):
+                picture = Image.new("RGB", (12, 20), (90 * label, 10, index))
+                picture.save(folder / part / name / f"{index}.png")
+
+
+def test_arrays_are_made_of_pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("PSI_OPTAX_DATA", str(tmp_path))
+    # Two files for training.
+    monkeypatch.setattr(image_arrays, "PER_FILE", 4)
+    draw_pictures(tmp_path / "pictures")
+    arguments = [str(tmp_path / x) for x in ("pictures", "imagenet")]
+    image_arrays.main([*arguments, "--side", "6"])
+    dataset = image_arrays.load()
+    assert dataset.train_images.shape == (6, 6, 6, 3)
+    assert dataset.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    # One colour stays one, however it is shrunk.
+    got = dataset.train_images[np.array([5])]
+    np.testing.assert_array_equal(got, np.full_like(got, 1) * [90, 10, 2])
+
+
+def test_classes_have_to_be_the_same(tmp_path, capsys):
+    draw_pictures(tmp_path, ("train",))
+    draw_pictures(tmp_path, ("val",), ("ant",))
+    with pytest.raises(SystemExit):
+        image_arrays.main([str(tmp_path), str(tmp_path / "out")])
+    assert "they have to be the same" in capsys.readouterr().err

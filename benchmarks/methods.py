@@ -92,6 +92,50 @@ def _psi_adam(
     return psi_optax.psi_adam(rate, groups, weight_decay=decay)
 
 
+def _psi_sgdm(rate: Any, groups: Any, **_: Any) -> optax.GradientTransformation:
+    return psi_optax.psi_sgdm(rate, groups, MOMENTUM)
+
+
+def _sgd_g(rate: Any, groups: Any, **_: Any) -> optax.GradientTransformation:
+    """As published, but for decay; filters have 20 times the others' rate."""
+    ordinary = optax.sgd(_times(1 / 20, rate), MOMENTUM, nesterov=True)
+    return psi_optax.sgd_g(rate, groups, MOMENTUM, ordinary=ordinary)
+
+
+def _weight_rescaling(
+    rate: Any, groups: Any, **_: Any
+) -> optax.GradientTransformation:
+    return psi_optax.weight_rescaling(_sgd(rate), groups)
+
+
+def _rotational(
+    rate: Any, decay: Any, groups: Any
+) -> optax.GradientTransformation:
+    """As published: filters turn as rate and decay of SGD would make them."""
+    return psi_optax.rotational(
+        psi_optax.matching_learning_rate(rate, decay, momentum=MOMENTUM),
+        optax.trace(MOMENTUM),
+        groups,
+        ordinary=_sgd_decay(rate, decay),
+    )
+
+
+def _adamp(rate: Any, decay: Any, groups: Any) -> optax.GradientTransformation:
+    """As its users use it: only kernels decay."""
+    return optax.partition(
+        {
+            True: psi_optax.adamp(rate, groups, weight_decay=decay),
+            False: optax.adam(rate),
+        },
+        _are_kernels,
+    )
+
+
+def _times(factor: float, rate: Any) -> optax.Schedule:
+    """A schedule, or a number, times a factor."""
+    return lambda step: factor * (rate(step) if callable(rate) else rate)
+
+
 def _rates(low: float, high: float) -> tuple[float, ...]:
     """Return 12 rates, evenly spaced on a logarithmic axis."""
     return tuple(float(f"{rate:.3g}") for rate in np.geomspace(low, high, 12))
@@ -120,11 +164,28 @@ METHODS = {
     "adamw_usual_decay": Method(
         "AdamW, weight decay 1e-2", _adamw, ADAM_RATES, (1e-2,)
     ),
+    "adamp": Method(
+        "AdamP, tuned weight decay",
+        _adamp,
+        (0.001, 0.003, 0.01, 0.03),
+        (1.0, 10.0, 100.0),
+    ),
     "sgd_renormalize": Method(
         "SGD, then renormalize", _sgd_renormalize, SGD_RATES
     ),
     "sgd_unit": Method("SGD, then to norm 1", _sgd_unit, SGD_RATES),
+    "sgd_g": Method("sgd_g", _sgd_g, _rates(0.03, 10.0)),
+    "weight_rescaling": Method(
+        "weight_rescaling", _weight_rescaling, SGD_RATES
+    ),
+    "rotational": Method(
+        "rotational, tuned weight decay",
+        _rotational,
+        (0.01, 0.03, 0.1, 0.3),
+        (0.01, 0.1, 1.0),
+    ),
     "psi_sgd": Method("psi_sgd", _psi_sgd, SGD_RATES),
+    "psi_sgdm": Method("psi_sgdm", _psi_sgdm, SGD_RATES),
     "psi_sgd_decay": Method(
         "psi_sgd, head decayed",
         _psi_sgd_decay,

@@ -1,0 +1,96 @@
+"""The data of the accuracy experiment: fewer, smaller images, wrong labels."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import data
+from benchmarks.data import Dataset
+
+__all__ = ["Splits", "flip_labels", "split"]
+
+SPLIT_SEED, NOISE_SEED = 0, 1
+
+
+class Splits(NamedTuple):
+    """Two data sets of the same training part.
+
+    Attributes:
+        tuning: its test part is for validation, of other training images.
+        final: its test part is the data set's own.
+    """
+
+    tuning: Dataset
+    final: Dataset
+
+
+def split(name: str, train: int, validation: int, pool: int, noise: float):
+    """Draw a training and a validation part, and give them wrong labels.
+
+    Args:
+        name: as in `data.load`.
+        train: number of images to train on.
+        validation: number of images to validate on.
+        pool: how many pixels become one, in each direction.
+        noise: the share of labels that are wrong, in both of these parts.
+            Those of the test part are always right.
+
+    Returns:
+        The `Splits`.
+
+    Examples:
+        >>> splits = split("digits", 500, 200, pool=2, noise=0.3)
+        >>> splits.tuning.train_images.shape, splits.tuning.test_images.shape
+        ((500, 4, 4, 1), (200, 4, 4, 1))
+        >>> splits.final.test_images.shape
+        (599, 4, 4, 1)
+    """
+    full = data.load(name)
+    labels = flip_labels(full.train_labels, noise, full.num_classes)
+    random = np.random.RandomState(SPLIT_SEED)
+    order = random.permutation(len(labels))
+    kept, held = order[:train], order[train : train + validation]
+    final = full._replace(
+        train_images=_pool(full.train_images[kept], pool),
+        train_labels=labels[kept],
+        test_images=_pool(full.test_images, pool),
+    )
+    tuning = final._replace(
+        test_images=_pool(full.train_images[held], pool),
+        test_labels=labels[held],
+    )
+    return Splits(tuning, final)
+
+
+def flip_labels(labels: np.ndarray, share: float, classes: int) -> np.ndarray:
+    """Replace a share of the labels by one of the other classes each.
+
+    Args:
+        labels: int32, of shape `(n,)`.
+        share: of labels that become wrong, from 0 to 1.
+        classes: number of classes.
+
+    Returns:
+        Labels of which `round(share * n)` differ, each other class being as
+        likely as any.
+
+    Examples:
+        >>> labels = np.zeros(10, np.int32)
+        >>> int(flip_labels(labels, 0.3, 10).astype(bool).sum())
+        3
+    """
+    random = np.random.RandomState(NOISE_SEED)
+    wrong = random.permutation(len(labels))[: round(share * len(labels))]
+    offsets = random.randint(1, classes, len(wrong))
+    flipped = labels.copy()
+    flipped[wrong] = (flipped[wrong] + offsets) % classes
+    return flipped
+
+
+def _pool(images: np.ndarray, size: int) -> np.ndarray:
+    """The means of squares of pixels."""
+    count, height, width, channels = images.shape
+    squares = images.reshape(
+        count, height // size, size, width // size, size, channels
+    )
+    return squares.mean((2, 4))

@@ -34,7 +34,7 @@ def builds(gradient_norm: float) -> dict[str, Build]:
     return {
         "sgd_decay": _SGD_DECAY,
         "psi_sgd": psi_sgd(gradient_norm),
-        "rotational": _rotational,
+        "rotational": METHODS["rotational"].build,
         "sgd": _sgd,
     }
 
@@ -50,15 +50,6 @@ def psi_sgd(gradient_norm: float) -> Build:
         return psi_optax.psi_sgd(matched, groups, MOMENTUM, ordinary=ordinary)
 
     return build
-
-
-def _rotational(rate: Any, decay: Any, groups: Any):
-    return psi_optax.rotational(
-        matching_learning_rate(rate, decay, momentum=MOMENTUM),
-        optax.trace(MOMENTUM),
-        groups,
-        ordinary=_SGD_DECAY(rate=rate, decay=decay),
-    )
 
 
 def _sgd(rate: Any, decay: Any, groups: Any):

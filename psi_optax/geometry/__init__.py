@@ -22,4 +22,5 @@ from psi_optax.geometry.step import RETRACTIONS as RETRACTIONS
 from psi_optax.geometry.step import exponential as exponential
 from psi_optax.geometry.step import step as step
 from psi_optax.geometry.turns import Leaves as Leaves
+from psi_optax.geometry.turns import together as together
 from psi_optax.geometry.turns import wait as wait

@@ -105,6 +105,7 @@ def step(
     *,
     retraction: str | None = "projection",
     tangent: bool = True,
+    square: Scalars | None = None,
     kept: Collection[str] = (),
 ) -> Leaves:
     """Moves every group along d on its sphere; returns what to add to w.
@@ -130,6 +131,8 @@ def step(
         retraction: "projection", "exponential" or None.
         tangent: whether d counts with its tangent part alone; with
             "exponential" it always does.
+        square: the groups' squared norms, where they are known: sums over
+            devices are not found to be the same and formed once.
         kept: paths of directions that outlive the step. The others are made
             one after another (`in_turn`).
 
@@ -139,9 +142,9 @@ def step(
     curve = _CURVES[retraction, tangent]
 
     def move(name: str, group: Reduction, w: Leaves, d: Leaves):
-        square = group.dot(w, w)
+        known = group.dot(w, w)[name] if square is None else square[name]
         alpha, beta = _coefficients(
-            square[name],
+            known,
             group.dot(w, d)[name],
             group.dot(d, d)[name],
             rate[name],
@@ -152,7 +155,7 @@ def step(
             _combine,
             w,
             d,
-            group.spread(square),
+            group.spread({name: known}),
             group.spread({name: alpha}),
             group.spread({name: beta}),
         )

@@ -1,4 +1,4 @@
-"""Arrays that are made when it is their turn, so that few exist at once.
+"""The order of a program: few large arrays at once, all small sums together.
 
 XLA for CPU starts all that can be started: the directions of an optimizer that
 makes them anew, as Adam does, are there for every parameter before the first
@@ -80,6 +80,24 @@ def wait(x: jax.Array, done: jax.Array | None) -> jax.Array:
     return jax.lax.platform_dependent(
         x, done, cpu=_divide_by_one, default=lambda x, _: x
     )
+
+
+def together(scalars: Leaves) -> Leaves:
+    """The same scalars, none of which is known before all of them are.
+
+    Sums over several devices are messages. As it orders a program parameter by
+    parameter, XLA sends them one by one, unless what follows waits for all.
+
+    Args:
+        scalars: arrays by name.
+
+    Returns:
+        The bits of the arrays.
+    """
+    traced = any(isinstance(x, jax.core.Tracer) for x in scalars.values())
+    if not traced or jax.device_count() == 1:
+        return scalars
+    return jax.lax.optimization_barrier(scalars)
 
 
 @jax.jit

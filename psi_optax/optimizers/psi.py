@@ -157,7 +157,8 @@ def psi(
         require_params(params)
         plan = make_plan(groups, params)
         w, g = plan.select(params), plan.select(updates, "updates")
-        norms = geometry.norm(plan, w)
+        square = geometry.together(plan.dot(w, w))
+        norms = jax.tree.map(geometry.safe_sqrt, square)
         gradient = like(geometry.scale(plan, g, norms), g)
         steps, inner_state = inner.update(
             plan.merge(updates, gradient),
@@ -176,6 +177,7 @@ def psi(
             sphere_radius(radius, state.radius, plan),
             retraction=retraction,
             tangent=tangent,
+            square=square,
             # Of momentum, the direction is the state.
             kept={path for path, x in d.items() if id(x) in stored},
         )

@@ -55,6 +55,23 @@ def test_shards_of_fan_in_send_sums_over_fan_in(recipe):
     assert {32, 1} <= sizes <= {32, 24, BLOCKS, 1}
 
 
+@pytest.mark.parametrize("recipe", ["psi", "psi_sgd"])
+def test_sums_are_formed_once_and_sent_together(recipe):
+    program = compiled(recipe, "fan_in")
+    sent = [
+        math.prod(int(n) for n in shape.split(",") if n)
+        for match in COLLECTIVE.finditer(program)
+        for shape in re.findall(r"\w+\[([\d,]*)\]", match["type"])
+    ]
+    # |w|², <w, d> and |d|²: of 32 columns, of the tied kernel and bias, and of
+    # the 24 columns that the compiler may add up to blocks later.
+    assert sum(sent) <= 3 * (32 + 1 + 1 + 24)
+    # The norms, then what the directions need of them; in the XLA of JAX 0.10
+    # one after the other, each with the norms of the next parameter.
+    count = len(COLLECTIVE.findall(program))
+    assert count <= (2 if jax.__version_info__ >= (0, 12) else 4)
+
+
 def test_a_reshape_in_place_of_a_mask_sends_weights():
     mesh = make_mesh("auto")
     x = jnp.ones((24, 24))

@@ -300,7 +300,7 @@ for name, (_, params, state, step) in runs.items():
     print(f"{name}: update {dict(update_sends[name])}, step {dict(sent(step))}")
 
 filters = 2 * WIDTH
-sums = 4  # |w|² is sent twice.
+sums = 3  # |w|², ⟨w, d⟩ and |d|².
 assert not update_sends["copies"]
 assert not update_sends["cut along outputs"]
 assert set(update_sends["cut along inputs"]) <= {"all-reduce"}

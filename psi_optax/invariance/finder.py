@@ -92,7 +92,7 @@ def find_groups(
     if method not in METHODS:
         raise ValueError(f"method={method!r}: choose one of {METHODS}.")
     loss, traced = _with_static(loss_fn, args)
-    _check(loss, params, traced)
+    returned = _check(loss, params, traced)
     shapes = _any_shapes((params, traced))
     if method == "probe" and shapes:
         raise ValueError(
@@ -116,7 +116,7 @@ def find_groups(
                 for entry in (e for e in entries(params) if e.path in doubtful):
                     findings[entry.path] = _proved(entry, strict[entry.path])
             findings = _measured(probe, findings)
-    return make_report(params, findings)
+    return make_report(params, findings, returned)
 
 
 def check_groups(
@@ -162,7 +162,7 @@ def check_groups(
             "check_groups measures, and needs arrays: params or args hold"
             " shapes."
         )
-    _check(loss, params, traced)
+    returned = _check(loss, params, traced)
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
     with _double_precision():
         probe = Probe(loss, params, traced, seed)
@@ -178,6 +178,11 @@ def check_groups(
     ]
     if wrong:
         advice = "Give them None, or ask find_groups for what holds."
+        if returned > 1:
+            advice = (
+                f"All {returned} arrays that loss_fn returns count: return the"
+                " loss alone."
+            )
         if all(change <= probe.tolerance for change in large.values()):
             advice = (
                 "At large weights it does not: is the epsilon of a norm not"
@@ -229,7 +234,8 @@ def _any_shapes(tree: Tree) -> bool:
     )
 
 
-def _check(loss: Callable, params: Tree, args: tuple) -> None:
+def _check(loss: Callable, params: Tree, args: tuple) -> int:
+    """How many arrays the loss returns; raises if there can be no groups."""
     for entry in entries(params):
         if not entry.is_hole and not hasattr(entry.leaf, "dtype"):
             raise TypeError(
@@ -261,6 +267,7 @@ def _check(loss: Callable, params: Tree, args: tuple) -> None:
             f"loss_fn returns {found}, which has no gradient: return the loss,"
             " a floating-point array."
         )
+    return len(dtypes)
 
 
 @contextlib.contextmanager

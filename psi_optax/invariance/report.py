@@ -45,6 +45,7 @@ class GroupReport:
     Attributes:
         groups: a tree like params with a `ScaleGroup` or None at each leaf.
         findings: one `Finding` for each parameter, by path.
+        returned: how many arrays the loss returned, all of which count.
 
     Raises:
         KeyError: `report[path]` for a path that is no parameter's.
@@ -65,6 +66,7 @@ class GroupReport:
 
     groups: Tree
     findings: dict[str, Finding]
+    returned: int = 1
 
     def __getitem__(self, path: str) -> Finding:
         if path not in self.findings:
@@ -128,7 +130,7 @@ class GroupReport:
             )
             for path, finding in self.findings.items()
         }
-        return make_report(self.groups, findings)
+        return make_report(self.groups, findings, self.returned)
 
     def __str__(self) -> str:
         rows = [("path", "shape", "axes", "groups", "tie", "known", "notes")]
@@ -138,7 +140,13 @@ class GroupReport:
             f"{len(grouped)} of {len(self.findings)} parameters have scale"
             " groups"
         )
-        if not grouped:
+        if self.returned > 1:
+            tail += (
+                f", by which none of the {self.returned} arrays changes that"
+                " loss_fn returns: return the loss alone, no new statistics,"
+                " logits or gradients"
+            )
+        elif not grouped:
             tail += (
                 ". Is it the loss of training, with the statistics of the"
                 " batch, and alone: no new statistics, logits or gradients?"
@@ -146,11 +154,13 @@ class GroupReport:
         return "\n".join([*aligned(rows), tail])
 
 
-def make_report(params: Tree, findings: dict[str, Finding]) -> GroupReport:
+def make_report(
+    params: Tree, findings: dict[str, Finding], returned: int = 1
+) -> GroupReport:
     """The report on a tree of parameters, from what was found of each."""
     found = {path: finding.group for path, finding in findings.items()}
     groups = map_with_path(lambda path, _: found.get(path), params)
-    return GroupReport(groups, findings)
+    return GroupReport(groups, findings, returned)
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

@@ -236,10 +236,11 @@ def test_a_report_is_on_params_of_these_shapes():
 
 
 def test_a_report_without_groups_asks_for_the_loss_of_training():
-    def f(params, x):
-        return loss(params, x), jnp.mean(x @ params["kernel"], axis=0)
+    def in_evaluation(params, x):
+        y = x @ params["kernel"] / 2 + params["bias"][None]
+        return jnp.mean(jnp.tanh(y) @ params["head"])
 
-    report = find_groups(f, PARAMS, X, method="analysis")
+    report = find_groups(in_evaluation, PARAMS, X, method="analysis")
     assert "no new statistics, logits or gradients?" in str(report)
     assert "?" not in str(find_groups(loss, PARAMS, X, method="analysis"))
 
@@ -338,6 +339,21 @@ class TestErrors:
     def test_a_loss_that_is_not_finite(self):
         with pytest.raises(ValueError, match="not finite"):
             find_groups(loss, PARAMS, X * jnp.nan)
+
+
+def test_a_loss_that_returns_more_than_itself_is_told():
+    def with_statistics(params, x):
+        return loss(params, x), jnp.mean(x @ params["kernel"], axis=0)
+
+    report = find_groups(with_statistics, PARAMS, X)
+    assert report["kernel"].group is None
+    assert "none of the 2 arrays changes that loss_fn returns" in str(report)
+    assert "arrays" not in str(find_groups(loss, PARAMS, X))
+
+    groups = {"kernel": ScaleGroup(0), "bias": None, "head": None}
+    with pytest.raises(ValueError, match="All 2 arrays that loss_fn returns"):
+        check_groups(with_statistics, PARAMS, groups, X)
+    check_groups(loss, PARAMS, groups, X)
 
 
 def test_a_loss_in_single_precision_only_is_measured_in_it():

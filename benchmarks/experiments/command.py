@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -62,7 +63,11 @@ def main(
     settings = experiment.smoke if given.smoke else experiment.settings
     stem = given.out / (experiment.name + "-smoke" * given.smoke)
     results = Results(stem.with_suffix(".json"), settings._asdict())
-    experiment.measure(settings, results)
+    try:
+        experiment.measure(settings, results)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
     table = experiment.table(results.content)
     print(table)

@@ -7,5 +7,6 @@
 - `layout`: what lies on which device;
 - `batches`: the input;
 - `steps`: what is compiled;
-- `run`: the epochs; `records`: what is written down of them.
+- `run`: the epochs; `records`: what is written down of them;
+- `folder`: the output folder.
 """

@@ -1,14 +1,16 @@
 """What is asked for on the command line, checked and done in this process."""
 
 import argparse
+import dataclasses
 import os
 import sys
+import time
 import traceback
 
 import jax
 from jax.experimental import multihost_utils
 
-from benchmarks.train import processes, run, settings, sources
+from benchmarks.train import folder, processes, run, settings, sources
 from benchmarks.train.layout import make_layout
 
 __all__ = ["main"]
@@ -38,11 +40,19 @@ def main(argv: list[str] | None = None) -> None:
     settings.add_options(parser)
     add = parser.add_argument
     add("--resume", action="store_true", help="go on from the last checkpoint")
-    add("--mesh", type=_sizes, help="such as data=4,model=2 (default: data)")
+    add(
+        "--mesh",
+        type=_sizes,
+        help="such as data=4,model=2 (default: data=all devices)",
+    )
     add(
         "--axes", choices=("auto", "explicit"), default="auto", help="of a mesh"
     )
     options = parser.parse_args(argv)
+    try:
+        processes.check(options)
+    except ValueError as error:
+        parser.exit(processes.REFUSED, f"{error}\n")
     if options.process is None:
         _train(parser, options)
     else:
@@ -57,13 +67,29 @@ def _train(parser: argparse.ArgumentParser, options) -> None:
         layout = make_layout(sizes, options.axes)
         dataset = sources.load(chosen.data)
         settings.check_data(chosen, dataset, layout.parts)
-        settings.check_folder(chosen, options.out, options.resume)
+        folder.check(options.out, dataclasses.asdict(chosen), options.resume)
+        folder.make(options.out)
     except (OSError, ValueError) as error:
         parser.exit(processes.REFUSED, f"{error}\n")
+    if options.resume and not folder.has_run(options.out):
+        _say(f"nothing to resume in {options.out}: starting")
+    done = folder.last_checkpoint(options.out)
     if jax.process_count() > 1:
         # Before all have looked into the folder, none may write there.
         multihost_utils.sync_global_devices("checked")
-    run.train(chosen, dataset, layout, options.out)
+    if done == chosen.epochs:
+        _say(f"all {done} epochs are done")
+        return
+    try:
+        run.train(chosen, dataset, layout, options.out)
+    except folder.CheckpointError as error:
+        parser.exit(processes.REFUSED, f"{error}\n")
+
+
+def _say(text: str) -> None:
+    """Shows a line, in the first process alone."""
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)
 
 
 def _be_one_of_many(parser: argparse.ArgumentParser, options) -> None:
@@ -77,6 +103,9 @@ def _be_one_of_many(parser: argparse.ArgumentParser, options) -> None:
     except SystemExit as end:
         status = end.code
     except BaseException:
+        # It may be the end of another process: then this one is ended, by what
+        # started it, before it shows what is not the cause.
+        time.sleep(1)
         traceback.print_exc()
         status = 1
     if status:
@@ -95,8 +124,11 @@ def _sizes(text: str) -> dict[str, int]:
     """
     pairs = [part.partition("=") for part in text.split(",")]
     try:
-        return {name.strip(): int(size) for name, _, size in pairs}
+        sizes = {name.strip(): int(size) for name, _, size in pairs}
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not such as data=4,model=2"
         ) from None
+    if len(sizes) < len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} has an axis twice")
+    return sizes

@@ -14,10 +14,15 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-__all__ = ["REFUSED", "parser", "run"]
+from benchmarks.train.folder import METRICS, has_run, last_checkpoint, make
+
+__all__ = ["REFUSED", "STOPPED", "check", "go_on", "parser", "run"]
 
 REFUSED = 2
 """The exit status of a process that did not begin, and has said why."""
+
+STOPPED = 130
+"""The exit status of a program that was stopped by Ctrl-C."""
 
 Process = subprocess.Popen[bytes]
 
@@ -43,6 +48,27 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def check(options: argparse.Namespace) -> None:
+    """Whether these options of `parser` go together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    count, index = options.processes, options.process
+    if count < 1:
+        raise ValueError(f"--processes {count}: it has to be 1 or more.")
+    if (index is None) != (options.coordinator is None):
+        raise ValueError(
+            "--process and --coordinator: say both, to be one of the processes"
+            " that are started by hand, or none of them."
+        )
+    if index is not None and not 0 <= index < count:
+        raise ValueError(
+            f"--process {index}: with --processes {count} it has to be from 0"
+            f" to {count - 1}."
+        )
+
+
 def run(argv: list[str], count: int, out: pathlib.Path) -> int:
     """Starts the processes and waits for them.
 
@@ -58,6 +84,9 @@ def run(argv: list[str], count: int, out: pathlib.Path) -> int:
         The exit status: 0 if all of them ended with 0. When one does not, the
         others are ended too, and an error says which one it was, when, and how
         to go on, unless it has said itself why it did not begin.
+
+    Raises:
+        OSError: the output folder cannot be made.
     """
     with _started(argv, count, out) as started:
         names = ", ".join(str(process.pid) for process in started)
@@ -78,7 +107,7 @@ def _started(
         *(sys.executable, "-m", "benchmarks.train", *argv),
         *("--coordinator", f"localhost:{_free_port()}", "--process"),
     ]
-    out.mkdir(parents=True, exist_ok=True)
+    make(out)
     with contextlib.ExitStack() as stack:
         outputs: list[IO | None] = [None]
         for index in range(1, count):
@@ -86,17 +115,28 @@ def _started(
             outputs.append(stack.enter_context(file))
         started = []
         try:
-            for index, output in enumerate(outputs):
-                process = subprocess.Popen(
-                    [*command, str(index)], stdout=output, stderr=output
-                )
-                started.append(process)
+            with _no_interrupts():
+                for index, output in enumerate(outputs):
+                    process = subprocess.Popen(
+                        [*command, str(index)], stdout=output, stderr=output
+                    )
+                    started.append(process)
             yield started
         finally:
             for process in started:
                 # JAX takes SIGTERM for the notice of an end to come.
                 process.kill()
                 process.wait()
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """What is started here ignores Ctrl-C: it is ended from here."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _free_port() -> int:
@@ -125,18 +165,22 @@ def _report(failed: dict[int, int], out: pathlib.Path) -> str:
     lines = [" and ".join(ends) + f", {_when(out)}; the others were ended."]
     if logs:
         lines.append(f"Its output is in {', '.join(logs)}.")
-    done = _last_checkpoint(out)
-    if done:
-        lines.append(
+    return "\n".join([*lines, *go_on(out)])
+
+
+def go_on(out: pathlib.Path) -> list[str]:
+    """How to go on with a run; nothing if it has not begun."""
+    if done := last_checkpoint(out):
+        return [
             f"The last checkpoint is of epoch {done}: the same command with"
             " --resume goes on from there."
-        )
-    elif (out / "settings.json").exists():
-        lines.append(
+        ]
+    if has_run(out):
+        return [
             "There is no checkpoint yet: the same command with --resume starts"
             " anew."
-        )
-    return "\n".join(lines)
+        ]
+    return []
 
 
 def _end(status: int) -> str:
@@ -146,14 +190,8 @@ def _end(status: int) -> str:
 
 
 def _when(out: pathlib.Path) -> str:
-    metrics, done = out / "metrics.jsonl", _last_checkpoint(out)
+    metrics, done = out / METRICS, last_checkpoint(out)
     lines = metrics.read_text().splitlines() if metrics.exists() else []
     if len(lines) > done:
         return f"before the checkpoint of epoch {len(lines)} was complete"
     return f"in epoch {done + 1}"
-
-
-def _last_checkpoint(out: pathlib.Path) -> int:
-    """The epoch of the last checkpoint that is complete, 0 for none."""
-    found = (out / "checkpoints").glob("*")
-    return max((int(p.name) for p in found if p.name.isdigit()), default=0)

@@ -5,19 +5,22 @@ its checkpoint. The event files in the folder `tensorboard` say the same.
 """
 
 import json
+import math
 import pathlib
+import sys
 from typing import Any
 
 import tensorboardX
+from tqdm import tqdm
+
+from benchmarks.train import folder
 
 __all__ = ["Records", "read"]
-
-FILE = "metrics.jsonl"
 
 
 def read(out: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of a run, none if it has not begun."""
-    path = out / FILE
+    path = out / folder.METRICS
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -46,13 +49,29 @@ class Records:
         self.events.close()
 
     def add(self, line: dict[str, Any]) -> None:
-        """Writes a line down, which has an `epoch`."""
+        """Writes a line down, which has an `epoch`, and shows it.
+
+        JSON has no numbers that are not finite: they are null.
+        """
+        line = {k: x if math.isfinite(x) else None for k, x in line.items()}
+        new = _diverged(line) and not any(map(_diverged, self.lines))
         self.lines.append(line)
-        part = self.out / f"{FILE}.part"
-        part.write_text("".join(f"{json.dumps(x)}\n" for x in self.lines))
-        # All lines at once, or none.
-        part.replace(self.out / FILE)
+        texts = [json.dumps(x, allow_nan=False) for x in self.lines]
+        folder.write(
+            self.out / folder.METRICS, "".join(f"{x}\n" for x in texts)
+        )
         for name, value in line.items():
-            if name != "epoch":
+            if name != "epoch" and value is not None:
                 self.events.add_scalar(name, value, line["epoch"])
         self.events.flush()
+        tqdm.write(texts[-1])
+        if new:
+            tqdm.write(
+                f"epoch {line['epoch']}: the loss is not finite; a smaller"
+                " --rate may help.",
+                file=sys.stderr,
+            )
+
+
+def _diverged(line: dict[str, Any]) -> bool:
+    return None in line.values()

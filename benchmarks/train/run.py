@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ from flax import linen as nn
 from tqdm import tqdm
 
 from benchmarks.data import Dataset
-from benchmarks.train import batches, settings, steps
+from benchmarks.train import batches, folder, steps
 from benchmarks.train.layout import Layout
 from benchmarks.train.networks import NETWORKS
 from benchmarks.train.optimizers import OPTIMIZERS
@@ -39,13 +41,15 @@ def train(
         chosen: what to do.
         dataset: the data.
         layout: what lies where.
-        out: the output folder.
+        out: the output folder, which is there.
+
+    Raises:
+        folder.CheckpointError: the last checkpoint is damaged.
     """
     first = jax.process_index() == 0
     if first:
-        out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(chosen), indent=1)
-        (out / settings.FILE).write_text(text)
+        folder.write(out / folder.SETTINGS, text)
     model, optimizer = build(chosen, dataset)
     shape = batches.image_shape(chosen, dataset)
     with contextlib.ExitStack() as stack:
@@ -57,8 +61,7 @@ def train(
         evaluate = steps.make_evaluate(model, layout)
         done = checkpoints.latest_step() or 0
         if done:
-            like = ocp.args.StandardRestore(training)
-            training = checkpoints.restore(done, args=like)
+            training = _restored(checkpoints, done, training, out)
         records = enter(Records(out, done)) if first else None
         for epoch in range(done + 1, chosen.epochs + 1):
             training, loss = _epoch(
@@ -67,12 +70,11 @@ def train(
             tests = batches.test_batches(chosen, dataset, layout)
             found = evaluate(training.variables, batches.ahead(tests))
             if records:
-                line = {"epoch": epoch, "train_loss": loss, **found}
-                records.add(line)
-                tqdm.write(json.dumps(line))
+                records.add({"epoch": epoch, "train_loss": loss, **found})
             saved = ocp.args.StandardSave(training)
-            checkpoints.save(epoch, args=saved)
-            checkpoints.wait_until_finished()
+            with _uninterrupted():
+                checkpoints.save(epoch, args=saved)
+                checkpoints.wait_until_finished()
 
 
 def build(
@@ -101,6 +103,39 @@ def _checkpoints(out: pathlib.Path) -> ocp.CheckpointManager:
         (out / "checkpoints").absolute(),
         options=ocp.CheckpointManagerOptions(max_to_keep=1),
     )
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Within it, Ctrl-C waits for the end."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    # Not where it is ignored.
+    if came and callable(before):
+        before(signal.SIGINT, None)
+
+
+def _restored(
+    checkpoints: ocp.CheckpointManager,
+    epoch: int,
+    like: steps.Training,
+    out: pathlib.Path,
+) -> Any:
+    """What the checkpoint of an epoch holds."""
+    args = ocp.args.StandardRestore(like)
+    try:
+        return checkpoints.restore(epoch, args=args)
+    # Orbax has no error of its own for this: it raises many.
+    except Exception as error:
+        raise folder.CheckpointError(
+            f"the checkpoint {out / 'checkpoints' / str(epoch)} cannot be read"
+            f" ({type(error).__name__}), and it is the only one: delete {out},"
+            " and start anew."
+        ) from error
 
 
 def _train(chosen: Settings, dataset: Dataset, layout: Layout, epoch: int):

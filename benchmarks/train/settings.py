@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
-import json
-import pathlib
+import difflib
+import math
+from collections.abc import Callable, Collection
 from typing import Any
 
 from benchmarks.data import Dataset
@@ -13,9 +14,7 @@ from benchmarks.train.optimizers import OPTIMIZERS
 from benchmarks.train.presets import PRESETS, preset
 from benchmarks.train.schedules import SCHEDULES
 
-__all__ = ["Settings", "add_options", "check_data", "check_folder", "chosen"]
-
-FILE = "settings.json"
+__all__ = ["Settings", "add_options", "check_data", "chosen"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +58,17 @@ _CHOICES = {
     "schedule": SCHEDULES,
 }
 
+_COUNT = (lambda x: x >= 1, "1 or more")
+
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "rate": (lambda x: 0 < x < math.inf, "more than 0, and finite"),
+    "momentum": (lambda x: 0 <= x < 1, "0 or more, and less than 1"),
+    "decay": (lambda x: 0 <= x < math.inf, "0 or more, and finite"),
+    "epochs": _COUNT,
+    "batch": _COUNT,
+    "crop": _COUNT,
+}
+
 _HELP = {
     "rate": "the first learning rate",
     "momentum": "where the optimizer has one",
@@ -72,7 +82,10 @@ _HELP = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     """An option for each setting, and one for presets."""
     parser.add_argument(
-        "--preset", choices=PRESETS, help="settings of the PSI paper"
+        "--preset",
+        choices=PRESETS,
+        type=_one_of(PRESETS),
+        help="settings of the PSI paper",
     )
     for field in dataclasses.fields(Settings):
         name, about = field.name, _HELP.get(field.name, "")
@@ -80,9 +93,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if name == "augment":
             options["action"] = argparse.BooleanOptionalAction
         else:
-            options["choices"] = _CHOICES.get(name)
             kinds = {"crop": int}
             options["type"] = kinds.get(name, type(field.default))
+        if name in _CHOICES:
+            options["choices"] = _CHOICES[name]
+            options["type"] = _one_of(_CHOICES[name])
         about += f" (default: {field.default})" if field.default else ""
         parser.add_argument(f"--{name}", help=about.strip(), **options)
 
@@ -98,10 +113,10 @@ def chosen(options: argparse.Namespace) -> Settings:
     if options.preset:
         given = preset(options.preset, given)
     settings = Settings(**given)
-    for name in ("epochs", "batch", "crop"):
+    for name, (holds, words) in _RANGES.items():
         value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} {value}: it has to be 1 or more.")
+        if value is not None and not holds(value):
+            raise ValueError(f"--{name} {value}: it has to be {words}.")
     return settings
 
 
@@ -118,11 +133,15 @@ def check_data(settings: Settings, dataset: Dataset, parts: int) -> None:
             pieces larger than the images.
     """
     batch, count = settings.batch, len(dataset.train_labels)
-    if batch % parts or batch > count:
+    if batch % parts:
         raise ValueError(
             f"--batch {batch}: it has to be a multiple of the {parts} devices"
-            f" that it is divided among (--mesh), and no more than the {count}"
-            f" images of {dataset.name}."
+            " that it is divided among (--mesh)."
+        )
+    if batch > count:
+        raise ValueError(
+            f"--batch {batch}: it has to be no more than the {count} images of"
+            f" {dataset.name}."
         )
     smallest = min(
         *dataset.train_images.shape[1:3], *dataset.test_images.shape[1:3]
@@ -134,35 +153,16 @@ def check_data(settings: Settings, dataset: Dataset, parts: int) -> None:
         )
 
 
-def check_folder(settings: Settings, out: pathlib.Path, resume: bool) -> None:
-    """Whether a run of these settings can be begun, or go on, in a folder.
+def _one_of(names: Collection[str]) -> Callable[[str], str]:
+    """What takes one of these names, and suggests one for any other."""
 
-    Args:
-        settings: the settings.
-        out: the output folder, which need not be there.
-        resume: whether to go on from what is there.
+    def name(text: str) -> str:
+        if text in names:
+            return text
+        near = difflib.get_close_matches(text, names, 1)
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {', '.join(names)}"
+            + "".join(f" (is it {found!r}?)" for found in near)
+        )
 
-    Raises:
-        FileExistsError: there is a run, and it is not to be resumed.
-        ValueError: there is a run of other settings.
-    """
-    if not (out / FILE).exists():
-        return
-    if not resume:
-        raise FileExistsError(
-            f"there is a run in {out}: go on with it by --resume, or choose"
-            " another --out."
-        )
-    before = json.loads((out / FILE).read_text())
-    # All schedules but the constant one depend on the end.
-    free = {"epochs"} if settings.schedule == "constant" else set()
-    changes = [
-        f"{name}: {before.get(name)!r}, now {value!r}"
-        for name, value in dataclasses.asdict(settings).items()
-        if name not in free and before.get(name) != value
-    ]
-    if changes:
-        raise ValueError(
-            f"the run in {out} was begun with other settings"
-            f" ({'; '.join(changes)}): resume it with its own."
-        )
+    return name

@@ -1,7 +1,10 @@
 """The training program: it learns, and resumes to the bit."""
 
+import contextlib
 import functools
 import json
+import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +13,16 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from benchmarks.train import batches, command, networks, presets, records
+from benchmarks.train import (
+    __main__,
+    batches,
+    command,
+    folder,
+    networks,
+    presets,
+    processes,
+    records,
+)
 from benchmarks.train.optimizers import OPTIMIZERS
 from benchmarks.train.schedules import SCHEDULES
 from benchmarks.training import kernel_groups
@@ -23,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 SHORT = ["--model", "mlp", "--batch", "160", "--epochs", "3"]
 SHORT += ["--mesh", "data=1"]
+CONSTANT = ["--schedule", "constant"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -97,9 +110,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     assert all(jax.tree.leaves(same))
 
 
-def test_a_run_that_is_over_stays_as_it_is(whole):
+def test_a_run_that_is_over_stays_as_it_is(whole, capsys):
     out, lines = whole
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert run(out, "--resume") == lines
+    assert capsys.readouterr().err == "all 3 epochs are done\n"
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert after == before
 
 
 def test_the_events_say_what_the_lines_say(whole):
@@ -141,6 +158,13 @@ def events(path):
         (["--mesh", "model=2", "--axes", "explicit"], "with --axes auto"),
         (["--batch", "2000"], "no more than the 1198"),
         (["--batch", "0"], "1 or more"),
+        (["--rate", "-1"], "more than 0"),
+        (["--rate", "nan"], "more than 0"),
+        (["--momentum", "2"], "less than 1"),
+        (["--processes", "0"], "1 or more"),
+        (["--processes", "2", "--process", "1"], "--coordinator"),
+        (["--coordinator", "localhost:1"], "--process"),
+        (["--resume", *CONSTANT, "--epochs", "2"], "schedule: 'cosine'"),
         (["--crop", "9"], "are of 8 pixels"),
         (["--data", "cifar-10"], "binary version"),
         (["--data", "imagenet"], "benchmarks.image_arrays"),
@@ -157,13 +181,153 @@ def test_what_cannot_be_done(whole, capsys, monkeypatch, more, message):
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [(["--model", "resnet21"], "resnet20"), (["--mesh", "data"], "data=4")],
+    [
+        (["--model", "resnet200"], "is it 'resnet20'?"),
+        (["--data", "fashon-mnist"], "is it 'fashion-mnist'?"),
+        (["--mesh", "data"], "data=4"),
+        (["--mesh", "data=2,data=2"], "twice"),
+    ],
 )
 def test_what_cannot_be_read(tmp_path, capsys, more, message):
     with pytest.raises(SystemExit) as caught:
         run(tmp_path, *more)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def refused(capsys, out, *more):
+    with pytest.raises(SystemExit) as caught:
+        run(out, *more)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def lose_checkpoints(out):
+    shutil.rmtree(out / "checkpoints")
+
+
+def lose_last_checkpoint(out):
+    shutil.rmtree(out / "checkpoints" / "3")
+
+
+def break_settings(out):
+    (out / "settings.json").write_text('{"data"')
+
+
+def break_checkpoint(out):
+    # What is not done yet is left, so that it is read.
+    shutil.move(out / "checkpoints" / "3", out / "checkpoints" / "2")
+    for path in (out / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lose_checkpoints, "tells of 3 epochs"),
+        (lose_last_checkpoint, "tells of 3 epochs"),
+        (break_settings, "settings.json does not hold"),
+        (break_checkpoint, "checkpoints/2 cannot be read"),
+    ],
+)
+def test_a_damaged_run_does_not_go_on(whole, tmp_path, capsys, damage, message):
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    damage(out)
+    said = refused(capsys, out, "--resume")
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("under", ["", "below"])
+def test_a_file_is_no_folder(tmp_path, capsys, under):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / under
+    assert f"--out {out}: " in refused(capsys, out)
+
+
+def test_a_constant_rate_may_go_on_and_not_back(tmp_path, capsys):
+    def train(epochs):
+        return run(tmp_path, *CONSTANT, "--epochs", epochs, "--resume")
+
+    assert len(train("1")) == 1
+    assert "nothing to resume" in capsys.readouterr().err
+    assert len(train("2")) == 2
+    assert "nothing to resume" not in capsys.readouterr().err
+    less = [*CONSTANT, "--epochs", "1", "--resume"]
+    assert "has done 2" in refused(capsys, tmp_path, *less)
+
+
+def test_a_loss_that_is_not_finite_is_null(tmp_path, capsys):
+    with records.Records(tmp_path, done=0) as kept:
+        kept.add({"epoch": 1, "train_loss": 2.0})
+        assert "not finite" not in capsys.readouterr().err
+        kept.add({"epoch": 2, "train_loss": float("nan")})
+        assert "not finite" in capsys.readouterr().err
+        kept.add({"epoch": 3, "train_loss": float("inf")})
+        assert "not finite" not in capsys.readouterr().err
+    losses = [line["train_loss"] for line in records.read(tmp_path)]
+    assert losses == [2.0, None, None]
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    found = [v.simple_value for e in events(path) for v in e.summary.value]
+    assert found == [2.0]
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_ctrl_c_says_how_to_go_on(whole, tmp_path, capsys, monkeypatch, count):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, "_first_failures", stop)
+    monkeypatch.setattr(processes, "_started", fake_processes)
+    monkeypatch.setattr(command, "main", stop)
+    arguments = ["--out", str(whole[0]), "--processes", count]
+    with pytest.raises(SystemExit) as caught:
+        __main__.main(arguments)
+    assert caught.value.code == 130
+    said = capsys.readouterr().err
+    assert "stopped. The last checkpoint is of epoch 3: " in said
+
+
+def test_ctrl_c_waits_for_a_checkpoint(tmp_path, monkeypatch):
+    wait = ocp.CheckpointManager.wait_until_finished
+    waited = []
+
+    def interrupted(self):
+        signal.raise_signal(signal.SIGINT)
+        waited.append(self.latest_step())
+        return wait(self)
+
+    manager = ocp.CheckpointManager
+    monkeypatch.setattr(manager, "wait_until_finished", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert waited
+    assert folder.last_checkpoint(tmp_path) == len(records.read(tmp_path)) == 1
+
+
+@contextlib.contextmanager
+def fake_processes(*_):
+    yield []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--coordinator", "localhost:1"],
+        ["--process", "0"],
+        ["--process", "2", "--coordinator", "localhost:1"],
+        ["--process", "-1", "--coordinator", "localhost:1"],
+        ["--out", __file__],
+    ],
+)
+def test_processes_that_cannot_be_started(tmp_path, capsys, more):
+    arguments = ["--processes", "2", "--out", str(tmp_path), *more]
+    with pytest.raises(SystemExit) as caught:
+        __main__.main(arguments)
+    assert caught.value.code == 2
+    assert more[0] in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_augmented_epoch_is_another(whole, tmp_path):

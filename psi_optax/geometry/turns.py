@@ -87,6 +87,8 @@ def together(scalars: Leaves) -> Leaves:
 
     Sums over several devices are messages. As it orders a program parameter by
     parameter, XLA sends them one by one, unless what follows waits for all.
+    Inside of `shard_map` they are left alone: what is the same on all devices
+    would count as different if it waited for what is.
 
     Args:
         scalars: arrays by name.
@@ -95,7 +97,8 @@ def together(scalars: Leaves) -> Leaves:
         The bits of the arrays.
     """
     traced = any(isinstance(x, jax.core.Tracer) for x in scalars.values())
-    if not traced or jax.device_count() == 1:
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    if not traced or manual or jax.device_count() == 1:
         return scalars
     return jax.lax.optimization_barrier(scalars)
 

@@ -15,14 +15,14 @@ MACHINE = scaling.Machine(memory=1e9, network=1e8, latency=1e-3)
 
 @pytest.mark.usefixtures("optax_promotion")
 @pytest.mark.parametrize("sizes", scaling.MESHES)
-def test_what_is_sent_is_four_numbers_a_group_that_is_cut(sizes):
+def test_what_is_sent_is_three_numbers_a_group_that_is_cut(sizes):
     program, cut = scaling.compiled(SMALL, make_layout(sizes), "psi_sgd")
     found = scaling.sent(program)
     if len(sizes) == 1:
         assert (cut, found) == (0, scaling.Sent({}, 0))
         return
     # A device has half of the groups, along `model`.
-    assert (cut, found.numbers) == (2, 4 * (8 + 16) // 2)
+    assert (cut, found.numbers) == (2, 3 * (8 + 16) // 2)
     assert set(found.operations) == {"all-reduce"}
     assert found.operations["all-reduce"] <= cut + 1
 

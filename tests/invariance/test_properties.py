@@ -23,7 +23,7 @@ SAME = 1e-9
 # Weights moved by this much may move the loss by `SAME` / 10 at most: of what
 # is rounding alone, nothing can be said.
 NOISE = 1e-14
-EXAMPLES = 120
+EXAMPLES = 200
 LARGEST = 400
 
 

@@ -1,8 +1,16 @@
 """Pages that scripts write into: between markers, and nowhere else."""
 
+import json
+
 import pytest
 
-from benchmarks import pages
+from benchmarks import (
+    equivariance,
+    find_groups,
+    matching_report,
+    pages,
+    report,
+)
 
 BEGIN, END = "<!-- name: begin -->", "<!-- name: end -->"
 PAGE = f"# Title\n{BEGIN}\nold\n{END}\nProse.\n"
@@ -42,3 +50,21 @@ def test_lines_of_a_table_are_equally_long():
     assert lines[3] == "| b           |  -22.5 |"
     with pytest.raises(ValueError, match="argument 2 is shorter"):
         pages.table([["a", "b"], ["c"]])
+
+
+# What is shown, where, and what makes it of the numbers.
+SHOWN = {
+    "equivariance": ("equivariance.md", equivariance.section),
+    "find_groups": ("finding-groups.md", find_groups.section),
+    "matching": ("matching-weight-decay.md", matching_report.section),
+    "rescaling-digits": ("../README.md", report.table),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_page_shows_the_numbers_that_are_kept(name):
+    page, section = SHOWN[name]
+    numbers = json.loads((pages.DOCS / "numbers" / f"{name}.json").read_text())
+    text = (pages.DOCS / page).read_text(encoding="utf-8")
+    assert section(numbers) in text
+    assert section(numbers) not in text.replace("1", "2")

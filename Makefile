@@ -26,7 +26,7 @@ EMERGING_PYTHON = $(shell for python in $(PYTHON) \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null \
   && echo $$python && break; done)
 
-.PHONY: demo test check docs mutate notebooks oracles build clean
+.PHONY: demo test check docs oldest mutate notebooks oracles build clean
 
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks.rescaling $(ARGS)
@@ -48,8 +48,24 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/properdocs build --strict
 
-# Deliberate faults, each of which the fast tests must notice.
+# The oldest versions that pyproject.toml admits, in an environment of their own,
+# and the tests of what meets them. JAX's deprecations then are none of ours: the
+# oldest Flax and Haiku use what was deprecated.
+OLDEST := geometry groups transforms optimizers conformance test_optimizers.py \
+  models/test_groups.py test_readme.py
+oldest: OLD := $(VENV)-oldest
+oldest:
+	$(PYTHON) -m venv --clear $(OLD)
+	$(PYTHON) -m tests.oldest > $(OLD)/constraints.txt
+	$(OLD)/bin/pip install --quiet --disable-pip-version-check -e '.[test]' \
+	  -c $(OLD)/constraints.txt
+	$(OLD)/bin/python -m pytest -n $(JOBS) -p no:cacheprovider \
+	  -W 'ignore:jax:DeprecationWarning' $(addprefix tests/,$(OLDEST)) $(ARGS)
+
+# Deliberate faults, each of which the fast tests must notice; with
+# ARGS='--generated 12', 12 for each room that nobody thought of.
 mutate: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[mutation]'
 	$(BIN)/python -m tests.mutation $(ARGS)
 
 # Rebuilds every .ipynb from its percent-format source.

@@ -3,17 +3,18 @@
 The folders `cifar-10-batches-bin` and `cifar-100-binary`, to which the archives
 of the "binary version" unpack, are looked for in the folder that the
 environment variable `PSI_OPTAX_DATA` names, or are that folder. Pickles are
-never read.
+never read. There is no checksum to go by: files that are cut short or mixed up
+are noticed, and a changed label is, but not a changed pixel.
 """
 
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.idx_files import FOLDER_VARIABLE
+from benchmarks import data_folder
+from benchmarks.errors import InputError
 
 __all__ = ["NAMES", "load_part", "read_records"]
 
@@ -78,7 +79,7 @@ def load_part(name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         FileNotFoundError: if a file is missing. The message says how to get it.
-        ValueError: if a file is cut short, or damaged, or of another data set.
+        InputError: if a file is cut short, or damaged, or of another data set.
     """
     source = _SOURCES[name]
     parts = []
@@ -86,11 +87,11 @@ def load_part(name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
         path = _found(name, file)
         try:
             records = read_records(path.read_bytes(), source.labels)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}. {_advice(name)}") from None
+        except InputError as error:
+            raise InputError(f"{path}: {error}. {_advice(name)}") from None
         expected = source.records[part]
         if len(records[1]) != expected:
-            raise ValueError(
+            raise InputError(
                 f"{path} has {len(records[1])} images, and should have"
                 f" {expected}: it is cut short, or another data set's."
                 f" {_advice(name)}"
@@ -99,7 +100,7 @@ def load_part(name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
     images, labels = (np.concatenate(x) for x in zip(*parts, strict=True))
     counts = np.bincount(labels, minlength=source.classes)
     if np.any(counts != len(labels) / source.classes):
-        raise ValueError(
+        raise InputError(
             f"{name}: the {part} files hold {counts.min()} to {counts.max()}"
             f" images of a class (numbers up to {labels.max()}), and should"
             f" hold as many of each of {source.classes}: they are damaged, or"
@@ -119,7 +120,7 @@ def read_records(raw: bytes, labels: int) -> tuple[np.ndarray, np.ndarray]:
         Images of shape `(n, 32, 32, 3)` and labels of shape `(n,)`, both uint8.
 
     Raises:
-        ValueError: if the last record is incomplete, or there is none.
+        InputError: if the last record is incomplete, or there is none.
 
     Examples:
         >>> images, numbers = read_records(bytes([7]) + bytes(3072), labels=1)
@@ -128,7 +129,7 @@ def read_records(raw: bytes, labels: int) -> tuple[np.ndarray, np.ndarray]:
     """
     length = labels + _PIXELS
     if not raw or len(raw) % length:
-        raise ValueError(
+        raise InputError(
             f"{len(raw)} bytes are no whole number of records of {length}"
         )
     records = np.frombuffer(raw, np.uint8).reshape(-1, length)
@@ -144,9 +145,9 @@ def _found(name: str, file: str) -> pathlib.Path:
 
 
 def _folders(name: str) -> Iterator[pathlib.Path]:
-    if given := os.environ.get(FOLDER_VARIABLE):
-        yield pathlib.Path(given, _SOURCES[name].folder)
-        yield pathlib.Path(given)
+    if given := data_folder.given():
+        yield given / _SOURCES[name].folder
+        yield given
 
 
 def _advice(name: str) -> str:
@@ -154,5 +155,6 @@ def _advice(name: str) -> str:
     return (
         f"Get the binary version of {name.upper()} from"
         " https://www.cs.toronto.edu/~kriz/cifar.html, unpack it, and name the"
-        f" folder that {folder} is in in {FOLDER_VARIABLE}."
+        f" folder that {folder} is in in {data_folder.VARIABLE}."
+        f" {data_folder.remark()}"
     )

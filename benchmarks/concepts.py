@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import psi_optax
+from benchmarks import files
+from benchmarks.errors import one_message
 from benchmarks.pages import DOCS
 from benchmarks.report import COLOURS, MARKERS
 
@@ -166,6 +168,7 @@ def picture_of_angles() -> Figure:
     return figure
 
 
+@one_message()
 def main(folder: pathlib.Path = DOCS) -> None:
     """Write the pictures.
 
@@ -176,7 +179,7 @@ def main(folder: pathlib.Path = DOCS) -> None:
         "concepts-step.png": picture_of_a_step(),
         "concepts-angles.png": picture_of_angles(),
     }.items():
-        figure.savefig(folder / name, dpi=130)
+        files.write_figure(folder / name, figure, dpi=130)
 
 
 if __name__ == "__main__":

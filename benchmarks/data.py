@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import cifar_files, idx_files
+from benchmarks.errors import InputError
+from benchmarks.options import unknown
 
 __all__ = ["NAMES", "Dataset", "hold_out", "load"]
 
@@ -53,8 +55,9 @@ def load(name: str = "digits") -> Dataset:
         each class, drawn with a fixed seed, is the test part.
 
     Raises:
-        ValueError: if there is no data set of this name, or a file is damaged.
-        FileNotFoundError: if a file is missing. The message says how to get it.
+        InputError: if there is no data set of this name, or a file is damaged.
+        FileNotFoundError: if a file or a package is missing. The message says
+            how to get it.
 
     Examples:
         >>> digits = load("digits")
@@ -70,11 +73,14 @@ def load(name: str = "digits") -> Dataset:
         train = cifar_files.load_part(name, "train")
         test = cifar_files.load_part(name, "test")
     else:
-        raise ValueError(
-            f"there is no data set {name!r}; there are {', '.join(NAMES)}"
-        )
+        raise InputError(f"data sets: {unknown(name, NAMES)}.")
     images, tests = (x.reshape(*x.shape[:3], -1) for x in (train[0], test[0]))
     mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
+    if not std.all():
+        raise InputError(
+            f"{name}: all pixels of a channel are the same: the files are"
+            " damaged."
+        )
     return Dataset(
         name,
         _standardize(images, mean, std),
@@ -116,7 +122,13 @@ def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
 
 def _digits() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     # Here, because scikit-learn is slow to import and only digits needs it.
-    from sklearn import datasets
+    try:
+        from sklearn import datasets
+    except ImportError as error:
+        raise FileNotFoundError(
+            "digits comes with scikit-learn, which cannot be imported"
+            f" ({error}): pip install scikit-learn"
+        ) from error
 
     images, labels = map(np.asarray, datasets.load_digits(return_X_y=True))
     images = images.reshape(-1, 8, 8)

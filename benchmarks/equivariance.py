@@ -21,9 +21,11 @@ import optax
 
 import psi_optax
 from benchmarks import equivariance_problem as problem
-from benchmarks import pages, peers
+from benchmarks import files, pages, peers
 from benchmarks.equivariance_optimizers import OPTAX, OURS, Entry
 from benchmarks.equivariance_peers import missing
+from benchmarks.errors import one_message
+from benchmarks.options import existing
 
 EXACT, TO_EPSILON = 1e-12, 1e-3
 """The largest direction errors of what is called exact, and nearly so."""
@@ -216,6 +218,7 @@ def section(results: dict[str, Any]) -> str:
     return "\n\n".join([*tables, f"{', '.join(versions)}."])
 
 
+@one_message()
 def main(argv: list[str] | None = None) -> None:
     """Runs all; prints tables and writes the numbers as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -223,19 +226,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--docs", action="store_true", help=f"write {_PAGE}")
     parser.add_argument(
         "--sources",
-        type=pathlib.Path,
+        type=existing,
         help="a folder of clones, as tests/oracles/make.py wants it",
     )
     args = parser.parse_args(argv)
 
+    files.make_folder(args.out)
     results = run(args.sources)
     print(section(results))
     absent = [r["optimizer"] for r in results["rows"] if "errors" not in r]
     if absent:
         print(f"\nNot installed, see `make oracles`: {', '.join(absent)}")
-    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "equivariance.json"
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    files.write(path, json.dumps(results, indent=1) + "\n")
     print(f"Numbers: {path}")
     if args.docs:
         pages.refill(_PAGE, "equivariance", section(results))

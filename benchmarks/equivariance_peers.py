@@ -11,12 +11,14 @@ import argparse
 import importlib
 import importlib.metadata
 import json
-import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks import equivariance_problem as problem
+from benchmarks import peers
+from benchmarks.errors import one_message
+from benchmarks.options import existing
 
 RATE, ADAM, ANGLE = 0.02, 0.02, 0.05
 # RotationalWrapper turns by sqrt(2 * lr * weight_decay * ...) a step.
@@ -177,14 +179,15 @@ def _follow(module: Any, make: Callable) -> problem.Run:
     return run
 
 
+@one_message()
 def main() -> None:
     """Prints the rows, after whatever the libraries print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sources", type=pathlib.Path)
+    parser.add_argument("--sources", type=existing)
     sources = parser.parse_args().sources
     if sources:
         sys.path += [str(sources / library) for library in PEERS]
-    torch = importlib.import_module("torch")
+    torch = peers.torch()
     # Some of the libraries make their states in the default dtype.
     torch.set_default_dtype(torch.float64)
     print(json.dumps(measured()))

@@ -27,8 +27,10 @@ import jax
 from jax.extend import core
 
 import psi_optax
-from benchmarks import networks, pages
+from benchmarks import files, networks, pages
+from benchmarks.errors import one_message
 from benchmarks.networks import Problem
+from benchmarks.options import at_least, one_of
 
 NETWORKS: dict[str, tuple[str, Callable[[], Problem]]] = {
     "resnet50_linen": ("ResNet-50, Linen", networks.resnet50_linen),
@@ -188,23 +190,26 @@ def run(names: Iterable[str], runs: int) -> dict[str, Any]:
     return {"machine": machine(), "runs": runs, "networks": rows}
 
 
+@one_message()
 def main(argv: list[str] | None = None) -> None:
     """Analyses all networks; prints a table and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=at_least(1), default=3)
     parser.add_argument("--out", type=pathlib.Path, default="results")
     parser.add_argument("--docs", action="store_true", help=f"write {_PAGE}")
-    parser.add_argument("--alone", choices=NETWORKS, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--alone", type=one_of(NETWORKS), help=argparse.SUPPRESS
+    )
     args = parser.parse_args(argv)
 
     if args.alone:
         print(json.dumps(measure(NETWORKS[args.alone][1], args.runs)))
         return
+    files.make_folder(args.out)
     results = run(NETWORKS, args.runs)
     print(table(results["networks"]))
-    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "find_groups.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    files.write(path, json.dumps(results, indent=1) + "\n")
     print(f"Numbers: {path}")
     if args.docs:
         pages.refill(_PAGE, "find_groups", section(results))

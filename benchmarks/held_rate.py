@@ -5,6 +5,7 @@ import math
 import jax
 import optax
 
+from benchmarks.errors import InputError
 from benchmarks.methods import MOMENTUM
 
 __all__ = ["held_steps", "hold_then_decay", "transient_steps"]
@@ -44,7 +45,7 @@ def transient_steps(rate: float, decay: float, held: int) -> int:
     1e4 exp(-12) = 6 % of its equilibrium, and the rotation within 3 %.
 
     Raises:
-        ValueError: these are all steps, or more.
+        InputError: these are all steps, or more.
 
     Examples:
         >>> transient_steps(0.03, 0.1, held=400)
@@ -55,7 +56,7 @@ def transient_steps(rate: float, decay: float, held: int) -> int:
     settling = math.ceil(12 * (1 - MOMENTUM) / (4 * rate * decay))
     steps = max(math.ceil(held / 4), settling)
     if steps >= held:
-        raise ValueError(
+        raise InputError(
             f"at rate {rate:g} and decay {decay:g} SGD settles within {steps} "
             f"steps, and the rate is held for {held}: train for more epochs."
         )

@@ -3,13 +3,12 @@
 The files, plain or gzipped, are looked for in the folder that the environment
 variable `PSI_OPTAX_DATA` names (first in its subfolder with the data set's
 name) and in `/usr/share/datasets/<name>`. Each is checked against the SHA-256
-of the original.
+of the original, so that no damage goes unnoticed.
 """
 
 import gzip
 import hashlib
 import math
-import os
 import pathlib
 import struct
 import zlib
@@ -18,9 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks import data_folder
+from benchmarks.errors import InputError
+
 __all__ = ["NAMES", "load_part", "read_idx"]
 
-FOLDER_VARIABLE = "PSI_OPTAX_DATA"
 SYSTEM_FOLDER = pathlib.Path("/usr/share/datasets")
 
 
@@ -80,7 +81,7 @@ def load_part(name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         FileNotFoundError: if a file is missing. The message says how to get it.
-        ValueError: if every copy of a file is damaged.
+        InputError: if every copy of a file is damaged.
     """
     images = read_idx(_verified_bytes(name, f"{part}-images-idx3-ubyte"))
     labels = read_idx(_verified_bytes(name, f"{part}-labels-idx1-ubyte"))
@@ -99,7 +100,7 @@ def read_idx(raw: bytes) -> np.ndarray:
         The array, of dtype uint8.
 
     Raises:
-        ValueError: if the header is not that of such a file, or the length is
+        InputError: if the header is not that of such a file, or the length is
             not what the header says.
 
     Examples:
@@ -107,17 +108,17 @@ def read_idx(raw: bytes) -> np.ndarray:
         array([5, 6, 7], dtype=uint8)
     """
     if raw[:3] != b"\0\0\x08" or len(raw) < 4:
-        raise ValueError(
+        raise InputError(
             f"not an idx file of unsigned bytes: starts with {raw[:4].hex()!r}"
         )
     start = 4 + 4 * raw[3]
     if len(raw) < start:
-        raise ValueError(f"idx header cut short at {len(raw)} of {start} bytes")
+        raise InputError(f"idx header cut short at {len(raw)} of {start} bytes")
     shape = struct.unpack(f">{raw[3]}I", raw[4:start])
     entries = np.frombuffer(raw, np.uint8, offset=start)
     expected = math.prod(shape)
     if entries.size != expected:
-        raise ValueError(
+        raise InputError(
             f"idx file of shape {shape} needs {expected} bytes of data and "
             f"has {entries.size}"
         )
@@ -142,10 +143,10 @@ def _verified_bytes(name: str, file: str) -> bytes:
     advice = (
         f"Get the data set with `{source.advice}`, or put the files "
         f"{', '.join(source.sha256)}, plain or as .gz, into a folder and "
-        f"name the folder in {FOLDER_VARIABLE}."
+        f"name the folder in {data_folder.VARIABLE}. {data_folder.remark()}"
     )
     if damaged:
-        raise ValueError(
+        raise InputError(
             f"{name}: damaged, or another data set's: {'; '.join(damaged)}. "
             f"{advice}"
         )
@@ -155,8 +156,8 @@ def _verified_bytes(name: str, file: str) -> bytes:
 def _candidates(name: str, file: str) -> Iterator[pathlib.Path]:
     # The subfolder comes first: the data sets have the same file names.
     folders = [SYSTEM_FOLDER / name]
-    if given := os.environ.get(FOLDER_VARIABLE):
-        folders = [pathlib.Path(given, name), pathlib.Path(given), *folders]
+    if given := data_folder.given():
+        folders = [given / name, given, *folders]
     for folder in folders:
         yield folder / file
         yield folder / f"{file}.gz"

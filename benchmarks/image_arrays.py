@@ -11,11 +11,12 @@ pixels, and the middle of it kept. OUT then holds, in `train` and in `test`,
 
 They are looked for in the subfolder `imagenet` of the folder that the
 environment variable `PSI_OPTAX_DATA` names. Images stay on disk until they are
-needed (memory-mapped), so that there may be more of them than memory.
+needed (memory-mapped), so that there may be more of them than memory. OUT is
+there when all of it is written, and not before. Nothing is noticed of a changed
+pixel, or of a label that is changed to another class.
 """
 
 import argparse
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,8 +24,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import data_folder, files
 from benchmarks.data import Dataset
-from benchmarks.idx_files import FOLDER_VARIABLE
+from benchmarks.errors import InputError, one_message
+from benchmarks.options import at_least
 
 __all__ = ["NAME", "Images", "load", "standardize", "write"]
 
@@ -86,18 +89,23 @@ def load() -> Dataset:
 
     Raises:
         FileNotFoundError: there are none. The message says how to make them.
-        ValueError: files that do not belong together, or are damaged.
+        InputError: files that do not belong together, or are damaged.
     """
-    folder = pathlib.Path(os.environ.get(FOLDER_VARIABLE, ""), NAME)
+    folder = (data_folder.given() or pathlib.Path()) / NAME
     train, test = (_part(folder / part) for part in ("train", "test"))
     if train[0].shape[1:] != test[0].shape[1:]:
-        raise ValueError(
+        raise InputError(
             f"{folder}: images of shape {train[0].shape[1:]} for training and"
             f" {test[0].shape[1:]} for testing: make both of one --side."
         )
     classes = int(train[1].max()) + 1
+    if len(np.unique(train[1])) < classes:
+        raise InputError(
+            f"{folder}: labels up to {classes - 1} in train, but not all of"
+            " the numbers below: a label is damaged, or files are missing."
+        )
     if test[1].max() >= classes:
-        raise ValueError(
+        raise InputError(
             f"{folder}: labels up to {test[1].max()} in test, but up to"
             f" {classes - 1} in train: number both by the same classes."
         )
@@ -123,19 +131,24 @@ def standardize(images: jax.Array) -> jax.Array:
 
 
 def _part(folder: pathlib.Path) -> tuple[Images, np.ndarray]:
-    files = sorted(folder.glob("images-*.npy"))
-    if not files:
+    found = sorted(folder.glob("images-*.npy"))
+    if not found:
         raise FileNotFoundError(
             f"{NAME}: there is no {folder / 'images-*.npy'}. Make arrays of"
             f" the pictures by `python -m benchmarks.image_arrays IMAGENET"
             f" {NAME}`, and name the folder that {NAME} is in in"
-            f" {FOLDER_VARIABLE}."
+            f" {data_folder.VARIABLE}. {data_folder.remark()}"
         )
+    beside = [
+        file.with_name(file.name.replace("images", "labels", 1))
+        for file in found
+    ]
+    if alone := sorted({*folder.glob("labels-*.npy")} - {*beside}):
+        raise InputError(f"{alone[0]}: there are no images to these labels.")
     images, labels = [], []
-    for file in files:
-        beside = file.with_name(file.name.replace("images", "labels"))
+    for file, numbers in zip(found, beside, strict=True):
         images.append(_array(file))
-        labels.append(np.array(_array(beside)))
+        labels.append(np.array(_array(numbers)))
         shape, dtype = images[-1].shape, images[-1].dtype
         if (
             dtype != np.uint8
@@ -143,24 +156,34 @@ def _part(folder: pathlib.Path) -> tuple[Images, np.ndarray]:
             or shape[1:] != images[0].shape[1:]
             or labels[-1].shape != shape[:1]
             or not np.issubdtype(labels[-1].dtype, np.integer)
-            or labels[-1].min() < 0
+            or not len(labels[-1])
+            or not 0 <= labels[-1].min() <= labels[-1].max() < 2**31
         ):
-            raise ValueError(
+            raise InputError(
                 f"{file}: {dtype} of shape {shape}, with labels"
                 f" {labels[-1].dtype} of shape {labels[-1].shape}: images are"
                 " uint8 of shape (n, side, side, 3), of one side in all files,"
-                " and labels n integers from 0."
+                " n at least 1, and labels n integers from 0."
             )
     return Images(images), np.concatenate(labels).astype(np.int32)
 
 
 def _array(file: pathlib.Path) -> np.ndarray:
+    # Not np.load, which takes archives as well. Of a pickle this reads nothing.
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
+        array = np.lib.format.open_memmap(file, mode="r")
+    # Numpy has no error of its own for this: it raises many.
+    except Exception as error:
+        raise InputError(
             f"{file} is missing or damaged ({error}): make it anew."
         ) from error
+    more = file.stat().st_size - array.offset - array.nbytes
+    if more:
+        raise InputError(
+            f"{file} is damaged ({more} bytes more than its header says): make"
+            " it anew."
+        )
+    return array
 
 
 def write(source: pathlib.Path, out: pathlib.Path, side: int) -> None:
@@ -168,18 +191,27 @@ def write(source: pathlib.Path, out: pathlib.Path, side: int) -> None:
 
     Args:
         source: a folder with `train/<class>/*` and `val/<class>/*`.
-        out: where the arrays go.
+        out: where the arrays go: a folder that is not there, or empty.
         side: height and width of the images, in pixels.
 
     Raises:
-        ValueError: there are no classes, or others for training and testing.
+        InputError: there is no such folder; there are no classes, or others
+            for training and testing, or no pictures; one cannot be read.
+        OSError: the arrays cannot be written. Then nothing is left of them.
     """
+    if not source.is_dir():
+        raise InputError(f"{source}: there is no such folder.")
+    with files.whole_folder(out) as unfinished:
+        _write(source, unfinished, side)
+
+
+def _write(source: pathlib.Path, out: pathlib.Path, side: int) -> None:
     classes = {
         part: sorted(p.name for p in (source / part).glob("*") if p.is_dir())
         for part in _PARTS
     }
     if not classes["train"] or classes["train"] != classes["val"]:
-        raise ValueError(
+        raise InputError(
             f"{source}: train has {len(classes['train'])} folders of classes,"
             f" and val {len(classes['val'])}: they have to be the same."
         )
@@ -189,12 +221,14 @@ def write(source: pathlib.Path, out: pathlib.Path, side: int) -> None:
             for label, folder in enumerate(classes[part])
             for path in sorted((source / part / folder).iterdir())
         ]
-        (out / name).mkdir(parents=True, exist_ok=True)
+        if not pictures:
+            raise InputError(f"{source / part}: there are no pictures.")
+        (out / name).mkdir()
         for number, some in enumerate(_pieces(pictures)):
             images = np.stack([_picture(path, side) for path, _ in some])
             labels = np.array([label for _, label in some], np.int32)
-            np.save(out / name / f"images-{number:05}.npy", images)
-            np.save(out / name / f"labels-{number:05}.npy", labels)
+            files.write_array(out / name / f"images-{number:05}.npy", images)
+            files.write_array(out / name / f"labels-{number:05}.npy", labels)
 
 
 def _pieces(items: list[Any]) -> Iterator[list[Any]]:
@@ -206,24 +240,29 @@ def _picture(path: pathlib.Path, side: int) -> np.ndarray:
     # Here, because only this needs it; matplotlib brings it along.
     from PIL import Image, ImageOps
 
-    with Image.open(path) as picture:
-        square = ImageOps.fit(
-            picture.convert("RGB"), (side, side), Image.Resampling.BICUBIC
-        )
+    try:
+        with Image.open(path) as picture:
+            square = ImageOps.fit(
+                picture.convert("RGB"), (side, side), Image.Resampling.BICUBIC
+            )
+    # Its formats raise errors of many kinds.
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as a picture ({error})."
+        ) from error
     return np.asarray(square)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Makes arrays out of pictures."""
+    about = "default: %(default)s pixels"
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("source", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--side", type=int, default=256, help="in pixels")
+    parser.add_argument("--side", type=at_least(1), default=256, help=about)
     given = parser.parse_args(argv)
-    try:
+    with one_message():
         write(given.source, given.out, given.side)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

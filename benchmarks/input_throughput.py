@@ -20,6 +20,8 @@ import numpy as np
 
 from benchmarks import data, pages
 from benchmarks.data import Dataset
+from benchmarks.errors import one_message
+from benchmarks.options import at_least, one_of
 from benchmarks.step_time import machine
 from benchmarks.train import batches, run, steps
 from benchmarks.train.layout import Layout, make_layout
@@ -152,12 +154,19 @@ def table(found: dict[str, Ratios], device: str) -> str:
     return pages.table(rows, right=True)
 
 
+@one_message()
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures all cases, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--cases", nargs="+", choices=CASES, default=list(CASES))
-    add("--turns", type=int, default=5)
+    add(
+        "--cases",
+        nargs="+",
+        choices=CASES,
+        type=one_of(CASES),
+        default=list(CASES),
+    )
+    add("--turns", type=at_least(1), default=5)
     add("--docs", action="store_true", help="put the table into the docs")
     given = parser.parse_args(argv)
     found = {name: measure(CASES[name], given.turns) for name in given.cases}

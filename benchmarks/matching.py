@@ -26,7 +26,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import data, matching_report, pages, report, training
+from benchmarks import data, files, matching_report, pages, report, training
+from benchmarks.errors import one_message
 from benchmarks.held_rate import (
     held_steps,
     hold_then_decay,
@@ -34,6 +35,7 @@ from benchmarks.held_rate import (
 )
 from benchmarks.matched import LABELS, builds, psi_sgd
 from benchmarks.methods import METHODS, MOMENTUM
+from benchmarks.options import at_least
 from benchmarks.recording import make_recorded, rms
 from benchmarks.training import Build
 from benchmarks.tuning import tune
@@ -203,6 +205,7 @@ def _predicted(rate: jax.typing.ArrayLike, decay: float) -> np.ndarray:
     return np.asarray(equilibrium_rotation(rate, decay, momentum=MOMENTUM))
 
 
+@one_message()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment from the command line.
 
@@ -215,36 +218,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Replace weight decay by a matched learning rate.",
     )
     add = parser.add_argument
-    add("--seeds", type=_count, default=defaults.seeds, help="2 or more")
-    add("--epochs", type=int, default=defaults.epochs)
+    add("--seeds", type=at_least(2), default=defaults.seeds, help="2 or more")
+    add("--epochs", type=at_least(1), default=defaults.epochs)
     add("--out", type=pathlib.Path, default="results", help="folder to write")
     add("--docs", action="store_true", help=f"write {_PAGE}")
     args = parser.parse_args(arguments)
 
+    files.make_folder(args.out)
     results = run(defaults._replace(seeds=args.seeds, epochs=args.epochs))
     section = matching_report.section(results)
     print(section)
-    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "matching.json"
     text = json.dumps(results, indent=1, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    files.write(path, text + "\n")
     print(f"Numbers: {path}")
     if args.docs:
         pages.refill(_PAGE, "matching", section)
         pages.keep(path, _PAGE)
-        matching_report.figure(results).savefig(
-            _PAGE.with_suffix(".png"), dpi=150
-        )
+        image = _PAGE.with_suffix(".png")
+        files.write_figure(image, matching_report.figure(results))
         print(f"Page: {_PAGE}")
     if found := matching_report.faults(results):
         sys.exit("\n".join(found))
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 2:
-        raise argparse.ArgumentTypeError(f"{count} seeds have no spread")
-    return count
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """What the scripts write into pages of docs/: tables, between two markers."""
 
 import pathlib
-import shutil
 from collections.abc import Sequence
 
-__all__ = ["DOCS", "fill", "keep", "refill", "table"]
+from benchmarks import files
+from benchmarks.errors import InputError
+
+__all__ = ["DOCS", "check", "fill", "keep", "refill", "table"]
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
@@ -55,7 +57,7 @@ def fill(page: str, name: str, text: str) -> str:
         The page; what is outside of the markers is unchanged.
 
     Raises:
-        ValueError: the page lacks a marker, or has one twice.
+        InputError: the page lacks a marker, or has one twice.
 
     Examples:
         >>> page = "Before.\n<!-- x: begin -->\nold\n<!-- x: end -->\nAfter.\n"
@@ -66,7 +68,7 @@ def fill(page: str, name: str, text: str) -> str:
     before, first, rest = page.partition(begin)
     _, second, after = rest.partition(end)
     if not (first and second) or begin in rest or end in before + after:
-        raise ValueError(f"the page needs one {begin} and then one {end}.")
+        raise InputError(f"the page needs one {begin} and then one {end}.")
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
@@ -79,10 +81,32 @@ def refill(path: pathlib.Path, name: str, text: str) -> None:
         text: as in `fill`.
 
     Raises:
-        ValueError: as in `fill`.
+        InputError: as in `fill`; the message has the path.
+        OSError: the file cannot be read or written.
     """
-    page = path.read_text(encoding="utf-8")
-    path.write_text(fill(page, name, text), encoding="utf-8")
+    files.write(path, _filled(path, name, text))
+
+
+def check(path: pathlib.Path, *names: str) -> None:
+    """Whether the page in a file can be filled, to ask before long work.
+
+    Args:
+        path: the file.
+        names: those of markers.
+
+    Raises:
+        InputError: as in `refill`.
+        OSError: the file cannot be read.
+    """
+    for name in names:
+        _filled(path, name, "")
+
+
+def _filled(path: pathlib.Path, name: str, text: str) -> str:
+    try:
+        return fill(path.read_text(encoding="utf-8"), name, text)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def keep(numbers: pathlib.Path, page: pathlib.Path) -> None:
@@ -94,4 +118,4 @@ def keep(numbers: pathlib.Path, page: pathlib.Path) -> None:
     """
     folder = page.parent / "numbers"
     folder.mkdir(exist_ok=True)
-    shutil.copy(numbers, folder)
+    files.write(folder / numbers.name, numbers.read_bytes())

@@ -1,12 +1,15 @@
 """Runs a script with torch's libraries, where `make oracles` has put them."""
 
+import importlib
 import json
 import pathlib
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-__all__ = ["PYTHONS", "outputs"]
+from benchmarks.errors import InputError
+
+__all__ = ["PYTHONS", "outputs", "torch"]
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
@@ -36,3 +39,18 @@ def outputs(module: str, arguments: Sequence[str] = ()) -> Iterator[Any]:
             check=True,
         )
         yield json.loads(done.stdout.splitlines()[-1])
+
+
+def torch() -> Any:
+    """The module, where it is installed.
+
+    Raises:
+        InputError: it is not. The message says where it is.
+    """
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise InputError(
+            f"{error}: torch is in the environments that `make oracles` makes,"
+            " in build/oracles."
+        ) from error

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks import pages
+from benchmarks import files, pages
 
 __all__ = ["figure", "table", "versions", "write"]
 
@@ -108,8 +108,8 @@ def write(results: dict[str, Any], folder: pathlib.Path) -> list[pathlib.Path]:
     stem = folder / f"rescaling-{results['dataset']}"
     numbers, image = stem.with_suffix(".json"), stem.with_suffix(".png")
     text = json.dumps(results, indent=2, allow_nan=False)
-    numbers.write_text(text + "\n", encoding="utf-8")
-    figure(results).savefig(image, dpi=150)
+    files.write(numbers, text + "\n")
+    files.write_figure(image, figure(results))
     return [numbers, image]
 
 

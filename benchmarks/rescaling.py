@@ -16,7 +16,6 @@ them normalized first, which would undo the scale for whoever does it.
 import argparse
 import functools
 import pathlib
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -26,8 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import data, pages, report, training
+from benchmarks import data, files, pages, report, training
+from benchmarks.errors import one_message
 from benchmarks.methods import DEFAULT, METHODS, Method
+from benchmarks.options import at_least, one_of, positive
 from benchmarks.tuning import tune
 from psi_optax.models import linen
 
@@ -179,6 +180,7 @@ def _measure(
     return {**result, "accuracy": accuracies}
 
 
+@one_message()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the experiment from the command line.
 
@@ -191,27 +193,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Train from rescaled initial weights, with each optimizer.",
     )
     add = parser.add_argument
-    add("--dataset", choices=data.NAMES, default=defaults.dataset)
+    add(
+        "--dataset",
+        choices=data.NAMES,
+        type=one_of(data.NAMES),
+        default=defaults.dataset,
+    )
     add(
         "--seeds",
-        type=_count,
+        type=at_least(1),
         default=defaults.seeds,
         help="default: %(default)s",
     )
-    add("--epochs", type=_count, help="20 for digits, otherwise 3 by default")
+    add(
+        "--epochs",
+        type=at_least(1),
+        help="20 for digits, otherwise 3 by default",
+    )
     add(
         "--optimizers",
         nargs="+",
         choices=METHODS,
+        type=one_of(METHODS),
         default=defaults.optimizers,
         metavar="NAME",
         help=f"some of {', '.join(METHODS)}; by default {', '.join(DEFAULT)}",
     )
-    add("--scales", nargs="+", type=float, default=defaults.scales)
+    add("--scales", nargs="+", type=positive, default=defaults.scales)
     add("--out", type=pathlib.Path, default="results", help="folder to write")
     add("--docs", action="store_true", help="write README.md and docs/")
     given = vars(parser.parse_args(arguments))
     out, docs = given.pop("out"), given.pop("docs")
+    files.make_folder(out)
     given["epochs"] = given["epochs"] or EPOCHS.get(given["dataset"], 3)
     results = run(defaults._replace(**given))
     print(report.table(results))
@@ -221,14 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         readme = pages.DOCS.parent / "README.md"
         pages.refill(readme, "rescaling", report.table(results))
         pages.keep(numbers, pages.DOCS / image.name)
-        shutil.copy(image, pages.DOCS)
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{count} is not positive")
-    return count
+        files.write(pages.DOCS / image.name, image.read_bytes())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ import optax
 from matplotlib.figure import Figure
 
 import psi_optax
-from benchmarks import pages
+from benchmarks import files, pages
+from benchmarks.errors import one_message
+from benchmarks.options import one_of
 from benchmarks.report import versions
 from benchmarks.step_time_sets import SETS, ParameterSet
 from benchmarks.train.layout import Layout, make_layout
@@ -280,25 +282,26 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     return drawn
 
 
+@one_message()
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads what is sent; prints the table and writes JSON and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     sets = ["resnet50", "gpt_124m"]
-    add("--sets", nargs="+", choices=SETS, default=sets)
+    add("--sets", nargs="+", choices=SETS, type=one_of(SETS), default=sets)
     add("--docs", action="store_true", help="write docs/scaling.md as well")
     add("--out", type=pathlib.Path, default=pathlib.Path("results"))
     given = parser.parse_args(argv)
+    folder = pages.DOCS if given.docs else given.out
+    files.make_folder(folder)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     jax.config.update("jax_num_cpu_devices", 8)
     rows = measure(given.sets)
     text = table(rows)
     print(text)
-    folder = pages.DOCS if given.docs else given.out
-    folder.mkdir(parents=True, exist_ok=True)
     found = {"versions": versions(), "rows": rows}
-    (folder / "scaling.json").write_text(json.dumps(found, indent=1) + "\n")
-    figure(rows).savefig(folder / "scaling.png", dpi=150)
+    files.write(folder / "scaling.json", json.dumps(found, indent=1) + "\n")
+    files.write_figure(folder / "scaling.png", figure(rows))
     if given.docs:
         pages.refill(pages.DOCS / "scaling.md", "sent", text)
 

@@ -31,7 +31,9 @@ from typing import Any
 import jax
 import optax
 
-from benchmarks import pages, peers, step_time_chart, step_time_report
+from benchmarks import files, pages, peers, step_time_chart, step_time_report
+from benchmarks.errors import InputError, one_message
+from benchmarks.options import at_least, one_of, unknown
 from benchmarks.step_time_cases import baseline, draw, makers
 from benchmarks.step_time_report import AXPY, COPY
 from benchmarks.step_time_sets import SETS, ParameterSet
@@ -76,9 +78,15 @@ def measure(
     Returns:
         Number and dtype of the weights, the memory bandwidth that the
         yardsticks reach (GB/s), and a row for each optimizer.
+
+    Raises:
+        InputError: there is no such optimizer.
     """
     params, gradients = draw(chosen)
     made = makers(params, chosen)
+    for name in only or ():
+        if name not in made:
+            raise InputError(f"optimizers: {unknown(name, made)}.")
     wanted = {*(only or made), *map(baseline, only or made)}
     names = [name for name in made if name in wanted]
 
@@ -139,14 +147,21 @@ def _device() -> str:
     return kind
 
 
+@one_message()
 def main(argv: list[str] | None = None) -> None:
     """Runs all cases; prints tables and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--sets", nargs="+", choices=SETS, default=["resnet50"])
-    add("--turns", type=int, default=15)
-    add("--steps", type=int, default=10, help="of a turn, at most")
-    add("--compiles", type=int, default=3)
+    add(
+        "--sets",
+        nargs="+",
+        choices=SETS,
+        type=one_of(SETS),
+        default=["resnet50"],
+    )
+    add("--turns", type=at_least(1), default=15)
+    add("--steps", type=at_least(1), default=10, help="of a turn, at most")
+    add("--compiles", type=at_least(1), default=3)
     add("--only", nargs="+", help="optimizers; all by default")
     add("--peers", action="store_true", help="time torch's libraries too")
     add("--docs", action="store_true", help="put the tables into the docs")
@@ -155,7 +170,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.only and args.docs:
         parser.error("the docs show all optimizers: leave out --only or --docs")
-    args.out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(args.out)
+    page = pages.DOCS / "step-time.md"
+    pages.check(page, *filter(None, [args.note]))
+    if args.docs:
+        pages.check(page, *map(_markers, args.sets))
     path = args.out / "step_time.json"
     results = earlier(path)
     # Torch comes first: JAX does not give a GPU's memory back.
@@ -167,25 +186,34 @@ def main(argv: list[str] | None = None) -> None:
         if args.peers:
             found["peers"] = others[name]
         results["sets"][name] = {**results["sets"].get(name, {}), **found}
-        path.write_text(json.dumps(results, indent=1))
+        files.write(path, json.dumps(results, indent=1))
         text = step_time_report.section(found, results["machine"])
         print(f"\n{name}\n\n{text}")
         if args.note:
             short = step_time_report.short_table(found["rows"], _device())
-            pages.refill(pages.DOCS / "step-time.md", args.note, short)
+            pages.refill(page, args.note, short)
     print(f"\nNumbers: {path}")
     if args.docs:
         publish(results, args.sets)
-        pages.keep(path, pages.DOCS / "step-time.md")
+        pages.keep(path, page)
+
+
+def _markers(name: str) -> str:
+    """The markers of docs/step-time.md for a set, on this platform."""
+    return f"{jax.default_backend()} {name}"
 
 
 def earlier(path: pathlib.Path) -> Found:
-    """What runs on this machine have found before, or nothing yet."""
+    """What runs on this machine have found before, or nothing yet.
+
+    Raises:
+        InputError: the file holds something else.
+    """
     here = {"machine": machine(), "sets": {}}
     if not path.exists():
         return here
-    results = json.loads(path.read_text())
-    return results if results.get("machine") == here["machine"] else here
+    results = files.read_json(path, "times of steps", ("machine", "sets"))
+    return results if results["machine"] == here["machine"] else here
 
 
 def publish(results: Found, names: Sequence[str]) -> None:
@@ -212,9 +240,8 @@ def publish(results: Found, names: Sequence[str]) -> None:
         pages.DOCS.parent / "README.md", "step time", short(main, device)
     )
     others = [row for each in found.get("peers", []) for row in each["rows"]]
-    step_time_chart.figure(found["rows"], others, where["device"]).savefig(
-        page.with_suffix(".png"), dpi=150
-    )
+    drawn = step_time_chart.figure(found["rows"], others, where["device"])
+    files.write_figure(page.with_suffix(".png"), drawn)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import peers
+from benchmarks.errors import one_message
+from benchmarks.options import at_least, one_of
 from benchmarks.step_time_sets import SETS, ParameterSet
 from benchmarks.step_time_turns import Run, quartiles, time_in_turns
 
@@ -238,16 +241,18 @@ def _parameters(torch: Any, shared: list[tuple]) -> tuple[list, list]:
     return matrices, vectors
 
 
+@one_message()
 def main(argv: list[str] | None = None) -> None:
     """Prints the rows, the version of torch and the device, in JSON."""
-    torch = importlib.import_module("torch")
+    torch = peers.torch()
     usual = "cuda" if torch.cuda.is_available() else "cpu"
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--set", choices=SETS, default="resnet50")
-    add("--device", choices=["cpu", "cuda"], default=usual)
-    add("--turns", type=int, default=7)
-    add("--steps", type=int, default=3)
+    add("--set", choices=SETS, type=one_of(SETS), default="resnet50")
+    devices = ["cpu", "cuda"]
+    add("--device", choices=devices, type=one_of(devices), default=usual)
+    add("--turns", type=at_least(1), default=7)
+    add("--steps", type=at_least(1), default=3)
     args = parser.parse_args(argv)
     chosen = SETS[args.set]
     rows = measured(torch, chosen, args.device, args.turns, args.steps)

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import pages
+from benchmarks.errors import one_message
+from benchmarks.options import at_least
 from benchmarks.step_time_cases import draw
 from benchmarks.step_time_sets import SETS
 from benchmarks.step_time_steps import Case, compile_in_turns
@@ -161,11 +163,12 @@ def table(rows: list[dict]) -> str:
     return pages.table([["sums", "ratio", "temporaries"], *lines])
 
 
+@one_message()
 def main(argv: list[str] | None = None) -> None:
     """Times the variants; prints the table, or puts it into the docs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--turns", type=int, default=11)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--turns", type=at_least(1), default=11)
+    parser.add_argument("--steps", type=at_least(1), default=6)
     parser.add_argument("--docs", action="store_true")
     args = parser.parse_args(argv)
     chosen = SETS["resnet50"]

@@ -26,7 +26,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from benchmarks import pages
+from benchmarks import files, pages
+from benchmarks.errors import one_message
+from benchmarks.options import at_least, one_of
 from benchmarks.step_time import machine
 from benchmarks.step_time_cases import ADAM, SGD, baseline, optimizers
 from benchmarks.step_time_report import cell, duration
@@ -211,33 +213,43 @@ def table(networks: dict[str, list[Row]], device: str) -> str:
     return pages.table([[*head, "to"], *lines])
 
 
+@one_message()
 def main(argv: Sequence[str] | None = None) -> None:
     """Times all networks; prints the table and writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    add("--batch", type=int, default=128)
-    add("--turns", type=int, default=15)
-    add("--steps", type=int, default=10, help="of a turn, at most")
+    add(
+        "--networks",
+        nargs="+",
+        choices=NETWORKS,
+        type=one_of(NETWORKS),
+        default=list(NETWORKS),
+    )
+    add("--batch", type=at_least(1), default=128)
+    add("--turns", type=at_least(1), default=15)
+    add("--steps", type=at_least(1), default=10, help="of a turn, at most")
     add("--docs", action="store_true", help="put the table into the docs")
     add("--out", type=pathlib.Path, default="results")
     args = parser.parse_args(argv)
+    files.make_folder(args.out)
     where = machine()
+    page = pages.DOCS / "step-time.md"
+    name = f"{where['platform']} training share"
+    if args.docs:
+        pages.check(page, name)
     networks = {
         name: measure(NETWORKS[name], args.batch, args.turns, args.steps)
         for name in args.networks
     }
     text = table(networks, where["device"])
     print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "training_share.json"
     found = {"machine": where, "batch": args.batch, "networks": networks}
-    path.write_text(json.dumps(found, indent=1))
+    files.write(path, json.dumps(found, indent=1))
     print(f"\nNumbers: {path}")
     if args.docs:
-        name = f"{where['platform']} training share"
-        pages.refill(pages.DOCS / "step-time.md", name, text)
-        pages.keep(path, pages.DOCS / "step-time.md")
+        pages.refill(page, name, text)
+        pages.keep(path, page)
 
 
 if __name__ == "__main__":

@@ -53,15 +53,23 @@ from psi_optax.optimizers import rotational as rotational
 from psi_optax.optimizers import sgd_g as sgd_g
 from psi_optax.optimizers import sgdp as sgdp
 from psi_optax.optimizers import weight_rescaling as weight_rescaling
+from psi_optax.transforms import AverageWeightsState as AverageWeightsState
+from psi_optax.transforms import MasterWeightsState as MasterWeightsState
 from psi_optax.transforms import ProjectByCosineState as ProjectByCosineState
 from psi_optax.transforms import RescaleWeightsState as RescaleWeightsState
 from psi_optax.transforms import RetractState as RetractState
 from psi_optax.transforms import ScaleByGroupAdamState as ScaleByGroupAdamState
 from psi_optax.transforms import ScaleByGroupRmsState as ScaleByGroupRmsState
+from psi_optax.transforms import (
+    StochasticRoundingState as StochasticRoundingState,
+)
 from psi_optax.transforms import TransportedTraceState as TransportedTraceState
 from psi_optax.transforms import add_orthogonality as add_orthogonality
 from psi_optax.transforms import add_weight_decay as add_weight_decay
+from psi_optax.transforms import average_weights as average_weights
+from psi_optax.transforms import averaged as averaged
 from psi_optax.transforms import clip_by_group_norm as clip_by_group_norm
+from psi_optax.transforms import master_weights as master_weights
 from psi_optax.transforms import (
     normalize_by_group_norm as normalize_by_group_norm,
 )
@@ -73,12 +81,15 @@ from psi_optax.transforms import retract as retract
 from psi_optax.transforms import scale_by_group_adam as scale_by_group_adam
 from psi_optax.transforms import scale_by_group_norm as scale_by_group_norm
 from psi_optax.transforms import scale_by_group_rms as scale_by_group_rms
+from psi_optax.transforms import stochastic_rounding as stochastic_rounding
 from psi_optax.transforms import transported_trace as transported_trace
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AverageWeightsState",
     "GroupReport",
+    "MasterWeightsState",
     "MonitorState",
     "ProjectByCosineState",
     "PsiSgdmState",
@@ -88,12 +99,15 @@ __all__ = [
     "ScaleByGroupAdamState",
     "ScaleByGroupRmsState",
     "ScaleGroup",
+    "StochasticRoundingState",
     "TransportedTraceState",
     "adam_g",
     "adamh",
     "adamp",
     "add_orthogonality",
     "add_weight_decay",
+    "average_weights",
+    "averaged",
     "balanced_schedule",
     "check_groups",
     "clip_by_group_norm",
@@ -112,6 +126,7 @@ __all__ = [
     "hyperball",
     "input_patches",
     "joint_groups",
+    "master_weights",
     "matching_learning_rate",
     "monitor_groups",
     "monitored",
@@ -142,6 +157,7 @@ __all__ = [
     "sgd_g",
     "sgdp",
     "split_by_input_span",
+    "stochastic_rounding",
     "transported_trace",
     "weight_rescaling",
 ]

@@ -185,6 +185,25 @@ ENTRIES = {
         trees=1,
         takes_groups=False,
     ),
+    "stochastic_rounding": Entry(
+        psi_optax.stochastic_rounding,
+        {"inner": optax.sgd(0.1, momentum=0.9), "key": 0},
+        trees=1,
+        takes_groups=False,
+    ),
+    "master_weights": Entry(
+        psi_optax.master_weights,
+        {"inner": optax.sgd(0.1, momentum=0.9)},
+        trees=2,
+        takes_groups=False,
+    ),
+    "average_weights": Entry(
+        psi_optax.average_weights,
+        {"decay": 0.5},
+        trees=1,
+        takes_groups=False,
+        idle=("blocks", "vector", "hidden"),
+    ),
     "monitor_groups": Entry(
         psi_optax.monitor_groups,
         {"learning_rate": 0.1, "degree": 1},

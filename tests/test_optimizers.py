@@ -162,7 +162,6 @@ def quadratic(params):
 UNSUPPORTED = {
     "schedule_free": lambda: optax.contrib.schedule_free_sgd(0.1),
     "sam": lambda: optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1)),
-    "mechanize": lambda: optax.contrib.mechanize(optax.sgd(0.1)),
     "lbfgs": optax.lbfgs,
     "line search": lambda: optax.chain(
         optax.sgd(1.0), optax.scale_by_backtracking_linesearch(10)

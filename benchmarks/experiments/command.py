@@ -2,14 +2,14 @@
 
 import argparse
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from benchmarks import pages
+from benchmarks import files, pages
+from benchmarks.errors import one_message
 from benchmarks.experiments.results import Results
 
 __all__ = ["Experiment", "main"]
@@ -40,6 +40,7 @@ class Experiment(NamedTuple):
     figure: Callable[[dict[str, Any]], Figure]
 
 
+@one_message()
 def main(
     experiment: Experiment, arguments: Sequence[str] | None = None
 ) -> None:
@@ -60,6 +61,7 @@ def main(
     add("--smoke", action="store_true", help="as small as it can be")
     add("--docs", action="store_true", help="write the page in docs/ as well")
     given = parser.parse_args(arguments)
+    files.make_folder(given.out)
     settings = experiment.smoke if given.smoke else experiment.settings
     stem = given.out / (experiment.name + "-smoke" * given.smoke)
     results = Results(stem.with_suffix(".json"), settings._asdict())
@@ -72,7 +74,7 @@ def main(
     table = experiment.table(results.content)
     print(table)
     image = stem.with_suffix(".png")
-    experiment.figure(results.content).savefig(image, dpi=150)
+    files.write_figure(image, experiment.figure(results.content))
     print(f"written: {results.path}\nwritten: {image}")
     if given.docs:
         _document(experiment.name, table, results, image)
@@ -83,8 +85,8 @@ def _document(
 ) -> None:
     """Fill the page, and put the figure and the numbers beside it."""
     page = PAGES / f"{name}.md"
-    shutil.copy(image, page.with_suffix(".png"))
-    shutil.copy(results.path, page.with_suffix(".json"))
+    for path in (image, results.path):
+        files.write(page.with_suffix(path.suffix), path.read_bytes())
     versions = results.content["versions"]
     pages.refill(page, "table", table)
     pages.refill(

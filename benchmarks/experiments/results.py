@@ -1,12 +1,13 @@
 """The numbers of an experiment, kept as they come: a stopped one goes on."""
 
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import files
+from benchmarks.errors import InputError
 from benchmarks.report import versions
 
 __all__ = ["Results"]
@@ -21,7 +22,7 @@ class Results:
         settings: whatever the numbers depend on and JSON can hold.
 
     Raises:
-        ValueError: the file is of other settings, or is none.
+        InputError: the file is of other settings, or is none.
 
     Examples:
         >>> import tempfile
@@ -75,27 +76,20 @@ class Results:
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.content, indent=1, allow_nan=False)
-        # In one move, so that a file is whole whenever the program ends.
-        unfinished = self.path.with_suffix(".unfinished")
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        os.replace(unfinished, self.path)
+        files.write(self.path, text + "\n")
 
 
 def _read(path: pathlib.Path, settings: dict[str, Any]) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        before = content["settings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} does not hold results of an experiment: move it away."
-        ) from error
+    parts = ("settings", "versions", "seconds", "parts")
+    content = files.read_json(path, "results of an experiment", parts)
+    before = content["settings"]
     if before != settings:
         other = [
             f"{name}: {before.get(name)!r}, now {settings.get(name)!r}"
             for name in {**before, **settings}
             if before.get(name) != settings.get(name)
         ]
-        raise ValueError(
+        raise InputError(
             f"{path} is of other settings ({'; '.join(other)}): choose another"
             " --out, or move it away."
         )

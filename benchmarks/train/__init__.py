@@ -7,6 +7,7 @@
 - `layout`: what lies on which device;
 - `batches`: the input;
 - `steps`: what is compiled;
-- `run`: the epochs; `records`: what is written down of them;
+- `run`: the epochs; `records`, `events`: what is written down of them;
+- `checkpoints`: what a run goes on from; `seals`: whether it is what was saved;
 - `folder`: the output folder.
 """

@@ -10,8 +10,10 @@ import traceback
 import jax
 from jax.experimental import multihost_utils
 
+from benchmarks.files import make_folder
+from benchmarks.options import one_of
 from benchmarks.train import folder, processes, run, settings, sources
-from benchmarks.train.layout import make_layout
+from benchmarks.train.layout import AXIS_TYPES, make_layout
 
 __all__ = ["main"]
 
@@ -46,17 +48,26 @@ def main(argv: list[str] | None = None) -> None:
         help="such as data=4,model=2 (default: data=all devices)",
     )
     add(
-        "--axes", choices=("auto", "explicit"), default="auto", help="of a mesh"
+        "--axes",
+        choices=AXIS_TYPES,
+        type=one_of(AXIS_TYPES),
+        default="auto",
+        help="of a mesh",
     )
     options = parser.parse_args(argv)
     try:
         processes.check(options)
     except ValueError as error:
         parser.exit(processes.REFUSED, f"{error}\n")
-    if options.process is None:
-        _train(parser, options)
-    else:
+    if options.process is not None:
         _be_one_of_many(parser, options)
+        return
+    try:
+        _train(parser, options)
+    except OSError as error:
+        folder.clear(options.out)
+        said = "\n".join([str(error), *processes.go_on(options.out)])
+        parser.exit(processes.FAILED, f"{said}\n")
 
 
 def _train(parser: argparse.ArgumentParser, options) -> None:
@@ -68,7 +79,7 @@ def _train(parser: argparse.ArgumentParser, options) -> None:
         dataset = sources.load(chosen.data)
         settings.check_data(chosen, dataset, layout.parts)
         folder.check(options.out, dataclasses.asdict(chosen), options.resume)
-        folder.make(options.out)
+        make_folder(options.out)
     except (OSError, ValueError) as error:
         parser.exit(processes.REFUSED, f"{error}\n")
     if options.resume and not folder.has_run(options.out):
@@ -102,12 +113,15 @@ def _be_one_of_many(parser: argparse.ArgumentParser, options) -> None:
         _train(parser, options)
     except SystemExit as end:
         status = end.code
-    except BaseException:
+    except BaseException as error:
         # It may be the end of another process: then this one is ended, by what
         # started it, before it shows what is not the cause.
         time.sleep(1)
-        traceback.print_exc()
-        status = 1
+        if isinstance(error, OSError):
+            print(error, file=sys.stderr)
+        else:
+            traceback.print_exc()
+        status = processes.FAILED
     if status:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -4,56 +4,67 @@ Nothing here imports JAX, as in `processes`.
 """
 
 import json
-import os
 import pathlib
+import shutil
 from typing import Any
 
+from benchmarks import files
+
 __all__ = [
+    "CHECKPOINTS",
     "METRICS",
     "SETTINGS",
     "CheckpointError",
     "check",
+    "clear",
     "has_run",
     "last_checkpoint",
-    "make",
-    "write",
+    "lines",
 ]
 
 SETTINGS = "settings.json"
 METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+
+UNFINISHED = ".orbax-checkpoint-tmp"
+"""How the names of checkpoints end that are being written."""
 
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be read."""
 
 
-def make(out: pathlib.Path) -> None:
-    """Makes the folder if it is not there.
+def lines(out: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of `METRICS`: one for each epoch, up to the first damaged one.
 
-    Raises:
-        OSError: nothing can be made there.
+    None if the run has not begun.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if not os.access(out, os.W_OK | os.X_OK):
-            raise PermissionError(0, "no files may be made in it")
-    except OSError as error:
-        raise OSError(
-            f"--out {out}: it cannot be the output folder ({error.strerror})."
-        ) from error
+    path = out / METRICS
+    found: list[dict[str, Any]] = []
+    raw = path.read_bytes().splitlines() if path.exists() else []
+    for line in raw:
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(content, dict) or (
+            content.get("epoch") != len(found) + 1
+        ):
+            break
+        found.append(content)
+    return found
 
 
-def write(path: pathlib.Path, text: str) -> None:
-    """Writes a file in one move, so that it is whole whenever one looks."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+def clear(out: pathlib.Path) -> None:
+    """Deletes what is there of checkpoints that were not completed."""
+    for path in (out / CHECKPOINTS).glob(f"*{UNFINISHED}"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def last_checkpoint(out: pathlib.Path) -> int:
     """The epoch of the last checkpoint that is complete, 0 for none."""
-    found = (out / "checkpoints").glob("*")
-    return max((int(p.name) for p in found if p.name.isdigit()), default=0)
+    found = (out / CHECKPOINTS).glob("*")
+    return max((int(p.name) for p in found if p.name.isdecimal()), default=0)
 
 
 def has_run(out: pathlib.Path) -> bool:
@@ -82,13 +93,19 @@ def check(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
             " another --out."
         )
     _check_settings(out, settings)
-    done, lines = last_checkpoint(out), _lines(out)
+    done, told = last_checkpoint(out), len(lines(out))
     # A line is written before its checkpoint, in a folder that is there then.
-    if lines > done + 1 or (lines and not (out / "checkpoints").exists()):
+    if told > done + 1 or (told and not (out / CHECKPOINTS).is_dir()):
         raise ValueError(
-            f"{out / METRICS} tells of {lines} epochs, but the checkpoint is"
-            f" not in {out / 'checkpoints'}: put it back, or choose another"
+            f"{out / METRICS} tells of {told} epochs, but the checkpoint is"
+            f" not in {out / CHECKPOINTS}: put it back, or choose another"
             " --out."
+        )
+    if told < done:
+        raise ValueError(
+            f"{out / METRICS} tells of {told} epochs, and what follows is"
+            f" missing or damaged, but {done} are done: put it back, or choose"
+            " another --out."
         )
     if done > settings["epochs"]:
         raise ValueError(
@@ -97,7 +114,7 @@ def check(out: pathlib.Path, settings: dict[str, Any], resume: bool) -> None:
 
 
 def _check_settings(out: pathlib.Path, settings: dict[str, Any]) -> None:
-    before = _read(out / SETTINGS)
+    before = files.read_json(out / SETTINGS, "the settings of a run")
     # All schedules but the constant one depend on the end.
     free = {"epochs"} if settings["schedule"] == "constant" else set()
     changes = [
@@ -110,18 +127,3 @@ def _check_settings(out: pathlib.Path, settings: dict[str, Any]) -> None:
             f"the run in {out} was begun with other settings"
             f" ({'; '.join(changes)}): resume it with its own."
         )
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} does not hold the settings of a run: put it right, or"
-            " choose another --out."
-        ) from error
-
-
-def _lines(out: pathlib.Path) -> int:
-    path = out / METRICS
-    return len(path.read_text().splitlines()) if path.exists() else 0

@@ -22,12 +22,13 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["AXES", "Layout", "make_layout"]
+__all__ = ["AXES", "AXIS_TYPES", "Layout", "make_layout"]
 
 AXES = ("data", "fsdp", "model")
 """The axes that a mesh may have."""
 
-_TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
+AXIS_TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
+"""What the axes may be, by name."""
 
 
 class Layout(NamedTuple):
@@ -199,7 +200,7 @@ def make_layout(sizes: dict[str, int], axes: str = "auto") -> Layout:
         jax.make_mesh(
             shape,
             AXES,
-            axis_types=(_TYPES[axes],) * len(AXES),
+            axis_types=(AXIS_TYPES[axes],) * len(AXES),
             devices=jax.devices()[:count],
         )
     )
@@ -211,7 +212,7 @@ def _shown(sizes: dict[str, int]) -> str:
 
 def _of_type(mesh: Mesh, axes: str) -> Mesh:
     """The same mesh with axes of another type."""
-    types = (_TYPES[axes],) * len(mesh.axis_names)
+    types = (AXIS_TYPES[axes],) * len(mesh.axis_names)
     return Mesh(mesh.devices, mesh.axis_names, axis_types=types)
 
 

@@ -14,9 +14,13 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from benchmarks.train.folder import METRICS, has_run, last_checkpoint, make
+from benchmarks.files import make_folder
+from benchmarks.train.folder import has_run, last_checkpoint, lines
 
-__all__ = ["REFUSED", "STOPPED", "check", "go_on", "parser", "run"]
+__all__ = ["FAILED", "REFUSED", "STOPPED", "check", "go_on", "parser", "run"]
+
+FAILED = 1
+"""The exit status of a process that could not go on."""
 
 REFUSED = 2
 """The exit status of a process that did not begin, and has said why."""
@@ -95,7 +99,7 @@ def run(argv: list[str], count: int, out: pathlib.Path) -> int:
     if not failed or REFUSED in failed.values():
         return REFUSED if failed else 0
     print(_report(failed, out), file=sys.stderr)
-    return 1
+    return FAILED
 
 
 @contextlib.contextmanager
@@ -107,7 +111,7 @@ def _started(
         *(sys.executable, "-m", "benchmarks.train", *argv),
         *("--coordinator", f"localhost:{_free_port()}", "--process"),
     ]
-    make(out)
+    make_folder(out)
     with contextlib.ExitStack() as stack:
         outputs: list[IO | None] = [None]
         for index in range(1, count):
@@ -190,8 +194,7 @@ def _end(status: int) -> str:
 
 
 def _when(out: pathlib.Path) -> str:
-    metrics, done = out / METRICS, last_checkpoint(out)
-    lines = metrics.read_text().splitlines() if metrics.exists() else []
-    if len(lines) > done:
-        return f"before the checkpoint of epoch {len(lines)} was complete"
+    told, done = len(lines(out)), last_checkpoint(out)
+    if told > done:
+        return f"before the checkpoint of epoch {told} was complete"
     return f"in epoch {done + 1}"

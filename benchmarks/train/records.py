@@ -10,20 +10,18 @@ import pathlib
 import sys
 from typing import Any
 
-import tensorboardX
 from tqdm import tqdm
 
+from benchmarks import files
 from benchmarks.train import folder
+from benchmarks.train.events import Events
 
 __all__ = ["Records", "read"]
 
 
 def read(out: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of a run, none if it has not begun."""
-    path = out / folder.METRICS
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The lines of a run, none if it has not begun; see `folder.lines`."""
+    return folder.lines(out)
 
 
 class Records:
@@ -38,9 +36,7 @@ class Records:
         self.out = out
         self.lines = read(out)[:done]
         # What was written of later epochs is hidden.
-        self.events = tensorboardX.SummaryWriter(
-            str(out / "tensorboard"), purge_step=done + 1
-        )
+        self.events = Events(out / "tensorboard", first=done + 1)
 
     def __enter__(self) -> "Records":
         return self
@@ -57,13 +53,9 @@ class Records:
         new = _diverged(line) and not any(map(_diverged, self.lines))
         self.lines.append(line)
         texts = [json.dumps(x, allow_nan=False) for x in self.lines]
-        folder.write(
-            self.out / folder.METRICS, "".join(f"{x}\n" for x in texts)
-        )
-        for name, value in line.items():
-            if name != "epoch" and value is not None:
-                self.events.add_scalar(name, value, line["epoch"])
-        self.events.flush()
+        files.write(self.out / folder.METRICS, "".join(f"{x}\n" for x in texts))
+        numbers = {k: x for k, x in line.items() if x is not None}
+        self.events.add(numbers.pop("epoch"), numbers)
         tqdm.write(texts[-1])
         if new:
             tqdm.write(

@@ -4,20 +4,18 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import signal
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from flax import linen as nn
 from tqdm import tqdm
 
+from benchmarks import files
 from benchmarks.data import Dataset
-from benchmarks.train import batches, folder, steps
+from benchmarks.train import batches, checkpoints, folder, steps
 from benchmarks.train.layout import Layout
 from benchmarks.train.networks import NETWORKS
 from benchmarks.train.optimizers import OPTIMIZERS
@@ -44,24 +42,26 @@ def train(
         out: the output folder, which is there.
 
     Raises:
-        folder.CheckpointError: the last checkpoint is damaged.
+        folder.CheckpointError: the last checkpoint is damaged, or another
+            run's.
+        OSError: a file cannot be written. What was written before remains.
     """
     first = jax.process_index() == 0
     if first:
         text = json.dumps(dataclasses.asdict(chosen), indent=1)
-        folder.write(out / folder.SETTINGS, text)
+        files.write(out / folder.SETTINGS, text)
     model, optimizer = build(chosen, dataset)
     shape = batches.image_shape(chosen, dataset)
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
         enter(jax.set_mesh(layout.mesh))
-        checkpoints = enter(_checkpoints(out))
+        kept = enter(checkpoints.manager(out))
         training = steps.start(model, optimizer, layout, shape, chosen.seed)
         step = steps.make_step(model, optimizer, layout, training)
         evaluate = steps.make_evaluate(model, layout)
-        done = checkpoints.latest_step() or 0
+        done = kept.latest_step() or 0
         if done:
-            training = _restored(checkpoints, done, training, out)
+            training = checkpoints.restored(kept, done, training, chosen)
         records = enter(Records(out, done)) if first else None
         for epoch in range(done + 1, chosen.epochs + 1):
             training, loss = _epoch(
@@ -71,10 +71,7 @@ def train(
             found = evaluate(training.variables, batches.ahead(tests))
             if records:
                 records.add({"epoch": epoch, "train_loss": loss, **found})
-            saved = ocp.args.StandardSave(training)
-            with _uninterrupted():
-                checkpoints.save(epoch, args=saved)
-                checkpoints.wait_until_finished()
+            checkpoints.save(kept, epoch, training, chosen)
 
 
 def build(
@@ -96,46 +93,6 @@ def build(
         groups=kernel_groups(model, image),
     )
     return model, optimizer
-
-
-def _checkpoints(out: pathlib.Path) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(
-        (out / "checkpoints").absolute(),
-        options=ocp.CheckpointManagerOptions(max_to_keep=1),
-    )
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Within it, Ctrl-C waits for the end."""
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda *_: came.append(1))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    # Not where it is ignored.
-    if came and callable(before):
-        before(signal.SIGINT, None)
-
-
-def _restored(
-    checkpoints: ocp.CheckpointManager,
-    epoch: int,
-    like: steps.Training,
-    out: pathlib.Path,
-) -> Any:
-    """What the checkpoint of an epoch holds."""
-    args = ocp.args.StandardRestore(like)
-    try:
-        return checkpoints.restore(epoch, args=args)
-    # Orbax has no error of its own for this: it raises many.
-    except Exception as error:
-        raise folder.CheckpointError(
-            f"the checkpoint {out / 'checkpoints' / str(epoch)} cannot be read"
-            f" ({type(error).__name__}), and it is the only one: delete {out},"
-            " and start anew."
-        ) from error
 
 
 def _train(chosen: Settings, dataset: Dataset, layout: Layout, epoch: int):

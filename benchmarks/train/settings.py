@@ -2,12 +2,12 @@
 
 import argparse
 import dataclasses
-import difflib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.data import Dataset
+from benchmarks.options import one_of
 from benchmarks.train import sources
 from benchmarks.train.networks import NETWORKS
 from benchmarks.train.optimizers import OPTIMIZERS
@@ -84,7 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         choices=PRESETS,
-        type=_one_of(PRESETS),
+        type=one_of(PRESETS),
         help="settings of the PSI paper",
     )
     for field in dataclasses.fields(Settings):
@@ -97,7 +97,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             options["type"] = kinds.get(name, type(field.default))
         if name in _CHOICES:
             options["choices"] = _CHOICES[name]
-            options["type"] = _one_of(_CHOICES[name])
+            options["type"] = one_of(_CHOICES[name])
         about += f" (default: {field.default})" if field.default else ""
         parser.add_argument(f"--{name}", help=about.strip(), **options)
 
@@ -151,18 +151,3 @@ def check_data(settings: Settings, dataset: Dataset, parts: int) -> None:
             f"--crop {settings.crop}: the images of {dataset.name} are of"
             f" {smallest} pixels."
         )
-
-
-def _one_of(names: Collection[str]) -> Callable[[str], str]:
-    """What takes one of these names, and suggests one for any other."""
-
-    def name(text: str) -> str:
-        if text in names:
-            return text
-        near = difflib.get_close_matches(text, names, 1)
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is none of {', '.join(names)}"
-            + "".join(f" (is it {found!r}?)" for found in near)
-        )
-
-    return name

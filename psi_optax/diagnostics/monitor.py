@@ -104,7 +104,7 @@ def monitor_groups(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(params)
+        require_params(updates, params)
         count = optax.safe_increment(state.count)
         plan = make_plan(groups, params)
         if not plan.leaves:

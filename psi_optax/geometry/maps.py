@@ -102,8 +102,7 @@ def factor_to(radius: jax.Array, norm: jax.Array) -> jax.Array:
     NaN for an infinite norm, of finite weights whose squares overflow as well:
     nothing silently becomes zero.
     """
-    factor = jnp.where(jnp.isinf(norm), jnp.nan, safe_divide(radius, norm))
-    return jnp.where(norm == 0, 1, factor)
+    return jnp.where(norm == 0, 1, safe_divide(radius, norm))
 
 
 def retract(
@@ -220,6 +219,10 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
 
 
 def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The quotient, and zero where the denominator is zero."""
+    """The quotient, and zero where the denominator is zero.
+
+    NaN where it is infinite: a sum of squares that has overflowed.
+    """
     zero = y == 0
-    return jnp.where(zero, 0, x / jnp.where(zero, 1, y))
+    quotient = x / jnp.where(zero, 1, y)
+    return jnp.where(zero, 0, jnp.where(jnp.isinf(y), jnp.nan, quotient))

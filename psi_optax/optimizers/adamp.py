@@ -7,6 +7,7 @@ import optax
 
 from psi_optax.transforms import add_weight_decay, project_to_tangent
 from psi_optax.transforms.base import require_decay, require_rate
+from psi_optax.transforms.integers import leave_integers
 
 
 def sgdp(
@@ -124,13 +125,14 @@ def adamp(
 def _projected(direction, learning_rate, groups, weight_decay, wd_ratio):
     """The direction's tangent part, and decay, at a rate."""
     require_rate(learning_rate)
-    return optax.chain(
+    tx = optax.chain(
         direction,
         project_to_tangent(groups),
         add_weight_decay(weight_decay, groups),
         add_weight_decay(_times(weight_decay, wd_ratio), groups, of="scale"),
         optax.scale_by_learning_rate(learning_rate),
     )
+    return leave_integers(tx, groups)
 
 
 def _times(weight_decay: Any, factor: Any) -> Any:

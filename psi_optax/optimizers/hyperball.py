@@ -18,6 +18,8 @@ from psi_optax.transforms.base import (
     require_rate,
     require_transformation,
 )
+from psi_optax.transforms.inside import refusing
+from psi_optax.transforms.integers import leave_integers
 from psi_optax.transforms.sharding import automatic_sharding
 
 
@@ -95,12 +97,12 @@ def hyperball(
         scale_by_group_norm(balls),
         retract(balls, radius=radius),
     )
-    if ordinary is None:
-        return tx
-    return optax.partition(
-        {"scale": tx, "ordinary": ordinary},
-        lambda tree: group_labels(tree, groups),
-    )
+    if ordinary is not None:
+        tx = optax.partition(
+            {"scale": tx, "ordinary": ordinary},
+            lambda tree: group_labels(tree, groups),
+        )
+    return leave_integers(refusing("hyperball", tx, groups), groups)
 
 
 def adamh(

@@ -21,6 +21,13 @@ from psi_optax.transforms.base import (
     require_transformation,
     sphere_radius,
 )
+from psi_optax.transforms.inside import (
+    REFUSALS,
+    Refusal,
+    ordinary_paths,
+    refuse,
+)
+from psi_optax.transforms.integers import leave_integers
 
 
 class PsiState(NamedTuple):
@@ -70,11 +77,15 @@ def psi(
     A group of norm zero never moves. A group whose step is exactly zero keeps
     every bit. A gradient that is not finite spoils its own group, and what the
     inner optimizer mixes with it, but `psi` itself spreads it to no other.
+    Integer and boolean parameters are not moved, nor shown to `inner`: their
+    updates are zeros, of float0 gradients too.
 
-    Not supported inside: `schedule_free`, `lookahead`, `sam` and `mechanize`,
-    whose copies of the parameters a retraction would leave behind, and those
-    that take values and gradients of the loss as extra arguments (`lbfgs`,
-    line searches), which would be unscaled. `init` raises for them.
+    Not supported inside: what keeps copies of grouped weights, which a
+    retraction would leave behind (`schedule_free`, `cocob`), and what takes
+    values and gradients of the loss as extra arguments (`lbfgs`, line
+    searches), which would be unscaled. `lookahead`, `sam`, `master_weights` and
+    `stochastic_rounding` belong around it, `average_weights` behind it. `init`
+    raises for all of them.
 
     Args:
         inner: an optimizer, with its own learning rate; or, *with*
@@ -101,7 +112,8 @@ def psi(
 
     Raises:
         TypeError: `inner` or `ordinary` is no gradient transformation.
-        ValueError: groups do not fit params; params are missing in `update`;
+        ValueError: groups do not fit params; params are missing in `update`, or
+            updates are not like them;
             an unknown radius or retraction; a radius without a retraction; an
             exponential of steps that are not tangent; an optimizer not
             supported; a state made for other groups.
@@ -146,7 +158,7 @@ def psi(
         w = plan.select(params)
         directions = _directions(plan, w, geometry.norm(plan, w))
         state = inner.init(plan.merge(params, directions))
-        _check_supported(state)
+        refuse("psi", state, ordinary_paths(params, groups), _REFUSALS)
         return PsiState(
             count=jnp.zeros([], jnp.int32),
             radius=initial_radius(radius, plan, w),
@@ -154,8 +166,9 @@ def psi(
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        require_params(params)
+        require_params(updates, params)
         plan = make_plan(groups, params)
+        sphere = sphere_radius(radius, state.radius, plan)
         w, g = plan.select(params), plan.select(updates, "updates")
         square = geometry.together(plan.dot(w, w))
         norms = jax.tree.map(geometry.safe_sqrt, square)
@@ -174,7 +187,7 @@ def psi(
             w,
             d,
             plan.full(rate),
-            sphere_radius(radius, state.radius, plan),
+            sphere,
             retraction=retraction,
             tangent=tangent,
             square=square,
@@ -190,7 +203,9 @@ def psi(
         )
         return plan.merge(steps, like(moved, d)), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return leave_integers(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
+    )
 
 
 def _directions(plan: Plan, w: Leaves, norms: Scalars) -> Leaves:
@@ -201,25 +216,9 @@ def _directions(plan: Plan, w: Leaves, norms: Scalars) -> Leaves:
     return like(geometry.scale(plan, w, inverse), w)
 
 
-# States that hold parameters, which would not follow a retraction, or that were
-# computed from the loss's own values and gradients.
-_UNSUPPORTED = {
-    optax.contrib.ScheduleFreeState: "keeps parameters in its state",
-    optax.contrib.SAMState: "keeps parameters in its state",
-    optax.contrib.MechanicState: "keeps parameters in its state",
-    optax.LookaheadState: "keeps parameters in its state",
-    optax.ScaleByLBFGSState: "keeps parameters in its state",
-    optax.ScaleByBacktrackingLinesearchState: "takes unscaled gradients",
-    optax.ScaleByZoomLinesearchState: "takes unscaled gradients",
+_UNSCALED = Refusal("it takes unscaled gradients", "Take another.")
+_REFUSALS = {
+    **REFUSALS,
+    optax.ScaleByBacktrackingLinesearchState: _UNSCALED,
+    optax.ScaleByZoomLinesearchState: _UNSCALED,
 }
-
-
-def _check_supported(state: optax.OptState) -> None:
-    kinds = tuple(_UNSUPPORTED)
-    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds)):
-        for kind, why in _UNSUPPORTED.items():
-            if isinstance(node, kind):
-                raise ValueError(
-                    f"psi cannot run an optimizer with a {kind.__name__}"
-                    f" inside: it {why}. Put psi inside of it, or use another."
-                )

@@ -7,6 +7,8 @@ import optax
 
 from psi_optax.transforms import rescale_weights
 from psi_optax.transforms.base import require_transformation
+from psi_optax.transforms.inside import refusing
+from psi_optax.transforms.integers import leave_integers
 
 
 def weight_rescaling(
@@ -44,7 +46,8 @@ def weight_rescaling(
     Raises:
         TypeError: `inner` is no gradient transformation.
         ValueError: groups do not fit params; params are missing in `update`;
-            a radius or a period that is not positive.
+            a radius or a period that is not positive; an inner optimizer that
+            keeps weights of its own.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -59,6 +62,5 @@ def weight_rescaling(
         Liu et al., [Weight rescaling](https://arxiv.org/abs/2102.03497), 2022.
     """
     require_transformation("inner", inner)
-    return optax.chain(
-        inner, rescale_weights(groups, radius=radius, every=every)
-    )
+    tx = optax.chain(inner, rescale_weights(groups, radius=radius, every=every))
+    return leave_integers(refusing("weight_rescaling", tx, groups), groups)

@@ -21,6 +21,7 @@ from psi_optax.transforms.base import (
     require_params,
     sphere_radius,
 )
+from psi_optax.transforms.integers import leave_integers
 
 
 class PsiSgdmState(NamedTuple):
@@ -101,8 +102,9 @@ def psi_sgdm(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(params)
+        require_params(updates, params)
         plan = make_plan(groups, params)
+        sphere = sphere_radius(radius, state.radius, plan)
         w, g = plan.select(params), plan.select_steps(updates)
         r = geometry.norm(plan, w)
         gradient = geometry.scale(plan, geometry.scale(plan, g, r), r)
@@ -118,7 +120,7 @@ def psi_sgdm(
         u = plan.select(steps, "updates")
         buffer = u
         if retraction is not None:
-            target = sphere_radius(radius, state.radius, plan) or r
+            target = sphere or r
             buffer = _rescaled_with_weights(plan, w, u, target)
             on_sphere = geometry.retract(plan, w, u, target, kept=u)
             u = geometry.displacement(w, on_sphere)
@@ -133,7 +135,9 @@ def psi_sgdm(
         )
         return plan.merge(steps, like(u, g)), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return leave_integers(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
+    )
 
 
 def _rescaled_with_weights(

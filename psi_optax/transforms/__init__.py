@@ -1,10 +1,19 @@
 """Optax transforms on scale groups, one idea a file."""
 
+from psi_optax.transforms.averaging import (
+    AverageWeightsState as AverageWeightsState,
+)
+from psi_optax.transforms.averaging import average_weights as average_weights
+from psi_optax.transforms.averaging import averaged as averaged
 from psi_optax.transforms.cosine import (
     ProjectByCosineState as ProjectByCosineState,
 )
 from psi_optax.transforms.cosine import project_by_cosine as project_by_cosine
 from psi_optax.transforms.decay import add_weight_decay as add_weight_decay
+from psi_optax.transforms.master import (
+    MasterWeightsState as MasterWeightsState,
+)
+from psi_optax.transforms.master import master_weights as master_weights
 from psi_optax.transforms.moments import (
     ScaleByGroupAdamState as ScaleByGroupAdamState,
 )
@@ -30,6 +39,12 @@ from psi_optax.transforms.rescaling import (
 from psi_optax.transforms.rescaling import rescale_weights as rescale_weights
 from psi_optax.transforms.retraction import RetractState as RetractState
 from psi_optax.transforms.retraction import retract as retract
+from psi_optax.transforms.rounding import (
+    StochasticRoundingState as StochasticRoundingState,
+)
+from psi_optax.transforms.rounding import (
+    stochastic_rounding as stochastic_rounding,
+)
 from psi_optax.transforms.scaling import (
     clip_by_group_norm as clip_by_group_norm,
 )

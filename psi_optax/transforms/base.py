@@ -11,6 +11,7 @@ import optax
 
 from psi_optax.geometry import Leaves, Scalars, norm
 from psi_optax.groups import Plan, make_plan
+from psi_optax.groups.paths import Tree, entries, is_within
 
 # optax says this in every transform that needs params, but keeps it private.
 NO_PARAMS_MSG = (
@@ -21,10 +22,53 @@ NO_PARAMS_MSG = (
 Radius = str | None | jax.typing.ArrayLike
 
 
-def require_params(params: Any) -> None:
-    """Raises optax's error where params are missing."""
+def require_params(updates: Any, params: Any) -> None:
+    """Raises for params that are missing, or that updates are not like.
+
+    Raises:
+        ValueError: optax's for missing params; see `check_updates`.
+    """
     if params is None:
         raise ValueError(NO_PARAMS_MSG)
+    check_updates(updates, params)
+
+
+def check_updates(updates: Tree, params: Tree | None) -> None:
+    """Raises unless there is an update for each parameter, and no other.
+
+    Holes are like anything: a mask, or a gradient that is None.
+
+    Raises:
+        ValueError: something is missing, too many, or of another shape.
+    """
+    if params is None:
+        return
+    have, want = _shapes(updates), _shapes(params)
+    other = [path for path in want | have if have.get(path) != want.get(path)]
+    holes = [path for path in other if _is_hole(path, have, want)]
+    for path in other:
+        if not any(is_within(path, hole) for hole in holes):
+            raise ValueError(
+                f"updates have {_there(path, have)} at {path!r}, where params"
+                f" have {_there(path, want)}: pass updates of the same"
+                " structure and shapes as params."
+            )
+
+
+def _shapes(tree: Tree) -> dict[str, Any]:
+    """The shape at each path; None for a hole."""
+    return {
+        entry.path: None if entry.is_hole else np.shape(entry.leaf)
+        for entry in entries(tree)
+    }
+
+
+def _is_hole(path: str, *trees: dict[str, Any]) -> bool:
+    return any(path in shapes and shapes[path] is None for shapes in trees)
+
+
+def _there(path: str, shapes: dict[str, Any]) -> str:
+    return f"shape {shapes[path]}" if path in shapes else "nothing"
 
 
 def allow_shapes(init_fn: optax.TransformInitFn) -> optax.TransformInitFn:
@@ -60,7 +104,7 @@ def stateless(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(params)
+        require_params(updates, params)
         plan = make_plan(groups, params)
         u = plan.select(updates, "updates")
         moved = function(plan, u, plan.select(params))
@@ -79,7 +123,8 @@ def stateless_without_params(
         return optax.EmptyState()
 
     def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
+        del extra_args
+        check_updates(updates, params)
         plan = make_plan(groups, updates)
         u = plan.select(updates)
         return plan.merge(updates, like(function(plan, u), u)), state
@@ -140,11 +185,20 @@ def sphere_radius(radius: Radius, stored: Any, plan: Plan) -> Scalars | None:
         return None
     if not isinstance(radius, str):
         return plan.full(radius)
+    return stored_scalars("radii", stored, plan)
+
+
+def stored_scalars(what: str, stored: Any, plan: Plan) -> Scalars:
+    """One number a group from a state.
+
+    Raises:
+        ValueError: the state was made for other groups.
+    """
     have = stored if isinstance(stored, dict) else {}
-    shapes = {name: jnp.shape(r) for name, r in have.items()}
+    shapes = {name: jnp.shape(x) for name, x in have.items()}
     if shapes != plan.group_shapes:
         raise ValueError(
-            f"the state holds radii of shapes {shapes}, but the groups have"
+            f"the state holds {what} of shapes {shapes}, but the groups have"
             f" {plan.group_shapes}: make the state anew with init(params)."
         )
     return have

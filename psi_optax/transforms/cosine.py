@@ -9,6 +9,8 @@ import optax
 
 from psi_optax.geometry import safe_divide, widen
 from psi_optax.transforms.base import require_params, require_transformation
+from psi_optax.transforms.inside import refuse
+from psi_optax.transforms.integers import leave_integers
 
 _AXES = {"last": -1, "first": 0}
 _Dot = Callable[[jax.Array, jax.Array], jax.Array]
@@ -45,7 +47,8 @@ def project_by_cosine(
     groups.
 
     \(u \mapsto P\,\mathrm{inner}(g) + \lambda\,q\,w\), with q the ratio where
-    there is a projection and 1 elsewhere; the rate comes after.
+    there is a projection and 1 elsewhere; the rate comes after. Complex
+    parameters are not projected.
 
     Args:
         inner: a direction, such as `optax.trace(0.9)`.
@@ -62,7 +65,8 @@ def project_by_cosine(
 
     Raises:
         TypeError: `inner` is no gradient transformation.
-        ValueError: params are missing in `update`; an unknown axis.
+        ValueError: params are missing in `update`; an unknown axis; an inner
+            optimizer that keeps weights of its own.
 
     Examples:
         >>> tx = project_by_cosine(optax.trace(0.9))
@@ -83,15 +87,19 @@ def project_by_cosine(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params):
-        return ProjectByCosineState(inner.init(params))
+        state = inner.init(params)
+        refuse("project_by_cosine", state)
+        return ProjectByCosineState(state)
 
     def update_fn(updates, state, params=None, **extra_args):
-        require_params(params)
+        require_params(updates, params)
         steps, inner_state = inner.update(
             updates, state.inner, params, **extra_args
         )
 
         def leaf(g, u, w):
+            if jnp.iscomplexobj(w):
+                return u + jnp.asarray(weight_decay, w.dtype) * w
             moved, factor = _project(widen(g), widen(u), widen(w))
             decay = jnp.asarray(weight_decay, moved.dtype) * factor
             return (moved + decay * widen(w)).astype(u.dtype)
@@ -116,7 +124,9 @@ def project_by_cosine(
         ratio = jnp.asarray(wd_ratio, u.dtype)
         return moved, jnp.where(fires, ratio, jnp.ones_like(ratio))
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return leave_integers(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    )
 
 
 def _views(w: jax.Array, axis: int) -> list[tuple[_Dot, int]]:

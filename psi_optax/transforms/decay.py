@@ -6,6 +6,7 @@ import jax
 import optax
 
 from psi_optax.groups import group_labels
+from psi_optax.transforms.integers import leave_integers
 
 
 def add_weight_decay(
@@ -57,6 +58,4 @@ def add_weight_decay(
         labels = group_labels(tree, groups)
         return jax.tree.map(lambda label: label == of, labels)
 
-    return optax.with_extra_args_support(
-        optax.add_decayed_weights(weight_decay, mask)
-    )
+    return leave_integers(optax.add_decayed_weights(weight_decay, mask), groups)

@@ -8,13 +8,16 @@ import optax
 
 from psi_optax import geometry
 from psi_optax.geometry import Scalars
-from psi_optax.groups import group_labels, make_plan
+from psi_optax.groups import Plan, group_labels, make_plan
 from psi_optax.transforms.base import (
     allow_shapes,
+    check_updates,
     like,
     require_decay,
     require_params,
+    stored_scalars,
 )
+from psi_optax.transforms.integers import leave_integers
 from psi_optax.transforms.momentum import (
     carry,
     check_transport,
@@ -93,11 +96,12 @@ def scale_by_group_rms(
         return ScaleByGroupRmsState(*_no_moments(groups, params))
 
     def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
+        del extra_args
+        check_updates(updates, params)
         plan = make_plan(groups, updates)
         u = plan.select(updates)
         count = jnp.asarray(optax.safe_increment(state.count))
-        nu = _mean(decay, _stored(plan, state.nu), plan.dot(u, u))
+        nu = _mean(decay, _stored(plan, state), plan.dot(u, u))
         factor = jax.tree.map(
             lambda s: _inverse_root(s, _debias(decay, count, s), eps, 0), nu
         )
@@ -178,14 +182,15 @@ def scale_by_group_adam(
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         plan, mu, place = make_plan(groups, updates), state.mu, state.place
+        squares = _stored(plan, state)
         if transport is not None:
-            require_params(params)
+            require_params(updates, params)
             mu = carry(plan, mu, place, params)
             place = new_place(plan, place, params)
         g, m = plan.select(updates), plan.select(mu, "moments")
         count = jnp.asarray(optax.safe_increment(state.count))
         m = {k: _mix(b1, m[k].astype(x.dtype), x) for k, x in g.items()}
-        nu = _mean(b2, _stored(plan, state.nu), plan.dot(g, g))
+        nu = _mean(b2, squares, plan.dot(g, g))
         factor = jax.tree.map(
             lambda s: (
                 _debias(b1, count, s)
@@ -204,13 +209,14 @@ def scale_by_group_adam(
         )
 
     grouped = optax.GradientTransformationExtraArgs(init_fn, update_fn)
-    return optax.partition(
+    both = optax.partition(
         {
             "scale": grouped,
             "ordinary": optax.scale_by_adam(b1, b2, eps, eps_root),
         },
         lambda tree: group_labels(tree, groups),
     )
+    return leave_integers(both, groups)
 
 
 def _no_moments(groups: Any, params: optax.Params) -> tuple[jax.Array, Any]:
@@ -224,8 +230,8 @@ def _no_moments(groups: Any, params: optax.Params) -> tuple[jax.Array, Any]:
     return jnp.zeros([], jnp.int32), nu
 
 
-def _stored(plan, nu: Any) -> Scalars:
-    return nu if plan.leaves else {}
+def _stored(plan: Plan, state: Any) -> Scalars:
+    return stored_scalars("mean squares", state.nu, plan)
 
 
 def _kept(before: Any, nu: Scalars) -> Any:

@@ -11,6 +11,7 @@ from psi_optax.geometry import Leaves
 from psi_optax.groups import Plan, make_plan
 from psi_optax.groups.paths import Tree
 from psi_optax.transforms.base import like, require_params
+from psi_optax.transforms.integers import leave_integers
 
 TRANSPORTS = ("projection", "parallel")
 
@@ -85,7 +86,7 @@ def transported_trace(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(params)
+        require_params(updates, params)
         plan = make_plan(groups, params)
         carried = carry(plan, state.trace, state.place, params)
 
@@ -98,7 +99,9 @@ def transported_trace(
         place = new_place(plan, state.place, params)
         return step, TransportedTraceState(trace, place)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return leave_integers(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
+    )
 
 
 def check_transport(transport: str | None) -> None:

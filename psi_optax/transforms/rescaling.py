@@ -91,7 +91,7 @@ def rescale_weights(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(params)
+        require_params(updates, params)
         plan = make_plan(groups, params)
         w, u = plan.select(params), plan.select_steps(updates)
         count = optax.safe_increment(state.count)

@@ -98,7 +98,7 @@ def retract(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(params)
+        require_params(updates, params)
         plan = make_plan(groups, params)
         w, u = plan.select(params), plan.select_steps(updates)
         target = sphere_radius(radius, state.radius, plan)

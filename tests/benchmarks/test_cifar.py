@@ -99,6 +99,17 @@ def test_pickles_are_no_binary_files(folder, name):
         data.load(name)
 
 
+def test_pixels_that_are_all_the_same(folder, name):
+    source = cifar_files._SOURCES[name]
+    for file in source.files["train"]:
+        raw = np.frombuffer((folder / file).read_bytes(), np.uint8)
+        records = raw.reshape(-1, source.labels + 3072).copy()
+        records[:, source.labels :] = 7
+        (folder / file).write_bytes(records.tobytes())
+    with pytest.raises(ValueError, match="of a channel are the same"):
+        data.load(name)
+
+
 IMAGES = np.arange(64 * 6 * 5 * 2, dtype=np.float32).reshape(64, 6, 5, 2) + 1
 
 

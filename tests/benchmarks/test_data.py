@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import data, idx_files
+from benchmarks.errors import InputError
 
 FILES = tuple(idx_files._SOURCES["mnist"].sha256)
 
@@ -251,3 +252,50 @@ def test_the_original_files(name, mean, std):
         assert set(np.bincount(dataset.test_labels)) == {1000}
     else:
         assert dataset.test_labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+def test_archives_that_are_cut_anywhere(folder):
+    write(folder, compressed=True)
+    path = folder / "train-images-idx3-ubyte.gz"
+    raw = path.read_bytes()
+    for length in (*range(30), len(raw) // 2, *range(len(raw) - 9, len(raw))):
+        path.write_bytes(raw[:length])
+        with pytest.raises(InputError, match="damaged"):
+            data.load("mnist")
+    path.write_bytes(raw)
+    data.load("mnist")
+
+
+def test_other_files_under_these_names(folder):
+    """Labels for images, another count, other axes: none is the original."""
+    write(folder)
+    good = generated()
+    images, labels = good[FILES[0]], good[FILES[1]]
+    for file, content in (
+        (FILES[0], labels),
+        (FILES[1], images),
+        (FILES[1], encode(np.arange(19) % 10)),
+        (FILES[0], encode(np.zeros((20, 20)))),
+        (FILES[1], encode(np.full(20, 200))),
+    ):
+        (folder / file).write_bytes(content)
+        with pytest.raises(InputError, match=f"{file} .*SHA-256"):
+            data.load("mnist")
+        (folder / file).write_bytes(good[file])
+    data.load("mnist")
+
+
+def test_where_it_was_looked(folder, monkeypatch):
+    for value, remark in (
+        (None, "PSI_OPTAX_DATA is not set."),
+        (str(folder), f"PSI_OPTAX_DATA is {folder}."),
+        (str(folder / "no"), f"{folder}/no, which is no folder."),
+        (__file__, f"{__file__}, which is no folder."),
+    ):
+        monkeypatch.delenv("PSI_OPTAX_DATA", raising=False)
+        if value:
+            monkeypatch.setenv("PSI_OPTAX_DATA", value)
+        for name in ("mnist", "cifar-10", "cifar-100"):
+            with pytest.raises(FileNotFoundError) as caught:
+                data.load(name)
+            assert str(caught.value).endswith(remark)

@@ -1,11 +1,15 @@
 """Large images from arrays: made of pictures, opened, checked."""
 
+import io
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import image_arrays
+from benchmarks.errors import InputError
+from tests.full_disk import no_file_above
 from tests.generated import draw_images, write_images
 
 
@@ -57,6 +61,12 @@ def save(file, array):
         ("labels-1.npy", np.zeros(63, np.int32)),
         ("labels-1.npy", np.full(64, -1)),
         ("labels-1.npy", np.zeros(64)),
+        ("labels-1.npy", np.zeros((64, 1), np.int32)),
+        ("labels-1.npy", np.array(0)),
+        # As int32 it would be 1.
+        ("labels-1.npy", np.full(64, 2**32 + 1)),
+        ("images-1.npy", np.zeros((0, 8, 8, 3), np.uint8)),
+        ("images-1.npy", np.array(0)),
     ],
 )
 def test_what_does_not_belong_together(folder, name, array):
@@ -124,3 +134,117 @@ def test_classes_have_to_be_the_same(tmp_path, capsys):
     with pytest.raises(SystemExit):
         image_arrays.main([str(tmp_path), str(tmp_path / "out")])
     assert "they have to be the same" in capsys.readouterr().err
+
+
+def test_no_images_at_all_in_a_file(folder):
+    save(folder / "train/images-1.npy", np.zeros((0, 8, 8, 3), np.uint8))
+    save(folder / "train/labels-1.npy", np.zeros(0, np.int32))
+    with pytest.raises(ValueError, match="n at least 1"):
+        image_arrays.load()
+
+
+def test_labels_without_their_images(folder):
+    (folder / "train/images-1.npy").unlink()
+    with pytest.raises(ValueError, match="labels-1.npy: there are no images"):
+        image_arrays.load()
+
+
+def test_a_label_far_from_the_others(folder):
+    labels = np.load(folder / "train/labels-0.npy")
+    labels[5] = 10**6
+    save(folder / "train/labels-0.npy", labels)
+    with pytest.raises(ValueError, match="up to 1000000 in train, but not all"):
+        image_arrays.load()
+
+
+def test_a_pickle_in_an_array_is_not_read(folder):
+    for file in ("images-0.npy", "labels-0.npy"):
+        before = (folder / "train" / file).read_bytes()
+        np.save(folder / "train" / file, np.array([{}]), allow_pickle=True)
+        with pytest.raises(ValueError, match="Python objects in dtype"):
+            image_arrays.load()
+        (folder / "train" / file).write_bytes(before)
+    image_arrays.load()
+
+
+def test_an_archive_is_no_array(folder):
+    packed = io.BytesIO()
+    np.savez(packed, np.zeros((96, 8, 8, 3), np.uint8))
+    (folder / "train/images-0.npy").write_bytes(packed.getvalue())
+    with pytest.raises(ValueError, match="missing or damaged"):
+        image_arrays.load()
+
+
+@pytest.mark.parametrize("change", [-1, 1, 100])
+def test_a_file_is_as_long_as_its_header_says(folder, change):
+    file = folder / "train/images-0.npy"
+    raw = file.read_bytes()
+    file.write_bytes(raw[:change] if change < 0 else raw + bytes(change))
+    with pytest.raises(ValueError, match="images-0.npy is .*damaged"):
+        image_arrays.load()
+
+
+def test_headers_that_are_damaged_in_any_way(folder):
+    """Numpy raises errors of many kinds for these; we raise one."""
+    file = folder / "train/images-0.npy"
+    raw = file.read_bytes()
+    random = np.random.default_rng(0)
+    written = b"0123456789-(),'{}:<>|fiuOVSUbT \0\xff"
+    messages = []
+    for _ in range(300):
+        damaged = bytearray(raw)
+        for place in random.integers(0, 128, 2):
+            damaged[place] = random.choice(list(written))
+        file.write_bytes(damaged)
+        try:
+            found = image_arrays.load().train_images
+        except InputError as error:
+            messages.append(str(error))
+        else:
+            # A blank, or what was there before.
+            assert found.shape == (160, 8, 8, 3)
+    # Of 128 bytes half are blanks, and one in ten is replaced by itself.
+    assert len(messages) > 150
+    assert all("images-0.npy" in message for message in messages)
+
+
+def test_pictures_that_cannot_be_read(tmp_path, capsys):
+    draw_pictures(tmp_path / "pictures")
+    picture = tmp_path / "pictures/val/ant/1.png"
+    raw = picture.read_bytes()
+    for content in (b"", b"a text", raw[:50], raw[:-30]):
+        picture.write_bytes(content)
+        with pytest.raises(SystemExit) as caught:
+            image_arrays.main([str(tmp_path / x) for x in ("pictures", "out")])
+        assert caught.value.code == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"{picture} cannot be read as a picture")
+        assert len(said.splitlines()) == 1
+        assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_a_disk_that_is_full_of_arrays(tmp_path, capsys):
+    """Nothing is left of what would be taken for fewer images."""
+    draw_pictures(tmp_path / "pictures")
+    arguments = [str(tmp_path / x) for x in ("pictures", "out")]
+    # 6 images of 256 x 256 pixels.
+    with no_file_above(10**6), pytest.raises(SystemExit) as caught:
+        image_arrays.main(arguments)
+    assert caught.value.code == 1
+    said = capsys.readouterr().err
+    assert "File too large: " in said
+    assert "images-00000.npy" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
+    image_arrays.main(arguments)
+    with pytest.raises(SystemExit):
+        image_arrays.main(arguments)
+    assert "there is something in" in capsys.readouterr().err
+
+
+def test_classes_without_pictures(tmp_path, capsys):
+    for part in ("train", "val"):
+        (tmp_path / "pictures" / part / "ant").mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        image_arrays.main([str(tmp_path / x) for x in ("pictures", "out")])
+    assert "there are no pictures" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["pictures"]

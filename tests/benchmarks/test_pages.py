@@ -9,6 +9,7 @@ from benchmarks import (
     find_groups,
     matching_report,
     pages,
+    precision_report,
     report,
 )
 
@@ -57,6 +58,7 @@ SHOWN = {
     "equivariance": ("equivariance.md", equivariance.section),
     "find_groups": ("finding-groups.md", find_groups.section),
     "matching": ("matching-weight-decay.md", matching_report.section),
+    "precision": ("precision.md", precision_report.section),
     "rescaling-digits": ("../README.md", report.table),
 }
 

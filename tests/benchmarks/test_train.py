@@ -22,12 +22,16 @@ from benchmarks.train import (
     presets,
     processes,
     records,
+    seals,
+    settings,
 )
+from benchmarks.train import events as event_files
 from benchmarks.train.optimizers import OPTIMIZERS
 from benchmarks.train.schedules import SCHEDULES
 from benchmarks.training import kernel_groups
 from psi_optax import ScaleGroup
 from tests.compilation import ROUGH
+from tests.full_disk import FULL, fill, needs_full, no_file_above, unfinished
 from tests.generated import write_cifar, write_images
 
 # optax's cosine divides an integer by a float.
@@ -103,7 +107,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
             patched.setattr(records.Records, "add", stop_adding)
         with pytest.raises(StoppedError):
             run(tmp_path)
+    # What a crash may leave: half a line, and half a checkpoint.
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "train_lo')
+    (tmp_path / "metrics.jsonl.unfinished").write_text("{")
+    half = tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp"
+    (half / "default").mkdir(parents=True)
     assert run(tmp_path, "--resume") == lines
+    assert not half.exists()
+    assert not unfinished(tmp_path)
     same = jax.tree.map(np.array_equal, weights(tmp_path), weights(out))
     # 8 parameters, their momenta, 4 statistics, and radii.
     assert len(jax.tree.leaves(same)) > 20
@@ -183,6 +195,10 @@ def test_what_cannot_be_done(whole, capsys, monkeypatch, more, message):
     ("more", "message"),
     [
         (["--model", "resnet200"], "is it 'resnet20'?"),
+        (["--optimizer", "psi-adam"], "is it 'psi_adam'?"),
+        (["--schedule", "cosin"], "is it 'cosine'?"),
+        (["--preset", "cifra"], "is it 'cifar'?"),
+        (["--axes", "explict"], "is it 'explicit'?"),
         (["--data", "fashon-mnist"], "is it 'fashion-mnist'?"),
         (["--mesh", "data"], "data=4"),
         (["--mesh", "data=2,data=2"], "twice"),
@@ -222,6 +238,46 @@ def break_checkpoint(out):
             path.write_bytes(b"")
 
 
+def redo_last_epoch(out):
+    """The last checkpoint becomes that of epoch 2, so that it is read."""
+    shutil.move(out / "checkpoints" / "3", out / "checkpoints" / "2")
+
+
+def flip_a_bit(out):
+    """Of the numbers themselves, which Orbax has no checksum of."""
+    files = [p for p in (out / "checkpoints").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    raw = bytearray(largest.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    largest.write_bytes(raw)
+
+
+def lose_a_line(out):
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    (out / "metrics.jsonl").write_text(f"{lines[0]}\n{lines[2]}\n")
+
+
+def break_a_line(out):
+    text = (out / "metrics.jsonl").read_text()
+    (out / "metrics.jsonl").write_text(text.replace('"epoch": 2', '"epoch": '))
+
+
+def lose_lines(out):
+    (out / "metrics.jsonl").unlink()
+
+
+def settings_are(content):
+    def damage(out):
+        (out / "settings.json").write_bytes(content)
+
+    return damage
+
+
+def a_file_for_checkpoints(out):
+    shutil.rmtree(out / "checkpoints")
+    (out / "checkpoints").touch()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -229,6 +285,15 @@ def break_checkpoint(out):
         (lose_last_checkpoint, "tells of 3 epochs"),
         (break_settings, "settings.json does not hold"),
         (break_checkpoint, "checkpoints/2 cannot be read"),
+        (redo_last_epoch, "checkpoints/2 cannot be read: it is damaged, or of"),
+        (lose_a_line, "tells of 1 epochs, and what follows is missing or"),
+        (break_a_line, "tells of 1 epochs, and what follows is missing or"),
+        (lose_lines, "tells of 0 epochs, and what follows is missing or"),
+        (settings_are(b""), "settings.json does not hold"),
+        (settings_are(b"[]"), "settings.json does not hold"),
+        (settings_are(b"\xff\xfe"), "settings.json does not hold"),
+        (settings_are(b"{}"), "data: None, now 'digits'"),
+        (a_file_for_checkpoints, "tells of 3 epochs"),
     ],
 )
 def test_a_damaged_run_does_not_go_on(whole, tmp_path, capsys, damage, message):
@@ -239,6 +304,115 @@ def test_a_damaged_run_does_not_go_on(whole, tmp_path, capsys, damage, message):
     assert len(said.splitlines()) == 1
 
 
+ONE, TWO = ([*CONSTANT, "--epochs", n, "--resume"] for n in "12")
+
+
+@pytest.fixture(scope="module")
+def going_on(tmp_path_factory):
+    """A run of one epoch, and the same run after the second one."""
+    out = tmp_path_factory.mktemp("going_on") / "two"
+    assert len(run(out, *ONE)) == 1
+    one = shutil.copytree(out, out.with_name("one"))
+    assert len(run(out, *TWO)) == 2
+    return one, out
+
+
+def other_settings(out):
+    text = (out / "settings.json").read_text()
+    (out / "settings.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+
+
+def other_network(out):
+    shutil.rmtree(out / "checkpoints" / "1")
+    content = {"variables": {"params": {"w": np.zeros(3)}}, "state": [1]}
+    with ocp.CheckpointManager(out / "checkpoints") as checkpoints:
+        checkpoints.save(1, args=ocp.args.StandardSave(content))
+        checkpoints.wait_until_finished()
+
+
+@pytest.mark.parametrize(
+    ("damage", "more"),
+    [(flip_a_bit, []), (other_settings, ["--seed", "1"]), (other_network, [])],
+)
+def test_a_checkpoint_is_the_one_that_was_saved(
+    going_on, tmp_path, capsys, damage, more
+):
+    out = shutil.copytree(going_on[0], tmp_path / "out")
+    damage(out)
+    said = refused(capsys, out, *TWO, *more)
+    assert f"{out}/checkpoints/1 cannot be read: it is damaged, or of" in said
+    assert len(said.splitlines()) == 1
+
+
+def failed(capsys, out, *more):
+    """What is said by a run that began and could not go on."""
+    with pytest.raises(SystemExit) as caught:
+        run(out, *more)
+    assert caught.value.code == 1
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_run_goes_on_after_a_full_disk(going_on, tmp_path, capsys, caplog):
+    """It says what could not be written, and comes to the same bits."""
+    out = shutil.copytree(going_on[0], tmp_path / "out")
+    how = "The last checkpoint is of epoch 1: the same command with --resume"
+    for name in ("settings.json", "metrics.jsonl") if FULL.exists() else ():
+        before = (out / name).read_bytes()
+        fill(out / name)
+        said = failed(capsys, out, *TWO)
+        assert said[0] == f"[Errno 28] No space left on device: '{out / name}'"
+        assert said[1].startswith(how)
+        assert (out / name).read_bytes() == before
+        assert not unfinished(out)
+        assert folder.last_checkpoint(out) == 1
+    # A line of metrics has 120 bytes, and the numbers of a checkpoint 70,000.
+    with no_file_above(8000):
+        said = failed(capsys, out, *TWO)
+    assert said[0].startswith(f"the checkpoint {out}/checkpoints/2 cannot be ")
+    assert "File too large" in said[0]
+    assert said[1].startswith(how)
+    assert len(said) == 2
+    assert not caplog.records
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["1"]
+    assert run(out, *TWO) == records.read(going_on[1])
+    same = jax.tree.map(np.array_equal, weights(out), weights(going_on[1]))
+    assert all(jax.tree.leaves(same))
+
+
+@needs_full
+def test_events_that_find_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_files.time, "time_ns", lambda: 1)
+    monkeypatch.setattr(event_files.socket, "gethostname", lambda: "here")
+    file = tmp_path / "events.out.tfevents.1.here"
+    file.symlink_to("/dev/full")
+    written = event_files.Events(tmp_path, first=1)
+    with pytest.raises(OSError, match="No space left on device: '.*tfevents"):
+        written.add(1, {"loss": 2.0})
+    # Silent: the error has been told.
+    written.close()
+    assert written.file._writer.closed
+
+
+def test_seals_are_broken_by_anything():
+    chosen = settings.Settings()
+    tree = {"a": np.arange(5, dtype=np.float32), "b": np.ones((2, 3), np.int32)}
+    kept = seals.seal(tree, chosen, 1)
+    assert seals.seal(jax.tree.map(np.copy, tree), chosen, 1) == kept
+    more = settings.Settings(epochs=11)
+    assert seals.seal(tree, more, 1) == kept
+    assert seals.seal(tree, settings.Settings(rate=0.2), 1) != kept
+    assert seals.seal(tree, chosen, 2) != kept
+    assert seals.seal({"a": tree["b"], "b": tree["a"]}, chosen, 1) != kept
+    for name, leaf in tree.items():
+        words = leaf.view(np.uint32).reshape(-1)
+        for place in range(len(words)):
+            for bit in range(32):
+                words[place] ^= np.uint32(1 << bit)
+                assert seals.seal(tree, chosen, 1) != kept, name
+                words[place] ^= np.uint32(1 << bit)
+    assert seals.seal(tree, chosen, 1) == kept
+
+
 @pytest.mark.parametrize("under", ["", "below"])
 def test_a_file_is_no_folder(tmp_path, capsys, under):
     (tmp_path / "file").touch()
@@ -246,16 +420,19 @@ def test_a_file_is_no_folder(tmp_path, capsys, under):
     assert f"--out {out}: " in refused(capsys, out)
 
 
-def test_a_constant_rate_may_go_on_and_not_back(tmp_path, capsys):
-    def train(epochs):
-        return run(tmp_path, *CONSTANT, "--epochs", epochs, "--resume")
+def test_a_constant_rate_may_go_on_and_not_back(
+    going_on, tmp_path, capsys, monkeypatch
+):
+    def stop(*_):
+        raise StoppedError
 
-    assert len(train("1")) == 1
+    monkeypatch.setattr(command.run, "train", stop)
+    with pytest.raises(StoppedError):
+        run(tmp_path, *ONE)
     assert "nothing to resume" in capsys.readouterr().err
-    assert len(train("2")) == 2
-    assert "nothing to resume" not in capsys.readouterr().err
-    less = [*CONSTANT, "--epochs", "1", "--resume"]
-    assert "has done 2" in refused(capsys, tmp_path, *less)
+    one, two = going_on
+    assert records.read(two)[:1] == records.read(one)
+    assert "has done 2" in refused(capsys, two, *ONE)
 
 
 def test_a_loss_that_is_not_finite_is_null(tmp_path, capsys):

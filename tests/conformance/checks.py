@@ -1,5 +1,6 @@
 """One step of a transform, and comparisons of trees."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,9 +26,7 @@ def dtypes(tree):
     return jax.tree.map(lambda x: x.dtype, tree)
 
 
-def assert_equal(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+assert_equal = chex.assert_trees_all_equal
 
 
 def assert_close(a, b):

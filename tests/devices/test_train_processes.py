@@ -153,7 +153,8 @@ def test_which_process_is_told_of(tmp_path):
     assert f"{tmp_path}/process-2.log" in said
     assert "--resume" not in said
     (tmp_path / "settings.json").touch()
-    (tmp_path / "metrics.jsonl").write_text("{}\n{}\n")
+    lines = '{"epoch": 1}\n{"epoch": 2}\n'
+    (tmp_path / "metrics.jsonl").write_text(lines)
     said = processes._report({0: 1}, tmp_path)
     assert "before the checkpoint of epoch 2 was complete" in said
     assert "process 0 failed with exit status 1" in said

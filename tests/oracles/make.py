@@ -24,37 +24,37 @@ import hashlib
 import importlib
 import importlib.metadata
 import json
-import pathlib
 import platform
 import sys
 
 import numpy as np
 
+from benchmarks import files
+from benchmarks.errors import one_message
+from benchmarks.options import existing, one_of
 from tests.oracles.frozen import DATA
 
 INSTALLED = ("torch_optim", "projected", "geoopt_spheres", "pymanopt_oblique")
+KNOWN = (*INSTALLED, "emerging")
 CLONED = {
     "riemannian_bn": "riemannian-batch-normalization-pytorch",
     "rotational": "REQ",
 }
 
 
+@one_message()
 def main():
     """Reads the command line and makes what it asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "peers",
         nargs="*",
+        type=one_of(KNOWN),
         help="modules of tests.oracles.peers; without any, all that need "
         "no more than requirements.txt installs",
     )
-    parser.add_argument(
-        "--sources", type=pathlib.Path, help="a folder of clones"
-    )
+    parser.add_argument("--sources", type=existing, help="a folder of clones")
     arguments = parser.parse_args()
-    known = (*INSTALLED, "emerging")
-    if not set(arguments.peers) <= set(known):
-        parser.error(f"peers are {', '.join(known)}: {arguments.peers}")
     for peer in arguments.peers or INSTALLED:
         make(peer)
     if not arguments.peers:
@@ -89,7 +89,8 @@ def write(name, arrays):
     """Writes one file, and says how far it is from what was there."""
     path = DATA / f"{name}.npz"
     change = difference(path, arrays) if path.exists() else "new"
-    np.savez_compressed(path, **arrays)
+    with files.whole(path) as file:
+        np.savez_compressed(file, **arrays)
     print(f"{name}: {change}, {path.stat().st_size} bytes")
 
 

@@ -1,7 +1,7 @@
-"""Groups without a direction, steps of length zero, and holes in the tree.
+"""Steps of length zero, leaves of several dtypes, runs beside each other.
 
-A group of norm zero and a group of one element have no tangent: they stay. A
-step of exactly zero moves nothing, by a rule, since r w/|w| is not w in floats.
+A step of exactly zero moves nothing, by a rule, since r w/|w| is not w in
+floats. Groups that have no direction: `tests.faults`.
 """
 
 import jax
@@ -54,80 +54,6 @@ PARTS = {
         g, retraction="exponential"
     ),
 }
-
-
-def with_zero_group():
-    """Three groups, the second of norm zero, and an ordinary parameter."""
-    w = np.random.RandomState(0).normal(size=(6, 3))
-    w[:, 1] = 0
-    return {"w": w.astype(np.float32), "b": np.ones(2, np.float32)}
-
-
-def gradients(value):
-    """Random ones; in the group of norm zero all are `value`."""
-    w = np.random.RandomState(1).normal(size=(6, 3))
-    w[:, 1] = value
-    return {"w": w.astype(np.float32), "b": np.ones(2, np.float32)}
-
-
-@pytest.mark.parametrize("name", WHOLE)
-def test_zero_group_never_moves(name):
-    tx, params = WHOLE[name](GROUPS), with_zero_group()
-    first, state = params, tx.init(params)
-    # Three steps, of which one is what BatchNorm without epsilon gives there.
-    for value in (1.0, np.nan, np.inf):
-        params, state = step(tx, gradients(value), state, params)
-        assert np.array_equal(params["w"][:, 1], np.zeros(6))
-        assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
-        assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
-    assert np.all((params["w"] != first["w"])[:, [0, 2]])
-    assert np.all(params["b"] != first["b"])
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_retraction_leaves_zero_groups(name):
-    params = with_zero_group()
-    updates = first_update(PARTS[name](GROUPS), gradients(1.0), params)
-    assert np.array_equal(updates["w"][:, 1], np.zeros(6))
-    assert np.all(updates["w"][:, [0, 2]] != 0)
-    assert np.array_equal(updates["b"], np.ones(2))
-
-
-def test_plain_optimizer_moves_zero_groups():
-    # The control, and what psi gives up: descent revives such a group.
-    updates = first_update(optax.sgd(0.1), gradients(1.0), with_zero_group())
-    assert np.all(updates["w"][:, 1] != 0)
-
-
-# The last has groups of two elements, for a control.
-SINGLES = {
-    "row": ScaleGroup(axes=0),
-    "scalar": ScaleGroup(axes=()),
-    "pairs": ScaleGroup(axes=0),
-}
-
-
-def singles():
-    return {
-        "row": np.array([[2.0, -3.0]], np.float32),
-        "scalar": np.array(-7.0, np.float32),
-        "pairs": np.ones((2, 1), np.float32),
-    }
-
-
-@pytest.mark.parametrize("name", [*WHOLE, *PARTS])
-def test_group_of_one_element_never_moves(name):
-    # Nor does it change its sign, which is all that a sphere of one has.
-    tx, params = {**WHOLE, **PARTS}[name](SINGLES), singles()
-    state = tx.init(params)
-    for scale in (-1.0, 3.0, 1e10):
-        noise = jax.tree.map(lambda x, s=scale: np.full_like(x, s), params)
-        noise["pairs"][0] = 0
-        params, state = step(tx, noise, state, params)
-        assert np.array_equal(params["row"], singles()["row"])
-        assert np.array_equal(params["scalar"], singles()["scalar"])
-    assert not np.array_equal(params["pairs"], singles()["pairs"])
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
 
 
 def leaf(size, dtype, seed=0):
@@ -244,23 +170,6 @@ def test_zero_step_off_the_sphere_goes_to_it():
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        psi_optax.retract,
-        psi_optax.project_to_tangent,
-        psi_optax.scale_by_group_norm,
-        psi_optax.rescale_weights,
-        lambda g: psi_optax.clip_by_group_norm(g, 0.1),
-    ],
-)
-def test_ordinary_parameters_pass_every_part(make):
-    params, updates = with_zero_group(), gradients(1.0)
-    after = first_update(make(GROUPS), updates, params)
-    assert np.array_equal(after["b"], updates["b"])
-    assert not np.array_equal(after["w"], updates["w"])
-
-
 @pytest.mark.parametrize("name", WHOLE)
 def test_leaves_keep_their_dtype(name):
     # One leaf of low precision, and an ordinary one of single precision; state
@@ -278,22 +187,6 @@ def test_leaves_keep_their_dtype(name):
         norms = np.linalg.norm(np.asarray(after["w"], np.float64), axis=0)
         np.testing.assert_allclose(norms, [1.99, 0.3], rtol=2e-3)
     assert np.all(np.any(after["w"] != params["w"], axis=0))
-
-
-@pytest.mark.parametrize("name", ["psi_sgd", "psi_sgdm", "psi_adam"])
-def test_masked_leaves_are_not_touched(name):
-    params = with_zero_group()
-    updates = gradients(1.0)
-    for hidden in ("w", "b"):
-        mask = {"w": True, "b": True, hidden: False}
-        tx = optax.masked(WHOLE[name](GROUPS), mask)
-        masked = first_update(tx, updates, params)
-        whole = first_update(WHOLE[name](GROUPS), updates, params)
-        (shown,) = {"w", "b"} - {hidden}
-        assert np.array_equal(masked[hidden], updates[hidden])
-        assert not np.array_equal(whole[hidden], updates[hidden])
-        # Another executable: updates of size 1, rounded at their weights.
-        np.testing.assert_allclose(masked[shown], whole[shown], atol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")

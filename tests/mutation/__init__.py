@@ -1,0 +1,1 @@
+"""Deliberate faults in copies of the package, which the tests must notice."""

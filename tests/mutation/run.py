@@ -1,0 +1,77 @@
+"""The tests of what a fault is in, on a copy of the package that has it."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[2]
+PACKAGE = ROOT / "psi_optax"
+
+# The tests of each room, then what is built on it: the fast ones, of which the
+# first that fails ends the run.
+_CORE = [
+    "tests/geometry",
+    "tests/groups",
+    "tests/transforms",
+    "tests/test_optimizers.py",
+    "tests/optimizers",
+    "tests/oracles/test_ours.py",
+]
+TESTS = {
+    "geometry": _CORE,
+    "groups": ["tests/groups", *_CORE],
+    "transforms": ["tests/transforms", *_CORE],
+    "optimizers": ["tests/test_optimizers.py", "tests/optimizers", *_CORE],
+    "diagnostics": ["tests/diagnostics"],
+    "invariance": [
+        "tests/invariance/test_equations.py",
+        "tests/invariance/test_finder.py",
+        "tests/invariance/test_traps.py",
+        "tests/invariance/test_control_flow.py",
+        "tests/invariance/test_properties.py",
+        "tests/invariance/test_zoo.py",
+    ],
+}
+# How a program is ordered is seen where it is looked at.
+ALSO = {"geometry/turns.py": ["tests/devices/test_communication.py"]}
+OPTIONS = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
+LIMIT = 1800  # Seconds, for a program that no longer ends.
+
+
+def noticed_by(fault) -> str | None:
+    """The first test that fails with the fault; None if all pass."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder)
+        for name in ["psi_optax", "tests"]:
+            shutil.copytree(ROOT / name, copy / name)
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        text = fault.apply(PACKAGE)
+        (copy / "psi_optax" / fault.file).write_text(text)
+        return _first_failure(copy, tests_of(fault.file))
+
+
+def tests_of(file: str) -> list[str]:
+    """What tests a file of the package, from the nearest on."""
+    room = file.partition("/")[0]
+    return list(dict.fromkeys([*ALSO.get(file, []), *TESTS[room]]))
+
+
+def _first_failure(copy: pathlib.Path, tests: list[str]) -> str | None:
+    command = [sys.executable, "-m", "pytest", *OPTIONS, *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=copy, capture_output=True, text=True, timeout=LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        return "no end"
+    if done.returncode == 0:
+        return None
+    lines = done.stdout.splitlines()
+    failed = [x for x in lines if x.startswith(("FAILED", "ERROR"))]
+    if failed:
+        return failed[-1].partition(" ")[2].split(" - ")[0]
+    if done.returncode == 4 or "conftest" in done.stderr:
+        return "cannot be imported"
+    raise RuntimeError(f"pytest failed\n{done.stdout}\n{done.stderr}")

@@ -1,0 +1,109 @@
+"""What is built from the sources: what is in it, and that it works alone."""
+
+import importlib.metadata
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+
+import pytest
+
+import psi_optax
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NAME = f"psi_optax-{psi_optax.__version__}"
+
+
+def run(*command, **options):
+    """What a command prints; its output is in the error if it fails."""
+    done = subprocess.run(
+        command,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The source distribution, and the wheel that is built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    options = "--no-isolation", "--outdir", str(folder)
+    run(sys.executable, "-m", "build", *options, str(ROOT))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    [path] = built.glob("*.whl")
+    return path
+
+
+def sources():
+    """The files of the package."""
+    files = (ROOT / "psi_optax").rglob("*")
+    names = {path.relative_to(ROOT).as_posix() for path in files}
+    return {x for x in names if x.endswith((".py", "py.typed"))}
+
+
+def test_the_wheel_has_the_package_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    package = {x for x in names if not x.startswith(f"{NAME}.dist-info/")}
+    assert package == sources()
+    assert len(package) > 60
+    assert f"{NAME}.dist-info/licenses/LICENSE" in names
+
+
+def test_the_wheel_says_what_it_needs(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(f"{NAME}.dist-info/METADATA").decode()
+    needed = re.findall(r"^Requires-Dist: (.*)$", text, re.MULTILINE)
+    always = {re.split("[<>=]", x)[0] for x in needed if "extra" not in x}
+    assert always == {"jax", "jaxlib", "optax"}
+    assert "\nVersion: " + psi_optax.__version__ + "\n" in text
+
+
+def test_the_source_distribution_has_what_tests_it(built):
+    [path] = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {x.partition("/")[2] for x in archive.getnames()}
+    assert names >= sources()
+    assert names >= {"README.md", "LICENSE", "Makefile", "pyproject.toml"}
+    assert names >= {"tests/registry.py", "docs/index.md", "CONTRIBUTING.md"}
+    assert not any(x.startswith((".venv", "build/", "dist/")) for x in names)
+
+
+def test_there_is_one_version():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert not re.search(r'^version\s*=\s*"', text, re.MULTILINE)
+    assert importlib.metadata.version("psi_optax") == psi_optax.__version__
+
+
+def test_the_examples_of_the_readme_run_where_nothing_else_is(wheel, tmp_path):
+    """Installed with the versions that are here, so that they are at hand."""
+    venv.create(tmp_path / "empty", symlinks=True)
+    python = tmp_path / "empty" / "bin" / "python"
+    pip = sys.executable, "-m", "pip", "--quiet"
+    versions = run(*pip, "freeze", "--exclude-editable")
+    pinned = re.findall(r"^[\w.-]+==.*$", versions, re.MULTILINE)
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("\n".join(pinned))
+    what = f"{wheel}[flax]", "--constraint", str(constraints)
+    run(*pip, "--python", str(python), "install", *what)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 3
+    examples = "".join(f"exec({block!r}, {{}})\n" for block in blocks)
+    code = f"import psi_optax\nprint(psi_optax.__file__)\n{examples}"
+    # Isolated: neither the folder nor the environment of the tests is seen.
+    out = run(python, "-I", "-W", "error", "-c", code, cwd=tmp_path)
+    assert pathlib.Path(out.splitlines()[0]).is_relative_to(tmp_path)
+    with pytest.raises(AssertionError, match="No module named 'matplotlib'"):
+        run(python, "-I", "-c", "import matplotlib")

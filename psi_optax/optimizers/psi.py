@@ -113,10 +113,9 @@ def psi(
     Raises:
         TypeError: `inner` or `ordinary` is no gradient transformation.
         ValueError: groups do not fit params; params are missing in `update`, or
-            updates are not like them;
-            an unknown radius or retraction; a radius without a retraction; an
-            exponential of steps that are not tangent; an optimizer not
-            supported; a state made for other groups.
+            updates are not like them; an unknown radius or retraction; a
+            radius without a retraction; an exponential of steps that are not
+            tangent; an optimizer not supported; a state made for other groups.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -1,0 +1,1 @@
+"""What must hold for every tree, drawn at random."""

@@ -1,0 +1,133 @@
+"""Every transform's degree: what scaling the weights does to its updates.
+
+The gradient of a scale-invariant loss is of degree -1: where a group is larger
+by a factor, it is smaller by it. A step has to be of degree 1.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from psi_optax import ScaleGroup
+from tests.properties.checking import (
+    NAMES,
+    ROUNDING,
+    assert_same,
+    examples,
+    fails,
+    run,
+    search,
+)
+from tests.properties.trees import Layout, cases
+
+# The degrees of updates, in and out.
+GRADIENT, DIRECTION, STEP = -1, 0, 1
+DEGREES = {
+    "scale_by_group_norm": (GRADIENT, DIRECTION),
+    "normalize_by_group_norm": (GRADIENT, DIRECTION),
+    "project_to_tangent": (GRADIENT, GRADIENT),
+    "project_to_tangent_centered": (GRADIENT, GRADIENT),
+    "project_to_zero_mean": (GRADIENT, GRADIENT),
+    "add_orthogonality": (GRADIENT, GRADIENT),
+    "clip_by_group_norm": (DIRECTION, DIRECTION),
+    "transported_trace": (DIRECTION, DIRECTION),
+    "transported_trace_parallel": (DIRECTION, DIRECTION),
+    "scale_by_group_rms": (DIRECTION, DIRECTION),
+    "scale_by_group_adam": (DIRECTION, DIRECTION),
+    "retract": (STEP, STEP),
+    "retract_exponential": (STEP, STEP),
+    "add_weight_decay": (STEP, STEP),
+    "psi": (GRADIENT, STEP),
+    "psi_additive": (GRADIENT, STEP),
+    "psi_whole": (GRADIENT, STEP),
+    "psi_sgd": (GRADIENT, STEP),
+    "psi_adam": (GRADIENT, STEP),
+    "psi_sgdm": (GRADIENT, STEP),
+    "psi_sgdm_additive": (GRADIENT, STEP),
+    "sgd_g": (GRADIENT, STEP),
+    "adam_g": (GRADIENT, STEP),
+    "rotational": (GRADIENT, STEP),
+    "hyperball": (GRADIENT, STEP),
+}
+
+STEPS = [name for name, (_, out) in DEGREES.items() if out == STEP]
+
+# A bias that is tied to its kernel, blocks, and ordinary weights. Other shapes
+# would be compiled in single precision too.
+TYPICAL = Layout(
+    {"kernel": 0, "bias": 1, "blocks": 2, "head": 3},
+    ((2, 4), (4,), (2, 4), (4,)),
+    (
+        ScaleGroup(0, tie="kernel"),
+        ScaleGroup((), tie="kernel"),
+        ScaleGroup((0, 1), {1: 2}),
+        None,
+    ),
+)
+
+# All others have to be seen to fail: they have a radius that is a number or the
+# norm of several groups, or take gradients as they are.
+SEES_SCALE = sorted({*NAMES} - {*DEGREES})
+
+
+def assert_scaled(name, case, factors, rounding, dtype="float64"):
+    """Groups times factors: updates times a power of them."""
+    layout = case.layout
+    w, *gs = (x.astype(dtype) for x in (case.weights, *case.gradients))
+    a = layout.spread(factors, 1.0).astype(dtype)
+    into, out = DEGREES.get(name, (GRADIENT, STEP))
+    one = run(name, layout, w, gs)
+    other = run(name, layout, a * w, [a**into * g for g in gs])
+    assert one.dtype == dtype
+    assert_same(one, a**-out * other, rounding)
+
+
+def powers_of_two(case):
+    """Factors of 2^-20 to 2^20, which float32 multiplies by exactly."""
+    exponents = case.random().randint(-20, 21, 1 + case.layout.ids.max())
+    return np.ldexp(1.0, exponents)
+
+
+def powers_of_ten(case):
+    """Factors of 10^-3 to 10^3."""
+    exponents = case.random().uniform(-3, 3, 1 + case.layout.ids.max())
+    return 10**exponents
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", DEGREES)
+@given(case=cases())
+@examples(3)
+def test_any_factors(name, case):
+    assert_scaled(name, case, powers_of_ten(case), ROUNDING)
+    assert_scaled(name, case, powers_of_two(case), 0)
+
+
+@pytest.mark.parametrize("name", STEPS)
+@given(case=cases(st.just(TYPICAL)))
+@examples(3)
+def test_powers_of_two_to_the_last_bit(name, case):
+    assert_scaled(name, case, powers_of_two(case), 0, "float32")
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", SEES_SCALE)
+def test_what_sees_the_scale(name):
+    @given(case=cases())
+    @search(20)
+    def holds(case):
+        assert_scaled(name, case, powers_of_ten(case), ROUNDING)
+
+    with fails():
+        holds()
+
+
+def test_other_factors_do_not_pass_to_the_last_bit():
+    @given(case=cases(st.just(TYPICAL)))
+    @search(20)
+    def holds(case):
+        assert_scaled("psi", case, powers_of_ten(case), 0, "float32")
+
+    with fails():
+        holds()

@@ -668,4 +668,47 @@ FAULTS = [
         "plus(reduced, times(one, c))",
         "plus(reduced, one)",
     ),
+    Fault(
+        "rounding: towards zero",
+        "transforms/rounding.py",
+        "number = (number + (bits & beyond)) & ~beyond",
+        "number = number & ~beyond",
+    ),
+    Fault(
+        "rounding: the same bits at every step",
+        "transforms/rounding.py",
+        "jax.random.fold_in(key, state.count)",
+        "key",
+    ),
+    Fault(
+        "master weights: the copies are rounded as well",
+        "transforms/master.py",
+        "return wide + step.astype(wide.dtype) if",
+        "return wide.astype(w.dtype).astype(wide.dtype) + "
+        "step.astype(wide.dtype) if",
+    ),
+    Fault(
+        "averages: their bias stays",
+        "transforms/averaging.py",
+        "share = geometry.safe_divide(1 - d, weight)",
+        "share = 1 - d",
+    ),
+    Fault(
+        "averages: of the weights before the step",
+        "transforms/averaging.py",
+        "jnp.asarray(optax.apply_updates(w, u), average.dtype)",
+        "jnp.asarray(w, average.dtype)",
+    ),
+    Fault(
+        "averages: inside of the sphere",
+        "transforms/averaging.py",
+        "on_spheres.get(path, found.leaf)",
+        "found.leaf",
+    ),
+    Fault(
+        "integers: optimizers see them",
+        "transforms/integers.py",
+        "None if path in found else x",
+        "x",
+    ),
 ]

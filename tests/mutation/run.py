@@ -22,7 +22,13 @@ _CORE = [
 TESTS = {
     "geometry": _CORE,
     "groups": ["tests/groups", *_CORE],
-    "transforms": ["tests/transforms", *_CORE],
+    "transforms": [
+        "tests/transforms",
+        "tests/precision",
+        "tests/composition/test_averages.py",
+        "tests/faults",
+        *_CORE,
+    ],
     "optimizers": ["tests/test_optimizers.py", "tests/optimizers", *_CORE],
     "diagnostics": ["tests/diagnostics"],
     "invariance": [
@@ -49,10 +55,10 @@ def noticed_by(fault) -> str | None:
         shutil.copy(ROOT / "pyproject.toml", copy)
         text = fault.apply(PACKAGE)
         (copy / "psi_optax" / fault.file).write_text(text)
-        return _first_failure(copy, tests_of(fault.file))
+        return _first_failure(copy, selection_for(fault.file))
 
 
-def tests_of(file: str) -> list[str]:
+def selection_for(file: str) -> list[str]:
     """What tests a file of the package, from the nearest on."""
     room = file.partition("/")[0]
     return list(dict.fromkeys([*ALSO.get(file, []), *TESTS[room]]))

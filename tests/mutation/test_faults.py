@@ -3,7 +3,7 @@
 import pytest
 
 from tests.mutation.faults import FAULTS, Fault
-from tests.mutation.run import PACKAGE, ROOT, tests_of
+from tests.mutation.run import PACKAGE, ROOT, selection_for
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.what)
@@ -23,4 +23,4 @@ def test_every_room_has_faults_and_tests():
     assert rooms >= {"geometry", "groups", "transforms", "optimizers"}
     assert rooms >= {"invariance"}
     for fault in FAULTS:
-        assert all((ROOT / test).exists() for test in tests_of(fault.file))
+        assert all((ROOT / test).exists() for test in selection_for(fault.file))

@@ -1,0 +1,183 @@
+"""Integers while tracing, and trees that do not fit each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import psi_optax
+from psi_optax import ScaleGroup
+from tests.conformance.checks import assert_equal, one_step
+from tests.faults.cases import INTEGERS, ODD_GRADIENTS
+from tests.registry import ENTRIES, GROUPS, draw
+
+each_entry = pytest.mark.parametrize("name", ENTRIES)
+
+
+@pytest.mark.parametrize("name", ["psi_adam", "psi_sgdm", "sgdp", "muonh"])
+def test_gradients_of_integers_while_tracing(entry):
+    params = {**draw(0), "integers": INTEGERS}
+    tx = entry.build({**GROUPS, "integers": None})
+
+    def loss(params):
+        return sum(
+            jnp.sum(x * x)
+            for x in jax.tree.leaves(params)
+            if jnp.issubdtype(x.dtype, jnp.floating)
+        )
+
+    def step(params, state):
+        gradient = jax.grad(loss, allow_int=True)(params)
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = jax.eval_shape(tx.init, params)
+    after, new_state = jax.eval_shape(step, params, state)
+    assert jax.tree.map(of_type, after) == jax.tree.map(of_type, params)
+    assert jax.tree.map(of_type, new_state) == jax.tree.map(of_type, state)
+
+
+def of_type(x):
+    return x.shape, x.dtype
+
+
+def test_optax_itself_makes_floats_of_integers():
+    # The control, and why they are hidden from what is inside.
+    tx, params = optax.sgd(0.5), {"step": jnp.asarray(INTEGERS["step"])}
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = one_step(tx, params, {"step": jnp.array([4, 4, 4])})
+        after = optax.apply_updates(params, updates)
+    assert updates["step"].dtype == np.float32
+    assert np.all(after["step"] != INTEGERS["step"])
+    float0 = {"step": ODD_GRADIENTS["integers"]["step"]}
+    with pytest.raises(TypeError):
+        one_step(tx, params, float0)
+    with pytest.raises(TypeError, match="float0"):
+        optax.apply_updates(params, float0)
+
+
+@pytest.mark.parametrize("of", ["ordinary", "scale"])
+def test_integers_do_not_decay(of):
+    groups = {"w": ScaleGroup(axes=0), "b": None, "integers": None}
+    tree = {"w": jnp.ones(2), "b": jnp.ones(2), "integers": INTEGERS}
+    zeros = jax.tree.map(jnp.zeros_like, tree)
+    tx = psi_optax.add_weight_decay(0.5, groups, of=of)
+    updates, _ = one_step(tx, tree, zeros)
+    decayed = {"w": of == "scale", "b": of == "ordinary"}
+    for path, does in decayed.items():
+        assert np.all(updates[path] == (0.5 if does else 0.0))
+    assert_equal(updates["integers"], zeros["integers"])
+
+
+# Errors. Nothing is computed.
+
+
+def error_of(what, *args, **kwargs):
+    """What tracing a call raises."""
+    with pytest.raises((ValueError, TypeError)) as error:
+        jax.eval_shape(what, *args, **kwargs)
+    return f"{error.type.__name__}: {error.value}"
+
+
+GROUPED = [name for name, entry in ENTRIES.items() if entry.takes_groups]
+each_grouped = pytest.mark.parametrize("name", GROUPED)
+
+
+@each_grouped
+def test_groups_of_no_real_numbers(tx):
+    for dtype in "int32", "bool", "complex64":
+        params = {**draw(0), "vector": jnp.ones(5, dtype)}
+        assert error_of(tx.init, params) == (
+            "TypeError: 'vector' of shape (5,) with ScaleGroup(axes=(0,)) has"
+            f" dtype {dtype}: only real floating parameters of 16 bits or more"
+            " have scale groups. Give it None."
+        )
+
+
+@each_grouped
+def test_groups_of_another_model(tx):
+    params = {"encoder": jnp.ones((3, 2)), "head": draw(0)["head"]}
+    assert error_of(tx.init, params).startswith(
+        "ValueError: groups say nothing of 'encoder' of shape (3, 2): give each"
+        " a ScaleGroup, or None for an ordinary parameter. But they speak of"
+        " 'blocks' (ScaleGroup(axes=(0, 1), blocks={1: 2})), "
+    )
+    less = {path: x for path, x in draw(0).items() if path != "blocks"}
+    assert error_of(tx.init, less).startswith(
+        "ValueError: groups speak of 'blocks' (ScaleGroup(axes=(0, 1),"
+        " blocks={1: 2})), where params have no parameter; params have 'head/"
+    )
+
+    params = {**draw(0), "blocks": jnp.ones((3, 7))}
+    assert error_of(tx.init, params) == (
+        "ValueError: 'blocks' of shape (3, 7) with ScaleGroup(axes=(0, 1),"
+        " blocks={1: 2}): 2 blocks do not divide axis 1, of length 7."
+    )
+
+
+REMEDY = "pass updates of the same structure and shapes as params."
+WRONG = {
+    "a group is missing": (
+        lambda u: {path: x for path, x in u.items() if path != "blocks"},
+        "updates have nothing at 'blocks', where params have shape (3, 8)",
+    ),
+    "an ordinary one is missing": (
+        lambda u: {**u, "head": {"kernel": u["head"]["kernel"]}},
+        "updates have nothing at 'head/bias', where params have shape (2,)",
+    ),
+    "one too many": (
+        lambda u: {**u, "statistics": jnp.ones(4)},
+        "updates have shape (4,) at 'statistics', where params have nothing",
+    ),
+    "a group of another shape": (
+        lambda u: {**u, "vector": jnp.ones((5, 1))},
+        "updates have shape (5, 1) at 'vector', where params have shape (5,)",
+    ),
+    "an ordinary one of another shape": (
+        lambda u: {**u, "head": {**u["head"], "bias": jnp.ones(())}},
+        "updates have shape () at 'head/bias', where params have shape (2,)",
+    ),
+    "of another structure": (
+        lambda u: {**u, "vector": (u["vector"], u["vector"])},
+        "updates have nothing at 'vector', where params have shape (5,)",
+    ),
+}
+
+
+@each_entry
+def test_updates_that_are_not_like_params(tx):
+    params = draw(0)
+    state = jax.eval_shape(tx.init, params)
+    for change, text in WRONG.values():
+        message = error_of(tx.update, change(draw(1)), state, params)
+        assert message == f"ValueError: {text}: {REMEDY}"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in GROUPED if not ENTRIES[name].needs_params]
+)
+def test_updates_that_do_not_fit_groups_without_params(tx):
+    change, _ = WRONG["a group is missing"]
+    state = jax.eval_shape(tx.init, draw(0))
+    message = error_of(tx.update, change(draw(1)), state)
+    assert message.startswith("ValueError: groups speak of 'blocks' (Scale")
+
+
+# Whose state has a number for each group.
+KEEPING = [
+    *("retract", "psi", "psi_whole", "psi_sgd", "psi_adam", "psi_sgdm"),
+    *("sgd_g", "adam_g", "rotational"),
+    *("scale_by_group_rms", "scale_by_group_adam"),
+]
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_a_state_of_another_model(tx):
+    wider = {"kernel": jnp.ones((6, 5)), "bias": jnp.ones(5)}
+    state = jax.eval_shape(tx.init, {**draw(0), "hidden": wider})
+    message = error_of(tx.update, draw(1), state, draw(0))
+    assert "ValueError: the state holds " in message
+    assert "'hidden/bias': (5,)" in message
+    assert "'hidden/bias': (4,)" in message
+    assert message.endswith(": make the state anew with init(params).")

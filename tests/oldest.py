@@ -3,6 +3,7 @@
 python -m tests.oldest > constraints.txt
 """
 
+import itertools
 import pathlib
 import re
 import tomllib
@@ -24,7 +25,7 @@ def oldest(project: dict) -> list[str]:
         ['jax==0.10', 'optax==0.2.8']
     """
     extras = project.get("optional-dependencies", {})
-    needed = [*project["dependencies"], *sum(extras.values(), [])]
+    needed = itertools.chain(project["dependencies"], *extras.values())
     return sorted(
         {x.replace(">=", "==") for x in needed if re.fullmatch(".+>=[^,]+", x)}
     )

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 from collections import defaultdict
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -304,7 +305,7 @@ def _brief(leaf: Any) -> str:
     return repr(leaf)
 
 
-def covering(path: str, statements: dict[str, Any]) -> str | None:
+def covering(path: str, statements: Collection[str]) -> str | None:
     """The longest statement's path that leads to `path`."""
     while path not in statements:
         if not path:

@@ -26,8 +26,8 @@ class AverageWeightsState(NamedTuple):
         count: steps taken; shape=(), dtype=int32.
         weight: what the shares of all weights add up to before they are
             divided by it; shape=(), 0 before the first and at most 1.
-        average: a tree like params, float32 for what is narrower; zeros before
-            the first step.
+        average: a tree like params, float32 for what is of 16 bits; zeros
+            before the first step.
     """
 
     count: jax.typing.ArrayLike
@@ -52,8 +52,9 @@ def average_weights(
     goes inside with the rest, or it averages the steps in between as well.
     Read it by `averaged`: an average of weights on a sphere lies inside of it.
 
-    Weights that are not finite spoil their elements of the average for good:
-    `optax.apply_if_finite` around the chain keeps them out.
+    Weights that are not finite spoil their elements of the average for good,
+    unless their step is left out: `optax.apply_if_finite` around the chain
+    keeps them out.
 
     Args:
         decay: \(d\), a number in [0, 1), or a schedule of the number of steps
@@ -104,8 +105,10 @@ def average_weights(
         share = geometry.safe_divide(1 - d, weight)
 
         def mix(average, w, u):
-            moved = jnp.asarray(optax.apply_updates(w, u), average.dtype)
-            return average + share.astype(average.dtype) * (moved - average)
+            moved = w if is_hole(u) else optax.apply_updates(w, u)
+            moved = jnp.asarray(moved, average.dtype)
+            new = average + share.astype(average.dtype) * (moved - average)
+            return jnp.where(share == 0, average, new)
 
         return updates, AverageWeightsState(
             count=optax.safe_increment(state.count),
@@ -171,6 +174,7 @@ def averaged(
         if path not in averages:
             return x
         found = averages[path]
+        x = jnp.asarray(x)
         average = on_spheres.get(path, found.leaf).astype(x.dtype)
         return jnp.where(found.weight == 0, x, average)
 

@@ -11,7 +11,8 @@ import optax
 
 from psi_optax.geometry import Leaves, Scalars, norm
 from psi_optax.groups import Plan, make_plan
-from psi_optax.groups.paths import Tree, entries, is_within
+from psi_optax.groups.paths import Tree, entries
+from psi_optax.groups.plan import covering
 
 # optax says this in every transform that needs params, but keeps it private.
 NO_PARAMS_MSG = (
@@ -44,10 +45,10 @@ def check_updates(updates: Tree, params: Tree | None) -> None:
     if params is None:
         return
     have, want = _shapes(updates), _shapes(params)
-    other = [path for path in want | have if have.get(path) != want.get(path)]
-    holes = [path for path in other if _is_hole(path, have, want)]
-    for path in other:
-        if not any(is_within(path, hole) for hole in holes):
+    holes = {path for x in (have, want) for path in x if x[path] is None}
+    for path in want | have:
+        other = have.get(path) != want.get(path)
+        if other and covering(path, holes) is None:
             raise ValueError(
                 f"updates have {_there(path, have)} at {path!r}, where params"
                 f" have {_there(path, want)}: pass updates of the same"
@@ -61,10 +62,6 @@ def _shapes(tree: Tree) -> dict[str, Any]:
         entry.path: None if entry.is_hole else np.shape(entry.leaf)
         for entry in entries(tree)
     }
-
-
-def _is_hole(path: str, *trees: dict[str, Any]) -> bool:
-    return any(path in shapes and shapes[path] is None for shapes in trees)
 
 
 def _there(path: str, shapes: dict[str, Any]) -> str:
@@ -213,12 +210,23 @@ def require_transformation(name: str, tx: Any) -> None:
         )
 
 
+def refuse_lookahead(who: str, state: optax.OptState) -> None:
+    """Raises for optax.lookahead inside, whose params are pairs of params."""
+    if isinstance(state, optax.LookaheadState):
+        raise ValueError(
+            f"{who} cannot run optax.lookahead inside: its params are fast and"
+            " slow weights together. Put stochastic_rounding(psi(...), key)"
+            " inside of it; master_weights goes neither inside nor around."
+        )
+
+
 def require_decay(name: str, number: Any) -> None:
     """Raises for what is known to be no decay of a running mean or sum."""
     require_number(name, number)
     if isinstance(number, jax.core.Tracer):
         return
-    if not 0 <= np.asarray(number) < 1:
+    # In single precision, which takes what is nearer to 1 than 3e-8 for it.
+    if not 0 <= np.float32(number) < 1:
         raise ValueError(f"{name}={number!r} is not in [0, 1).")
 
 

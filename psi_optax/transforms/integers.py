@@ -19,8 +19,8 @@ def leave_integers(
 
     Those it does not see, as if they were None. Their updates are zeros of
     their own dtype, whatever their gradients are: `jax.grad` with `allow_int`
-    gives float0, which nothing can be added to. Without params, updates are
-    zeros of the dtype that they have.
+    gives float0, which nothing can be added to. None stays None. Without
+    params, updates are zeros of the dtype that they have.
 
     Args:
         inner: a transform.

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from psi_optax.groups.paths import is_hole
 from psi_optax.transforms.base import (
     allow_shapes,
+    refuse_lookahead,
     require_params,
     require_transformation,
 )
@@ -45,9 +47,12 @@ def master_weights(
     `optax.apply_updates` gives exactly the rounded copy, as long as that lies
     between half and twice the old parameter, or the old one is zero; a
     parameter that moves further may be off by the rounding of its step, until
-    the next step, which starts from what it finds. W is never off.
+    the next step, which starts from what it finds. W is never off. A float16
+    parameter whose copy exceeds 65504 is infinite, and NaN from then on.
 
-    Put it around everything: `master_weights(psi(...))`.
+    Put it around everything: `master_weights(psi(...))`, with `MultiSteps`,
+    `inject_hyperparams` and averages inside. Not with `optax.lookahead`: in
+    front of it W would undo what lookahead does, and inside it does not fit.
 
     *Without a wrapper.* Flax's `nn.Dense(n, dtype="bfloat16",
     param_dtype="float32")` keeps float32 parameters and casts them in the
@@ -64,7 +69,7 @@ def master_weights(
 
     Raises:
         TypeError: `inner` is no gradient transformation.
-        ValueError: params are missing in `update`.
+        ValueError: params are missing in `update`; `inner` is a lookahead.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -89,7 +94,9 @@ def master_weights(
         weights = jax.tree.map(
             lambda w: widen(w) if is_narrow(w) else optax.MaskedNode(), params
         )
-        return MasterWeightsState(weights, inner.init(_insert(weights, params)))
+        state = inner.init(_insert(weights, params))
+        refuse_lookahead("master_weights", state)
+        return MasterWeightsState(weights, state)
 
     def update_fn(updates, state, params=None, **extra_args):
         require_params(updates, params)
@@ -116,12 +123,16 @@ def _insert(weights: Any, params: Any) -> Any:
 
 
 def _move(w, wide, step):
-    """The copy after the step."""
-    return wide + step.astype(wide.dtype) if is_narrow(w) else wide
+    """The copy after the step, if there are both."""
+    if is_hole(step) or not is_narrow(w):
+        return wide
+    return wide + step.astype(wide.dtype)
 
 
 def _step(w, u, step, wide):
     """The step of a leaf, in the dtype of u."""
+    if is_hole(u):
+        return u
     if is_narrow(w):
         step = widen(wide.astype(w.dtype)) - widen(w)
     return step.astype(u.dtype)

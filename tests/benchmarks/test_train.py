@@ -466,6 +466,15 @@ def test_ctrl_c_says_how_to_go_on(whole, tmp_path, capsys, monkeypatch, count):
     assert "stopped. The last checkpoint is of epoch 3: " in said
 
 
+@pytest.fixture
+def _interruptible():
+    """Ctrl-C as in a terminal: what a shell starts behind it ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_waits_for_a_checkpoint(tmp_path, monkeypatch):
     wait = ocp.CheckpointManager.wait_until_finished
     waited = []

@@ -278,3 +278,26 @@ def test_errors():
     ):
         with pytest.raises(error, match="decay="):
             average_weights(decay)
+
+
+@pytest.mark.parametrize("hole", [None, optax.MaskedNode()], ids=type)
+def test_a_weight_without_a_gradient_is_averaged_where_it_is(hole):
+    params = {"w": jnp.ones(3), "still": 2.0}
+    tx = average_weights(uniform)
+    updates = {"w": jnp.ones(3), "still": hole}
+    _, state = tx.update(updates, tx.init(params), params)
+    assert_equal(averaged(state, params), {"w": 2 * jnp.ones(3), "still": 2.0})
+
+
+def test_a_step_of_weight_zero_is_left_out_whatever_it_is():
+    w = jnp.ones(3)
+    tx = average_weights(lambda count: jnp.where(count == 0, 0.0, 1.0))
+    _, state = tx.update(jnp.ones(3), tx.init(w), w)
+    _, state = tx.update(jnp.full(3, jnp.inf), state, w)
+    assert_equal(averaged(state, w), 2 * w)
+
+
+@pytest.mark.parametrize("decay", [1.0, 1 - 1e-8, -0.1])
+def test_a_decay_that_is_one_in_single_precision(decay):
+    with pytest.raises(ValueError, match="is not in"):
+        average_weights(decay)

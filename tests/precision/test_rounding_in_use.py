@@ -334,3 +334,33 @@ def test_updates_of_another_shape_are_an_error(wrap):
     wrong = {**tree(1), "half": np.zeros(8, np.float16)}
     with pytest.raises(ValueError, match=r"'half'.*\(16, 8\)"):
         jax.eval_shape(tx.update, wrong, tx.init(tree(0)), tree(0))
+
+
+@each_wrapper
+@pytest.mark.parametrize("hole", [None, optax.MaskedNode()], ids=type)
+def test_weights_without_a_gradient_stay(wrap, hole):
+    tx, params = wrap(optax.sgd(0.5)), {"a": tree(0)["first"], "b": 2.0}
+    gradient = {"a": hole, "b": jnp.float32(1.0)}
+    updates, _ = tx.update(gradient, tx.init(params), params)
+    assert updates == {"a": hole, "b": -0.5}
+    gradient = {"a": tree(1)["first"], "b": hole}
+    updates, _ = tx.update(gradient, tx.init(params), params)
+    assert updates["b"] is hole
+    assert np.any(updates["a"] != 0)
+
+
+@each_wrapper
+def test_lookahead_inside_is_refused(wrap):
+    tx = wrap(optax.lookahead(optax.sgd(0.1), 2, 0.5))
+    pair = optax.LookaheadParams.init_synced({"a": tree(0)["first"]})
+    with pytest.raises(ValueError, match="lookahead inside"):
+        tx.init(pair)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [0.5, "seed", None, np.arange(2), jax.random.split(jax.random.key(0))],
+)
+def test_a_key_that_is_none_is_refused(key):
+    with pytest.raises(TypeError, match="give a whole number"):
+        stochastic_rounding(optax.sgd(0.1), key)

@@ -92,6 +92,28 @@ def describe_groups(params: Tree, groups: Any) -> str:
     return "\n".join([*aligned(rows), tail])
 
 
+def zero_notes(params: Tree, groups: Any) -> dict[str, str]:
+    """What to say of parameters that have groups of norm zero, by path.
+
+    Of shapes, nothing. Norms are formed only where there is a zero, as forming
+    all of them takes as long as finding the groups.
+    """
+    plan = make_plan(groups, params)
+    notes = {}
+    leaves = dict(entries(params))
+    for name, part in plan.parts().items():
+        here = [leaves[path] for path in part.paths]
+        if any(isinstance(x, jax.ShapeDtypeStruct) for x in here):
+            continue
+        if not any(np.any(np.asarray(x) == 0) for x in here):
+            continue
+        radius = np.asarray(norm(part, part.select(params))[name])
+        if np.any(radius == 0):
+            note = _count(_ZERO, radius == 0)
+            notes |= dict.fromkeys(part.paths, note)
+    return notes
+
+
 def _radii(plan: Plan, params: Tree) -> dict[str, np.ndarray]:
     leaves = jax.tree.leaves(params)
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
@@ -127,12 +149,16 @@ def _notes(leaf: GroupedLeaf, plan: Plan, radius: np.ndarray | None):
         yield _SINGLE
     if radius is None:
         return
-    for note, count in [
-        (_ZERO, np.sum(radius == 0)),
-        (_NOT_FINITE, np.sum(~np.isfinite(radius))),
+    for note, which in [
+        (_ZERO, radius == 0),
+        (_NOT_FINITE, ~np.isfinite(radius)),
     ]:
-        if count:
-            yield f"{count} of {radius.size} {note}"
+        if np.any(which):
+            yield _count(note, which)
+
+
+def _count(note: str, which: np.ndarray) -> str:
+    return f"{np.sum(which)} of {which.size} {note}"
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.groups import ScaleGroup, make_plan
+from psi_optax.groups.describe import zero_notes
 from psi_optax.groups.paths import Tree, entries
 from psi_optax.invariance.analysis import Verdict, analyse
 from psi_optax.invariance.probe import Probe
@@ -116,7 +117,7 @@ def find_groups(
                 for entry in (e for e in entries(params) if e.path in doubtful):
                     findings[entry.path] = _proved(entry, strict[entry.path])
             findings = _measured(probe, findings)
-    return make_report(params, findings, returned)
+    return make_report(params, _with_notes(findings, params), returned)
 
 
 def check_groups(
@@ -203,7 +204,7 @@ def check_groups(
         for entry in entries(params)
         if not entry.is_hole
     }
-    return make_report(params, findings)
+    return make_report(params, _with_notes(findings, params))
 
 
 # -- arguments ------------------------------------------------------------
@@ -329,6 +330,16 @@ def _measured(probe: Probe, findings: dict[str, Finding]) -> dict[str, Finding]:
             found[path], group=group, kind="measured", deviation=deviation
         )
     return found
+
+
+def _with_notes(findings: dict[str, Finding], params) -> dict[str, Finding]:
+    """The findings with notes on groups of norm zero, which never move."""
+    groups = {path: finding.group for path, finding in findings.items()}
+    notes = zero_notes(params, groups)
+    return {
+        path: dataclasses.replace(finding, note=notes.get(path, ""))
+        for path, finding in findings.items()
+    }
 
 
 def _tied_with(path: str, groups: dict[str, ScaleGroup]) -> dict:

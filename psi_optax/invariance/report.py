@@ -25,6 +25,7 @@ class Finding:
             groups were multiplied by random numbers between 1/2 and 2; None if
             that was not measured.
         reason: why it has no groups, or why they are not proved.
+        note: what is the matter with its groups: a norm of zero.
     """
 
     path: str
@@ -34,6 +35,7 @@ class Finding:
     epsilon: float = 0.0
     deviation: float | None = None
     reason: str = ""
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +128,11 @@ class GroupReport:
             path: finding
             if path in kept or finding.group is None
             else dataclasses.replace(
-                finding, group=None, kind="ordinary", reason="not selected"
+                finding,
+                group=None,
+                kind="ordinary",
+                reason="not selected",
+                note="",
             )
             for path, finding in self.findings.items()
         }
@@ -170,6 +176,8 @@ def _row(finding: Finding) -> tuple[str, ...]:
     notes = [finding.reason] if finding.reason else []
     if finding.deviation is not None:
         notes.append(f"deviation {finding.deviation:.0e}")
+    if finding.note:
+        notes.append(finding.note)
     axes, count, tie = "", "", ""
     if group is not None:
         blocks = dict(group.blocks)

@@ -368,3 +368,34 @@ def test_a_loss_in_single_precision_only_is_measured_in_it():
     probed = find_groups(f, PARAMS, X, method="probe")
     assert probed.groups["kernel"] == ScaleGroup(0)
     assert probed.groups["head"] is None
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_groups_of_norm_zero_are_pointed_out(check):
+    """In double precision and elsewhere they are as invariant as any."""
+
+    def loss(params, x):
+        x = jax.nn.standardize(x @ params["w"], axis=0, epsilon=1e-5)
+        return jnp.mean(jnp.tanh(x) @ params["head"])
+
+    w = jnp.arange(1.0, 13.0).reshape(4, 3).at[:, 1].set(0)
+    params = {"w": w.at[0, 2].set(0), "head": jnp.zeros(3)}
+    x = jax.random.normal(jax.random.key(0), (6, 4))
+    groups = {"w": ScaleGroup(axes=0), "head": None}
+
+    def report(params):
+        if check:
+            return check_groups(loss, params, groups, x)
+        return find_groups(loss, params, x)
+
+    assert report(params)["w"].group == groups["w"]
+    assert "1 of 3 norm zero: never moves" in report(params)["w"].note
+    assert "norm zero" in str(report(params))
+    assert not report(params)["head"].note
+    assert not report({**params, "w": w + 1})["w"].note
+
+
+def test_shapes_have_no_norms():
+    shapes = jax.ShapeDtypeStruct((4, 3), jnp.float32)
+    report = find_groups(lambda w: jnp.sum(jnp.sign(w)), shapes)
+    assert not report[""].note

@@ -683,9 +683,8 @@ FAULTS = [
     Fault(
         "master weights: the copies are rounded as well",
         "transforms/master.py",
-        "return wide + step.astype(wide.dtype) if",
-        "return wide.astype(w.dtype).astype(wide.dtype) + "
-        "step.astype(wide.dtype) if",
+        "return wide + step.astype(wide.dtype)\n",
+        "return (wide + step).astype(w.dtype).astype(wide.dtype)\n",
     ),
     Fault(
         "averages: their bias stays",
@@ -696,8 +695,8 @@ FAULTS = [
     Fault(
         "averages: of the weights before the step",
         "transforms/averaging.py",
-        "jnp.asarray(optax.apply_updates(w, u), average.dtype)",
-        "jnp.asarray(w, average.dtype)",
+        "moved = w if is_hole(u) else optax.apply_updates(w, u)",
+        "moved = w",
     ),
     Fault(
         "averages: inside of the sphere",

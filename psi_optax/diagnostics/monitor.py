@@ -10,7 +10,11 @@ from psi_optax import geometry
 from psi_optax.diagnostics.effective import effective_rate
 from psi_optax.geometry import Scalars
 from psi_optax.groups import Plan, make_plan
-from psi_optax.transforms.base import allow_shapes, require_params
+from psi_optax.transforms.base import (
+    allow_shapes,
+    require_params,
+    states_of,
+)
 
 
 class MonitorState(NamedTuple):
@@ -230,11 +234,7 @@ def monitored(opt_state: optax.OptState) -> dict[str, float]:
         >>> monitored(state)["norm_max/hidden"]
         5.0
     """
-    states = [
-        node
-        for node in jax.tree.leaves(opt_state, is_leaf=_is_monitor)
-        if _is_monitor(node)
-    ]
+    states = states_of(opt_state, MonitorState)
     if not states:
         raise ValueError(
             "there is no monitor in this state: put monitor_groups(groups) last"
@@ -258,7 +258,3 @@ def monitored(opt_state: optax.OptState) -> dict[str, float]:
             raise ValueError(f"two monitors watch {twice[0]!r}: keep one.")
         flat |= seen
     return flat
-
-
-def _is_monitor(node: Any) -> bool:
-    return isinstance(node, MonitorState)

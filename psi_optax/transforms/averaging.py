@@ -14,6 +14,7 @@ from psi_optax.transforms.base import (
     allow_shapes,
     require_decay,
     require_params,
+    states_of,
 )
 from psi_optax.transforms.integers import leave_integers
 from psi_optax.transforms.narrow import widen
@@ -193,16 +194,12 @@ def _on_spheres(plan: Plan, w: Leaves, inside: Leaves) -> Leaves:
 
 class _Average(NamedTuple):
     leaf: jax.Array
-    weight: jax.Array
+    weight: jax.typing.ArrayLike
 
 
 def _averages(opt_state: optax.OptState, params: Tree) -> dict[str, _Average]:
     """The averages of parameters, by path."""
-    states = [
-        node
-        for node in jax.tree.leaves(opt_state, is_leaf=_is_state)
-        if _is_state(node)
-    ]
+    states = states_of(opt_state, AverageWeightsState)
     if not states:
         raise ValueError(
             "there is no average in this state: put average_weights(decay)"
@@ -234,7 +231,3 @@ def _averages(opt_state: optax.OptState, params: Tree) -> dict[str, _Average]:
                 )
             found[path] = _Average(leaf, state.weight)
     return found
-
-
-def _is_state(node: Any) -> bool:
-    return isinstance(node, AverageWeightsState)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,8 @@ NO_PARAMS_MSG = (
     "You are using a transformation that requires the current value of "
     "parameters, but you are not passing `params` when calling `update`."
 )
+
+_State = TypeVar("_State")
 
 Radius = str | None | jax.typing.ArrayLike
 
@@ -208,6 +210,12 @@ def require_transformation(name: str, tx: Any) -> None:
             f"{name}={tx!r} is no gradient transformation; did you mean"
             " optax.sgd(0.1), or a direction such as optax.trace(0.9)?"
         )
+
+
+def states_of(opt_state: optax.OptState, kind: type[_State]) -> list[_State]:
+    """The states of one kind, anywhere in that of an optimizer."""
+    found = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
+    return [node for node in found if isinstance(node, kind)]
 
 
 def refuse_lookahead(who: str, state: optax.OptState) -> None:

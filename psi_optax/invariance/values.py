@@ -57,7 +57,8 @@ class Value:
 
     Attributes:
         shape: of the array.
-        form: each element is multiplied by the exponential of this.
+        form: each element is multiplied by the exponential of this. Integers
+            and booleans do not scale: what makes one of a float sees to it.
         every: zero or infinite everywhere, which scales in every way.
         const: the number that it is everywhere, if that is known.
         flat: axes along which it is constant.

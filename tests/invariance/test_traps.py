@@ -319,6 +319,41 @@ def tie_to_what_is_stopped():
     return loss("v"), loss("w")
 
 
+@trap(w=(3, 4))
+def padded_with_ones():
+    def loss(value):
+        def of(p):
+            y = jnp.pad(x @ p["w"], ((0, 1), (0, 0)), constant_values=value)
+            return total(y / norm(p["w"], None))
+
+        return of
+
+    return loss(1.0), loss(0.0)
+
+
+@trap(w=(3, 4))
+def channels_in_reversed_order():
+    def trap(p):
+        return total((x @ p["w"])[:, ::-1] / spread(p))
+
+    def control(p):
+        return total((x @ p["w"] / spread(p))[:, ::-1])
+
+    return trap, control
+
+
+@trap(bare_rows, w=(3, 4))
+def rows_put_among_others():
+    def loss(values):
+        def of(p, rows):
+            y = (x @ p["w"]).at[rows].set(values(p))
+            return total(y / norm(p["w"], None))
+
+        return of
+
+    return loss(lambda p: data(4, 4)), loss(lambda p: x[4:] @ p["w"])
+
+
 # -- lookups ------------------------------------------------------------------
 
 
@@ -469,6 +504,38 @@ def square_matrices_and_axes():
         return of
 
     return loss(lambda w: w.T + 1), loss(lambda w: w.mean(0)[None])
+
+
+@trap(w=(3, 4))
+def whole_parts_of_what_scales():
+    def loss(size):
+        def of(p):
+            parts = (4 * (x @ p["w"]) / size(p)).astype(jnp.int32)
+            return total(x @ p["w"] / spread(p) + parts.astype(x.dtype))
+
+        return of
+
+    return loss(lambda p: 1.0), loss(spread)
+
+
+@trap(w=(3, 4))
+def angle_to_what_does_not_scale():
+    def loss(side):
+        return lambda p: total(jnp.arctan2(x @ p["w"], side(p)))
+
+    return loss(lambda p: data(8, 4)), loss(lambda p: x[:, ::-1] @ p["w"])
+
+
+@trap(w=(3, 4))
+def product_of_four_that_scale():
+    def loss(power):
+        def of(p):
+            product = jnp.prod(x @ p["w"], 1, keepdims=True)
+            return total(product / norm(p["w"], None) ** power)
+
+        return of
+
+    return loss(1), loss(4)
 
 
 # -- the tests ----------------------------------------------------------------

@@ -532,13 +532,6 @@ FAULTS = [
         "and value.const * sign != 0",
     ),
     Fault(
-        "degrees: a choice by what scales",
-        "invariance/rules/elementwise.py",
-        '    context.invariant(predicate, "nonlinear", '
-        '"a choice by what scales")\n',
-        "",
-    ),
-    Fault(
         "degrees: a conversion to integers",
         "invariance/rules/elementwise.py",
         'x = context.invariant(x, "nonlinear", "a conversion to integers")',
@@ -628,13 +621,6 @@ FAULTS = [
         "invariance/interpreter.py",
         "            form = context.alike(able[0], other)\n",
         "            form = other.form\n",
-    ),
-    Fault(
-        "degrees: a loop that ends by what scales",
-        "invariance/interpreter.py",
-        '    context.invariant(more, "nonlinear", '
-        '"a loop\'s end depends on what scales")\n',
-        "",
     ),
     Fault(
         "degrees: what the loss returns may scale",

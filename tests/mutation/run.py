@@ -40,8 +40,9 @@ TESTS = {
         "tests/invariance/test_zoo.py",
     ],
 }
-# How a program is ordered is seen where it is looked at.
-ALSO = {"geometry/turns.py": ["tests/devices/test_communication.py"]}
+# How a program is ordered, and what it sends, is seen where it is looked at.
+_PROGRAM = ["tests/devices/test_communication.py"]
+ALSO = {"geometry/turns.py": _PROGRAM, "optimizers/psi.py": _PROGRAM}
 OPTIONS = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
 LIMIT = 1800  # Seconds, for a program that no longer ends.
 

@@ -176,7 +176,6 @@ def _clamp(context, params, operands, shapes):
 @rule("select_n")
 def _select(context, params, operands, shapes):
     predicate, *cases = operands
-    context.invariant(predicate, "nonlinear", "a choice by what scales")
     # What is taken only where something is exactly zero has no say.
     usual = list(cases)
     if predicate.guards and len(cases) == 2:

@@ -9,7 +9,6 @@ from psi_optax.invariance.values import Context, Value
 @rule("gather")
 def _gather(context, params, operands, shapes):
     x, indices = operands
-    context.invariant(indices, "nonlinear", "an index that scales")
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     batch = [a for a in range(len(shapes[0])) if a not in numbers.offset_dims]
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
@@ -69,8 +68,6 @@ def _without_nested(context: Context, form, axis: int):
 def _dynamic_slice(context, params, operands, shapes):
     x, *starts = operands
     sizes = params["slice_sizes"]
-    for start in starts[: x.rank]:
-        context.invariant(start, "nonlinear", "an index that scales")
     starts = starts[: x.rank]
     partial = [a for a in range(x.rank) if sizes[a] != x.shape[a]]
     known = {a: starts[a].const for a in partial}
@@ -100,9 +97,7 @@ def _dynamic_slice(context, params, operands, shapes):
 
 @rule("dynamic_update_slice")
 def _dynamic_update_slice(context, params, operands, shapes):
-    x, update, *starts = operands
-    for start in starts:
-        context.invariant(start, "nonlinear", "an index that scales")
+    x, update, *_ = operands
     form, new = x.form, update.form
     for axis in range(x.rank):
         if update.shape[axis] != x.shape[axis]:
@@ -115,8 +110,7 @@ def _dynamic_update_slice(context, params, operands, shapes):
 
 @rule("scatter", "scatter-add", "scatter_add", "scatter-max", "scatter-min")
 def _scatter(context, params, operands, shapes):
-    x, indices, updates = operands
-    context.invariant(indices, "nonlinear", "an index that scales")
+    x, _, updates = operands
     forms = []
     for value in (x, updates):
         form = value.form

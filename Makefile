@@ -32,9 +32,9 @@ demo: $(STAMP)
 	$(BIN)/python -m benchmarks.rescaling $(ARGS)
 
 # Many tests compile the same programs: what is compiled is kept.
-test: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
-test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-test: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
+test oldest: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
+test oldest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+test oldest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 test: $(STAMP)
 	PSI_OPTAX_SMOKE=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
@@ -51,7 +51,8 @@ docs: $(STAMP)
 # The oldest versions that pyproject.toml admits, in an environment of their own,
 # and the tests of what meets them: JAX and optax are there in `make test` already,
 # with Python 3.11. Flax and Haiku were full of what JAX then deprecated.
-OLDEST := conformance/test_frameworks.py conformance/test_checkpoints.py models \
+OLDEST := conformance/test_frameworks.py conformance/test_checkpoints.py \
+  models/test_models.py models/test_agreement.py models/test_groups.py \
   composition/test_library_loops.py benchmarks/test_train.py test_readme.py
 oldest: OLD := $(VENV)-oldest
 oldest:

@@ -278,6 +278,15 @@ ENTRIES = {
     ),
 }
 
+# Of these every kind of state, and of step, is made.
+KINDS = [
+    *("scale_by_group_norm", "retract", "rescale_weights"),
+    *("transported_trace_parallel", "scale_by_group_rms"),
+    *("scale_by_group_adam", "stochastic_rounding", "master_weights"),
+    *("average_weights", "psi", "psi_ordinary", "psi_additive", "psi_adam"),
+    *("psi_sgdm", "monitor_groups", "hyperball", "muonh"),
+]
+
 
 def public_functions():
     """The functions that users of the package see, by name."""

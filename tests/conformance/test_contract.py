@@ -46,6 +46,15 @@ def test_every_public_function_says_what_it_returns():
         assert returns is not inspect.Signature.empty, name
 
 
+def test_nothing_decays_unless_it_is_asked_to():
+    given = [
+        inspect.signature(function).parameters["weight_decay"].default
+        for function in public_functions().values()
+        if "weight_decay" in inspect.signature(function).parameters
+    ]
+    assert {0.0} <= set(given) <= {0.0, inspect.Parameter.empty}
+
+
 def test_a_transform_without_an_entry_would_be_seen(monkeypatch):
     def new() -> optax.GradientTransformation: ...
 

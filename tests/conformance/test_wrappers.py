@@ -14,9 +14,10 @@ from tests.conformance.checks import (
     dtypes,
     one_step,
 )
-from tests.registry import ENTRIES, GROUPS, draw
+from tests.registry import ENTRIES, GROUPS, KINDS, draw
 
 each_entry = pytest.mark.parametrize("name", ENTRIES)
+each_kind = pytest.mark.parametrize("name", KINDS)
 
 # Wrappers are the same for all: their numbers are looked at for these.
 some_entries = pytest.mark.parametrize(
@@ -42,13 +43,13 @@ def assert_same(entry):
 # Holes.
 
 
-@each_entry
+@each_kind
 def test_masked(entry, tx):
     updates, _ = one_step(optax.masked(tx, MASK))
     assert_same(entry)(updates, {**draw(1), **kept(one_step(tx)[0])})
 
 
-@each_entry
+@each_kind
 def test_partition(entry, tx):
     labels = {path: "ours" if ours else "sgd" for path, ours in MASK.items()}
     both = optax.partition({"ours": tx, "sgd": optax.sgd(0.5)}, labels)
@@ -57,7 +58,7 @@ def test_partition(entry, tx):
     assert_same(entry)(updates, {**halved, **kept(one_step(tx)[0])})
 
 
-@each_entry
+@each_kind
 @pytest.mark.parametrize("hole", [optax.MaskedNode(), None], ids=type)
 def test_masked_nodes_and_none(entry, tx, hole):
     params, gradient = with_holes(draw(0), hole), with_holes(draw(1), hole)
@@ -118,7 +119,7 @@ def test_an_injected_rate_is_the_rate():
 # Accumulation and errors.
 
 
-@each_entry
+@each_kind
 @pytest.mark.usefixtures("optax_promotion")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_multi_steps_and_apply_if_finite_keep_types(tx, dtype):
@@ -160,7 +161,7 @@ def test_apply_if_finite(tx):
 # State.
 
 
-@each_entry
+@each_kind
 def test_map_params_of_nothing_changes_nothing(tx):
     _, state = one_step(tx)
     assert_equal(optax.tree.map_params(tx, lambda x: x, state), state)
@@ -186,7 +187,7 @@ def test_map_params_finds_what_is_like_params(entry, tx):
         }
 
 
-@each_entry
+@each_kind
 def test_named_chain(tx):
     named = optax.named_chain(("halve", optax.scale(0.5)), ("ours", tx))
     updates, state = one_step(named)

@@ -19,6 +19,7 @@ _CORE = [
     "tests/optimizers",
     "tests/oracles/test_ours.py",
 ]
+_CONTRACT = "tests/conformance/test_contract.py"
 TESTS = {
     "geometry": _CORE,
     "groups": ["tests/groups", *_CORE],
@@ -28,8 +29,14 @@ TESTS = {
         "tests/composition/test_averages.py",
         "tests/faults",
         *_CORE,
+        _CONTRACT,
     ],
-    "optimizers": ["tests/test_optimizers.py", "tests/optimizers", *_CORE],
+    "optimizers": [
+        "tests/test_optimizers.py",
+        "tests/optimizers",
+        *_CORE,
+        _CONTRACT,
+    ],
     "diagnostics": ["tests/diagnostics"],
     "invariance": [
         "tests/invariance/test_equations.py",

@@ -6,6 +6,7 @@ import optax
 import pytest
 
 import psi_optax
+from psi_optax import ScaleGroup
 from tests.columns import COLUMNS, angles
 from tests.theory.networks import (
     rayleigh,
@@ -74,12 +75,12 @@ def test_zero_weights_and_zero_directions_stay(make, equivariant):
 
 def test_dimension_numbers_of_muonh():
     # As a tree and as a function, beside what is no matrix.
-    numbers = optax.contrib.MuonDimensionNumbers(1, 0)
+    numbers = optax.contrib.MuonDimensionNumbers(2, (0, 1))
     random = np.random.RandomState(0)
-    shapes = {"w": (4, 3), "v": (5,), "head": (3, 2)}
+    shapes = {"w": (2, 4, 3), "v": (5,), "head": (3, 2)}
     params = {k: random.normal(size=s) for k, s in shapes.items()}
     gradient = {k: random.normal(size=s) for k, s in shapes.items()}
-    groups = {"w": COLUMNS, "v": COLUMNS, "head": None}
+    groups = {"w": ScaleGroup((0, 1)), "v": COLUMNS, "head": None}
     found = []
     for given in (
         {"w": numbers, "v": None, "head": None},

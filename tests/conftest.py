@@ -37,6 +37,22 @@ def _rough(request):
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget(request):
+    """What is compiled for a folder is dropped before the next one.
+
+    Each program takes some of the 65,530 memory maps that Linux allows a
+    process: with too many of them it ends.
+    """
+    global FOLDER
+    folder, FOLDER = FOLDER, request.path.parent
+    if folder != FOLDER:
+        jax.clear_caches()
+
+
+FOLDER = TESTS
+
+
 @pytest.fixture
 def x64():
     """Double precision, for what is compared with mathematics."""

@@ -46,13 +46,27 @@ def test_every_public_function_says_what_it_returns():
         assert returns is not inspect.Signature.empty, name
 
 
+def defaults(function):
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
 def test_nothing_decays_unless_it_is_asked_to():
-    given = [
-        inspect.signature(function).parameters["weight_decay"].default
-        for function in public_functions().values()
-        if "weight_decay" in inspect.signature(function).parameters
-    ]
-    assert {0.0} <= set(given) <= {0.0, inspect.Parameter.empty}
+    given = [defaults(f) for f in public_functions().values()]
+    decays = [d["weight_decay"] for d in given if "weight_decay" in d]
+    assert len(decays) > 3
+    assert not any(decays)
+
+
+@pytest.mark.parametrize("name", ["psi_adam", "adamp", "adamh"])
+def test_moments_are_by_default_those_of_optax(name):
+    ours = defaults(public_functions()[name])
+    theirs = defaults(optax.adam)
+    for moment in ["b1", "b2", "eps"]:
+        assert ours[moment] == theirs[moment]
 
 
 def test_a_transform_without_an_entry_would_be_seen(monkeypatch):

@@ -130,6 +130,11 @@ def test_a_whole_step_to_the_origin_arrives_there(x64):
     assert not take(w, w, -1.0, tangent=False).any()
 
 
+def test_a_whole_step_through_the_origin_ends_on_the_other_side(x64):
+    w = {"x": jnp.full((4, 1), 0.5)}
+    np.testing.assert_array_equal(take(w, w, -2.0, tangent=False), -w["x"])
+
+
 def test_the_radial_part_of_a_step_does_nothing(x64):
     w, d = draw(0), draw(1)
     radial = {"x": d["x"] + 3 * w["x"]}

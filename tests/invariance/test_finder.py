@@ -199,6 +199,17 @@ def test_check_groups_is_not_taken_in_by_what_large_weights_hide():
             check_groups(f, PARAMS, groups, X)
 
 
+def test_the_probe_is_not_taken_in_by_what_large_weights_hide():
+    # A small part of the loss, of weights up to a bound that they do not reach
+    # unless they are made much larger.
+    def bounded(params, x):
+        part = jnp.clip(x @ params["kernel"], -10, 10)
+        return loss(params, x) + 1e-7 * jnp.sum(part)
+
+    report = find_groups(bounded, PARAMS, X, method="probe")
+    assert report["kernel"].kind == "ordinary"
+
+
 def test_an_epsilon_at_the_bound_counts_in_any_precision():
     report = find_groups(
         lambda p, x: loss(p, x, 1e-3), PARAMS, X, method="analysis"

@@ -100,6 +100,19 @@ def guard_of_what_is_often_zero():
 
 
 @trap(w=(3, 4))
+def guard_of_what_is_always_zero():
+    def loss(number):
+        def of(p):
+            n = norm(p["w"], 0)
+            zero = number * n == 0
+            return total(x @ p["w"] / jnp.where(zero, 1.0, n))
+
+        return of
+
+    return loss(0.0), loss(2.0)
+
+
+@trap(w=(3, 4))
 def smallest_with_small_constant():
     def loss(function):
         def of(p):

@@ -49,7 +49,11 @@ TESTS = {
 }
 # How a program is ordered, and what it sends, is seen where it is looked at.
 _PROGRAM = ["tests/devices/test_communication.py"]
-ALSO = {"geometry/turns.py": _PROGRAM, "optimizers/psi.py": _PROGRAM}
+ALSO = {
+    "geometry/turns.py": _PROGRAM,
+    "optimizers/psi.py": _PROGRAM,
+    "transforms/sharding.py": ["tests/devices/test_products.py"],
+}
 OPTIONS = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
 LIMIT = 1800  # Seconds, for a program that no longer ends.
 

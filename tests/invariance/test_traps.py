@@ -367,6 +367,26 @@ def rows_put_among_others():
     return loss(lambda p: data(4, 4)), loss(lambda p: x[4:] @ p["w"])
 
 
+@trap(w=(6, 4))
+def windows_over_rows():
+    def windows(y):
+        return lax.conv_general_dilated(
+            y[None],
+            data(3, 4, 5).astype(y.dtype),
+            (1,),
+            "SAME",
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )[0]
+
+    def trap(p):
+        return total(windows(p["w"]) / norm(p["w"], 1))
+
+    def control(p):
+        return total(windows(p["w"] / norm(p["w"], 1)))
+
+    return trap, control
+
+
 # -- lookups ------------------------------------------------------------------
 
 

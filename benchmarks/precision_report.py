@@ -28,8 +28,8 @@ def section(results: dict[str, Any]) -> str:
     versions = results["versions"]
     about = (
         f"Python {versions['python']}, JAX {versions['jax']}, optax"
-        f" {versions['optax']}, on a CPU, in {results['seconds'] / 60:.0f}"
-        " minutes."
+        f" {versions['optax']}, on a CPU, in {results['seconds']:.0f}"
+        " seconds."
     )
     return "\n\n".join(
         [

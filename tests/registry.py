@@ -278,9 +278,9 @@ ENTRIES = {
     ),
 }
 
-# Of these every kind of state, and of step, is made.
+# Every kind of state is in one of these.
 KINDS = [
-    *("scale_by_group_norm", "retract", "rescale_weights"),
+    *("scale_by_group_norm", "retract", "rescale_weights", "project_by_cosine"),
     *("transported_trace_parallel", "scale_by_group_rms"),
     *("scale_by_group_adam", "stochastic_rounding", "master_weights"),
     *("average_weights", "psi", "psi_ordinary", "psi_additive", "psi_adam"),

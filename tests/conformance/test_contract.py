@@ -19,6 +19,7 @@ from tests.conformance.checks import (
 )
 from tests.registry import (
     ENTRIES,
+    KINDS,
     draw,
     public_functions,
     public_transforms,
@@ -44,6 +45,26 @@ def test_every_public_function_says_what_it_returns():
     for name, function in public_functions().items():
         returns = inspect.signature(function).return_annotation
         assert returns is not inspect.Signature.empty, name
+
+
+def named_tuples(tree):
+    """The types of the named tuples that a state is made of."""
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if not isinstance(tree, tuple):
+        return set()
+    return {type(tree)}.union(*map(named_tuples, tree))
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_the_kinds_have_every_kind_of_state():
+    kinds = {
+        name: named_tuples(jax.eval_shape(entry.build().init, draw(0)))
+        for name, entry in ENTRIES.items()
+    }
+    assert set().union(*(kinds[name] for name in KINDS)) == set().union(
+        *kinds.values()
+    )
 
 
 def defaults(function):

@@ -36,7 +36,7 @@ RESHARDED = {"adam_g"}
 each_recipe = pytest.mark.parametrize("recipe", RECIPES)
 each_axis = pytest.mark.parametrize("axis", AXES)
 
-# All ways for the step that the others are made of, for these two of them.
+# For `psi`, whose step the others take too, all ways; for these, two.
 CASES = [
     (recipe, axis, axis_type)
     for recipe in RECIPES

@@ -100,7 +100,7 @@ def guard_of_what_is_often_zero():
 
 
 @trap(w=(3, 4))
-def guard_of_what_is_always_zero():
+def guard_of_a_multiple():
     def loss(number):
         def of(p):
             n = norm(p["w"], 0)

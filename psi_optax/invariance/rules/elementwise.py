@@ -240,7 +240,7 @@ def _quotient(a: float, b: float) -> float:
 
 
 def _scaled(value: Value, number: float, shape) -> Value:
-    """A value times a number that is known."""
+    """A value times a number that is known, and not zero."""
     moment = value.moment
     if moment is not None:
         whole = abs(number * moment.count - 1) < 3e-7
@@ -254,7 +254,7 @@ def _scaled(value: Value, number: float, shape) -> Value:
         reach=value.reach,
         offsets=value.offsets,
         moment=moment,
-        alive=value.alive and number != 0,
+        alive=value.alive,
     )
 
 

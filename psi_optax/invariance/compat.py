@@ -1,7 +1,7 @@
 """Where the versions of JAX write one program in different ways."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,34 @@ def open_jaxpr(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
 def is_literal(atom: Any) -> bool:
     """Whether an operand is a number written in place."""
     return isinstance(atom, core.Literal)
+
+
+def is_ref(atom: Any) -> bool:
+    """Return whether a variable is a mutable array, a `jax.Ref`."""
+    return isinstance(atom.aval, jax.ref.AbstractRef)
+
+
+def has_effects(equation: Any) -> bool:
+    """Return whether an equation acts on more than its refs and the console."""
+    return any(type(e).__name__ not in _LOCAL_EFFECTS for e in equation.effects)
+
+
+_LOCAL_EFFECTS = frozenset(
+    """
+    ReadEffect WriteEffect AccumEffect InternalMutableArrayEffect DebugEffect
+    OrderedDebugEffect NamedAxisEffect
+    """.split()  # noqa: SIM905
+)
+
+
+def function_of(jaxpr: Any, equation: Any) -> tuple[Callable, list[Any]]:
+    """Return one equation of a jaxpr as a function, and its variables."""
+    variables = [v for v in equation.invars if not is_literal(v)]
+    variables = list(dict.fromkeys(variables))
+    alone = jaxpr.replace(
+        constvars=[], invars=variables, outvars=equation.outvars, eqns=[equation]
+    )
+    return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ())), variables
 
 
 def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:

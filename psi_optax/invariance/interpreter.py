@@ -1,170 +1,243 @@
 """Runs a program on what is known of its values in place of the values."""
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.invariance import compat, rules
 from psi_optax.invariance.forms import (
+    ZERO,
     Digit,
     Form,
     digits_of,
     minus,
     move_digits,
+    plus,
 )
+from psi_optax.invariance.liveness import (
+    called_body,
+    has_own_derivative,
+    kept_by_loop,
+    live_equations,
+)
+from psi_optax.invariance.mesh import gathered, sharded
 from psi_optax.invariance.rules.elementwise import constant
-from psi_optax.invariance.values import Context, Value
+from psi_optax.invariance.values import Cell, Context, Operand, Value
 
 _LOOPS = itertools.count()
+
+
+class Needed(NamedTuple):
+    """The part of a program's effects that matters.
+
+    Attributes:
+        results: for each result, whether it is used.
+        cells: those of its operands that are read after it.
+    """
+
+    results: list[bool]
+    cells: frozenset[Cell] = frozenset()
 
 
 def run(
     context: Context,
     jaxpr: Any,
-    operands: Sequence[Value],
-    needed: Sequence[bool] | None = None,
+    operands: Sequence[Operand],
+    needed: Needed | None = None,
 ) -> list[Value]:
-    """The values of a jaxpr's results, of those that are needed."""
+    """Return the values of a jaxpr's results, of those that are needed."""
     inner, constants = compat.open_jaxpr(jaxpr)
-    if needed is None:
-        needed = [True] * len(inner.outvars)
-    live, _ = _live(inner, needed)
-    values: dict[Any, Value] = {}
-    for variable, array in zip(inner.constvars, constants, strict=True):
-        values[variable] = known(array)
+    needed = needed or Needed([True] * len(inner.outvars))
+    values: dict[Any, Operand] = {
+        variable: _closed_over(variable, array)
+        for variable, array in zip(inner.constvars, constants, strict=True)
+    }
     values.update(zip(inner.invars, operands, strict=True))
+    kept = _variables(values.items(), needed.cells)
+    live, _ = live_equations(inner, needed.results, kept)
 
-    def read(atom) -> Value:
+    def read(atom) -> Operand:
         if compat.is_literal(atom):
             return known(atom.val)
-        # What nobody needs is never asked what it is.
+        # An operand that does not matter is not in the dictionary.
         return values.get(atom) or Value(compat.shape(atom))
 
-    for equation, used in live:
+    for equation, used, kept in live:
         outer = context.primitive, context.site
         context.primitive = equation.primitive.name
         context.site = compat.site(equation) or outer[1]
-        found = _equation(context, equation, map(read, equation.invars), used)
+        here = Needed(used, frozenset(values[ref] for ref in kept))
+        arguments = [read(atom) for atom in equation.invars]
+        found = _equation(context, inner, equation, arguments, here)
         values.update(zip(equation.outvars, found, strict=True))
         context.primitive, context.site = outer
     return [
         read(atom) if need else Value(compat.shape(atom))
-        for atom, need in zip(inner.outvars, needed, strict=True)
+        for atom, need in zip(inner.outvars, needed.results, strict=True)
     ]
 
 
-def _live(jaxpr, needed) -> tuple[list[tuple[Any, list[bool]]], set[Any]]:
-    """The equations that results depend on, with which of theirs are used.
-
-    And the variables that are read. Statistics that nobody asks for must not
-    count: they do scale.
-    """
-    wanted = {
-        atom
-        for atom, need in zip(jaxpr.outvars, needed, strict=True)
-        if need and not compat.is_literal(atom)
-    }
-    live = []
-    for equation in reversed(jaxpr.eqns):
-        used = [variable in wanted for variable in equation.outvars]
-        if any(used):
-            live.append((equation, used))
-            wanted |= _read(equation, used)
-    return live[::-1], wanted
-
-
-def _read(equation, used: list[bool]) -> set[Any]:
-    """The operands of an equation that its used results depend on."""
-    operands = equation.invars
-    body = _called(equation)
-    if body is not None:
-        _, wanted = _live(body, used)
-        operands = [
-            outer
-            for outer, inner in zip(operands, body.invars, strict=True)
-            if inner in wanted
-        ]
-    return {atom for atom in operands if not compat.is_literal(atom)}
-
-
-def _called(equation) -> Any:
-    """The body of an equation that does nothing but call it, or None."""
-    if equation.primitive.name not in _CALLS:
-        return None
-    for key in _BODIES:
-        if key in equation.params:
-            inner, _ = compat.open_jaxpr(equation.params[key])
-            same = len(inner.invars) == len(equation.invars)
-            return inner if same else None
-    return None
-
-
-def known(array: Any) -> Value:
-    """What is known of a constant: all, of a number.
-
-    Of an array but its shape: it may be statistics, other ones tomorrow.
-    """
-    if isinstance(array, bool | int | float):
-        return constant(float(array), ())
-    shape = tuple(np.shape(array))
-    dtype = getattr(array, "dtype", None)
+def known(number: Any) -> Value:
+    """Return a number that is written in the program."""
+    if isinstance(number, bool | int | float):
+        return constant(float(number), ())
+    shape, dtype = tuple(np.shape(number)), getattr(number, "dtype", None)
     real = dtype is not None and jax.dtypes.issubdtype(dtype, np.number)
     real = real and not jax.dtypes.issubdtype(dtype, np.complexfloating)
-    if np.size(array) != 1 or not (real or dtype == np.bool_):
+    if np.size(number) != 1 or not (real or dtype == np.bool_):
         return Value(shape)
-    return constant(float(np.asarray(array).item()), shape)
+    return constant(float(np.asarray(number).item()), shape)
 
 
-def _equation(context: Context, equation, operands, used) -> list[Value]:
+def _closed_over(variable: Any, array: Any) -> Operand:
+    """Return an array that the program closes over, of which the shape is known.
+
+    Whatever its size: a counter or a gate has another value tomorrow.
+    """
+    content = Value(tuple(np.shape(array)))
+    return Cell(content) if compat.is_ref(variable) else content
+
+
+def _equation(
+    context: Context, jaxpr: Any, equation: Any, operands: list, needed: Needed
+) -> list[Operand]:
     name, params = equation.primitive.name, equation.params
-    operands = list(operands)
     if name in _CONTROL:
-        return _CONTROL[name](context, params, operands, used)
-    if _called(equation) is None:
+        return _CONTROL[name](context, params, operands, needed)
+    body = called_body(equation)
+    if body is None:
         shapes = [compat.shape(variable) for variable in equation.outvars]
         return rules.apply(context, name, params, operands, shapes)
-    body = next(params[k] for k in _BODIES if k in params)
-    found = run(context, body, operands, used)
-    if name.startswith("custom_"):
-        # The gradient may go where the value does not.
+    found = run(context, body, operands, needed)
+    if has_own_derivative(equation):
         reach = rules.reach(operands)
         found = [value.but(reach=value.reach | reach) for value in found]
+        _follow_derivative(context, jaxpr, equation, operands, found)
     return found
 
 
-_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-_CALLS = frozenset(
+# -- custom derivatives ---------------------------------------------------
+
+
+def _follow_derivative(
+    context: Context, jaxpr: Any, equation: Any, operands, found
+) -> None:
+    """Require a custom derivative to scale as that of the function would.
+
+    If a result y scales as e^a and an operand x as e^b, cotangents of y scale
+    as e^-a, and those that are made of them for x as e^-b: then a loss without
+    a scale has a gradient that is inverse to that of the weights.
     """
-    jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call
-    custom_vjp_call custom_vjp_call_jaxpr
-    """.split()  # noqa: SIM905
-)
+    if any(isinstance(x, Cell) for x in operands):
+        rules.unknown(context, operands, "a custom derivative of a `jax.Ref`")
+        return
+    settled = [context.settle(x) for x in operands]
+    if not any(x.form for x in settled):
+        return
+    try:
+        pullback, inputs, cotangents = _pullback(jaxpr, equation)
+    except Exception:
+        text = "a custom derivative that cannot be followed"
+        rules.unknown(context, operands, text)
+        return
+    known_as = {
+        variable: x
+        for variable, x in zip(equation.invars, settled, strict=True)
+        if not compat.is_literal(variable)
+    }
+    known_as |= zip(equation.outvars, map(context.settle, found), strict=True)
+    arguments = [known_as[v] for v in inputs]
+    arguments += [
+        Value(compat.shape(v), minus(ZERO, known_as[v].form))
+        for v in cotangents
+    ]
+    results = run(context, pullback, arguments)
+    differentiated = [known_as[v] for v in inputs if _is_float(v)]
+    for x, gradient in zip(differentiated, results, strict=True):
+        gradient = context.settle(gradient)
+        if x.reach and not (x.every or gradient.every):
+            context.vanish(
+                plus(x.form, gradient.form),
+                "nonlinear",
+                f"the custom derivative of `{context.primitive}` does not"
+                " scale as its value does",
+            )
+
+
+def _pullback(jaxpr: Any, equation: Any) -> tuple[Any, list, list]:
+    """Return a program from inputs and cotangents to cotangents of inputs."""
+    function, inputs = compat.function_of(jaxpr, equation)
+    outputs = [v for v in equation.outvars if _is_float(v)]
+
+    def pull(inputs_, cotangents):
+        def floats(*some):
+            rest = iter(some)
+            every = [
+                next(rest) if _is_float(v) else x
+                for v, x in zip(inputs, inputs_, strict=True)
+            ]
+            found = zip(equation.outvars, function(*every), strict=True)
+            return [x for v, x in found if _is_float(v)]
+
+        moved = [
+            x for v, x in zip(inputs, inputs_, strict=True) if _is_float(v)
+        ]
+        return jax.vjp(floats, *moved)[1](cotangents)
+
+    program, _ = compat.make_jaxpr(pull, _shapes(inputs), _shapes(outputs))
+    return program, inputs, outputs
+
+
+def _shapes(variables: list) -> list[jax.ShapeDtypeStruct]:
+    return [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
+
+
+def _is_float(variable: Any) -> bool:
+    return jnp.issubdtype(variable.aval.dtype, np.inexact)
 
 
 # -- control flow ---------------------------------------------------------
 
 
-def _loop(context, jaxpr, fixed, carry, sliced=(), needed=None):
-    """What a loop carries, and the values that its body returns.
+def _settled(context: Context, operands: Sequence[Operand]) -> list[Operand]:
+    return [
+        x if isinstance(x, Cell) else context.settle(x) for x in operands
+    ]
 
-    What is carried is known by its form alone, which has to be the same after
-    a turn: then it is after any number of turns. A carry that begins with
+
+def _cells(operands: Sequence[Operand]) -> list[Cell]:
+    return list(dict.fromkeys(x for x in operands if isinstance(x, Cell)))
+
+
+def _loop(context, jaxpr, fixed, carry, sliced=(), needed=None):
+    """Return the values that a loop carries, and those that its body returns.
+
+    A carried value is known by its form alone, which has to be the same after
+    an iteration: then it is after any number of them. A carry that begins with
     zeros may scale in any way, which the body then decides: it is an unknown.
+    What refs hold is carried as well.
     """
+    cells = _cells([*fixed, *carry])
+    begin = [*carry, *(cell.content for cell in cells)]
     # A gradient may reach any carry through any other.
-    reach = rules.reach([*fixed, *carry, *sliced])
+    reach = rules.reach([*fixed, *begin, *sliced])
     carried = []
-    for value in map(context.settle, carry):
+    for value in map(context.settle, begin):
         form = value.form
         if value.every:
             form = context.equations.unknown(value.shape)
             context.carried |= {term.variable for term in form}
         carried.append(Value(value.shape, form, reach=reach))
-    found = run(context, jaxpr, [*fixed, *carried, *sliced], needed)
-    for before, after in zip(carried, found[: len(carried)], strict=True):
+    _store(cells, carried[len(carry) :])
+    carry = carried[: len(carry)]
+    operands = [*fixed, *carry, *sliced]
+    found = run(context, jaxpr, operands, _every_time(jaxpr, operands, needed))
+    end = [*found[: len(carry)], *(cell.content for cell in cells)]
+    for before, after in zip(carried, end, strict=True):
         after = context.settle(after)
         if not after.every:
             context.vanish(
@@ -172,12 +245,34 @@ def _loop(context, jaxpr, fixed, carry, sliced=(), needed=None):
                 "mixture",
                 "what a loop carries scales from turn to turn",
             )
-    return carried, found
+    _store(cells, carried[len(carry) :])
+    return carry, found
 
 
-def _scan(context, params, operands, used) -> list[Value]:
+def _store(cells: list[Cell], values: list[Value]) -> None:
+    for cell, value in zip(cells, values, strict=True):
+        cell.content = value
+
+
+def _every_time(jaxpr, operands, needed: Needed | None) -> Needed | None:
+    """Return what is needed of a body that runs again after itself."""
+    if needed is None:
+        return None
+    inner, _ = compat.open_jaxpr(jaxpr)
+    pairs = list(zip(inner.invars, operands, strict=True))
+    kept = _variables(pairs, needed.cells)
+    kept = kept_by_loop(inner, needed.results, kept)
+    return Needed(needed.results, frozenset(x for v, x in pairs if v in kept))
+
+
+def _variables(pairs: Iterable[tuple[Any, Operand]], cells) -> list[Any]:
+    """Return the variables of some cells."""
+    return [v for v, x in pairs if isinstance(x, Cell) and x in cells]
+
+
+def _scan(context, params, operands, needed) -> list[Value]:
     fixed_count, carry_count = compat.scan_sizes(params)
-    operands = [context.settle(value) for value in operands]
+    operands = _settled(context, operands)
     fixed = operands[:fixed_count]
     carry = operands[fixed_count : fixed_count + carry_count]
     turn = f"turn {next(_LOOPS)}"
@@ -185,9 +280,14 @@ def _scan(context, params, operands, used) -> list[Value]:
         _at_turn(context, value, turn)
         for value in operands[fixed_count + carry_count :]
     ]
-    needed = [True] * carry_count + used[carry_count:]
+    results = [True] * carry_count + needed.results[carry_count:]
     carried, found = _loop(
-        context, params["jaxpr"], fixed, carry, sliced, needed
+        context,
+        params["jaxpr"],
+        fixed,
+        carry,
+        sliced,
+        needed._replace(results=results),
     )
     stacked = [
         _over_turns(context.settle(value), turn, params["length"])
@@ -197,7 +297,7 @@ def _scan(context, params, operands, used) -> list[Value]:
 
 
 def _at_turn(context: Context, value: Value, turn: str) -> Value:
-    """One slice along the first axis, whose index is that of the loop."""
+    """Return one slice along the first axis, whose index is the loop's."""
     form = context.equations.reduce(value.form)
     first = [d for d in digits_of(form) if 0 in d.over]
     reason = context.because("shape", "a loop over what is looked up")
@@ -240,44 +340,66 @@ def _shifted(digit: Digit, by: int, names: dict[int, str]) -> Digit:
     return digit._replace(axis=axis, over=tuple(a + by for a in digit.over))
 
 
-def _while(context, params, operands, _) -> list[Value]:
-    operands = [context.settle(value) for value in operands]
+def _while(context, params, operands, needed) -> list[Value]:
+    operands = _settled(context, operands)
     first, second = params["cond_nconsts"], params["body_nconsts"]
     tested, fixed = operands[:first], operands[first : first + second]
     carry = operands[first + second :]
-    carried, _ = _loop(context, params["body_jaxpr"], fixed, carry)
+    # The condition may read any of the refs.
+    cells = needed.cells | set(_cells(operands))
+    every = Needed([True] * len(carry), cells)
+    carried, _ = _loop(context, params["body_jaxpr"], fixed, carry, (), every)
     # For the equations of what decides.
     run(context, params["cond_jaxpr"], [*tested, *carried])
     return carried
 
 
-def _cond(context, params, operands, _) -> list[Value]:
-    _, *operands = [context.settle(value) for value in operands]
-    branches = [run(context, b, operands) for b in params["branches"]]
-    found = []
-    for values in zip(*branches, strict=True):
-        values = [context.settle(value) for value in values]
-        able = [value for value in values if not value.every] or values[:1]
-        form: Form = able[0].form
-        for other in able[1:]:
-            form = context.alike(able[0], other)
-        every = all(value.every for value in values)
-        reach = rules.reach(values)
-        found.append(Value(values[0].shape, form, every=every, reach=reach))
-    return found
+def _cond(context, params, operands, needed) -> list[Value]:
+    _, *operands = _settled(context, operands)
+    cells = _cells(operands)
+    before = [cell.content for cell in cells]
+    branches = []
+    for branch in params["branches"]:
+        _store(cells, before)
+        found = run(context, branch, operands, needed)
+        branches.append([*found, *(cell.content for cell in cells)])
+    joined = [
+        _either(context, values) for values in zip(*branches, strict=True)
+    ]
+    count = len(joined) - len(cells)
+    _store(cells, joined[count:])
+    return joined[:count]
+
+
+def _either(context: Context, values: Sequence[Value]) -> Value:
+    """Return the value that is one of these."""
+    values = [context.settle(value) for value in values]
+    able = [value for value in values if not value.every] or values[:1]
+    form: Form = able[0].form
+    for other in able[1:]:
+        form = context.alike(able[0], other)
+    every = all(value.every for value in values)
+    return Value(values[0].shape, form, every=every, reach=rules.reach(values))
 
 
 def _shard_map(context, params, operands, _) -> list[Value]:
+    if _cells(operands):
+        return rules.unknown(
+            context,
+            operands,
+            "a `jax.Ref` in `shard_map`",
+            [compat.shape(v) for v in params["jaxpr"].outvars],
+        )
     sizes = compat.mesh_sizes(params)
     operands = [
-        _sharded(context, context.settle(value), spec, sizes)
+        sharded(context, context.settle(value), spec, sizes)
         for value, spec in zip(
             operands, compat.specs(params["in_specs"]), strict=True
         )
     ]
     found = run(context, params["jaxpr"], operands)
     return [
-        _gathered(context, context.settle(value), spec, sizes)
+        gathered(context, context.settle(value), spec, sizes)
         for value, spec in zip(
             found, compat.specs(params["out_specs"]), strict=True
         )
@@ -290,60 +412,3 @@ _CONTROL = {
     "cond": _cond,
     "shard_map": _shard_map,
 }
-
-
-def _mesh_axes(spec, axis: int) -> tuple[str, ...]:
-    names = spec[axis] if axis < len(spec) else None
-    if names is None:
-        return ()
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _sharded(context: Context, value: Value, spec, sizes) -> Value:
-    """The part of an array that one device has."""
-    value = rules.without_lookups(context, value)
-    form, shape = value.form, list(value.shape)
-    reason = context.because("shape", "shards of a scaled axis")
-    for axis in range(value.rank):
-        # From the last name, which changes fastest, to the first.
-        whole = shape[axis]
-        for name in _mesh_axes(spec, axis):
-            local = whole // sizes[name]
-            form = context.equations.cut(form, axis, local, reason)
-            form = move_digits(
-                context.equations.reduce(form),
-                lambda d, a=axis, n=name, s=local: (
-                    Digit(n, d.stride // s, d.count)
-                    if d.axis == a and d.stride >= s
-                    else d
-                ),
-            )
-            whole = local
-        shape[axis] = whole
-    return Value(
-        tuple(shape),
-        form,
-        every=value.every,
-        const=value.const,
-        flat=value.flat,
-        reach=value.reach,
-    )
-
-
-def _gathered(context: Context, value: Value, spec, sizes) -> Value:
-    """The array that all devices have together."""
-    value = rules.without_lookups(context, value)
-    form, shape = value.form, list(value.shape)
-    for axis in range(value.rank):
-        for name in reversed(_mesh_axes(spec, axis)):
-            local = shape[axis]
-            form = move_digits(
-                form,
-                lambda d, a=axis, n=name, s=local: (
-                    Digit(a, d.stride * s, d.count) if d.axis == n else d
-                ),
-            )
-            shape[axis] = local * sizes[name]
-    for name in sizes:
-        form = context.uniform(form, name)
-    return Value(tuple(shape), form, every=value.every, reach=value.reach)

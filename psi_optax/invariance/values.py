@@ -101,6 +101,20 @@ class Value:
         return dataclasses.replace(self, **changes)
 
 
+class Cell:
+    """A mutable array, a `jax.Ref`: two with one identity are one array.
+
+    Attributes:
+        content: the array that it holds at this point of the program.
+    """
+
+    def __init__(self, content: Value) -> None:
+        self.content = content
+
+
+Operand = Value | Cell
+
+
 class Context:
     """The equations, and the place in the program that asks for them."""
 

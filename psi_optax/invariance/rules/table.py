@@ -15,7 +15,7 @@ scale.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from psi_optax.invariance.values import Context, Value
+from psi_optax.invariance.values import Cell, Context, Operand, Value
 
 Shapes = Sequence[tuple[int, ...]]
 Rule = Callable[[Context, Mapping[str, Any], list[Value], Shapes], list[Value]]
@@ -38,10 +38,11 @@ def rule(*names: str, keeps_offsets: bool = False) -> Callable[[Rule], Rule]:
     return register
 
 
-def reach(operands: Sequence[Value]) -> int:
-    """All parameters through which the gradient of a result may go."""
+def reach(operands: Sequence[Operand]) -> int:
+    """Return the parameters through which the gradient of a result may go."""
     found = 0
-    for value in operands:
+    for operand in operands:
+        value = operand.content if isinstance(operand, Cell) else operand
         found |= value.reach
         for offset in value.offsets:
             found |= offset.reach
@@ -52,20 +53,48 @@ def apply(
     context: Context,
     name: str,
     params: Mapping[str, Any],
-    operands: list[Value],
+    operands: list[Any],
     shapes: Shapes,
-) -> list[Value]:
-    """The values of a primitive's results."""
-    if name in RULES:
+) -> list[Any]:
+    """Return the values of a primitive's results."""
+    if name in RULES and (name in OF_REFS or not _any_cells(operands)):
         return RULES[name](context, params, operands, shapes)
+    if _any_cells(operands):
+        return unknown(context, operands, f"`{name}` of a `jax.Ref`", shapes)
     if name in NONLINEAR:
-        kind, text = "nonlinear", f"`{name}` of what scales"
-    else:
-        kind, text = "unknown", f"no rule for `{name}`"
-    for value in operands:
-        context.invariant(value, kind, text)
-    return [Value(shape, reach=reach(operands)) for shape in shapes]
+        text = f"`{name}` of what scales"
+        return unknown(context, operands, text, shapes, "nonlinear")
+    return unknown(context, operands, f"no rule for `{name}`", shapes)
 
+
+def unknown(
+    context: Context,
+    operands: Sequence[Operand],
+    text: str,
+    shapes: Shapes = (),
+    kind: str = "unknown",
+) -> list[Value]:
+    """Return results that may depend on their operands in any way.
+
+    None of the operands may scale, nor what refs among them hold; what these
+    hold afterwards depends on all of them.
+    """
+    everything = reach(operands)
+    for operand in operands:
+        if isinstance(operand, Cell):
+            context.invariant(operand.content, kind, text)
+            operand.content = Value(operand.content.shape, reach=everything)
+        else:
+            context.invariant(operand, kind, text)
+    return [Value(shape, reach=everything) for shape in shapes]
+
+
+def _any_cells(operands: Sequence[Operand]) -> bool:
+    return any(isinstance(operand, Cell) for operand in operands)
+
+
+# Primitives whose first operand is a mutable array, or whose result is.
+OF_REFS = frozenset({"new_ref", "get", "swap", "addupdate", "freeze"})
 
 # Primitives that no scale passes through, which are no gap in the table.
 NONLINEAR = frozenset(

@@ -1,0 +1,68 @@
+"""Arrays and the parts of them that the devices of a mesh have."""
+
+from typing import Any
+
+from psi_optax.invariance import rules
+from psi_optax.invariance.forms import Digit, move_digits
+from psi_optax.invariance.values import Context, Value
+
+
+def _mesh_axes(spec, axis: int) -> tuple[str, ...]:
+    names = spec[axis] if axis < len(spec) else None
+    if names is None:
+        return ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def sharded(
+    context: Context, value: Value, spec: Any, sizes: dict[str, int]
+) -> Value:
+    """Return the part of an array that one device has."""
+    value = rules.without_lookups(context, value)
+    form, shape = value.form, list(value.shape)
+    reason = context.because("shape", "shards of a scaled axis")
+    for axis in range(value.rank):
+        # From the last name, which changes fastest, to the first.
+        whole = shape[axis]
+        for name in _mesh_axes(spec, axis):
+            local = whole // sizes[name]
+            form = context.equations.cut(form, axis, local, reason)
+            form = move_digits(
+                context.equations.reduce(form),
+                lambda d, a=axis, n=name, s=local: (
+                    Digit(n, d.stride // s, d.count)
+                    if d.axis == a and d.stride >= s
+                    else d
+                ),
+            )
+            whole = local
+        shape[axis] = whole
+    return Value(
+        tuple(shape),
+        form,
+        every=value.every,
+        const=value.const,
+        flat=value.flat,
+        reach=value.reach,
+    )
+
+
+def gathered(
+    context: Context, value: Value, spec: Any, sizes: dict[str, int]
+) -> Value:
+    """Return the array that all devices have together."""
+    value = rules.without_lookups(context, value)
+    form, shape = value.form, list(value.shape)
+    for axis in range(value.rank):
+        for name in reversed(_mesh_axes(spec, axis)):
+            local = shape[axis]
+            form = move_digits(
+                form,
+                lambda d, a=axis, n=name, s=local: (
+                    Digit(a, d.stride * s, d.count) if d.axis == n else d
+                ),
+            )
+            shape[axis] = local * sizes[name]
+    for name in sizes:
+        form = context.uniform(form, name)
+    return Value(tuple(shape), form, every=value.every, reach=value.reach)

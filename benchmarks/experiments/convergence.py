@@ -120,19 +120,19 @@ class _Descent:
             the path, of that which the rate was made of.
         """
         known = self.constants(self.looked_at(self.start(scale)[None]))
-        for _ in range(self.settings.rounds):
+        for turn in itertools.count(1):
             rates = 1 / known
             path = self.path(scale, rates)
             found = self.constants(self.looked_at(path.points))
             excess = float(np.max(found / known))
-            if excess <= 1:
-                break
+            if excess <= 1 or turn >= self.settings.rounds:
+                return {
+                    **self.summary(path, rates),
+                    "rates": rates.tolist(),
+                    "excess": excess,
+                }
             known = np.maximum(known, MARGIN * found)
-        return {
-            **self.summary(path, rates),
-            "rates": rates.tolist(),
-            "excess": excess,
-        }
+        raise AssertionError("the count has no end")
 
     def summary(self, path: Path, rates: np.ndarray) -> dict[str, Any]:
         """What is kept of a run: some of its steps, and counts of all."""

@@ -12,7 +12,7 @@ from psi_optax.groups import ScaleGroup
 from psi_optax.groups.paths import Tree, entries
 from psi_optax.invariance import compat, interpreter
 from psi_optax.invariance.equations import Equations
-from psi_optax.invariance.forms import Variable
+from psi_optax.invariance.forms import Form, Variable
 from psi_optax.invariance.symmetry import (
     Parameter,
     Symmetry,
@@ -126,23 +126,43 @@ def _verdict(
     if symmetry.group.tie is None and is_elementwise(
         symmetry.group, parameter.shape
     ):
-        return Verdict(
-            None, "inert", reason="only the signs of its elements matter"
-        )
+        return _signs_alone(context, symmetry)
     return Verdict(symmetry.group, "proved", _epsilon(context, symmetry))
 
 
+def _signs_alone(context: Context, symmetry: Symmetry) -> Verdict:
+    """Return the verdict on a parameter whose elements all scale freely.
+
+    Its derivative is zero by Euler's identity, unless a part of it is stopped.
+    """
+    for stop in context.stops:
+        if _scales(symmetry, stop.form):
+            reason = (
+                "only the signs of its elements matter to the loss, but"
+                f" stop_gradient gives it a gradient, at {stop.site}"
+            )
+            return Verdict(None, "ordinary", reason=reason)
+    return Verdict(
+        None, "inert", reason="only the signs of its elements matter"
+    )
+
+
 def _epsilon(context: Context, symmetry: Symmetry) -> float:
-    """The largest constant that was passed over where the groups scale."""
+    """Return the largest constant that is ignored where the groups scale."""
     return max(
         (
             waiver.constant
             for waiver in context.waivers
-            if symmetry.variables
-            & {t.variable for t in symmetry.equations.reduce(waiver.form)}
+            if _scales(symmetry, waiver.form)
         ),
         default=0.0,
     )
+
+
+def _scales(symmetry: Symmetry, form: Form) -> bool:
+    """Return whether what has a form scales with the groups."""
+    found = {term.variable for term in symmetry.equations.reduce(form)}
+    return bool(symmetry.variables & found)
 
 
 def _ordinary(context: Context, one: Parameter, parameters) -> Verdict:

@@ -45,9 +45,35 @@ def function_of(jaxpr: Any, equation: Any) -> tuple[Callable, list[Any]]:
     variables = [v for v in equation.invars if not is_literal(v)]
     variables = list(dict.fromkeys(variables))
     alone = jaxpr.replace(
-        constvars=[], invars=variables, outvars=equation.outvars, eqns=[equation]
+        constvars=[],
+        invars=variables,
+        outvars=equation.outvars,
+        eqns=[equation],
     )
     return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ())), variables
+
+
+def without_constants(jaxpr: Any) -> tuple[Callable, list[Any]]:
+    """Return a program as a function of its constants too, and these.
+
+    Refs that it closes over are made anew at each call, from what they hold
+    now: it changes none of them.
+    """
+    inner, constants = open_jaxpr(jaxpr)
+    count = len(inner.constvars)
+    refs = [is_ref(v) for v in inner.constvars]
+    open_ = inner.replace(
+        constvars=[], invars=[*inner.constvars, *inner.invars]
+    )
+    call = core.jaxpr_as_fun(core.ClosedJaxpr(open_, ()))
+
+    def function(constants: Sequence[Any], *args: Any) -> list[Any]:
+        pairs = zip(constants, refs, strict=True)
+        made = [jax.new_ref(x) if ref else x for x, ref in pairs]
+        return call(*made, *args)
+
+    held = zip(constants[:count], refs, strict=True)
+    return function, [x[...] if ref else x for x, ref in held]
 
 
 def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:

@@ -14,14 +14,11 @@ from psi_optax.groups import ScaleGroup, make_plan
 from psi_optax.groups.describe import zero_notes
 from psi_optax.groups.paths import Tree, entries
 from psi_optax.invariance.analysis import Verdict, analyse
-from psi_optax.invariance.probe import Probe
+from psi_optax.invariance.probe import NOTICEABLE, Probe
 from psi_optax.invariance.report import Finding, GroupReport, make_report
+from psi_optax.invariance.search import find_measured
 
 METHODS = ("both", "analysis", "probe")
-
-# What the epsilon of a norm may do to a loss of which a user says that it has
-# no scale.
-NOTICEABLE = 1e-2
 
 
 def find_groups(
@@ -116,6 +113,7 @@ def find_groups(
                 strict = analyse(loss, params, *traced, max_epsilon=0.0)
                 for entry in (e for e in entries(params) if e.path in doubtful):
                     findings[entry.path] = _proved(entry, strict[entry.path])
+            _confront(probe, findings)
             findings = _measured(probe, findings)
     return make_report(params, _with_notes(findings, params), returned)
 
@@ -167,15 +165,21 @@ def check_groups(
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
     with _double_precision():
         probe = Probe(loss, params, traced, seed)
-        given, large = (
+        given, large, smooth = (
             {path: measure(_tied_with(path, stated)) for path in stated}
-            for measure in (probe.deviation, probe.deviation_if_large)
+            for measure in (
+                probe.deviation,
+                probe.deviation_if_large,
+                probe.is_smooth,
+            )
         )
     wrong = [
         f"{leaf.path!r} of shape {leaf.shape} with {leaf.group}, by"
         f" {max(given[leaf.path], large[leaf.path]):.1e}"
         for leaf in plan.leaves
-        if given[leaf.path] > NOTICEABLE or large[leaf.path] > probe.tolerance
+        if given[leaf.path] > NOTICEABLE
+        or large[leaf.path] > probe.tolerance
+        or not smooth[leaf.path]
     ]
     if wrong:
         advice = "Give them None, or ask find_groups for what holds."
@@ -308,8 +312,6 @@ def _proved(entry, verdict: Verdict | None) -> Finding:
 def _measured(probe: Probe, findings: dict[str, Finding]) -> dict[str, Finding]:
     """The findings with what the probe says of each."""
     groups = {p: f.group for p, f in findings.items() if f.group is not None}
-    if groups and not probe.holds(groups):
-        _contradict(probe, groups)
     found = dict(findings)
     for path in groups:
         deviation = probe.deviation(_tied_with(path, groups))
@@ -323,7 +325,7 @@ def _measured(probe: Probe, findings: dict[str, Finding]) -> dict[str, Finding]:
             reason="changes nothing on these arguments",
         )
         open_.remove(path)
-    more = probe.find(open_)
+    more = find_measured(probe, open_)
     for path, group in more.items():
         deviation = probe.deviation(_tied_with(path, more))
         found[path] = dataclasses.replace(
@@ -366,15 +368,30 @@ def _doubtful(probe: Probe, findings: dict[str, Finding]) -> set[str]:
     }
 
 
-def _contradict(probe: Probe, groups: dict[str, ScaleGroup]) -> None:
-    wrong = [
-        f"{path!r} with {groups[path]}: proved, but the loss changes by"
-        f" {probe.deviation_if_large(_tied_with(path, groups)):.1e}"
-        for path in groups
-        if not probe.holds(_tied_with(path, groups))
+def _confront(probe: Probe, findings: dict[str, Finding]) -> None:
+    """Check all that is proved: joint rescalings, and one gradient.
+
+    Raises:
+        RuntimeError: the loss changes, or a gradient that is proved to be zero
+            is not.
+    """
+    groups = {p: f.group for p, f in findings.items() if f.group is not None}
+    wrong = []
+    if groups and not probe.holds(groups):
+        wrong = [
+            f"{path!r} with {groups[path]}: proved, but the loss changes by"
+            f" {probe.deviation_if_large(_tied_with(path, groups)):.1e}"
+            for path in groups
+            if not probe.holds(_tied_with(path, groups))
+        ] or ["all groups at once change the loss"]
+    inert = [p for p, f in findings.items() if f.kind == "inert"]
+    wrong += [
+        f"{path!r}: inert, but it has a gradient"
+        for path in inert
+        if probe.has_gradient(path, groups)
     ]
-    raise RuntimeError(
-        "analysis and probe contradict each other: "
-        + ("; ".join(wrong) or "all groups at once change the loss")
-        + ". Please report it; meanwhile state groups by hand."
-    )
+    if wrong:
+        raise RuntimeError(
+            f"analysis and probe contradict each other: {'; '.join(wrong)}."
+            " Please report it; meanwhile state groups by hand."
+        )

@@ -48,8 +48,11 @@ def run(
     jaxpr: Any,
     operands: Sequence[Operand],
     needed: Needed | None = None,
-) -> list[Value]:
-    """Return the values of a jaxpr's results, of those that are needed."""
+) -> list[Any]:
+    """Return the values of a jaxpr's results, of those that are needed.
+
+    They are of type `Value`, or `Cell` where a result is a ref.
+    """
     inner, constants = compat.open_jaxpr(jaxpr)
     needed = needed or Needed([True] * len(inner.outvars))
     values: dict[Any, Operand] = {
@@ -70,9 +73,11 @@ def run(
         outer = context.primitive, context.site
         context.primitive = equation.primitive.name
         context.site = compat.site(equation) or outer[1]
-        here = Needed(used, frozenset(values[ref] for ref in kept))
+        cells = frozenset(_cells([values[ref] for ref in kept]))
         arguments = [read(atom) for atom in equation.invars]
-        found = _equation(context, inner, equation, arguments, here)
+        found = _equation(
+            context, inner, equation, arguments, Needed(used, cells)
+        )
         values.update(zip(equation.outvars, found, strict=True))
         context.primitive, context.site = outer
     return [
@@ -94,7 +99,7 @@ def known(number: Any) -> Value:
 
 
 def _closed_over(variable: Any, array: Any) -> Operand:
-    """Return an array that the program closes over, of which the shape is known.
+    """Return an array that the program closes over: its shape is known.
 
     Whatever its size: a counter or a gate has another value tomorrow.
     """
@@ -104,7 +109,7 @@ def _closed_over(variable: Any, array: Any) -> Operand:
 
 def _equation(
     context: Context, jaxpr: Any, equation: Any, operands: list, needed: Needed
-) -> list[Operand]:
+) -> list[Any]:
     name, params = equation.primitive.name, equation.params
     if name in _CONTROL:
         return _CONTROL[name](context, params, operands, needed)
@@ -203,10 +208,8 @@ def _is_float(variable: Any) -> bool:
 # -- control flow ---------------------------------------------------------
 
 
-def _settled(context: Context, operands: Sequence[Operand]) -> list[Operand]:
-    return [
-        x if isinstance(x, Cell) else context.settle(x) for x in operands
-    ]
+def _settled(context: Context, operands: Sequence[Operand]) -> list[Any]:
+    return [x if isinstance(x, Cell) else context.settle(x) for x in operands]
 
 
 def _cells(operands: Sequence[Operand]) -> list[Cell]:

@@ -48,7 +48,7 @@ def live_equations(
         used = [variable in wanted for variable in equation.outvars]
         refs = _refs(equation) & wanted
         if any(used) or _writes(equation, refs):
-            live.append(LiveEquation(equation, used, refs))
+            live.append(LiveEquation(equation, used, frozenset(refs)))
             wanted |= _read(equation, used, refs)
     return live[::-1], frozenset(wanted)
 
@@ -104,9 +104,7 @@ def _writes(equation: Any, kept: Collection[Any]) -> bool:
     return bool(kept) or compat.has_effects(equation)
 
 
-def _read(
-    equation: Any, used: list[bool], kept: Collection[Any]
-) -> set[Any]:
+def _read(equation: Any, used: list[bool], kept: Collection[Any]) -> set[Any]:
     """Return the operands that the used results and kept refs depend on.
 
     A custom derivative may send gradients to operands that the value of the

@@ -1,17 +1,14 @@
 r"""The measurement: what a loss does when its weights are rescaled.
 
 In double precision, at weights that are moved away from zeros and symmetries.
-If multiplying a group of weights w by a > 0 changes nothing, then by Euler's
-identity \(\sum w \cdot \partial f/\partial w = 0\) over the group: one backward
-pass gives these sums for all parameters and all ways to group them. What they
-let through is rescaled indeed.
+A loss that does not change with the scale of a group must not do so at any of
+several scales, and where nothing but an epsilon makes it change, that falls
+with the square of the weights.
 """
 
-import dataclasses
 import functools
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -24,25 +21,37 @@ from psi_optax.invariance import compat
 
 # In numpy: in JAX each shape of an array would be compiled for.
 Leaves = dict[str, np.ndarray]
+Groups = Mapping[str, ScaleGroup]
 
-# Sums that are this small a part of what they consist of may be zero, up to the
-# epsilon of a norm: it is the rescaling that decides.
-_CANDIDATE = 1e-3
-# How much larger weights are made for the epsilon of a norm to be nothing, and
-# what it may do where they are not.
-_GROWN = 1e3
-_EPSILON = 1e-3
-# How often weights of which nothing is proved are rescaled.
-_DRAWS = 4
+# The change of a loss, relative to it, that is tolerated from an epsilon at the
+# weights that are given.
+NOTICEABLE = 1e-2
+# The largest factors that weights are multiplied by, as powers of two.
+_END = 10
+# How much larger weights are made, as a power of two, for an epsilon of 1e-3 to
+# be less than rounding after a multiplication by the smallest factor. Less is
+# taken where the loss is not finite.
+_GROWN = (25, 14, 12)
+# With each halving of the weights an epsilon's effect grows fourfold, and
+# sixteenfold where the first order happens to vanish.
+_RISE = 20
+# Changes of a loss, relative to it, that are proportional to their cause.
+_FIRST_ORDER = 1e-4
 
 
 class Probe:
-    """A loss in double precision, at generic weights."""
+    """A loss in double precision, at generic weights.
+
+    Attributes:
+        given: the weights that are given, by path.
+        moved: weights in general position near them.
+        tolerance: the relative change of the loss that rounding explains.
+    """
 
     def __init__(self, loss: Callable, params: Tree, args: tuple, seed: int):
-        self._random = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
         widen = _wide if _takes_doubles(loss, params, args) else _as_given
-        self.args = jax.tree.map(widen, args)
+        args = jax.tree.map(widen, args)
         shown = [entry for entry in entries(params) if not entry.is_hole]
         floats = {e.path: e.leaf for e in shown if _is_float(e.leaf)}
         # Shards stay where they are: a loss may depend on it.
@@ -51,29 +60,43 @@ class Probe:
             for path, leaf in floats.items()
             if isinstance(leaf, jax.Array) and len(leaf.devices()) > 1
         }
-        self.given = {path: widen(np.asarray(w)) for path, w in floats.items()}
+        self.given = {
+            path: widen(jax.device_get(w)) for path, w in floats.items()
+        }
         self.moved = {p: self._moved(w) for p, w in self.given.items()}
-        self._loss = jax.jit(functools.partial(_flat_loss, loss, params))
-        precision = _precision(self._loss, self.given, self.args)
-        # Powers of four are exact in any precision, roots included.
-        self._coarse = precision > 1e-6
-        self.tolerance = 1e-4 if self._coarse else max(1e-9, 30 * precision)
-        value = self.value(self.moved)
-        self._check(value)
-        # A loss that is nothing but rounding has no size of its own.
-        self.size = max(float(np.max(np.abs(value), initial=0)), 1e-3)
+        program, _ = compat.make_jaxpr(
+            functools.partial(_flat_loss, loss, params),
+            self._placed(self.given),
+            args,
+        )
+        precision = _precision(program)
+        self.coarse = precision > 1e-6
+        self.tolerance = 1e-4 if self.coarse else max(1e-9, 30 * precision)
+        call, constants = compat.without_constants(program)
 
-    def value(self, leaves: Leaves) -> np.ndarray:
-        """All that the loss returns, as one vector."""
-        return np.asarray(self._loss(self._placed(leaves), self.args))
+        def value(leaves, data):
+            constants, args = data
+            [found] = call(constants, *jax.tree.leaves((leaves, args)))
+            return found
 
-    def _placed(self, leaves: Leaves) -> Any:
-        return leaves | {
-            path: jax.device_put(leaves[path], sharding)
-            for path, sharding in self._shardings.items()
+        self._value = jax.jit(value)
+        self._data = constants, args
+        self._moved_data = jax.tree.map(self._moved_number, self._data)
+        self._check()
+
+    def value(self, leaves: Leaves, data: Any = None) -> np.ndarray:
+        """Return all that the loss returns, as one vector."""
+        data = self._data if data is None else data
+        return jax.device_get(self._value(self._placed(leaves), data))
+
+    def _placed(self, leaves: Leaves) -> dict[str, jax.Array]:
+        return {
+            path: jax.device_put(w, self._shardings.get(path))
+            for path, w in leaves.items()
         }
 
-    def _check(self, value: np.ndarray) -> None:
+    def _check(self) -> None:
+        value = self.value(self.moved)
         if not np.all(np.isfinite(value)):
             raise ValueError(
                 "the loss is not finite at weights near the given ones: check"
@@ -85,195 +108,219 @@ class Probe:
                 "the loss differs between two calls: pass random keys as"
                 " arguments, or fix them inside of the loss."
             )
+        # A loss that is nothing but rounding has no size of its own.
+        self.size = max(float(np.max(np.abs(value), initial=0)), 1e-3)
+
+    # -- weights and data -------------------------------------------------
 
     def _moved(self, w: np.ndarray) -> np.ndarray:
-        """Weights in general position: zeros and ones would prove too much."""
+        """Return weights in general position: zeros would prove too much."""
         wide = w.astype(np.float64)
         size = float(np.sqrt(np.mean(wide * wide))) if w.size else 0.0
-        noise = self._random.normal(size=w.shape)
+        noise = self.random.normal(size=w.shape)
         return (wide + 0.3 * (size or 1.0) * noise).astype(w.dtype)
+
+    def _moved_number(self, x: Any) -> Any:
+        """Return data that are one number, a counter or a gate, as another."""
+        if not isinstance(x, np.ndarray | jax.Array) or not x.size:
+            return x
+        if isinstance(x, jax.Array) and len(x.devices()) > 1:
+            return x
+        integer = jnp.issubdtype(x.dtype, np.signedinteger) and x.size == 1
+        if not integer and not _is_float(x):
+            return x
+        held = jax.device_get(x)
+        if integer:
+            return jax.device_put(
+                held + held.dtype.type(self.random.integers(1, 100))
+            )
+        if np.any(held != held.flat[0]):
+            return x
+        return jax.device_put(self._moved(held))
+
+    def rescaled(
+        self, leaves: Leaves, groups: Groups, draw: Callable
+    ) -> Leaves:
+        """Multiply groups by powers of two, whose exponents are drawn."""
+        plan = make_plan({path: groups.get(path) for path in leaves}, leaves)
+        factors = {
+            name: np.exp2(self._exact(np.asarray(draw(shape), np.float64)))
+            for name, shape in plan.group_shapes.items()
+        }
+        return leaves | {
+            leaf.path: times(leaves[leaf.path], factors[leaf.name], leaf.group)
+            for leaf in plan.leaves
+        }
+
+    def _exact(self, exponents: np.ndarray) -> np.ndarray:
+        # Powers of four are exact in any precision, roots included.
+        return 2 * np.round(exponents / 2) if self.coarse else exponents
+
+    def _draws(self, end: float) -> Iterator[Callable]:
+        """Yield ways to draw exponents: the ends, jointly, and at random."""
+        yield lambda shape: np.full(shape, -end)
+        yield lambda shape: np.full(shape, end)
+        yield lambda shape: self.random.choice([-end, 0.0, end], size=shape)
+        near = 2 if self.coarse else 1
+        yield lambda shape: self.random.uniform(-near, near, size=shape)
+
+    # -- what is said of groups -------------------------------------------
+
+    def deviation(self, groups: Groups) -> float:
+        """Return by how much, relatively, rescaling changes the loss.
+
+        At the given weights, by numbers between 1/2 and 2 (1/4 and 4 in low
+        precision), jointly and group by group.
+        """
+        end = 2 if self.coarse else 1
+        return self.change(self.given, groups, self._draws(end))
+
+    def deviation_if_large(self, groups: Groups) -> float:
+        """Return the same at weights so large that epsilons have no effect.
+
+        By numbers between 2^-10 and 2^10, and at other values of data that are
+        one number.
+        """
+        end = 8 if self.coarse else _END
+        found = 0.0
+        for data in (self._data, self._moved_data):
+            grown = self._grown(groups, data)
+            if grown is not None:
+                draws = self._draws(end)
+                found = max(found, self.change(grown, groups, draws, data))
+        return found
+
+    def _grown(self, groups: Iterable[str], data: Any) -> Leaves | None:
+        """Return weights that are large; None if the loss is never finite."""
+        for exponent in _GROWN[self.coarse :]:
+            grown = self.moved | {
+                path: times(self.moved[path], 2.0**exponent) for path in groups
+            }
+            if np.all(np.isfinite(self.value(grown, data))):
+                return grown
+        return None
+
+    def holds(self, groups: Groups) -> bool:
+        """Return whether groups are invariant, up to the epsilon of norms."""
+        return self.deviation_if_large(groups) <= self.tolerance
+
+    def is_smooth(self, groups: Groups) -> bool:
+        """Return whether no threshold is passed as groups are rescaled.
+
+        Jointly, from 2^-10 to 2^10 times the given weights and those near
+        them. The effect of an epsilon grows fourfold with each halving. That of
+        a bound on norms, or of a clamp, begins suddenly or does not end.
+        """
+        return all(map(self._fades_in, self._ladders(groups)))
+
+    def _ladders(self, groups: Groups) -> Iterator[np.ndarray]:
+        """Yield the changes of the loss from the largest weights on down."""
+        rungs = range(_END, -_END - 1, -2 if self.coarse else -1)
+        for leaves in (self.given, self.moved):
+            values = [
+                self.value(
+                    self.rescaled(
+                        leaves, groups, lambda s, k=k: np.full(s, float(k))
+                    )
+                )
+                for k in rungs
+            ]
+            size = max(self.size, np.max(np.abs(values[0]), initial=0))
+            yield np.array(
+                [
+                    np.max(np.abs(v - values[0]), initial=0) / size
+                    for v in values
+                ]
+            )
+
+    def _fades_in(self, changes: np.ndarray) -> bool:
+        step = 2 if self.coarse else 1
+        # At half of the weights and from there up nothing is noticeable.
+        if not np.all(changes[: (_END + 1) // step + 1] <= NOTICEABLE):
+            return False
+        # From the largest weights on, up to where a change is not small.
+        beyond = np.flatnonzero(~(changes <= _FIRST_ORDER))
+        last = beyond[0] if beyond.size else len(changes) - 1
+        above, below = changes[:last], changes[1 : last + 1]
+        fades = above <= below / 2**step + self.tolerance
+        sudden = below > (above + self.tolerance) * _RISE**step
+        return bool(np.all(fades) and not np.any(sudden))
+
+    def change(
+        self,
+        leaves: Leaves,
+        groups: Groups,
+        draws: Iterable[Callable],
+        data: Any = None,
+    ) -> float:
+        """Return the largest relative change of the loss by rescalings."""
+        before = self.value(leaves, data)
+        size = max(self.size, np.max(np.abs(before), initial=0))
+        change = max(
+            np.max(
+                np.abs(
+                    self.value(self.rescaled(leaves, groups, d), data) - before
+                ),
+                initial=0,
+            )
+            for d in draws
+        )
+        return float(change / size) if math.isfinite(change) else math.inf
+
+    # -- what is said of single parameters --------------------------------
+
+    def is_inert(self, path: str) -> bool:
+        """Return whether other weights in its place change nothing."""
+        moved = self.moved[path]
+        other = self.random.normal(size=moved.shape)
+        leaves = self.moved | {path: (moved + other).astype(moved.dtype)}
+        change = np.abs(self.value(leaves) - self.value(self.moved))
+        same = np.max(change, initial=0) <= self.tolerance * self.size
+        return bool(same and not self.has_gradient(path))
+
+    def has_gradient(self, path: str, groups: Groups | None = None) -> bool:
+        """Return whether a parameter has a gradient that nothing explains.
+
+        Rounding does, and the epsilon of a norm, whose part is small and falls
+        as the parameter grows with the groups.
+        """
+        size = self._share(self.euler, path)
+        if size <= self.tolerance:
+            return False
+        grown = self._grown({path: None, **(groups or {})}, self._data)
+        if size > NOTICEABLE or grown is None:
+            return True
+        return self._share(self._euler_at(grown), path) > self.tolerance
+
+    def _share(self, euler: Leaves, path: str) -> float:
+        sizes = {p: np.max(np.abs(x), initial=0) for p, x in euler.items()}
+        return float(sizes[path] / max(self.size, *sizes.values()))
 
     @functools.cached_property
     def euler(self) -> Leaves:
         r"""\(w\,\partial f/\partial w\) for every weight, f a random sum."""
-        weights = self._random.normal(size=self.value(self.moved).shape)
+        return self._euler_at(self.moved)
 
-        def total(leaves):
-            return jnp.vdot(jnp.asarray(weights), self._loss(leaves, self.args))
-
-        gradient = jax.jit(jax.grad(total))(self._placed(self.moved))
-        return {p: w * np.asarray(gradient[p]) for p, w in self.moved.items()}
-
-    def rescaled(
-        self, leaves: Leaves, groups: Mapping[str, ScaleGroup]
-    ) -> Leaves:
-        """Weights with all their groups multiplied by random numbers."""
-        tree = {path: groups.get(path) for path in leaves}
-        plan = make_plan(tree, leaves)
-        factors = {
-            name: self._factors(shape)
-            for name, shape in plan.group_shapes.items()
-        }
-        return leaves | {
-            leaf.path: _times(leaves[leaf.path], factors[leaf.name], leaf.group)
-            for leaf in plan.leaves
-        }
-
-    def _factors(self, shape: tuple[int, ...]) -> np.ndarray:
-        if self._coarse:
-            return 4.0 ** self._random.integers(-1, 2, size=shape)
-        return np.exp2(self._random.uniform(-1, 1, size=shape))
-
-    def deviation(self, groups: Mapping[str, ScaleGroup]) -> float:
-        """By how much rescaling groups changes the loss, relative to its size.
-
-        By random numbers between 1/2 and 2, at the given weights.
-        """
-        return self._change(self.given, self._given_value, groups)
-
-    def deviation_if_large(self, groups: Mapping[str, ScaleGroup]) -> float:
-        """The same at weights so large that epsilons do nothing."""
-        return self._change_at(_GROWN, groups)
+    def _euler_at(self, leaves: Leaves) -> Leaves:
+        gradient = jax.device_get(
+            self._gradient(self._placed(leaves), self._data)
+        )
+        return {path: w * gradient[path] for path, w in leaves.items()}
 
     @functools.cached_property
-    def _given_value(self) -> np.ndarray:
-        return self.value(self.given)
+    def _gradient(self) -> Callable:
+        weights = self.random.normal(size=self.value(self.moved).shape)
 
-    def _change_at(self, factor: float, groups) -> float:
-        grown = {
-            p: _times(w, factor) if p in groups else w
-            for p, w in self.moved.items()
-        }
-        return self._change(grown, self.value(grown), groups)
+        def total(leaves, data):
+            return jnp.vdot(jnp.asarray(weights), self._value(leaves, data))
 
-    def _change(self, leaves: Leaves, before: np.ndarray, groups) -> float:
-        after = self.value(self.rescaled(leaves, groups))
-        change = np.max(np.abs(after - before), initial=0)
-        size = max(self.size, np.max(np.abs(before), initial=0))
-        return float(change / size) if math.isfinite(change) else math.inf
-
-    def is_inert(self, path: str) -> bool:
-        """Whether other weights in its place change nothing."""
-        moved = self.moved[path]
-        other = self._random.normal(size=moved.shape)
-        leaves = self.moved | {path: (moved + other).astype(moved.dtype)}
-        change = np.abs(self.value(leaves) - self.value(self.moved))
-        return bool(np.max(change, initial=0) <= self.tolerance * self.size)
-
-    # -- candidates -------------------------------------------------------
-
-    def find(self, paths: Iterable[str]) -> dict[str, ScaleGroup]:
-        """The finest groups of parameters that measure as invariant."""
-        paths = list(paths)
-        found: dict[str, ScaleGroup] = {}
-        for path in paths:
-            for group in self._candidates(path):
-                if self._seems({path: group}):
-                    found[path] = group
-                    break
-        rest = [path for path in paths if path not in found]
-        for a, b in itertools.combinations(rest, 2):
-            if a not in found and b not in found:
-                found |= self._tie(a, b)
-        return found
-
-    def holds(self, groups: Mapping[str, ScaleGroup]) -> bool:
-        """Whether groups are invariant, up to the epsilon of norms."""
-        return self.deviation_if_large(groups) <= self.tolerance
-
-    def _seems(self, groups: Mapping[str, ScaleGroup]) -> bool:
-        """Whether groups of which nothing is proved are invariant.
-
-        Up to an epsilon, whose effect falls with the square of the weights:
-        other things too do nothing to large ones, thresholds for one.
-        """
-        if self._coarse:
-            return False
-        here, larger = (
-            max(self._change_at(factor, groups) for _ in range(_DRAWS))
-            for factor in (1.0, 30.0)
-        )
-        falls = larger <= max(self.tolerance, here / 50)
-        return here <= _EPSILON and falls and self.holds(groups)
-
-    def _candidates(self, path: str) -> list[ScaleGroup]:
-        """Ways to group it in which Euler's sums vanish, the finest first."""
-        shape = self.moved[path].shape
-        able = [g for g in _ways(shape) if self._vanishes({path: g})]
-        return sorted(able, key=lambda g: -math.prod(g.group_shape(shape)))
-
-    def _tie(self, a: str, b: str) -> dict[str, ScaleGroup]:
-        """Groups of two parameters of one layer that only hold jointly."""
-        if a.rpartition("/")[0] != b.rpartition("/")[0]:
-            return {}
-        shapes = self.moved[a].shape, self.moved[b].shape
-        pairs = [
-            (one, other)
-            for one in _ways(shapes[0])
-            for other in _ways(shapes[1])
-            if one.group_shape(shapes[0]) == other.group_shape(shapes[1])
-        ]
-        pairs.sort(key=lambda pair: -math.prod(pair[0].group_shape(shapes[0])))
-        for one, other in pairs:
-            tied = {
-                a: dataclasses.replace(one, tie=a),
-                b: dataclasses.replace(other, tie=a),
-            }
-            if self._vanishes(tied) and self._seems(tied):
-                return tied
-        return {}
-
-    def _vanishes(self, groups: Mapping[str, ScaleGroup]) -> bool:
-        total, size = 0.0, 0.0
-        for path, group in groups.items():
-            signed, absolute = self._sums(path, group)
-            total, size = total + signed, size + absolute
-        return bool(np.all(np.abs(total) <= _CANDIDATE * size))
-
-    def _sums(self, path: str, group: ScaleGroup) -> np.ndarray:
-        """Euler's sums over groups, and those of their absolute values."""
-        blocked = dict(group.blocks)
-        whole = tuple(a for a in group.axes if a not in blocked)
-        sums = self._sums_over(path, whole)
-        for axis, count in group.blocks:
-            place = 1 + axis - sum(a < axis for a in whole)
-            shape = sums.shape
-            cut = (*shape[:place], count, -1, *shape[place + 1 :])
-            sums = sums.reshape(cut).sum(place + 1)
-        return sums
-
-    @functools.cache  # noqa: B019 - a probe lives for one call
-    def _sums_over(self, path: str, axes: tuple[int, ...]) -> np.ndarray:
-        x = np.asarray(self.euler[path])
-        return np.stack([x.sum(axes), np.abs(x).sum(axes)])
+        return jax.jit(jax.grad(total))
 
 
-def _ways(shape: tuple[int, ...]) -> list[ScaleGroup]:
-    """Subsets of axes, and each with one of its axes cut into blocks."""
-    ways = []
-    single = {axis for axis, length in enumerate(shape) if length == 1}
-    for count in range(1, len(shape) + 1):
-        for axes in itertools.combinations(range(len(shape)), count):
-            if single - set(axes):
-                continue
-            ways.append(ScaleGroup(axes))
-            for axis in axes:
-                blocks = _divisors(shape[axis])
-                ways += [ScaleGroup(axes, {axis: n}) for n in blocks]
-    return ways or [ScaleGroup(())]
-
-
-def _divisors(n: int) -> list[int]:
-    return [k for k in range(2, min(n, 64)) if n % k == 0]
-
-
-def _is_float(x: Any) -> bool:
-    dtype = getattr(x, "dtype", None)
-    return dtype is not None and jnp.issubdtype(dtype, np.floating)
-
-
-def _times(w: np.ndarray, factors: Any, group: ScaleGroup | None = None):
-    """The weights, in their dtype, with each group times its factor."""
+def times(
+    w: np.ndarray, factors: Any, group: ScaleGroup | None = None
+) -> np.ndarray:
+    """Multiply each group of weights by its factor, in their dtype."""
     if group is not None:
         blocks = dict(group.blocks)
         unblocked = tuple(a for a in group.axes if a not in blocks)
@@ -281,6 +328,11 @@ def _times(w: np.ndarray, factors: Any, group: ScaleGroup | None = None):
         for axis, count in blocks.items():
             factors = np.repeat(factors, w.shape[axis] // count, axis)
     return (w * factors).astype(w.dtype)
+
+
+def _is_float(x: Any) -> bool:
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, np.floating)
 
 
 def _as_given(x: Any) -> Any:
@@ -294,7 +346,7 @@ def _wide(x: Any) -> Any:
 
 
 def _takes_doubles(loss: Callable, params: Tree, args: tuple) -> bool:
-    """Whether a loss can be traced in double precision.
+    """Return whether a loss can be traced in double precision.
 
     One that writes to single-precision variables of its own, running averages
     for example, may refuse.
@@ -306,15 +358,16 @@ def _takes_doubles(loss: Callable, params: Tree, args: tuple) -> bool:
     return True
 
 
-def _flat_loss(loss, params: Tree, leaves: Leaves, args) -> jax.Array:
+def _flat_loss(loss, params: Tree, leaves: Mapping, args) -> jax.Array:
     tree = map_with_path(lambda path, w: leaves.get(path, w), params)
     found = [jnp.ravel(x) for x in jax.tree.leaves(loss(tree, *args))]
     floats = [x.astype(jnp.float64) for x in found]
     return jnp.concatenate(floats)
 
 
-def _precision(function: Callable, *args: Any) -> float:
-    """The rounding of the coarsest dtype that the program computes in."""
-    jaxpr, _ = compat.make_jaxpr(function, *args)
-    floats = [d for d in compat.dtypes(jaxpr) if jnp.issubdtype(d, np.floating)]
+def _precision(program: Any) -> float:
+    """Return the rounding of the coarsest dtype that a program computes in."""
+    floats = [
+        d for d in compat.dtypes(program) if jnp.issubdtype(d, np.floating)
+    ]
     return max((float(jnp.finfo(d).eps) for d in floats), default=0.0)

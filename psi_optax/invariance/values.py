@@ -26,6 +26,13 @@ class Waiver(NamedTuple):
     site: str
 
 
+class Stop(NamedTuple):
+    """A value that scales, through which no gradient goes."""
+
+    form: Form
+    site: str
+
+
 class Offset(NamedTuple):
     """A term that was added and scales otherwise than the value it is in.
 
@@ -122,6 +129,7 @@ class Context:
         self.equations = equations
         self.max_epsilon = max_epsilon
         self.waivers: list[Waiver] = []
+        self.stops: list[Stop] = []
         self.carried: set[Variable] = set()
         self.primitive = ""
         self.site = ""

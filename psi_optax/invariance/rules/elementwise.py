@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from psi_optax.invariance.forms import Form, minus, plus, times
 from psi_optax.invariance.rules.table import reach, rule
-from psi_optax.invariance.values import Context, Moment, Offset, Value
+from psi_optax.invariance.values import Context, Moment, Offset, Stop, Value
 
 
 def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[int]:
@@ -376,6 +376,7 @@ def _identity(context, params, operands, shapes):
 @rule("stop_gradient", keeps_offsets=True)
 def _stop_gradient(context, params, operands, shapes):
     x = operands[0].blurred()
+    context.stops.append(Stop(x.form, context.site))
     offsets = tuple(o._replace(reach=0) for o in x.offsets)
     return [
         Value(

@@ -8,6 +8,8 @@ from psi_optax.invariance.rules.elementwise import added, constant
 from psi_optax.invariance.rules.table import RULES, rule, unknown
 from psi_optax.invariance.values import Cell, Context, Value
 
+Shape = tuple[int, ...]
+
 
 class Part(NamedTuple):
     """A box in an array, one element long along some axes.
@@ -21,6 +23,10 @@ class Part(NamedTuple):
     starts: tuple[Value, ...]
     sizes: tuple[int, ...]
     single: tuple[int, ...]
+
+    def is_all_of(self, x: Value) -> bool:
+        """Return whether the box is a whole array."""
+        return self.sizes == x.shape and not self.single
 
 
 @rule("new_ref", keeps_offsets=True)
@@ -39,7 +45,7 @@ def _get(context, params, operands, shapes):
     cell, *index = operands
     part = _part(cell, params["tree"], index)
     if part is None:
-        return unknown(context, operands, "a part of a `jax.Ref`", shapes)
+        return unknown(context, operands, _NO_BOX, shapes)
     return [_read(context, cell.content, part)]
 
 
@@ -48,12 +54,9 @@ def _swap(context, params, operands, shapes):
     cell, new, *index = operands
     part = _part(cell, params["tree"], index)
     if part is None:
-        return unknown(context, operands, "a part of a `jax.Ref`", shapes)
+        return unknown(context, operands, _NO_BOX, shapes)
     old = _read(context, cell.content, part)
-    if part == ():
-        cell.content = new
-    else:
-        _write(context, cell, new, part)
+    cell.content = _written(context, cell.content, new, part)
     return [old]
 
 
@@ -62,22 +65,26 @@ def _addupdate(context, params, operands, shapes):
     cell, more, *index = operands
     part = _part(cell, params["tree"], index)
     if part is None:
-        return unknown(context, operands, "a part of a `jax.Ref`", shapes)
-    if part == ():
+        return unknown(context, operands, _NO_BOX, shapes)
+    if part.is_all_of(cell.content):
         cell.content = added(context, cell.content, more)
     else:
-        # A part that scales as the rest, and as what is added to it.
-        _write(context, cell, more, part)
+        # As in a write, what is added has to scale as the rest does.
+        cell.content = _written(context, cell.content, more, part)
     return []
 
 
-def _part(cell: Cell, tree: Any, index: list[Value]) -> Part | tuple[()] | None:
-    """Return a part of a cell; () for the whole of it, None for any other."""
+_NO_BOX = "elements of a `jax.Ref` that are no box"
+
+
+def _part(cell: Cell, tree: Any, index: list[Value]) -> Part | None:
+    """Return the part of a cell that an index picks; None if it is no box."""
+    shape = cell.content.shape
     indexers = jax.tree.unflatten(tree, index)
     if not indexers:
-        return ()
+        return Part(tuple(constant(0, ()) for _ in shape), shape, ())
     [indices, *more] = [getattr(x, "indices", None) for x in indexers]
-    if more or indices is None or len(indices) != len(cell.content.shape):
+    if more or indices is None or len(indices) != len(shape):
         return None
     starts, sizes, single = [], [], []
     for axis, one in enumerate(indices):
@@ -86,44 +93,40 @@ def _part(cell: Cell, tree: Any, index: list[Value]) -> Part | tuple[()] | None:
             starts.append(one)
             sizes.append(1)
         elif getattr(one, "stride", None) == 1 and isinstance(one.size, int):
-            starts.append(_number(one.start))
+            begin = one.start
+            known = not isinstance(begin, Value)
+            starts.append(constant(begin, ()) if known else begin)
             sizes.append(one.size)
         else:
             return None
     return Part(tuple(starts), tuple(sizes), tuple(single))
 
 
-def _number(start: int | Value) -> Value:
-    return start if isinstance(start, Value) else constant(start, ())
-
-
-def _read(context: Context, x: Value, part: Part | tuple[()]) -> Value:
-    if part == ():
+def _read(context: Context, x: Value, part: Part) -> Value:
+    if part.is_all_of(x):
         return x
     starts, sizes, single = part
-    box = _apply(context, "dynamic_slice", [x, *starts], sizes, slice_sizes=sizes)
+    box = _apply(
+        context, "dynamic_slice", [x, *starts], sizes, slice_sizes=sizes
+    )
     shape = tuple(n for a, n in enumerate(sizes) if a not in single)
     return _apply(context, "squeeze", [box], shape, dimensions=single)
 
 
-def _write(context: Context, cell: Cell, new: Value, part: Part) -> None:
+def _written(context: Context, x: Value, new: Value, part: Part) -> Value:
+    if part.is_all_of(x):
+        return new
     starts, sizes, single = part
     kept = [axis for axis in range(len(sizes)) if axis not in single]
     box = _apply(
-        context,
-        "broadcast_in_dim",
-        [new],
-        sizes,
-        broadcast_dimensions=kept,
+        context, "broadcast_in_dim", [new], sizes, broadcast_dimensions=kept
     )
-    operands = [cell.content, box, *starts]
-    cell.content = _apply(
-        context, "dynamic_update_slice", operands, cell.content.shape
-    )
+    operands = [x, box, *starts]
+    return _apply(context, "dynamic_update_slice", operands, x.shape)
 
 
 def _apply(
-    context: Context, name: str, operands: list[Value], shape, **params
+    context: Context, name: str, operands: list[Value], shape: Shape, **params
 ) -> Value:
     """Apply the rule of a primitive with one result."""
     [result] = RULES[name](context, params, operands, [shape])

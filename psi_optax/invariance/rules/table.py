@@ -18,7 +18,7 @@ from typing import Any
 from psi_optax.invariance.values import Cell, Context, Operand, Value
 
 Shapes = Sequence[tuple[int, ...]]
-Rule = Callable[[Context, Mapping[str, Any], list[Value], Shapes], list[Value]]
+Rule = Callable[[Context, Mapping[str, Any], list[Any], Shapes], list[Any]]
 
 RULES: dict[str, Rule] = {}
 

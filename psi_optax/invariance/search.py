@@ -1,0 +1,128 @@
+r"""The search for groups of which nothing is proved, by numbers.
+
+If multiplying a group of weights w by a > 0 changes nothing, then by Euler's
+identity \(\sum w \cdot \partial f/\partial w = 0\) over the group: one backward
+pass gives these sums for all parameters and all ways to group them. Those that
+vanish are rescaled.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from psi_optax.groups import ScaleGroup
+from psi_optax.invariance.probe import Groups, Probe
+
+# Sums that are this small a part of their terms may be zero, up to the epsilon
+# of a norm: the rescaling decides.
+_CANDIDATE = 1e-3
+# The change of a loss, relative to it, that is tolerated from an epsilon.
+_EPSILON = 1e-3
+
+
+def find_measured(probe: Probe, paths: Iterable[str]) -> dict[str, ScaleGroup]:
+    """Find the finest groups of some parameters that measure as invariant."""
+    return _Search(probe).find(list(paths))
+
+
+class _Search:
+    def __init__(self, probe: Probe) -> None:
+        self.probe = probe
+
+    def find(self, paths: list[str]) -> dict[str, ScaleGroup]:
+        found: dict[str, ScaleGroup] = {}
+        for path in paths:
+            for group in self._candidates(path):
+                if self._seems({path: group}):
+                    found[path] = group
+                    break
+        rest = [path for path in paths if path not in found]
+        for a, b in itertools.combinations(rest, 2):
+            if a not in found and b not in found:
+                found |= self._tie(a, b)
+        return found
+
+    def _seems(self, groups: Groups) -> bool:
+        """Return whether groups of which nothing is proved are invariant."""
+        probe = self.probe
+        if probe.coarse:
+            return False
+        near = [lambda shape: probe.random.uniform(-1, 1, size=shape)] * 4
+        here = probe.change(probe.moved, groups, near)
+        return (
+            here <= _EPSILON and probe.is_smooth(groups) and probe.holds(groups)
+        )
+
+    def _candidates(self, path: str) -> list[ScaleGroup]:
+        """List groupings in which Euler's sums vanish, the finest first."""
+        shape = self.probe.moved[path].shape
+        able = [g for g in _ways(shape) if self._vanishes({path: g})]
+        return sorted(able, key=lambda g: -math.prod(g.group_shape(shape)))
+
+    def _tie(self, a: str, b: str) -> dict[str, ScaleGroup]:
+        """Find groups of two parameters of one layer that only hold jointly."""
+        if a.rpartition("/")[0] != b.rpartition("/")[0]:
+            return {}
+        shapes = self.probe.moved[a].shape, self.probe.moved[b].shape
+        pairs = [
+            (one, other)
+            for one in _ways(shapes[0])
+            for other in _ways(shapes[1])
+            if one.group_shape(shapes[0]) == other.group_shape(shapes[1])
+        ]
+        pairs.sort(key=lambda pair: -math.prod(pair[0].group_shape(shapes[0])))
+        for one, other in pairs:
+            tied = {
+                a: dataclasses.replace(one, tie=a),
+                b: dataclasses.replace(other, tie=a),
+            }
+            if self._vanishes(tied) and self._seems(tied):
+                return tied
+        return {}
+
+    def _vanishes(self, groups: Groups) -> bool:
+        total, size = 0.0, 0.0
+        for path, group in groups.items():
+            signed, absolute = self._sums(path, group)
+            total, size = total + signed, size + absolute
+        return bool(np.all(np.abs(total) <= _CANDIDATE * size))
+
+    def _sums(self, path: str, group: ScaleGroup) -> np.ndarray:
+        """Return Euler's sums over groups, and those of absolute values."""
+        blocked = dict(group.blocks)
+        whole = tuple(a for a in group.axes if a not in blocked)
+        sums = self._sums_over(path, whole)
+        for axis, count in group.blocks:
+            place = 1 + axis - sum(a < axis for a in whole)
+            shape = sums.shape
+            cut = (*shape[:place], count, -1, *shape[place + 1 :])
+            sums = sums.reshape(cut).sum(place + 1)
+        return sums
+
+    @functools.cache  # noqa: B019 - a search lives for one call
+    def _sums_over(self, path: str, axes: tuple[int, ...]) -> np.ndarray:
+        x = self.probe.euler[path]
+        return np.stack([x.sum(axes), np.abs(x).sum(axes)])
+
+
+def _ways(shape: tuple[int, ...]) -> list[ScaleGroup]:
+    """List subsets of axes, and each with one of its axes cut into blocks."""
+    ways = []
+    single = {axis for axis, length in enumerate(shape) if length == 1}
+    for count in range(1, len(shape) + 1):
+        for axes in itertools.combinations(range(len(shape)), count):
+            if single - set(axes):
+                continue
+            ways.append(ScaleGroup(axes))
+            for axis in axes:
+                blocks = _divisors(shape[axis])
+                ways += [ScaleGroup(axes, {axis: n}) for n in blocks]
+    return ways or [ScaleGroup(())]
+
+
+def _divisors(n: int) -> list[int]:
+    return [k for k in range(2, min(n, 64)) if n % k == 0]

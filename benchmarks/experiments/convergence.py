@@ -10,6 +10,7 @@ multiples of their rates, and with the same rates from other initial scales.
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

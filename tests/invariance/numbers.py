@@ -1,0 +1,129 @@
+"""What has to hold in numbers of the verdicts on a loss."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+from psi_optax.groups import make_plan
+
+SAME = 1e-9
+# Weights moved by this much may move the loss by `SAME` / 10 at most: of what
+# is rounding alone, nothing can be said.
+NOISE = 1e-14
+# Compiling takes longer than running.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
+
+def proved(verdicts):
+    """Sets of groups that scale together, by path."""
+    found = {}
+    for path, verdict in verdicts.items():
+        if verdict.kind == "proved":
+            key = verdict.group.tie or ("alone", path)
+            found.setdefault(key, {})[path] = verdict.group
+        elif verdict.kind == "inert" and "signs" in verdict.reason:
+            found["signs", path] = {path: "elements"}
+    return list(found.values())
+
+
+def rescaled(params, groups, random):
+    """Parameters with each group multiplied by a random number."""
+    scaled = dict(params)
+    stated = {p: g for p, g in groups.items() if g != "elements"}
+    for path in groups.keys() - stated.keys():
+        shape = params[path].shape
+        scaled[path] = params[path] * np.exp(random.uniform(-1, 1, shape))
+    if stated:
+        plan = make_plan({p: stated.get(p) for p in params}, params)
+        factors = plan.spread(
+            {
+                name: jnp.asarray(np.exp(random.uniform(-1, 1, shape)))
+                for name, shape in plan.group_shapes.items()
+            }
+        )
+        for path in stated:
+            scaled[path] = params[path] * factors[path]
+    return scaled
+
+
+def change(loss, params, other):
+    before, after = float(loss(params)), float(loss(other))
+    return abs(after - before) / max(abs(before), 1e-2)
+
+
+def noise(loss, params, random):
+    """How much the loss changes when nothing but rounding does."""
+    other = {
+        path: w * (1 + NOISE * random.normal(size=w.shape))
+        for path, w in params.items()
+    }
+    found = change(loss, params, other)
+    return found if math.isfinite(found) else math.inf
+
+
+def allowed(groups, verdicts):
+    """What an epsilon that is recorded explains."""
+    return SAME + 10 * max(verdicts[path].epsilon for path in groups)
+
+
+def reached(loss, params, verdicts, *args):
+    """Parameters that are said to be inert, and that have a gradient."""
+    said = [p for p, v in verdicts.items() if v.kind == "inert"]
+    gradient = jax.grad(loss)
+    said = [p for p in said if p not in unused(gradient, params, *args)]
+    if not said:
+        return []
+    found = jax.jit(gradient, compiler_options=QUICK)(params, *args)
+    return [p for p in said if np.max(np.abs(found[p])) > 1e-6]
+
+
+def unused(gradient, params, *args):
+    """Parameters whose gradient is a zero that is written in the program."""
+    program, shape = jax.make_jaxpr(gradient, return_shape=True)(params, *args)
+    zeros = {
+        equation.outvars[0]
+        for equation in program.eqns
+        if equation.primitive.name == "broadcast_in_dim"
+        and isinstance(equation.invars[0], Literal)
+        and equation.invars[0].val == 0
+    }
+    pairs = zip(sorted(shape), program.jaxpr.outvars, strict=True)
+    return [p for p, v in pairs if not isinstance(v, Literal) and v in zeros]
+
+
+def broken(loss, params, verdicts, *variants):
+    """The groups whose scales change a loss, with by how much.
+
+    Variants are further arguments of the loss, each of which is tried.
+    """
+    sets = proved(verdicts)
+    if not sets:
+        return []
+    random = np.random.RandomState(0)
+    jitted = jax.jit(loss, compiler_options=QUICK)
+    together = {p: g for groups in sets for p, g in groups.items()}
+    found = []
+    tries = itertools.product(
+        [*sets, together] if len(sets) > 1 else sets, variants or [()], range(2)
+    )
+    for groups, args, _ in tries:
+
+        def value(p, args=args):
+            return jitted(p, *args)
+
+        other = rescaled(params, groups, random)
+        grown = change(value, params, other)
+        if grown <= allowed(groups, verdicts):
+            continue
+        rounding = [noise(value, p, random) for p in (params, other)]
+        if max(rounding) > SAME / 10 or not math.isfinite(grown):
+            continue
+        found.append((groups, grown))
+    return found

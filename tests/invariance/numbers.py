@@ -81,7 +81,16 @@ def reached(loss, params, verdicts, *args):
     if not said:
         return []
     found = jax.jit(gradient, compiler_options=QUICK)(params, *args)
-    return [p for p in said if np.max(np.abs(found[p])) > 1e-6]
+    wrong = [p for p in said if np.max(np.abs(found[p])) > 1e-6]
+    if not wrong:
+        return []
+    jitted = jax.jit(loss, compiler_options=QUICK)
+    random = np.random.RandomState(0)
+    # A mean of equal numbers is right or off by one rounding: several draws.
+    rounding = max(
+        noise(lambda p: jitted(p, *args), params, random) for _ in range(8)
+    )
+    return wrong if rounding <= SAME / 10 else []
 
 
 def unused(gradient, params, *args):

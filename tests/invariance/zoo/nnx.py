@@ -386,3 +386,45 @@ class Dropped(nnx.Module):
 @net("nnx_dropout", {"layer/kernel": COLUMNS})
 def dropout():
     return classifier(Dropped, vectors())
+
+
+class Recorded(nnx.Module):
+    """A layer whose Variables are refs: a cache, and running statistics."""
+
+    def __init__(self, rngs):
+        self.hidden = linear(4, 6, rngs, bias=True)
+        self.query, self.key = linear(6, 4, rngs), linear(6, 4, rngs)
+        self.value = linear(6, 5, rngs)
+        self.head = head(5, rngs)
+
+    def __call__(self, x, mean):
+        cache = nnx.Variable(jnp.zeros((len(x), 4), x.dtype), ref=True)
+        h = self.hidden(x)
+        center = h.mean(0, keepdims=True)
+        mean[...] = (0.9 * mean[...] + 0.1 * center[0]).astype(mean.dtype)
+        h = leaky((h - center) / jnp.sqrt(h.var(0, keepdims=True) + 1e-5))
+        cache[...] = self.key(h)
+        weights = jax.nn.softmax(self.query(h) @ cache[...].T)
+        out = weights @ self.value(h)
+        size = jnp.sum(out**2, axis=1, keepdims=True)
+        return self.head(out / jnp.sqrt(size + 1e-6))
+
+
+@net(
+    "nnx_refs",
+    {
+        "hidden/kernel": COLUMNS,
+        "hidden/bias": INERT,
+        "value/kernel": MATRIX,
+    },
+)
+def refs():
+    model = nnx.eval_shape(lambda: Recorded(nnx.Rngs(0)))
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    mean = nnx.Variable(jnp.zeros(6), ref=True)
+    x = vectors()
+
+    def loss(params, x, y):
+        return cross_entropy(nnx.merge(graph, params, rest)(x, mean), y)
+
+    return loss, fill(params), (x, labels(len(x)))

@@ -6,8 +6,14 @@ import jax
 import optax
 
 from psi_optax.transforms import add_weight_decay, project_to_tangent
-from psi_optax.transforms.base import require_decay, require_rate
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.checks import (
+    check_decay,
+    check_flag,
+    check_nonnegative,
+    check_rate,
+    check_schedule,
+)
+from psi_optax.transforms.entrance import on_floats
 
 
 def sgdp(
@@ -58,7 +64,9 @@ def sgdp(
     References:
         Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021.
     """
-    require_decay("momentum", momentum)
+    check_decay("momentum", momentum)
+    check_flag(nesterov=nesterov)
+    weight_decay = check_schedule("weight_decay", weight_decay)
     return _projected(
         optax.trace(momentum, nesterov),
         learning_rate,
@@ -113,6 +121,9 @@ def adamp(
     References:
         Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021.
     """
+    check_decay("b1", b1)
+    check_decay("b2", b2)
+    check_nonnegative("eps", eps)
     return _projected(
         optax.scale_by_adam(b1, b2, eps),
         learning_rate,
@@ -124,7 +135,9 @@ def adamp(
 
 def _projected(direction, learning_rate, groups, weight_decay, wd_ratio):
     """The direction's tangent part, and decay, at a rate."""
-    require_rate(learning_rate)
+    learning_rate = check_rate(learning_rate)
+    weight_decay = check_schedule("weight_decay", weight_decay)
+    check_nonnegative("wd_ratio", wd_ratio)
     tx = optax.chain(
         direction,
         project_to_tangent(groups),
@@ -132,7 +145,7 @@ def _projected(direction, learning_rate, groups, weight_decay, wd_ratio):
         add_weight_decay(_times(weight_decay, wd_ratio), groups, of="scale"),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return leave_integers(tx, groups)
+    return on_floats(tx, groups)
 
 
 def _times(weight_decay: Any, factor: Any) -> Any:

@@ -13,13 +13,16 @@ from psi_optax.transforms import (
     retract,
     scale_by_group_norm,
 )
-from psi_optax.transforms.base import (
+from psi_optax.transforms.checks import (
     Radius,
-    require_rate,
-    require_transformation,
+    check_decay,
+    check_flag,
+    check_nonnegative,
+    check_rate,
+    check_transformation,
 )
+from psi_optax.transforms.entrance import on_floats
 from psi_optax.transforms.inside import refusing
-from psi_optax.transforms.integers import leave_integers
 from psi_optax.transforms.sharding import automatic_sharding
 
 
@@ -78,8 +81,11 @@ def hyperball(
     References:
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
-    require_rate(learning_rate)
-    require_transformation("direction", direction)
+    learning_rate = check_rate(learning_rate)
+    check_transformation(direction=direction)
+    check_flag(per_tensor=per_tensor, equivariant=equivariant)
+    if ordinary is not None:
+        check_transformation(ordinary=ordinary)
     balls = joint_groups(groups) if per_tensor else groups
     normalized = optax.chain(direction, normalize_by_group_norm(balls))
     if equivariant:
@@ -102,7 +108,7 @@ def hyperball(
             {"scale": tx, "ordinary": ordinary},
             lambda tree: group_labels(tree, groups),
         )
-    return leave_integers(refusing("hyperball", tx, groups), groups)
+    return on_floats(refusing("hyperball", tx, groups), groups)
 
 
 def adamh(
@@ -148,6 +154,9 @@ def adamh(
     References:
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
+    check_decay("b1", b1)
+    check_decay("b2", b2)
+    check_nonnegative("eps", eps)
     return hyperball(
         learning_rate,
         optax.scale_by_adam(b1, b2, eps),
@@ -210,7 +219,8 @@ def muonh(
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025;
         Jordan et al., [Muon](https://kellerjordan.github.io/posts/muon), 2024.
     """
-    require_rate(learning_rate)
+    learning_rate = check_rate(learning_rate)
+    check_decay("beta", beta)
     direction = optax.partition(
         {
             "matrix": automatic_sharding(

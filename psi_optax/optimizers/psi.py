@@ -10,24 +10,26 @@ from psi_optax import geometry
 from psi_optax.geometry import RETRACTIONS, Leaves, Scalars
 from psi_optax.groups import Plan, group_labels, make_plan
 from psi_optax.transforms.base import (
-    Radius,
     additive_rate,
-    allow_shapes,
-    check_radius,
     initial_radius,
-    like,
     radius_of,
-    require_params,
-    require_transformation,
     sphere_radius,
 )
+from psi_optax.transforms.checks import (
+    Radius,
+    check_choice,
+    check_flag,
+    check_radius,
+    check_rate,
+    check_transformation,
+)
+from psi_optax.transforms.entrance import like, on_floats
 from psi_optax.transforms.inside import (
     REFUSALS,
     Refusal,
     ordinary_paths,
     refuse,
 )
-from psi_optax.transforms.integers import leave_integers
 
 
 class PsiState(NamedTuple):
@@ -130,14 +132,14 @@ def psi(
         Yi, [Accelerating training of batch normalization: a manifold
         perspective](https://arxiv.org/abs/2101.02916), UAI 2022.
     """
-    require_transformation("inner", inner)
+    check_transformation(inner=inner)
     if ordinary is not None:
-        require_transformation("ordinary", ordinary)
+        check_transformation(ordinary=ordinary)
+    if learning_rate is not None:
+        learning_rate = check_rate(learning_rate)
     check_radius(radius)
-    if retraction not in RETRACTIONS:
-        raise ValueError(
-            f"retraction={retraction!r}: choose one of {RETRACTIONS}."
-        )
+    check_choice("retraction", retraction, RETRACTIONS)
+    check_flag(tangent=tangent)
     if retraction == "exponential" and not tangent:
         raise ValueError(
             'retraction="exponential" follows tangent steps only: leave'
@@ -151,7 +153,6 @@ def psi(
     inner = optax.with_extra_args_support(inner)
     radius = radius_of(retraction, radius)
 
-    @allow_shapes
     def init_fn(params):
         plan = make_plan(groups, params)
         w = plan.select(params)
@@ -165,7 +166,6 @@ def psi(
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        require_params(updates, params)
         plan = make_plan(groups, params)
         sphere = sphere_radius(radius, state.radius, plan)
         w, g = plan.select(params), plan.select(updates, "updates")
@@ -202,7 +202,7 @@ def psi(
         )
         return plan.merge(steps, like(moved, d)), state
 
-    return leave_integers(
+    return on_floats(
         optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
     )
 

@@ -12,7 +12,7 @@ from psi_optax.transforms import (
     scale_by_group_adam,
     transported_trace,
 )
-from psi_optax.transforms.base import Radius, require_decay, require_rate
+from psi_optax.transforms.checks import Radius, check_decay, check_rate
 
 
 def sgd_g(
@@ -68,8 +68,8 @@ def sgd_g(
         Cho and Lee, [Riemannian approach to batch
         normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 2.
     """
-    require_rate(learning_rate)
-    require_decay("momentum", momentum)
+    learning_rate = check_rate(learning_rate)
+    check_decay("momentum", momentum)
     return psi(
         optax.chain(
             _bounded_gradient(groups, max_norm),
@@ -134,7 +134,7 @@ def adam_g(
         Cho and Lee, [Riemannian approach to batch
         normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 3.
     """
-    require_rate(learning_rate)
+    learning_rate = check_rate(learning_rate)
     moments = scale_by_group_adam(
         groups, b1, b2, 0.0, eps_root, transport="parallel"
     )

@@ -11,10 +11,11 @@ from psi_optax.transforms import (
     project_to_zero_mean,
     scale_by_group_rms,
 )
-from psi_optax.transforms.base import (
+from psi_optax.transforms.checks import (
     Radius,
-    require_rate,
-    require_transformation,
+    check_flag,
+    check_rate,
+    check_transformation,
 )
 
 
@@ -72,8 +73,9 @@ def rotational(
         Kosson, Messmer and Jaggi, [Rotational
         equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, algorithm 1.
     """
-    require_rate(learning_rate)
-    require_transformation("direction", direction)
+    learning_rate = check_rate(learning_rate)
+    check_transformation(direction=direction)
+    check_flag(centered=centered)
     center = project_to_zero_mean(groups) if centered else optax.identity()
     return psi(
         optax.chain(

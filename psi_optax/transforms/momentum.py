@@ -10,8 +10,8 @@ from psi_optax import geometry
 from psi_optax.geometry import Leaves
 from psi_optax.groups import Plan, make_plan
 from psi_optax.groups.paths import Tree
-from psi_optax.transforms.base import like, require_params
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.checks import check_choice, check_decay, check_flag
+from psi_optax.transforms.entrance import like, on_floats
 
 TRANSPORTS = ("projection", "parallel")
 
@@ -76,7 +76,9 @@ def transported_trace(
         algorithms on matrix manifolds](https://press.princeton.edu/absil),
         2008, section 8.1, for projection.
     """
-    check_transport(transport)
+    check_decay("decay", decay)
+    check_flag(nesterov=nesterov)
+    check_choice("transport", transport, TRANSPORTS)
 
     def init_fn(params):
         make_plan(groups, params)
@@ -86,7 +88,6 @@ def transported_trace(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(updates, params)
         plan = make_plan(groups, params)
         carried = carry(plan, state.trace, state.place, params)
 
@@ -99,17 +100,9 @@ def transported_trace(
         place = new_place(plan, state.place, params)
         return step, TransportedTraceState(trace, place)
 
-    return leave_integers(
+    return on_floats(
         optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
     )
-
-
-def check_transport(transport: str | None) -> None:
-    """Raises for an unknown transport."""
-    if transport not in TRANSPORTS:
-        raise ValueError(
-            f'transport={transport!r}: choose "projection" or "parallel".'
-        )
 
 
 def initial_place(transport: str | None, params: Tree) -> Any:

@@ -203,7 +203,9 @@ def psi(
         return plan.merge(steps, like(moved, d)), state
 
     return on_floats(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        groups,
+        kind=PsiState,
     )
 
 

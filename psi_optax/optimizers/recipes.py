@@ -146,15 +146,14 @@ def psi_adam(
     check_decay("b1", b1)
     check_decay("b2", b2)
     check_nonnegative("eps", eps)
-    weight_decay = check_schedule(
-        "weight_decay", 0.0 if weight_decay is None else weight_decay
-    )
+    decay = 0.0 if weight_decay is None else weight_decay
+    decay = check_schedule("weight_decay", decay)
     if ordinary is not None:
-        _check_no_decay(weight_decay)
+        _check_no_decay(decay)
     return psi(
         optax.chain(
             optax.scale_by_adam(b1, b2, eps),
-            add_weight_decay(weight_decay, groups),
+            add_weight_decay(decay, groups),
         ),
         groups,
         learning_rate=check_rate(learning_rate),

@@ -133,7 +133,9 @@ def psi_sgdm(
         return plan.merge(steps, like(u, g)), state
 
     return on_floats(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        groups,
+        kind=PsiSgdmState,
     )
 
 

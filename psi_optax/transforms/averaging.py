@@ -110,7 +110,10 @@ def average_weights(
             average=jax.tree.map(mix, state.average, params, updates),
         )
 
-    return on_floats(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        kind=AverageWeightsState,
+    )
 
 
 def averaged(

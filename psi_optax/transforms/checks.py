@@ -15,8 +15,6 @@ import optax
 
 Radius = str | None | jax.typing.ArrayLike
 
-_TRANSFORMATION = "give an optimizer, or a direction such as optax.trace(0.9)"
-
 
 def check_number(name: str, value: Any, *, arrays: bool = False) -> None:
     """Raises for anything but a real number.
@@ -146,6 +144,6 @@ def check_transformation(**given: Any) -> None:
     for name, tx in given.items():
         if not (hasattr(tx, "init") and hasattr(tx, "update")):
             raise TypeError(
-                f"{name}={tx!r} is no gradient transformation:"
-                f" {_TRANSFORMATION}."
+                f"{name}={tx!r} is no gradient transformation; did you mean"
+                " optax.sgd(0.1), or a direction such as optax.trace(0.9)?"
             )

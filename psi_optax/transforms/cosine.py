@@ -131,7 +131,10 @@ def project_by_cosine(
         ratio = jnp.asarray(wd_ratio, u.dtype)
         return moved, jnp.where(fires, ratio, jnp.ones_like(ratio))
 
-    return on_floats(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        kind=ProjectByCosineState,
+    )
 
 
 def _views(w: jax.Array, axis: int) -> list[tuple[_Dot, int]]:

@@ -59,8 +59,8 @@ def on_groups(
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         check_updates(updates, params, needs_params)
-        if kind is not optax.EmptyState and type(state) is not kind:
-            raise _foreign("state", state, kind)
+        if kind is not optax.EmptyState:
+            check_kind(state, kind)
         given = params if needs_params else updates
         plan = make_plan(groups, given)
         w, u = plan.select(given), plan.select(updates, "updates")
@@ -88,6 +88,7 @@ def on_floats(
     inner: optax.GradientTransformation,
     groups: Any = None,
     *,
+    kind: type[tuple] | None = None,
     needs_params: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     """Shows a transform the floating and complex leaves, as arrays.
@@ -102,6 +103,7 @@ def on_floats(
     Args:
         inner: a transform.
         groups: its scale groups, of which none may be of integers.
+        kind: the class of its state, where that is one of ours.
         needs_params: whether params must be there.
 
     Returns:
@@ -117,15 +119,21 @@ def on_floats(
 
     def update_fn(updates, state, params=None, **extra_args):
         check_updates(updates, params, needs_params)
+        if kind is not None:
+            check_kind(state, kind)
         given = updates if params is None else params
-        floats = _floats(given, given)
-        check_state(state, jax.eval_shape(inner.init, floats))
-        steps, state = inner.update(
-            _floats(updates, given),
-            state,
-            None if params is None else floats,
-            **extra_args,
-        )
+        shown = _floats(given, given)
+        try:
+            steps, state = inner.update(
+                _floats(updates, given),
+                state,
+                None if params is None else shown,
+                **extra_args,
+            )
+        except Exception:
+            # Optax's own do not look at the classes of the states they get.
+            _check_state(state, _state_of(inner, shown))
+            raise
         return _with_the_rest(steps, updates, given), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -221,40 +229,48 @@ def _there(path: str, shapes: dict[str, Any]) -> str:
     return f"shape {shapes[path]}" if path in shapes else "nothing"
 
 
-def check_state(state: Any, expected: Any, where: str = "state") -> None:
-    """Raises for a state of other named tuples than the expected one.
-
-    The chains and partitions in it are followed down to the trees that are like
-    params. Something empty may stand for an empty state.
+def check_kind(state: Any, kind: type[tuple], where: str = "state") -> None:
+    """Raises for a state of another class.
 
     Raises:
         ValueError: the state is that of another optimizer, or of none.
     """
+    if type(state) is not kind:
+        raise ValueError(
+            f"{where} is a {type(state).__name__}, where this optimizer keeps a"
+            f" {kind.__name__}: pass the state that its own init or update"
+            " returned. After a change of optimizers begin with init(params);"
+            " restore a checkpoint into the structure of init(params)."
+        )
+
+
+def _state_of(inner: optax.GradientTransformation, params: Tree) -> Any:
+    """The state that a transform begins with; None if that is not known."""
+    try:
+        return jax.eval_shape(inner.init, params)
+    except Exception:  # Its `init` is somebody else's, and may not be traced.
+        return None
+
+
+def _check_state(state: Any, expected: Any, where: str = "state") -> None:
+    """Raises for a state that differs from the expected one in a class.
+
+    Chains and partitions are followed down to the trees that are like params.
+    """
     if isinstance(expected, dict) and isinstance(state, dict):
         for key in expected.keys() & state.keys():
-            check_state(state[key], expected[key], f"{where}[{key!r}]")
+            _check_state(state[key], expected[key], f"{where}[{key!r}]")
     if not isinstance(expected, tuple):
         return
-    if not jax.tree.leaves((state, expected)):
-        return
-    if type(state) is not type(expected) or len(state) != len(expected):
-        raise _foreign(where, state, type(expected))
-    names = getattr(expected, "_fields", None)
-    for i, (have, want) in enumerate(zip(state, expected, strict=True)):
-        place = f".{names[i]}" if names else f"[{i}]"
-        check_state(have, want, where + place)
-
-
-def _foreign(where: str, state: Any, expected: type) -> ValueError:
-    have = type(state).__name__
-    if type(state) is tuple:
-        have = f"tuple of {len(state)}"
-    return ValueError(
-        f"{where} is a {have}, where this transform keeps a"
-        f" {expected.__name__}: pass the state that came from its own init or"
-        " update. A checkpoint is restored into the state of init(params);"
-        " after a change of optimizers, start from init(params)."
-    )
+    check_kind(state, type(expected), where)
+    if len(state) != len(expected):
+        raise ValueError(
+            f"{where} is a chain of {len(state)}, where this optimizer is one"
+            f" of {len(expected)}: begin with init(params)."
+        )
+    names = getattr(expected, "_fields", range(len(expected)))
+    for name, have, want in zip(names, state, expected, strict=True):
+        _check_state(have, want, f"{where}[{name!r}]")
 
 
 def allow_shapes(init_fn: optax.TransformInitFn) -> optax.TransformInitFn:

@@ -104,7 +104,10 @@ def master_weights(
         updates = jax.tree.map(_step, params, updates, steps, weights)
         return updates, MasterWeightsState(weights, inner_state)
 
-    return on_floats(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        kind=MasterWeightsState,
+    )
 
 
 def _insert(weights: Any, params: Any) -> Any:

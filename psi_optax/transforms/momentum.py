@@ -101,7 +101,9 @@ def transported_trace(
         return step, TransportedTraceState(trace, place)
 
     return on_floats(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        groups,
+        kind=TransportedTraceState,
     )
 
 

@@ -116,7 +116,10 @@ def stochastic_rounding(
         count = optax.safe_increment(state.count)
         return updates, StochasticRoundingState(count, inner_state)
 
-    return on_floats(optax.GradientTransformationExtraArgs(init_fn, update_fn))
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        kind=StochasticRoundingState,
+    )
 
 
 def _as_key(key: Any) -> jax.Array:

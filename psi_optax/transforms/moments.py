@@ -19,6 +19,7 @@ from psi_optax.transforms.entrance import like, on_floats, on_groups
 from psi_optax.transforms.momentum import (
     TRANSPORTS,
     carry,
+    check_place,
     initial_place,
     new_place,
 )
@@ -184,6 +185,7 @@ def scale_by_group_adam(
         del extra_args
         plan, mu, place = make_plan(groups, updates), state.mu, state.place
         squares = _stored(plan, state)
+        check_place(transport, place)
         if transport is not None:
             mu = carry(plan, mu, place, params)
             place = new_place(plan, place, params)

@@ -89,6 +89,7 @@ def transported_trace(
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         plan = make_plan(groups, params)
+        check_place(transport, state.place)
         carried = carry(plan, state.trace, state.place, params)
 
         def add(m, u):
@@ -114,6 +115,20 @@ def initial_place(transport: str | None, params: Tree) -> Any:
     buffers of params, which may be donated.
     """
     return optax.tree.zeros_like(params) if transport == "parallel" else None
+
+
+def check_place(transport: str | None, place: Any) -> None:
+    """Raises for a state that was made with another transport.
+
+    Raises:
+        ValueError: what parallel transport remembers is missing, or is there
+            without it.
+    """
+    if (place is not None) != (transport == "parallel"):
+        raise ValueError(
+            f"transport={transport!r}, but the state was made with another:"
+            " begin with init(params)."
+        )
 
 
 def new_place(plan: Plan, place: Any, params: Tree) -> Any:

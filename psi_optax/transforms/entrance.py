@@ -61,6 +61,7 @@ def on_groups(
         check_updates(updates, params, needs_params)
         if kind is not optax.EmptyState:
             check_kind(state, kind)
+        updates = _as_arrays(updates, updates if params is None else params)
         given = params if needs_params else updates
         plan = make_plan(groups, given)
         w, u = plan.select(given), plan.select(updates, "updates")
@@ -115,17 +116,17 @@ def on_floats(
     @allow_shapes
     def init_fn(params):
         make_plan(groups, params)
-        return inner.init(_floats(params, params))
+        return inner.init(_as_arrays(params, params, hide=True))
 
     def update_fn(updates, state, params=None, **extra_args):
         check_updates(updates, params, needs_params)
         if kind is not None:
             check_kind(state, kind)
         given = updates if params is None else params
-        shown = _floats(given, given)
+        shown = _as_arrays(given, given, hide=True)
         try:
             steps, state = inner.update(
-                _floats(updates, given),
+                _as_arrays(updates, given, hide=True),
                 state,
                 None if params is None else shown,
                 **extra_args,
@@ -139,13 +140,18 @@ def on_floats(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _floats(tree: Tree, given: Tree) -> Tree:
-    """The tree as arrays, and None where `given` has no floating leaf."""
+def _as_arrays(tree: Tree, given: Tree, *, hide: bool = False) -> Tree:
+    """The tree with arrays where `given` has floating or complex leaves.
+
+    The others stay, or are hidden as None.
+    """
     found = {e.path: e.leaf for e in entries(given) if not e.is_hole}
 
     def leaf(path, x):
         w = found.get(path, x)
-        return _as_array(x, w) if _is_inexact(w) else None
+        if _is_inexact(w):
+            return _as_array(x, w)
+        return None if hide else x
 
     return map_with_path(leaf, tree)
 

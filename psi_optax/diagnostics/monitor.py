@@ -60,15 +60,17 @@ def monitor_groups(
         groups: scale groups in any form.
         learning_rate: a number or a schedule, the optimizer's; None for no
             effective learning rate in the state.
-        degree: of the optimizer's update, with a rate: -1 for SGD, 0 for
-            Adam, 1 for `psi`, as in `effective_learning_rate`.
+        degree: of the optimizer's update, together with a rate: -1 for SGD, 0
+            for Adam, 1 for `psi`, as in `effective_learning_rate`.
 
     Returns:
         A transform that needs params, with a `MonitorState`.
 
     Raises:
-        ValueError: groups do not fit params; params are missing in `update`;
-            a learning rate without a degree.
+        TypeError: the learning rate or the degree is no number.
+        ValueError: a learning rate without a degree, or a degree without a
+            learning rate; groups do not fit params; params are missing in
+            `update`.
 
     Examples:
         >>> from psi_optax import ScaleGroup

@@ -38,7 +38,7 @@ def sgdp(
     Args:
         learning_rate: a number or a schedule.
         groups: scale groups in any form.
-        momentum: the decay \(\mu\), less than 1.
+        momentum: the decay \(\mu\), in [0, 1).
         nesterov: whether to look ahead.
         weight_decay: \(\lambda\), decoupled; a number or a schedule. As in the
             published method, it is divided by \(1-\mu\), so that it compares
@@ -49,8 +49,9 @@ def sgdp(
         A transform that needs params.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: groups do not fit params; params are missing in `update`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; groups do not fit
+            params; params are missing in `update`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -96,8 +97,8 @@ def adamp(
     Args:
         learning_rate: a number or a schedule.
         groups: scale groups in any form.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         weight_decay: \(\lambda\), decoupled; a number or a schedule.
         wd_ratio: the factor of the decay of groups.
@@ -106,8 +107,9 @@ def adamp(
         A transform that needs params.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: groups do not fit params; params are missing in `update`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; groups do not fit
+            params; params are missing in `update`.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -66,9 +66,9 @@ def hyperball(
         A transform that needs params; a `PsiState` if equivariant.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule; the
-            direction is no gradient transformation.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type; the direction is no
+            gradient transformation.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -128,8 +128,8 @@ def adamh(
     Args:
         learning_rate: a number or a schedule, about the angle a step.
         groups: scale groups in any form.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         per_tensor: see `hyperball`.
         equivariant: see `hyperball`.
@@ -140,8 +140,8 @@ def adamh(
         A transform that needs params.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> from psi_optax import ScaleGroup, group_norms
@@ -190,7 +190,7 @@ def muonh(
         learning_rate: a number or a schedule, about the angle a step.
         groups: scale groups in any form. Grouped vectors, which are no
             matrices, follow Adam's direction.
-        beta: decay of the momentum.
+        beta: decay of the momentum, in [0, 1).
         weight_dimension_numbers: which axes of a parameter are the rows and the
             columns of its matrix, as in `optax.contrib.muon`; None takes the
             last axis for the columns and all others for the rows, which fits
@@ -204,8 +204,8 @@ def muonh(
         A transform that needs params.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> from psi_optax import ScaleGroup, group_norms

@@ -80,7 +80,9 @@ def psi(
     every bit. A gradient that is not finite spoils its own group, and what the
     inner optimizer mixes with it, but `psi` itself spreads it to no other.
     Integer and boolean parameters are not moved, nor shown to `inner`: their
-    updates are zeros, of float0 gradients too.
+    updates are zeros, of float0 gradients too. What is no number, such as a
+    typed PRNG key, is left alone as well: its update is its gradient, None or
+    float0. Keep keys from `optax.apply_updates`, which can add nothing to them.
 
     Not supported inside: what keeps copies of grouped weights, which a
     retraction would leave behind (`schedule_free`, `cocob`), and what takes
@@ -96,8 +98,8 @@ def psi(
             optimizer given a rate here climbs, as does a direction given none.
             A direction spares a scaled copy of itself.
         groups: scale groups in any form.
-        learning_rate: a number or a schedule, by which the direction is
-            followed downhill; None if `inner` is an optimizer.
+        learning_rate: a real number, at least 0, or a schedule, by which the
+            direction is followed downhill; None if `inner` is an optimizer.
         ordinary: a whole optimizer, with its own rate, for ordinary
             parameters, of which `inner` then sees none.
         radius: "init" keeps the norms that `init` finds, in the state, for
@@ -113,11 +115,14 @@ def psi(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: `inner` or `ordinary` is no gradient transformation.
+        TypeError: `inner` or `ordinary` is no gradient transformation; the
+            learning rate or the radius is no real number, such as a boolean.
         ValueError: groups do not fit params; params are missing in `update`, or
-            updates are not like them; an unknown radius or retraction; a
-            radius without a retraction; an exponential of steps that are not
-            tangent; an optimizer not supported; a state made for other groups.
+            updates are not like them; a learning rate that is negative, or an
+            array of several; an unknown radius or retraction; a radius without
+            a retraction; an exponential of steps that are not tangent; an
+            optimizer not supported; a state made for other groups, or by
+            another optimizer.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -43,7 +43,7 @@ def psi_sgd(
             gradient of norm 1 in direction space.
         groups: scale groups in any form.
         momentum: the decay \(\mu\), or None for none.
-        nesterov: whether to look ahead.
+        nesterov: whether to look ahead, which takes a momentum.
         ordinary: see `psi`.
         radius: see `psi`.
         retraction: see `psi`.
@@ -52,8 +52,8 @@ def psi_sgd(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -113,8 +113,8 @@ def psi_adam(
     Args:
         learning_rate: a number or a schedule.
         groups: scale groups in any form.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         weight_decay: decoupled decay of ordinary parameters, times the rate; a
             number, a schedule, or None for none. It cannot be given together
@@ -127,9 +127,9 @@ def psi_adam(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: a hyperparameter is of another type, see `psi`.
-        ValueError: see `psi`; a decay b1 or b2 not in [0, 1); a negative eps;
-            a weight decay that is not known to be zero beside `ordinary`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; a weight decay that is
+            not known to be zero beside `ordinary`; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -44,7 +44,7 @@ def rotational(
             which sees gradients in direction space, and directions as params.
             No optimizer: `optax.sgd(0.1)` in its place would climb.
         groups: scale groups in any form.
-        decay: of the running mean of squares.
+        decay: of the running mean of squares, in [0, 1).
         eps: added to the root of it.
         centered: whether steps have mean zero, as the published method's do.
             The weights should have it too: `normalize(..., centered=True)`.
@@ -56,9 +56,9 @@ def rotational(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule; the
-            direction is no gradient transformation.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type; the direction is no
+            gradient transformation.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp

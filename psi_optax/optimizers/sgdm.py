@@ -60,7 +60,7 @@ def psi_sgdm(
     Args:
         learning_rate: a number or a schedule; it is inside the momentum.
         groups: scale groups in any form.
-        momentum: the decay \(\mu\).
+        momentum: the decay \(\mu\), in [0, 1).
         radius: see `psi`.
         retraction: "projection" or None.
 
@@ -69,8 +69,8 @@ def psi_sgdm(
         parameters get SGD with the same momentum.
 
     Raises:
-        ValueError: groups do not fit params; params are missing in `update`;
-            an unknown radius or retraction.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -69,9 +69,10 @@ def project_by_cosine(
         it knows of scale groups; it is not equivariant.
 
     Raises:
-        TypeError: `inner` is no gradient transformation.
-        ValueError: params are missing in `update`; an unknown axis; an inner
-            optimizer that keeps weights of its own.
+        TypeError: `inner` is no gradient transformation; a hyperparameter is of
+            another type.
+        ValueError: a hyperparameter is out of its range; params are missing in
+            `update`; an inner optimizer that keeps weights of its own.
 
     Examples:
         >>> tx = project_by_cosine(optax.trace(0.9))

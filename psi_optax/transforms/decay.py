@@ -27,7 +27,7 @@ def add_weight_decay(
     weights decides how much of it there is.
 
     Args:
-        weight_decay: \(\lambda\), a number or a schedule.
+        weight_decay: \(\lambda\), a real number of any sign, or a schedule.
         groups: scale groups in any form.
         of: "ordinary" or "scale": the labels of `group_labels`.
 
@@ -35,6 +35,7 @@ def add_weight_decay(
         A transform that needs params.
 
     Raises:
+        TypeError: the decay is no number and no schedule.
         ValueError: groups do not fit params; params are missing in `update`;
             an unknown kind.
 

@@ -74,7 +74,9 @@ def scale_by_group_rms(
         A transform with a `ScaleByGroupRmsState`. It does not need params.
 
     Raises:
-        ValueError: groups do not fit the updates; a decay outside of [0, 1).
+        TypeError: a hyperparameter is of another type.
+        ValueError: a decay outside of [0, 1), or a negative eps; groups do not
+            fit the updates.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -136,8 +138,8 @@ def scale_by_group_adam(
 
     Args:
         groups: scale groups in any form.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         eps_root: added to the second moment.
         transport: "projection" or "parallel" carry the first moment along with
@@ -148,8 +150,10 @@ def scale_by_group_adam(
         it transports.
 
     Raises:
-        ValueError: groups do not fit params; params are missing in `update`;
-            an unknown transport.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a decay outside of [0, 1), or a negative eps; an unknown
+            transport, or a state that was made with another; groups do not fit
+            params; params are missing in `update`.
 
     Examples:
         >>> from psi_optax import ScaleGroup

@@ -49,7 +49,7 @@ def transported_trace(
 
     Args:
         groups: scale groups in any form.
-        decay: the decay \(\mu\).
+        decay: the decay \(\mu\), in [0, 1).
         nesterov: whether to look ahead.
         transport: "projection" or "parallel".
 
@@ -57,8 +57,10 @@ def transported_trace(
         A transform that needs params, with a `TransportedTraceState`.
 
     Raises:
-        ValueError: groups do not fit params; params are missing in `update`;
-            an unknown transport.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a decay outside of [0, 1); an unknown transport, or a state
+            that was made with another; groups do not fit params; params are
+            missing in `update`.
 
     Examples:
         >>> from psi_optax import ScaleGroup

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from psi_optax import geometry
@@ -206,7 +207,7 @@ def _averages(opt_state: optax.OptState, params: Tree) -> dict[str, _Average]:
             " jax.tree.map(lambda x: x[0], state)."
         )
     shapes = {
-        entry.path: jnp.shape(entry.leaf)
+        entry.path: np.shape(entry.leaf)
         for entry in entries(params)
         if not entry.is_hole
     }

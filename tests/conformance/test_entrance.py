@@ -262,6 +262,16 @@ def test_words_and_functions_are_left_alone(entry):
         assert_equal(updates, without)
 
 
+NO_NUMBERS = {"key": KEYS["one"], "word": "relu", "function": jax.nn.relu}
+
+
+@pytest.mark.parametrize("leaf", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_groups_of_what_is_no_number(leaf):
+    groups = {**GROUPS, "rng": ScaleGroup(())}
+    with pytest.raises(TypeError, match="'rng/key' of shape .*Give it None"):
+        psi_optax.psi_sgd(0.1, groups).init(add(draw(0), leaf))
+
+
 def test_what_looks_at_params_copes_with_typed_keys():
     key = KEYS["several"]
     params = add(draw(0), key)
@@ -276,6 +286,9 @@ def test_what_looks_at_params_copes_with_typed_keys():
     assert "rng/key" in psi_optax.describe_groups(params, KEYED)
     labels = psi_optax.group_labels(params, KEYED)
     assert labels["rng"] == {"key": "ordinary"}
+    for leaf in "relu", jax.nn.relu:
+        described = psi_optax.describe_groups(add(draw(0), leaf), KEYED)
+        assert "rng/key" in described
 
 
 def test_averages_are_read_beside_typed_keys():

@@ -186,6 +186,21 @@ def test_a_python_number_moves_as_with_optax():
             assert np.all(found["k"] != expected["k"]) or gradient
 
 
+# Transfers.
+
+
+@pytest.mark.parametrize("name", ["psi_adam", "sgd_g", "retract", "sgdp"])
+def test_a_compiled_step_moves_nothing_to_the_device(tx):
+    params, gradient = draw(0), draw(1)
+    state = jax.block_until_ready(tx.init(params))
+    update = jax.jit(tx.update)
+    with jax.transfer_guard("disallow"):
+        updates, _ = update(gradient, state, params)
+        with pytest.raises(Exception, match="Disallowed host-to-device"):
+            update(jax.tree.map(np.zeros_like, gradient), state, params)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+
+
 # What is no number.
 
 

@@ -1,5 +1,6 @@
 """Groups in every form that the package makes, as static arguments of jit."""
 
+import collections
 import functools
 
 import jax
@@ -16,6 +17,7 @@ from psi_optax import (
 )
 
 PARAMS = {"w": jnp.array([[3.0], [4.0]]), "v": jnp.ones(1)}
+Params = collections.namedtuple("Params", ["w", "v"])
 STATED = {"w": ScaleGroup(0), "v": None}
 RULE = {".*w": ScaleGroup(0)}
 
@@ -70,8 +72,10 @@ def test_equal_groups_are_compiled_once(form):
 
     for _ in range(2):
         assert norms(PARAMS, groups=make())["w"] == 5
-    assert make() is not make()
     assert len(traces) == 1
+    one, same = make(), make()
+    assert one is not same
+    assert len({one, same}) == 1
     other = make_other()
     assert norms(PARAMS, groups=other)["w"] == 5
     assert len(traces) == 2
@@ -81,12 +85,11 @@ def test_reports_differ_by_findings_and_by_containers():
     report = found()
     assert report == found()
     assert hash(report) == hash(found())
-    listed = find_groups(
-        lambda p, x: loss({"w": p[0], "v": p[1]}, x),
-        [PARAMS["w"], PARAMS["v"]],
-        jnp.ones((4, 2)),
+    named = find_groups(
+        lambda p, x: loss(p._asdict(), x), Params(**PARAMS), jnp.ones((4, 2))
     )
-    assert report != listed
+    assert named.findings == report.findings
+    assert report != named
     assert report != report.groups
     # The order in which the loss was looked at means nothing.
     turned = dict(reversed(report.findings.items()))

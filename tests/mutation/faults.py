@@ -769,6 +769,37 @@ FAULTS = [
         "    if False:\n",
     ),
     Fault(
+        "monitor: a degree is dropped without a rate",
+        "diagnostics/monitor.py",
+        "(learning_rate is None) != (degree is None)",
+        "learning_rate is not None and degree is None",
+    ),
+    Fault(
+        "hash: of one report alone",
+        "invariance/report.py",
+        "hash((frozenset(self.findings.items()), self.returned))",
+        "id(self)",
+    ),
+    Fault(
+        "hash: reports are equal whatever holds the params",
+        "invariance/report.py",
+        "            and jax.tree.structure(self.groups)\n"
+        "            == jax.tree.structure(other.groups)\n",
+        "",
+    ),
+    Fault(
+        "hash: of one joint rule alone",
+        "groups/joint.py",
+        "hash((frozenset(entries(self.groups)), self.tie))",
+        "id(self)",
+    ),
+    Fault(
+        "plan: a word has no dtype to name",
+        "groups/plan.py",
+        "        return type(leaf).__name__\n",
+        "        raise\n",
+    ),
+    Fault(
         "psi_sgd: nesterov is dropped without momentum",
         "optimizers/recipes.py",
         "    elif nesterov:\n",

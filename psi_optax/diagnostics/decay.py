@@ -20,7 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psi_optax.transforms.base import check_positive
+from psi_optax.transforms.checks import (
+    check_choice,
+    check_decay,
+    check_nonnegative,
+    check_positive,
+)
 
 # Each optimizer, with the momentum that it has where none is given.
 OPTIMIZERS = {"sgd": 0.0, "sgdw": 0.0, "adamw": 0.9, "lion": 0.9, "psi": None}
@@ -65,12 +70,9 @@ def make_decay(
             positive; a product of the two of 1 or more; a momentum or b2 that
             the optimizer does not have, or outside of [0, 1).
     """
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(
-            f"optimizer={optimizer!r}: choose one of {tuple(OPTIMIZERS)}."
-        )
-    check_rate(learning_rate)
-    check_positive("weight_decay", weight_decay)
+    check_choice("optimizer", optimizer, OPTIMIZERS)
+    check_nonnegative("learning_rate", learning_rate, arrays=True)
+    check_positive("weight_decay", weight_decay, arrays=True)
     if optimizer == "psi" and momentum is not None:
         raise ValueError(f"momentum={momentum!r}: no law is known for psi.")
     if optimizer != "lion" and b2 is not None:
@@ -79,23 +81,10 @@ def make_decay(
     usual = OPTIMIZERS[optimizer] or 0.0
     momentum = usual if momentum is None else momentum
     b2 = 0.99 if b2 is None else b2
-    for name, value in {"momentum": momentum, "b2": b2}.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name}={value!r} is not in [0, 1).")
+    check_decay("momentum", momentum)
+    check_decay("b2", b2)
     rate = jnp.asarray(learning_rate)
     return Decay(optimizer, rate, weight_decay, momentum, b2)
-
-
-def check_rate(learning_rate: Number) -> None:
-    """Raises for a schedule, and for what is known to be negative."""
-    if callable(learning_rate):
-        raise TypeError(
-            f"learning_rate={learning_rate!r} is a schedule: give its value at"
-            " a step, learning_rate(step)."
-        )
-    known = not isinstance(learning_rate, jax.core.Tracer)
-    if known and np.any(np.asarray(learning_rate) < 0):
-        raise ValueError(f"learning_rate={learning_rate!r} is negative.")
 
 
 def _check_product(optimizer: str, rate: Number, weight_decay: float) -> None:
@@ -132,7 +121,7 @@ def need(decay: Decay, gradient_norm: Number | None) -> jax.Array:
             f"optimizer={decay.optimizer!r} settles at what its gradients say:"
             " give gradient_norm, the RMS of |w| |g| over steps."
         )
-    check_positive("gradient_norm", gradient_norm)
+    check_positive("gradient_norm", gradient_norm, arrays=True)
     return jnp.asarray(gradient_norm)
 
 

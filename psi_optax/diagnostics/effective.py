@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from psi_optax import geometry
-from psi_optax.diagnostics.decay import check_rate
 from psi_optax.groups import make_plan
 from psi_optax.groups.paths import Tree
+from psi_optax.transforms.checks import check_nonnegative, check_number
 
 
 def effective_learning_rate(
@@ -54,7 +54,8 @@ def effective_learning_rate(
         van Laarhoven, [L2 regularization versus batch and weight
         normalization](https://arxiv.org/abs/1706.05350), 2017.
     """
-    check_rate(learning_rate)
+    check_nonnegative("learning_rate", learning_rate)
+    check_number("degree", degree)
     plan = make_plan(groups, params)
     rates = {
         name: effective_rate(learning_rate, norm, degree)

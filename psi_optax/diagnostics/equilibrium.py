@@ -11,7 +11,7 @@ from psi_optax.diagnostics.decay import (
     make_decay,
     need,
 )
-from psi_optax.transforms.base import check_positive
+from psi_optax.transforms.checks import check_positive
 
 
 def equilibrium_rotation(
@@ -144,7 +144,7 @@ def equilibrium_norm(
         Kosson, Messmer and Jaggi, [Rotational
         equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024.
     """
-    check_positive("learning_rate", learning_rate)
+    check_positive("learning_rate", learning_rate, arrays=True)
     decay = make_decay(learning_rate, weight_decay, optimizer, momentum, b2)
     return _norm(decay, balance(decay, gradient_norm), gradient_norm, size)
 
@@ -209,7 +209,7 @@ def equilibrium_transient(
         Wan et al., [Spherical motion
         dynamics](https://arxiv.org/abs/2006.08419), NeurIPS 2021, for SGD.
     """
-    check_positive("learning_rate", learning_rate)
+    check_positive("learning_rate", learning_rate, arrays=True)
     decay = make_decay(learning_rate, weight_decay, optimizer, momentum, b2)
     settled = balance(decay, gradient_norm)
     end = _norm(decay, settled, gradient_norm, size)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax.diagnostics.decay import Number, balance, make_decay
-from psi_optax.transforms.base import check_positive
+from psi_optax.transforms.checks import check_positive
 
 
 def matching_learning_rate(
@@ -110,7 +110,7 @@ def matching_learning_rate(
             return tangent
         mu = decay.momentum
         radial = mu * sine / (1 - mu + mu * gap)
-        check_positive("gradient_norm", gradient_norm)
+        check_positive("gradient_norm", gradient_norm, arrays=True)
         buffer = jnp.sqrt((1 - mu**2) * (1 + radial * radial))
         return tangent * buffer / gradient_norm
 

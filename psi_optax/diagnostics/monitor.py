@@ -8,13 +8,11 @@ import optax
 
 from psi_optax import geometry
 from psi_optax.diagnostics.effective import effective_rate
-from psi_optax.geometry import Scalars
-from psi_optax.groups import Plan, make_plan
-from psi_optax.transforms.base import (
-    allow_shapes,
-    require_params,
-    states_of,
-)
+from psi_optax.geometry import Leaves, Scalars
+from psi_optax.groups import Plan
+from psi_optax.transforms.base import states_of
+from psi_optax.transforms.checks import check_number, check_rate
+from psi_optax.transforms.entrance import on_groups
 
 
 class MonitorState(NamedTuple):
@@ -62,15 +60,17 @@ def monitor_groups(
         groups: scale groups in any form.
         learning_rate: a number or a schedule, the optimizer's; None for no
             effective learning rate in the state.
-        degree: of the optimizer's update, with a rate: -1 for SGD, 0 for
-            Adam, 1 for `psi`, as in `effective_learning_rate`.
+        degree: of the optimizer's update, together with a rate: -1 for SGD, 0
+            for Adam, 1 for `psi`, as in `effective_learning_rate`.
 
     Returns:
         A transform that needs params, with a `MonitorState`.
 
     Raises:
-        ValueError: groups do not fit params; params are missing in `update`;
-            a learning rate without a degree.
+        TypeError: the learning rate or the degree is no number.
+        ValueError: a learning rate without a degree, or a degree without a
+            learning rate; groups do not fit params; params are missing in
+            `update`.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -85,15 +85,19 @@ def monitor_groups(
         equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, on why
         rotation is the quantity to watch.
     """
-    if learning_rate is not None and degree is None:
+    if learning_rate is not None:
+        learning_rate = check_rate(learning_rate)
+    if degree is not None:
+        check_number("degree", degree)
+    if (learning_rate is None) != (degree is None):
         raise ValueError(
-            "degree=None: with a learning_rate give the degree of the"
-            " optimizer's update, -1 for SGD, 0 for Adam, 1 for psi."
+            f"degree={degree!r}: give the degree of the optimizer's update"
+            " (-1 for SGD, 0 for Adam, 1 for psi) together with its"
+            " learning_rate, or neither."
         )
 
-    @allow_shapes
-    def init_fn(params):
-        names = make_plan(groups, params).group_shapes
+    def init(plan: Plan, _: Leaves) -> MonitorState:
+        names = plan.group_shapes
         # A leaf in place of an empty dictionary, for the reason that there is
         # in `transforms.base.initial_radius`.
         zeros = {name: _zero() for name in names} or _zero()
@@ -106,21 +110,17 @@ def monitor_groups(
             effective_learning_rate=None if learning_rate is None else zeros,
         )
 
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        require_params(updates, params)
+    def update(plan: Plan, u: Leaves, w: Leaves, state: MonitorState):
         count = optax.safe_increment(state.count)
-        plan = make_plan(groups, params)
         if not plan.leaves:
-            return updates, state._replace(count=count)
-        w, u = plan.select(params), plan.select(updates, "updates")
+            return u, state._replace(count=count)
         norms = geometry.norm(plan, w)
         radial = jax.tree.map(geometry.safe_divide, plan.dot(w, u), norms)
         across = jax.tree.map(_across, plan.dot(u, u), radial)
         rates = None
         if learning_rate is not None:
             rates = _rates(learning_rate, state.count, norms, degree)
-        return _released(plan, updates, across), MonitorState(
+        return _released(plan, u, across), MonitorState(
             count=count,
             rotation=_each(_rotation, norms, radial, across),
             norm_min=_each(_least, norms),
@@ -129,10 +129,10 @@ def monitor_groups(
             effective_learning_rate=_each(_mean, rates),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return on_groups(groups, update, kind=MonitorState, init=init)
 
 
-def _released(plan: Plan, updates: Any, seen: Scalars) -> Any:
+def _released(plan: Plan, u: Leaves, seen: Scalars) -> Leaves:
     """The same updates, but not before they were looked at.
 
     A compiled step that writes the new weights over the old would otherwise do
@@ -140,12 +140,10 @@ def _released(plan: Plan, updates: Any, seen: Scalars) -> Any:
     CPU, that tripled the time of psi's step on one large leaf.
     """
     wait = jax.lax.optimization_barrier
-    u = plan.select(updates, "updates")
-    released = {
+    return {
         leaf.path: wait((u[leaf.path], seen[leaf.name]))[0]
         for leaf in plan.leaves
     }
-    return plan.merge(updates, released)
 
 
 def _zero():

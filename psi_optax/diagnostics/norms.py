@@ -4,12 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from psi_optax import geometry
 from psi_optax.groups import make_plan
 from psi_optax.groups.paths import Tree
-from psi_optax.transforms.base import like
+from psi_optax.transforms.checks import check_flag, check_positive
+from psi_optax.transforms.entrance import like
 
 
 def group_norms(params: Tree, groups: Any) -> Tree:
@@ -80,10 +80,8 @@ def normalize(
         >>> normalize(jnp.array([3.0, 4.0]), ScaleGroup(0), 10.0).tolist()
         [6.0, 8.0]
     """
-    if not isinstance(radius, jax.core.Tracer) and not np.all(
-        np.asarray(radius) > 0
-    ):
-        raise ValueError(f"radius={radius!r} is not positive.")
+    check_positive("radius", radius)
+    check_flag(centered=centered)
     plan = make_plan(groups, params)
     w = plan.select(params)
     if not centered:

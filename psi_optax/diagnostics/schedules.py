@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from psi_optax.transforms.base import check_positive
+from psi_optax.transforms.checks import check_decay, check_positive
 
 Number = jax.typing.ArrayLike
 
@@ -249,8 +249,7 @@ def _shrinkage(
     learning_rate: float, weight_decay: float, momentum: float
 ) -> float:
     r"""1 - \(\alpha\), the smaller root of b² - (1-mu+x) b + x = 0."""
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum={momentum!r} is not in [0, 1).")
+    check_decay("momentum", momentum)
     check_positive("learning_rate", learning_rate)
     x = learning_rate * weight_decay
     most = (1 - math.sqrt(momentum)) ** 2

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.geometry import norm
@@ -37,6 +36,7 @@ def group_labels(params: Tree, groups: Any) -> Tree:
         ValueError: groups do not fit params; see `ScaleGroup`.
 
     Examples:
+        >>> import jax.numpy as jnp
         >>> from psi_optax import ScaleGroup
         >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
         >>> group_labels(params, {"kernel": ScaleGroup(0), "bias": None})
@@ -66,6 +66,7 @@ def describe_groups(params: Tree, groups: Any) -> str:
         ValueError: groups do not fit params; see `ScaleGroup`.
 
     Examples:
+        >>> import jax.numpy as jnp
         >>> from psi_optax import ScaleGroup
         >>> params = {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}
         >>> print(describe_groups(params, {"kernel": ScaleGroup(0),
@@ -80,7 +81,7 @@ def describe_groups(params: Tree, groups: Any) -> str:
     grouped = {leaf.path: leaf for leaf in plan.leaves}
     rows: list[tuple[str, ...]] = [_HEADER]
     for path, x in (entry for entry in entries(params) if not entry.is_hole):
-        head = (path or "(root)", str(jnp.shape(x)))
+        head = (path or "(root)", str(np.shape(x)))
         if path in grouped:
             rows.append(head + _cells(grouped[path], plan, radii))
         else:

@@ -15,6 +15,10 @@ class JointGroups:
     groups: Any
     tie: str | None
 
+    def __hash__(self) -> int:
+        """Hashes trees and mappings of groups too, by their leaves."""
+        return hash((frozenset(entries(self.groups)), self.tie))
+
     def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
         """What is said of each path of params.
 

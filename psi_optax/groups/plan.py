@@ -94,7 +94,7 @@ class Plan:
         selected: Leaves = {}
         for leaf in self.leaves:
             x = found.get(leaf.path)
-            shape = None if x is None else jnp.shape(x)
+            shape = None if x is None else np.shape(x)
             if shape != leaf.shape:
                 have = "nothing there" if x is None else f"shape {shape}"
                 raise ValueError(
@@ -326,7 +326,7 @@ def _check_coverage(statements, found, covers) -> None:
         and not any(is_within(path, hole) for hole in holes)
     ]
     missing = [
-        f"{entry.path!r} of shape {jnp.shape(entry.leaf)}"
+        f"{entry.path!r} of shape {np.shape(entry.leaf)}"
         for entry in found
         if covers[entry.path] is None and not entry.is_hole
     ]
@@ -359,15 +359,15 @@ def _check_masks(statements, found, covers) -> None:
         group = statements.get(covers[entry.path])
         if not entry.is_hole and group is not None and group.tie in hidden:
             raise ValueError(
-                f"{entry.path!r} of shape {jnp.shape(entry.leaf)} with {group}"
+                f"{entry.path!r} of shape {np.shape(entry.leaf)} with {group}"
                 f" is tied to what a mask hides at {hidden[group.tie]!r}: mask"
                 " all leaves of a tie or none."
             )
 
 
 def _grouped_leaf(entry: Entry, group: ScaleGroup) -> GroupedLeaf:
-    shape = jnp.shape(entry.leaf)
-    dtype = jax.dtypes.result_type(entry.leaf)
+    shape = np.shape(entry.leaf)
+    dtype = _dtype_of(entry.leaf)
     where = f"{entry.path!r} of shape {shape} with {group}"
     if dtype not in _DTYPES:
         raise TypeError(
@@ -379,6 +379,14 @@ def _grouped_leaf(entry: Entry, group: ScaleGroup) -> GroupedLeaf:
     except ValueError as error:
         raise ValueError(f"{where}: {error}.") from None
     return GroupedLeaf(entry.path, shape, dtype, group, entry.path)
+
+
+def _dtype_of(leaf: Any) -> Any:
+    """The dtype of a leaf, or the name of a type that has none."""
+    try:
+        return jax.dtypes.result_type(leaf)
+    except TypeError:
+        return type(leaf).__name__
 
 
 def _name_ties(grouped: list[GroupedLeaf]) -> tuple[GroupedLeaf, ...]:

@@ -3,6 +3,8 @@
 import dataclasses
 import re
 
+import jax
+
 from psi_optax.groups import ScaleGroup
 from psi_optax.groups.describe import aligned
 from psi_optax.groups.paths import Tree, entries, map_with_path
@@ -38,11 +40,13 @@ class Finding:
     note: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class GroupReport:
     """The scale groups of a network, and how they are known.
 
-    Accepted wherever groups are. `print` shows a table.
+    Accepted wherever groups are. `print` shows a table. Reports with equal
+    findings on params of one structure are equal, and have one hash: a report
+    can be a static argument of `jax.jit`.
 
     Attributes:
         groups: a tree like params with a `ScaleGroup` or None at each leaf.
@@ -75,6 +79,19 @@ class GroupReport:
             known = ", ".join(map(repr, self.findings))
             raise KeyError(f"{path!r} is no parameter; there are {known}")
         return self.findings[path]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GroupReport):
+            return NotImplemented
+        return (
+            self.findings == other.findings
+            and self.returned == other.returned
+            and jax.tree.structure(self.groups)
+            == jax.tree.structure(other.groups)
+        )
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.findings.items()), self.returned))
 
     def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
         """What the report says of each path.

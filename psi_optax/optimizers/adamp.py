@@ -6,8 +6,14 @@ import jax
 import optax
 
 from psi_optax.transforms import add_weight_decay, project_to_tangent
-from psi_optax.transforms.base import require_decay, require_rate
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.checks import (
+    check_decay,
+    check_flag,
+    check_nonnegative,
+    check_rate,
+    check_schedule,
+)
+from psi_optax.transforms.entrance import on_floats
 
 
 def sgdp(
@@ -32,7 +38,7 @@ def sgdp(
     Args:
         learning_rate: a number or a schedule.
         groups: scale groups in any form.
-        momentum: the decay \(\mu\), less than 1.
+        momentum: the decay \(\mu\), in [0, 1).
         nesterov: whether to look ahead.
         weight_decay: \(\lambda\), decoupled; a number or a schedule. As in the
             published method, it is divided by \(1-\mu\), so that it compares
@@ -43,8 +49,9 @@ def sgdp(
         A transform that needs params.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: groups do not fit params; params are missing in `update`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; groups do not fit
+            params; params are missing in `update`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -58,7 +65,9 @@ def sgdp(
     References:
         Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021.
     """
-    require_decay("momentum", momentum)
+    check_decay("momentum", momentum)
+    check_flag(nesterov=nesterov)
+    weight_decay = check_schedule("weight_decay", weight_decay)
     return _projected(
         optax.trace(momentum, nesterov),
         learning_rate,
@@ -88,8 +97,8 @@ def adamp(
     Args:
         learning_rate: a number or a schedule.
         groups: scale groups in any form.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         weight_decay: \(\lambda\), decoupled; a number or a schedule.
         wd_ratio: the factor of the decay of groups.
@@ -98,8 +107,9 @@ def adamp(
         A transform that needs params.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: groups do not fit params; params are missing in `update`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; groups do not fit
+            params; params are missing in `update`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -113,6 +123,9 @@ def adamp(
     References:
         Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021.
     """
+    check_decay("b1", b1)
+    check_decay("b2", b2)
+    check_nonnegative("eps", eps)
     return _projected(
         optax.scale_by_adam(b1, b2, eps),
         learning_rate,
@@ -124,7 +137,9 @@ def adamp(
 
 def _projected(direction, learning_rate, groups, weight_decay, wd_ratio):
     """The direction's tangent part, and decay, at a rate."""
-    require_rate(learning_rate)
+    learning_rate = check_rate(learning_rate)
+    weight_decay = check_schedule("weight_decay", weight_decay)
+    check_nonnegative("wd_ratio", wd_ratio)
     tx = optax.chain(
         direction,
         project_to_tangent(groups),
@@ -132,7 +147,7 @@ def _projected(direction, learning_rate, groups, weight_decay, wd_ratio):
         add_weight_decay(_times(weight_decay, wd_ratio), groups, of="scale"),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return leave_integers(tx, groups)
+    return on_floats(tx, groups)
 
 
 def _times(weight_decay: Any, factor: Any) -> Any:

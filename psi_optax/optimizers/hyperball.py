@@ -13,13 +13,16 @@ from psi_optax.transforms import (
     retract,
     scale_by_group_norm,
 )
-from psi_optax.transforms.base import (
+from psi_optax.transforms.checks import (
     Radius,
-    require_rate,
-    require_transformation,
+    check_decay,
+    check_flag,
+    check_nonnegative,
+    check_rate,
+    check_transformation,
 )
+from psi_optax.transforms.entrance import on_floats
 from psi_optax.transforms.inside import refusing
-from psi_optax.transforms.integers import leave_integers
 from psi_optax.transforms.sharding import automatic_sharding
 
 
@@ -63,9 +66,9 @@ def hyperball(
         A transform that needs params; a `PsiState` if equivariant.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule; the
-            direction is no gradient transformation.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type; the direction is no
+            gradient transformation.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -78,8 +81,11 @@ def hyperball(
     References:
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
-    require_rate(learning_rate)
-    require_transformation("direction", direction)
+    learning_rate = check_rate(learning_rate)
+    check_transformation(direction=direction)
+    check_flag(per_tensor=per_tensor, equivariant=equivariant)
+    if ordinary is not None:
+        check_transformation(ordinary=ordinary)
     balls = joint_groups(groups) if per_tensor else groups
     normalized = optax.chain(direction, normalize_by_group_norm(balls))
     if equivariant:
@@ -102,7 +108,7 @@ def hyperball(
             {"scale": tx, "ordinary": ordinary},
             lambda tree: group_labels(tree, groups),
         )
-    return leave_integers(refusing("hyperball", tx, groups), groups)
+    return on_floats(refusing("hyperball", tx, groups), groups)
 
 
 def adamh(
@@ -122,8 +128,8 @@ def adamh(
     Args:
         learning_rate: a number or a schedule, about the angle a step.
         groups: scale groups in any form.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         per_tensor: see `hyperball`.
         equivariant: see `hyperball`.
@@ -134,8 +140,8 @@ def adamh(
         A transform that needs params.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> from psi_optax import ScaleGroup, group_norms
@@ -148,6 +154,9 @@ def adamh(
     References:
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
+    check_decay("b1", b1)
+    check_decay("b2", b2)
+    check_nonnegative("eps", eps)
     return hyperball(
         learning_rate,
         optax.scale_by_adam(b1, b2, eps),
@@ -181,7 +190,7 @@ def muonh(
         learning_rate: a number or a schedule, about the angle a step.
         groups: scale groups in any form. Grouped vectors, which are no
             matrices, follow Adam's direction.
-        beta: decay of the momentum.
+        beta: decay of the momentum, in [0, 1).
         weight_dimension_numbers: which axes of a parameter are the rows and the
             columns of its matrix, as in `optax.contrib.muon`; None takes the
             last axis for the columns and all others for the rows, which fits
@@ -195,8 +204,8 @@ def muonh(
         A transform that needs params.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> from psi_optax import ScaleGroup, group_norms
@@ -210,7 +219,8 @@ def muonh(
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025;
         Jordan et al., [Muon](https://kellerjordan.github.io/posts/muon), 2024.
     """
-    require_rate(learning_rate)
+    learning_rate = check_rate(learning_rate)
+    check_decay("beta", beta)
     direction = optax.partition(
         {
             "matrix": automatic_sharding(

@@ -10,24 +10,26 @@ from psi_optax import geometry
 from psi_optax.geometry import RETRACTIONS, Leaves, Scalars
 from psi_optax.groups import Plan, group_labels, make_plan
 from psi_optax.transforms.base import (
-    Radius,
     additive_rate,
-    allow_shapes,
-    check_radius,
     initial_radius,
-    like,
     radius_of,
-    require_params,
-    require_transformation,
     sphere_radius,
 )
+from psi_optax.transforms.checks import (
+    Radius,
+    check_choice,
+    check_flag,
+    check_radius,
+    check_rate,
+    check_transformation,
+)
+from psi_optax.transforms.entrance import like, on_floats
 from psi_optax.transforms.inside import (
     REFUSALS,
     Refusal,
     ordinary_paths,
     refuse,
 )
-from psi_optax.transforms.integers import leave_integers
 
 
 class PsiState(NamedTuple):
@@ -78,7 +80,9 @@ def psi(
     every bit. A gradient that is not finite spoils its own group, and what the
     inner optimizer mixes with it, but `psi` itself spreads it to no other.
     Integer and boolean parameters are not moved, nor shown to `inner`: their
-    updates are zeros, of float0 gradients too.
+    updates are zeros, of float0 gradients too. What is no number, such as a
+    typed PRNG key, is left alone as well: its update is its gradient, None or
+    float0. Keep keys from `optax.apply_updates`, which can add nothing to them.
 
     Not supported inside: what keeps copies of grouped weights, which a
     retraction would leave behind (`schedule_free`, `cocob`), and what takes
@@ -94,8 +98,8 @@ def psi(
             optimizer given a rate here climbs, as does a direction given none.
             A direction spares a scaled copy of itself.
         groups: scale groups in any form.
-        learning_rate: a number or a schedule, by which the direction is
-            followed downhill; None if `inner` is an optimizer.
+        learning_rate: a real number, at least 0, or a schedule, by which the
+            direction is followed downhill; None if `inner` is an optimizer.
         ordinary: a whole optimizer, with its own rate, for ordinary
             parameters, of which `inner` then sees none.
         radius: "init" keeps the norms that `init` finds, in the state, for
@@ -111,11 +115,14 @@ def psi(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: `inner` or `ordinary` is no gradient transformation.
+        TypeError: `inner` or `ordinary` is no gradient transformation; the
+            learning rate or the radius is no real number, such as a boolean.
         ValueError: groups do not fit params; params are missing in `update`, or
-            updates are not like them; an unknown radius or retraction; a
-            radius without a retraction; an exponential of steps that are not
-            tangent; an optimizer not supported; a state made for other groups.
+            updates are not like them; a learning rate that is negative, or an
+            array of several; an unknown radius or retraction; a radius without
+            a retraction; an exponential of steps that are not tangent; an
+            optimizer not supported; a state made for other groups, or by
+            another optimizer.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -130,14 +137,14 @@ def psi(
         Yi, [Accelerating training of batch normalization: a manifold
         perspective](https://arxiv.org/abs/2101.02916), UAI 2022.
     """
-    require_transformation("inner", inner)
+    check_transformation(inner=inner)
     if ordinary is not None:
-        require_transformation("ordinary", ordinary)
+        check_transformation(ordinary=ordinary)
+    if learning_rate is not None:
+        learning_rate = check_rate(learning_rate)
     check_radius(radius)
-    if retraction not in RETRACTIONS:
-        raise ValueError(
-            f"retraction={retraction!r}: choose one of {RETRACTIONS}."
-        )
+    check_choice("retraction", retraction, RETRACTIONS)
+    check_flag(tangent=tangent)
     if retraction == "exponential" and not tangent:
         raise ValueError(
             'retraction="exponential" follows tangent steps only: leave'
@@ -151,7 +158,6 @@ def psi(
     inner = optax.with_extra_args_support(inner)
     radius = radius_of(retraction, radius)
 
-    @allow_shapes
     def init_fn(params):
         plan = make_plan(groups, params)
         w = plan.select(params)
@@ -165,7 +171,6 @@ def psi(
         )
 
     def update_fn(updates, state, params=None, **extra_args):
-        require_params(updates, params)
         plan = make_plan(groups, params)
         sphere = sphere_radius(radius, state.radius, plan)
         w, g = plan.select(params), plan.select(updates, "updates")
@@ -202,8 +207,10 @@ def psi(
         )
         return plan.merge(steps, like(moved, d)), state
 
-    return leave_integers(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        groups,
+        kind=PsiState,
     )
 
 

@@ -2,11 +2,19 @@
 
 from typing import Any
 
+import jax
 import optax
 
 from psi_optax.optimizers.psi import psi
 from psi_optax.transforms import add_weight_decay
-from psi_optax.transforms.base import Radius, require_number, require_rate
+from psi_optax.transforms.checks import (
+    Radius,
+    check_decay,
+    check_flag,
+    check_nonnegative,
+    check_rate,
+    check_schedule,
+)
 
 
 def psi_sgd(
@@ -35,7 +43,7 @@ def psi_sgd(
             gradient of norm 1 in direction space.
         groups: scale groups in any form.
         momentum: the decay \(\mu\), or None for none.
-        nesterov: whether to look ahead.
+        nesterov: whether to look ahead, which takes a momentum.
         ordinary: see `psi`.
         radius: see `psi`.
         retraction: see `psi`.
@@ -44,8 +52,8 @@ def psi_sgd(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -60,14 +68,20 @@ def psi_sgd(
         Yi, [Accelerating training of batch normalization: a manifold
         perspective](https://arxiv.org/abs/2101.02916), UAI 2022, algorithm 1.
     """
-    require_rate(learning_rate)
-    require_number("momentum", momentum)
+    check_flag(nesterov=nesterov)
+    if momentum is not None:
+        check_decay("momentum", momentum)
+    elif nesterov:
+        raise ValueError(
+            "nesterov=True has no effect with momentum=None: give a momentum,"
+            " such as 0.9, or leave nesterov."
+        )
     return psi(
         optax.identity()
         if momentum is None
         else optax.trace(momentum, nesterov),
         groups,
-        learning_rate=learning_rate,
+        learning_rate=check_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
         retraction=retraction,
@@ -80,7 +94,7 @@ def psi_adam(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: optax.ScalarOrSchedule | None = None,
     *,
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
@@ -99,11 +113,13 @@ def psi_adam(
     Args:
         learning_rate: a number or a schedule.
         groups: scale groups in any form.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
-        weight_decay: decoupled decay of ordinary parameters, times the rate.
-        ordinary: see `psi`; `weight_decay` does not act on it.
+        weight_decay: decoupled decay of ordinary parameters, times the rate; a
+            number, a schedule, or None for none. It cannot be given together
+            with `ordinary`, which it would not act on.
+        ordinary: see `psi`.
         radius: see `psi`.
         retraction: see `psi`.
 
@@ -111,8 +127,9 @@ def psi_adam(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; a weight decay that is
+            not known to be zero beside `ordinary`; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -126,15 +143,34 @@ def psi_adam(
     References:
         Kingma and Ba, [Adam](https://arxiv.org/abs/1412.6980), 2014.
     """
-    require_rate(learning_rate)
+    check_decay("b1", b1)
+    check_decay("b2", b2)
+    check_nonnegative("eps", eps)
+    decay = 0.0 if weight_decay is None else weight_decay
+    decay = check_schedule("weight_decay", decay)
+    if ordinary is not None:
+        _check_no_decay(decay)
     return psi(
         optax.chain(
             optax.scale_by_adam(b1, b2, eps),
-            add_weight_decay(weight_decay, groups),
+            add_weight_decay(decay, groups),
         ),
         groups,
-        learning_rate=learning_rate,
+        learning_rate=check_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
         retraction=retraction,
     )
+
+
+def _check_no_decay(weight_decay: optax.ScalarOrSchedule) -> None:
+    """Raises for a decay that may not be zero, and that would be dropped."""
+    unknown = callable(weight_decay) or isinstance(
+        weight_decay, jax.core.Tracer
+    )
+    if unknown or weight_decay:
+        raise ValueError(
+            f"weight_decay={weight_decay!r} does not act on parameters that"
+            " `ordinary` moves: put the decay into it, as in"
+            " ordinary=optax.adamw(0.001, weight_decay=0.01)."
+        )

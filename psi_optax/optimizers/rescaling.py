@@ -6,9 +6,9 @@ import jax
 import optax
 
 from psi_optax.transforms import rescale_weights
-from psi_optax.transforms.base import require_transformation
+from psi_optax.transforms.checks import check_transformation
+from psi_optax.transforms.entrance import on_floats
 from psi_optax.transforms.inside import refusing
-from psi_optax.transforms.integers import leave_integers
 
 
 def weight_rescaling(
@@ -61,6 +61,6 @@ def weight_rescaling(
     References:
         Liu et al., [Weight rescaling](https://arxiv.org/abs/2102.03497), 2022.
     """
-    require_transformation("inner", inner)
+    check_transformation(inner=inner)
     tx = optax.chain(inner, rescale_weights(groups, radius=radius, every=every))
-    return leave_integers(refusing("weight_rescaling", tx, groups), groups)
+    return on_floats(refusing("weight_rescaling", tx, groups), groups)

@@ -12,7 +12,7 @@ from psi_optax.transforms import (
     scale_by_group_adam,
     transported_trace,
 )
-from psi_optax.transforms.base import Radius, require_decay, require_rate
+from psi_optax.transforms.checks import Radius, check_decay, check_rate
 
 
 def sgd_g(
@@ -40,9 +40,9 @@ def sgd_g(
     Args:
         learning_rate: a number or a schedule; it is inside the momentum.
         groups: scale groups in any form.
-        momentum: the decay \(\mu\).
-        max_norm: the longest gradient of a group, in direction space; None for
-            no bound. The paper's runs have 0.1 and a rate of 0.2.
+        momentum: the decay \(\mu\), in [0, 1).
+        max_norm: the longest gradient of a group, in direction space, positive;
+            None for no bound. The paper's runs have 0.1 and a rate of 0.2.
         ordinary: see `psi`. Without it ordinary parameters get momentum with
             the same rate; the paper gives them
             `optax.sgd(0.01, 0.9, nesterov=True)` and decay.
@@ -52,8 +52,8 @@ def sgd_g(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: see `psi`; a bound that is not positive.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -68,8 +68,8 @@ def sgd_g(
         Cho and Lee, [Riemannian approach to batch
         normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 2.
     """
-    require_rate(learning_rate)
-    require_decay("momentum", momentum)
+    learning_rate = check_rate(learning_rate)
+    check_decay("momentum", momentum)
     return psi(
         optax.chain(
             _bounded_gradient(groups, max_norm),
@@ -105,8 +105,8 @@ def adam_g(
     Args:
         learning_rate: a number or a schedule, about the angle a step.
         groups: scale groups in any form.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         eps_root: added to the second moment, whose bias is corrected first
             (the paper's is added to the biased one).
         max_norm: see `sgd_g`.
@@ -118,8 +118,8 @@ def adam_g(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule.
-        ValueError: see `psi`; a bound that is not positive.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -134,7 +134,7 @@ def adam_g(
         Cho and Lee, [Riemannian approach to batch
         normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 3.
     """
-    require_rate(learning_rate)
+    learning_rate = check_rate(learning_rate)
     moments = scale_by_group_adam(
         groups, b1, b2, 0.0, eps_root, transport="parallel"
     )

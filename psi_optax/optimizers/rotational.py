@@ -11,10 +11,11 @@ from psi_optax.transforms import (
     project_to_zero_mean,
     scale_by_group_rms,
 )
-from psi_optax.transforms.base import (
+from psi_optax.transforms.checks import (
     Radius,
-    require_rate,
-    require_transformation,
+    check_flag,
+    check_rate,
+    check_transformation,
 )
 
 
@@ -43,7 +44,7 @@ def rotational(
             which sees gradients in direction space, and directions as params.
             No optimizer: `optax.sgd(0.1)` in its place would climb.
         groups: scale groups in any form.
-        decay: of the running mean of squares.
+        decay: of the running mean of squares, in [0, 1).
         eps: added to the root of it.
         centered: whether steps have mean zero, as the published method's do.
             The weights should have it too: `normalize(..., centered=True)`.
@@ -55,9 +56,9 @@ def rotational(
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: the learning rate is no number and no schedule; the
-            direction is no gradient transformation.
-        ValueError: see `psi`.
+        TypeError: a hyperparameter is of another type; the direction is no
+            gradient transformation.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -72,8 +73,9 @@ def rotational(
         Kosson, Messmer and Jaggi, [Rotational
         equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, algorithm 1.
     """
-    require_rate(learning_rate)
-    require_transformation("direction", direction)
+    learning_rate = check_rate(learning_rate)
+    check_transformation(direction=direction)
+    check_flag(centered=centered)
     center = project_to_zero_mean(groups) if centered else optax.identity()
     return psi(
         optax.chain(

@@ -10,18 +10,19 @@ from psi_optax import geometry
 from psi_optax.geometry import Leaves, Scalars
 from psi_optax.groups import Plan, make_plan
 from psi_optax.transforms.base import (
-    Radius,
     additive_rate,
-    allow_shapes,
-    check_radius,
     initial_radius,
-    like,
     radius_of,
-    require_number,
-    require_params,
     sphere_radius,
 )
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.checks import (
+    Radius,
+    check_choice,
+    check_decay,
+    check_radius,
+    check_rate,
+)
+from psi_optax.transforms.entrance import like, on_floats
 
 
 class PsiSgdmState(NamedTuple):
@@ -59,7 +60,7 @@ def psi_sgdm(
     Args:
         learning_rate: a number or a schedule; it is inside the momentum.
         groups: scale groups in any form.
-        momentum: the decay \(\mu\).
+        momentum: the decay \(\mu\), in [0, 1).
         radius: see `psi`.
         retraction: "projection" or None.
 
@@ -68,8 +69,8 @@ def psi_sgdm(
         parameters get SGD with the same momentum.
 
     Raises:
-        ValueError: groups do not fit params; params are missing in `update`;
-            an unknown radius or retraction.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -83,15 +84,12 @@ def psi_sgdm(
         Yi, [Accelerating training of batch normalization: a manifold
         perspective](https://arxiv.org/abs/2101.02916), UAI 2022, eq. 11.
     """
-    require_number("momentum", momentum)
+    learning_rate = check_rate(learning_rate)
+    check_decay("momentum", momentum)
     check_radius(radius)
-    if retraction not in ("projection", None):
-        raise ValueError(
-            f'retraction={retraction!r}: choose "projection" or None.'
-        )
+    check_choice("retraction", retraction, ("projection", None))
     radius = radius_of(retraction, radius)
 
-    @allow_shapes
     def init_fn(params):
         plan = make_plan(groups, params)
         return PsiSgdmState(
@@ -102,7 +100,6 @@ def psi_sgdm(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(updates, params)
         plan = make_plan(groups, params)
         sphere = sphere_radius(radius, state.radius, plan)
         w, g = plan.select(params), plan.select_steps(updates)
@@ -135,8 +132,10 @@ def psi_sgdm(
         )
         return plan.merge(steps, like(u, g)), state
 
-    return leave_integers(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        groups,
+        kind=PsiSgdmState,
     )
 
 

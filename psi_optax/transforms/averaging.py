@@ -4,19 +4,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from psi_optax import geometry
 from psi_optax.geometry import Leaves
 from psi_optax.groups import Plan, make_plan
 from psi_optax.groups.paths import Tree, entries, is_hole, map_with_path
-from psi_optax.transforms.base import (
-    allow_shapes,
-    require_decay,
-    require_params,
-    states_of,
-)
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.base import states_of
+from psi_optax.transforms.checks import check_decay, check_schedule
+from psi_optax.transforms.entrance import on_floats
 from psi_optax.transforms.narrow import widen
 
 
@@ -86,10 +83,8 @@ def average_weights(
         Juditsky, [Acceleration of stochastic approximation by
         averaging](https://doi.org/10.1137/0330046), 1992.
     """
-    if not callable(decay):
-        require_decay("decay", decay)
+    decay = check_schedule("decay", decay, check_decay)
 
-    @allow_shapes
     def init_fn(params):
         return AverageWeightsState(
             count=jnp.zeros([], jnp.int32),
@@ -99,7 +94,6 @@ def average_weights(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(updates, params)
         d = decay(state.count) if callable(decay) else decay
         d = jnp.asarray(d, state.weight.dtype)
         weight = d * state.weight + (1 - d)
@@ -117,8 +111,9 @@ def average_weights(
             average=jax.tree.map(mix, state.average, params, updates),
         )
 
-    return leave_integers(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        kind=AverageWeightsState,
     )
 
 
@@ -212,7 +207,7 @@ def _averages(opt_state: optax.OptState, params: Tree) -> dict[str, _Average]:
             " jax.tree.map(lambda x: x[0], state)."
         )
     shapes = {
-        entry.path: jnp.shape(entry.leaf)
+        entry.path: np.shape(entry.leaf)
         for entry in entries(params)
         if not entry.is_hole
     }

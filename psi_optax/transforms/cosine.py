@@ -8,9 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax.geometry import safe_divide, widen
-from psi_optax.transforms.base import require_params, require_transformation
+from psi_optax.transforms.checks import (
+    check_choice,
+    check_nonnegative,
+    check_number,
+    check_transformation,
+)
+from psi_optax.transforms.entrance import on_floats
 from psi_optax.transforms.inside import refuse
-from psi_optax.transforms.integers import leave_integers
 
 _AXES = {"last": -1, "first": 0}
 _Dot = Callable[[jax.Array, jax.Array], jax.Array]
@@ -64,9 +69,10 @@ def project_by_cosine(
         it knows of scale groups; it is not equivariant.
 
     Raises:
-        TypeError: `inner` is no gradient transformation.
-        ValueError: params are missing in `update`; an unknown axis; an inner
-            optimizer that keeps weights of its own.
+        TypeError: `inner` is no gradient transformation; a hyperparameter is of
+            another type.
+        ValueError: a hyperparameter is out of its range; params are missing in
+            `update`; an inner optimizer that keeps weights of its own.
 
     Examples:
         >>> tx = project_by_cosine(optax.trace(0.9))
@@ -80,9 +86,12 @@ def project_by_cosine(
         Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021,
         algorithm 1.
     """
-    require_transformation("inner", inner)
-    if channels not in _AXES:
-        raise ValueError(f'channels={channels!r}: choose "last" or "first".')
+    check_transformation(inner=inner)
+    check_number("weight_decay", weight_decay)
+    check_nonnegative("wd_ratio", wd_ratio)
+    check_nonnegative("delta", delta)
+    check_nonnegative("eps", eps)
+    check_choice("channels", channels, _AXES)
     axis = _AXES[channels]
     inner = optax.with_extra_args_support(inner)
 
@@ -92,7 +101,6 @@ def project_by_cosine(
         return ProjectByCosineState(state)
 
     def update_fn(updates, state, params=None, **extra_args):
-        require_params(updates, params)
         steps, inner_state = inner.update(
             updates, state.inner, params, **extra_args
         )
@@ -124,8 +132,9 @@ def project_by_cosine(
         ratio = jnp.asarray(wd_ratio, u.dtype)
         return moved, jnp.where(fires, ratio, jnp.ones_like(ratio))
 
-    return leave_integers(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        kind=ProjectByCosineState,
     )
 
 

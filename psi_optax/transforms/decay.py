@@ -6,7 +6,8 @@ import jax
 import optax
 
 from psi_optax.groups import group_labels
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.checks import check_choice, check_schedule
+from psi_optax.transforms.entrance import on_floats
 
 
 def add_weight_decay(
@@ -26,7 +27,7 @@ def add_weight_decay(
     weights decides how much of it there is.
 
     Args:
-        weight_decay: \(\lambda\), a number or a schedule.
+        weight_decay: \(\lambda\), a real number of any sign, or a schedule.
         groups: scale groups in any form.
         of: "ordinary" or "scale": the labels of `group_labels`.
 
@@ -34,6 +35,7 @@ def add_weight_decay(
         A transform that needs params.
 
     Raises:
+        TypeError: the decay is no number and no schedule.
         ValueError: groups do not fit params; params are missing in `update`;
             an unknown kind.
 
@@ -51,11 +53,11 @@ def add_weight_decay(
         Loshchilov and Hutter, [Decoupled weight decay
         regularization](https://arxiv.org/abs/1711.05101), ICLR 2019.
     """
-    if of not in ("ordinary", "scale"):
-        raise ValueError(f'of={of!r}: choose "ordinary" or "scale".')
+    weight_decay = check_schedule("weight_decay", weight_decay)
+    check_choice("of", of, ("ordinary", "scale"))
 
     def mask(tree):
         labels = group_labels(tree, groups)
         return jax.tree.map(lambda label: label == of, labels)
 
-    return leave_integers(optax.add_decayed_weights(weight_decay, mask), groups)
+    return on_floats(optax.add_decayed_weights(weight_decay, mask), groups)

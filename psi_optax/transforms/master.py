@@ -6,13 +6,9 @@ import jax
 import optax
 
 from psi_optax.groups.paths import is_hole
-from psi_optax.transforms.base import (
-    allow_shapes,
-    refuse_lookahead,
-    require_params,
-    require_transformation,
-)
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.base import refuse_lookahead
+from psi_optax.transforms.checks import check_transformation
+from psi_optax.transforms.entrance import on_floats
 from psi_optax.transforms.narrow import is_narrow, widen
 
 
@@ -86,10 +82,9 @@ def master_weights(
         Micikevicius et al., [Mixed precision
         training](https://arxiv.org/abs/1710.03740), ICLR 2018, section 3.1.
     """
-    require_transformation("inner", inner)
+    check_transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
 
-    @allow_shapes
     def init_fn(params):
         weights = jax.tree.map(
             lambda w: widen(w) if is_narrow(w) else optax.MaskedNode(), params
@@ -99,7 +94,6 @@ def master_weights(
         return MasterWeightsState(weights, state)
 
     def update_fn(updates, state, params=None, **extra_args):
-        require_params(updates, params)
         steps, inner_state = inner.update(
             widen(updates),
             state.inner,
@@ -110,8 +104,9 @@ def master_weights(
         updates = jax.tree.map(_step, params, updates, steps, weights)
         return updates, MasterWeightsState(weights, inner_state)
 
-    return leave_integers(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        kind=MasterWeightsState,
     )
 
 

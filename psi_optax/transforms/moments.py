@@ -7,20 +7,19 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Scalars
+from psi_optax.geometry import Leaves, Scalars
 from psi_optax.groups import Plan, group_labels, make_plan
-from psi_optax.transforms.base import (
-    allow_shapes,
-    check_updates,
-    like,
-    require_decay,
-    require_params,
-    stored_scalars,
+from psi_optax.transforms.base import stored_scalars
+from psi_optax.transforms.checks import (
+    check_choice,
+    check_decay,
+    check_nonnegative,
 )
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.entrance import like, on_floats, on_groups
 from psi_optax.transforms.momentum import (
+    TRANSPORTS,
     carry,
-    check_transport,
+    check_place,
     initial_place,
     new_place,
 )
@@ -75,7 +74,9 @@ def scale_by_group_rms(
         A transform with a `ScaleByGroupRmsState`. It does not need params.
 
     Raises:
-        ValueError: groups do not fit the updates; a decay outside of [0, 1).
+        TypeError: a hyperparameter is of another type.
+        ValueError: a decay outside of [0, 1), or a negative eps; groups do not
+            fit the updates.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -89,26 +90,28 @@ def scale_by_group_rms(
         Kosson, Messmer and Jaggi, [Rotational
         equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, algorithm 1.
     """
-    require_decay("decay", decay)
+    check_decay("decay", decay)
+    check_nonnegative("eps", eps)
 
-    @allow_shapes
-    def init_fn(params):
-        return ScaleByGroupRmsState(*_no_moments(groups, params))
+    def init(plan: Plan, w: Leaves) -> ScaleByGroupRmsState:
+        return ScaleByGroupRmsState(*_no_moments(plan, w))
 
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        check_updates(updates, params)
-        plan = make_plan(groups, updates)
-        u = plan.select(updates)
+    def update(plan: Plan, u: Leaves, _: Leaves, state: Any):
         count = jnp.asarray(optax.safe_increment(state.count))
         nu = _mean(decay, _stored(plan, state), plan.dot(u, u))
         factor = jax.tree.map(
             lambda s: _inverse_root(s, _debias(decay, count, s), eps, 0), nu
         )
-        updates = plan.merge(updates, like(geometry.scale(plan, u, factor), u))
-        return updates, ScaleByGroupRmsState(count, _kept(state.nu, nu))
+        state = ScaleByGroupRmsState(count, _kept(state.nu, nu))
+        return geometry.scale(plan, u, factor), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return on_groups(
+        groups,
+        update,
+        kind=ScaleByGroupRmsState,
+        init=init,
+        needs_params=False,
+    )
 
 
 def scale_by_group_adam(
@@ -135,8 +138,8 @@ def scale_by_group_adam(
 
     Args:
         groups: scale groups in any form.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
+        b1: decay of the first moment, in [0, 1).
+        b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         eps_root: added to the second moment.
         transport: "projection" or "parallel" carry the first moment along with
@@ -147,8 +150,10 @@ def scale_by_group_adam(
         it transports.
 
     Raises:
-        ValueError: groups do not fit params; params are missing in `update`;
-            an unknown transport.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a decay outside of [0, 1), or a negative eps; an unknown
+            transport, or a state that was made with another; groups do not fit
+            params; params are missing in `update`.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -164,14 +169,15 @@ def scale_by_group_adam(
         Becigneul and Ganea, [Riemannian adaptive optimization
         methods](https://arxiv.org/abs/1810.00760), ICLR 2019.
     """
-    require_decay("b1", b1)
-    require_decay("b2", b2)
-    if transport is not None:
-        check_transport(transport)
+    check_decay("b1", b1)
+    check_decay("b2", b2)
+    check_nonnegative("eps", eps)
+    check_nonnegative("eps_root", eps_root)
+    check_choice("transport", transport, (*TRANSPORTS, None))
 
-    @allow_shapes
     def init_fn(params):
-        count, nu = _no_moments(groups, params)
+        plan = make_plan(groups, params)
+        count, nu = _no_moments(plan, plan.select(params))
         return ScaleByGroupAdamState(
             count,
             optax.tree.zeros_like(params),
@@ -183,8 +189,8 @@ def scale_by_group_adam(
         del extra_args
         plan, mu, place = make_plan(groups, updates), state.mu, state.place
         squares = _stored(plan, state)
+        check_place(transport, place)
         if transport is not None:
-            require_params(updates, params)
             mu = carry(plan, mu, place, params)
             place = new_place(plan, place, params)
         g, m = plan.select(updates), plan.select(mu, "moments")
@@ -216,16 +222,14 @@ def scale_by_group_adam(
         },
         lambda tree: group_labels(tree, groups),
     )
-    return leave_integers(both, groups)
+    return on_floats(both, groups, needs_params=transport is not None)
 
 
-def _no_moments(groups: Any, params: optax.Params) -> tuple[jax.Array, Any]:
-    plan = make_plan(groups, params)
+def _no_moments(plan: Plan, w: Leaves) -> tuple[jax.Array, Any]:
     # A leaf in place of an empty dictionary: see `initial_radius`.
     if not plan.leaves:
         return jnp.zeros([], jnp.int32), jnp.zeros([])
     # Zeros that are sharded as the sums over groups will be.
-    w = plan.select(params)
     nu = jax.tree.map(jnp.zeros_like, plan.dot(w, w))
     return jnp.zeros([], jnp.int32), nu
 

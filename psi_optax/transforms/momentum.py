@@ -10,8 +10,8 @@ from psi_optax import geometry
 from psi_optax.geometry import Leaves
 from psi_optax.groups import Plan, make_plan
 from psi_optax.groups.paths import Tree
-from psi_optax.transforms.base import like, require_params
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.checks import check_choice, check_decay, check_flag
+from psi_optax.transforms.entrance import like, on_floats
 
 TRANSPORTS = ("projection", "parallel")
 
@@ -49,7 +49,7 @@ def transported_trace(
 
     Args:
         groups: scale groups in any form.
-        decay: the decay \(\mu\).
+        decay: the decay \(\mu\), in [0, 1).
         nesterov: whether to look ahead.
         transport: "projection" or "parallel".
 
@@ -57,8 +57,10 @@ def transported_trace(
         A transform that needs params, with a `TransportedTraceState`.
 
     Raises:
-        ValueError: groups do not fit params; params are missing in `update`;
-            an unknown transport.
+        TypeError: a hyperparameter is of another type.
+        ValueError: a decay outside of [0, 1); an unknown transport, or a state
+            that was made with another; groups do not fit params; params are
+            missing in `update`.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -76,7 +78,9 @@ def transported_trace(
         algorithms on matrix manifolds](https://press.princeton.edu/absil),
         2008, section 8.1, for projection.
     """
-    check_transport(transport)
+    check_decay("decay", decay)
+    check_flag(nesterov=nesterov)
+    check_choice("transport", transport, TRANSPORTS)
 
     def init_fn(params):
         make_plan(groups, params)
@@ -86,8 +90,8 @@ def transported_trace(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        require_params(updates, params)
         plan = make_plan(groups, params)
+        check_place(transport, state.place)
         carried = carry(plan, state.trace, state.place, params)
 
         def add(m, u):
@@ -99,17 +103,11 @@ def transported_trace(
         place = new_place(plan, state.place, params)
         return step, TransportedTraceState(trace, place)
 
-    return leave_integers(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn), groups
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        groups,
+        kind=TransportedTraceState,
     )
-
-
-def check_transport(transport: str | None) -> None:
-    """Raises for an unknown transport."""
-    if transport not in TRANSPORTS:
-        raise ValueError(
-            f'transport={transport!r}: choose "projection" or "parallel".'
-        )
 
 
 def initial_place(transport: str | None, params: Tree) -> Any:
@@ -119,6 +117,20 @@ def initial_place(transport: str | None, params: Tree) -> Any:
     buffers of params, which may be donated.
     """
     return optax.tree.zeros_like(params) if transport == "parallel" else None
+
+
+def check_place(transport: str | None, place: Any) -> None:
+    """Raises for a state that was made with another transport.
+
+    Raises:
+        ValueError: what parallel transport remembers is missing, or is there
+            without it.
+    """
+    if (place is not None) != (transport == "parallel"):
+        raise ValueError(
+            f"transport={transport!r}, but the state was made with another:"
+            " begin with init(params)."
+        )
 
 
 def new_place(plan: Plan, place: Any, params: Tree) -> Any:

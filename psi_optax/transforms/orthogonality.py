@@ -12,7 +12,8 @@ from psi_optax import geometry
 from psi_optax.geometry import Leaves, widen
 from psi_optax.groups import Plan
 from psi_optax.groups.plan import GroupedLeaf, sum_over_mesh
-from psi_optax.transforms.base import check_positive, stateless
+from psi_optax.transforms.checks import check_positive
+from psi_optax.transforms.entrance import stateless
 from psi_optax.transforms.sharding import automatic_sharding
 
 

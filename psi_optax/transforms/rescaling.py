@@ -7,16 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.groups import make_plan
-from psi_optax.transforms.base import (
-    allow_shapes,
-    check_positive,
-    check_radius,
-    initial_radius,
-    like,
-    require_params,
-    sphere_radius,
-)
+from psi_optax.geometry import Leaves
+from psi_optax.groups import Plan
+from psi_optax.transforms.base import initial_radius, sphere_radius
+from psi_optax.transforms.checks import check_period, check_radius
+from psi_optax.transforms.entrance import like, on_groups
 
 
 class RescaleWeightsState(NamedTuple):
@@ -77,31 +72,21 @@ def rescale_weights(
     if radius is None:
         raise ValueError('radius=None: choose "init" or a number.')
     check_radius(radius)
-    check_positive("every", every)
-    if not jnp.issubdtype(jnp.result_type(every), jnp.integer):
-        raise ValueError(f"every={every!r} is not a whole number of steps.")
+    check_period("every", every)
 
-    @allow_shapes
-    def init_fn(params):
-        plan = make_plan(groups, params)
+    def init(plan: Plan, w: Leaves) -> RescaleWeightsState:
         return RescaleWeightsState(
-            jnp.zeros([], jnp.int32),
-            initial_radius(radius, plan, plan.select(params)),
+            jnp.zeros([], jnp.int32), initial_radius(radius, plan, w)
         )
 
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        require_params(updates, params)
-        plan = make_plan(groups, params)
-        w, u = plan.select(params), plan.select_steps(updates)
+    def update(plan: Plan, passed: Leaves, w: Leaves, state: Any):
+        u = plan.select_steps(passed)
         count = optax.safe_increment(state.count)
         now = jnp.mod(count, jnp.asarray(every, jnp.int32)) == 0
         target = sphere_radius(radius, state.radius, plan) or {}
         on_sphere = geometry.retract(plan, w, u, target)
         rescaled = like(geometry.displacement(w, on_sphere), u)
-        passed = plan.select(updates)
         chosen = {k: jnp.where(now, rescaled[k], passed[k]) for k in u}
-        updates = plan.merge(updates, chosen)
-        return updates, RescaleWeightsState(count, state.radius)
+        return chosen, RescaleWeightsState(count, state.radius)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return on_groups(groups, update, kind=RescaleWeightsState, init=init)

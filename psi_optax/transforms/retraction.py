@@ -6,16 +6,10 @@ import optax
 
 from psi_optax import geometry
 from psi_optax.geometry import Leaves
-from psi_optax.groups import Plan, make_plan
-from psi_optax.transforms.base import (
-    Radius,
-    allow_shapes,
-    check_radius,
-    initial_radius,
-    like,
-    require_params,
-    sphere_radius,
-)
+from psi_optax.groups import Plan
+from psi_optax.transforms.base import initial_radius, sphere_radius
+from psi_optax.transforms.checks import Radius, check_choice, check_radius
+from psi_optax.transforms.entrance import on_groups
 
 
 class RetractState(NamedTuple):
@@ -78,10 +72,7 @@ def retract(
         manifolds](https://press.princeton.edu/absil), 2008, section 4.1.
     """
     check_radius(radius)
-    if retraction not in ("projection", "exponential"):
-        raise ValueError(
-            f'retraction={retraction!r}: choose "projection" or "exponential".'
-        )
+    check_choice("retraction", retraction, ("projection", "exponential"))
 
     def move(plan: Plan, w: Leaves, u: Leaves, target) -> Leaves:
         if retraction == "projection":
@@ -90,18 +81,11 @@ def retract(
             return geometry.displacement(w, on_sphere)
         return geometry.exponential(plan, w, u, target)
 
-    @allow_shapes
-    def init_fn(params):
-        plan = make_plan(groups, params)
-        stored = initial_radius(radius, plan, plan.select(params))
-        return RetractState(stored)
+    def init(plan: Plan, w: Leaves) -> RetractState:
+        return RetractState(initial_radius(radius, plan, w))
 
-    def update_fn(updates, state, params=None, **extra_args):
-        del extra_args
-        require_params(updates, params)
-        plan = make_plan(groups, params)
-        w, u = plan.select(params), plan.select_steps(updates)
+    def update(plan: Plan, u: Leaves, w: Leaves, state: RetractState):
         target = sphere_radius(radius, state.radius, plan)
-        return plan.merge(updates, like(move(plan, w, u, target), u)), state
+        return move(plan, w, plan.select_steps(u), target), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return on_groups(groups, update, kind=RetractState, init=init)

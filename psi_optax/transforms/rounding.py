@@ -8,13 +8,9 @@ import numpy as np
 import optax
 
 from psi_optax.groups.paths import is_hole
-from psi_optax.transforms.base import (
-    allow_shapes,
-    refuse_lookahead,
-    require_params,
-    require_transformation,
-)
-from psi_optax.transforms.integers import leave_integers
+from psi_optax.transforms.base import refuse_lookahead
+from psi_optax.transforms.checks import check_transformation
+from psi_optax.transforms.entrance import on_floats
 from psi_optax.transforms.narrow import NARROW, is_narrow, widen
 
 
@@ -100,18 +96,16 @@ def stochastic_rounding(
         Zamirai et al., [Revisiting bfloat16
         training](https://arxiv.org/abs/2010.06192), 2020.
     """
-    require_transformation("inner", inner)
+    check_transformation(inner=inner)
     inner = optax.with_extra_args_support(inner)
     key = _as_key(key)
 
-    @allow_shapes
     def init_fn(params):
         state = inner.init(widen(params))
         refuse_lookahead("stochastic_rounding", state)
         return StochasticRoundingState(jnp.zeros([], jnp.int32), state)
 
     def update_fn(updates, state, params=None, **extra_args):
-        require_params(updates, params)
         wide = widen(params)
         steps, inner_state = inner.update(
             widen(updates), state.inner, wide, **extra_args
@@ -122,8 +116,9 @@ def stochastic_rounding(
         count = optax.safe_increment(state.count)
         return updates, StochasticRoundingState(count, inner_state)
 
-    return leave_integers(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return on_floats(
+        optax.GradientTransformationExtraArgs(init_fn, update_fn),
+        kind=StochasticRoundingState,
     )
 
 

@@ -9,11 +9,8 @@ import optax
 from psi_optax import geometry
 from psi_optax.geometry import Leaves
 from psi_optax.groups import Plan
-from psi_optax.transforms.base import (
-    check_positive,
-    stateless,
-    stateless_without_params,
-)
+from psi_optax.transforms.checks import check_positive
+from psi_optax.transforms.entrance import stateless
 
 
 def scale_by_group_norm(groups: Any) -> optax.GradientTransformationExtraArgs:
@@ -86,7 +83,7 @@ def clip_by_group_norm(
     """
     check_positive("max_norm", max_norm)
 
-    def function(plan: Plan, u: Leaves) -> Leaves:
+    def function(plan: Plan, u: Leaves, _: Leaves) -> Leaves:
         factor = jax.tree.map(_shortening, geometry.norm(plan, u))
         return geometry.scale(plan, u, factor)
 
@@ -94,7 +91,7 @@ def clip_by_group_norm(
         bound = jnp.asarray(max_norm, norm.dtype)
         return jnp.where(norm <= bound, 1, geometry.factor_to(bound, norm))
 
-    return stateless_without_params(groups, function)
+    return stateless(groups, function, needs_params=False)
 
 
 def normalize_by_group_norm(
@@ -126,7 +123,8 @@ def normalize_by_group_norm(
     References:
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
-    return stateless_without_params(
+    return stateless(
         groups,
-        lambda plan, u: geometry.project_to_sphere(plan, u, plan.full(1)),
+        lambda plan, u, _: geometry.project_to_sphere(plan, u, plan.full(1)),
+        needs_params=False,
     )

@@ -5,7 +5,8 @@ from typing import Any
 import optax
 
 from psi_optax import geometry
-from psi_optax.transforms.base import stateless
+from psi_optax.transforms.checks import check_flag
+from psi_optax.transforms.entrance import stateless
 
 
 def project_to_tangent(
@@ -46,6 +47,7 @@ def project_to_tangent(
         al., [Centered weight
         normalization](https://doi.org/10.1109/ICCV.2017.305), ICCV 2017.
     """
+    check_flag(centered=centered)
     return stateless(
         groups,
         lambda plan, u, w: geometry.project_to_tangent(

@@ -49,10 +49,18 @@ TESTS = {
 }
 # How a program is ordered, and what it sends, is seen where it is looked at.
 _PROGRAM = ["tests/devices/test_communication.py"]
+_ARGUMENTS = ["tests/conformance/test_arguments.py"]
+_ENTRANCE = ["tests/conformance/test_entrance.py"]
 ALSO = {
     "geometry/turns.py": _PROGRAM,
     "optimizers/psi.py": _PROGRAM,
     "transforms/sharding.py": ["tests/devices/test_products.py"],
+    "transforms/checks.py": _ARGUMENTS,
+    "transforms/entrance.py": _ENTRANCE,
+    "transforms/momentum.py": _ENTRANCE,
+    "optimizers/recipes.py": _ARGUMENTS,
+    "diagnostics/monitor.py": _ARGUMENTS,
+    "invariance/report.py": ["tests/groups/test_hashing.py"],
 }
 OPTIONS = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
 LIMIT = 1800  # Seconds, for a program that no longer ends.

@@ -1,0 +1,118 @@
+"""Inert is what no gradient reaches, also where a function brings its own."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from psi_optax import ScaleGroup, find_groups
+
+X = jax.random.normal(jax.random.key(0), (8, 4))
+PARAMS = {
+    "w": jax.random.normal(jax.random.key(1), (4, 3)),
+    "v": jax.random.normal(jax.random.key(2), (3, 2)),
+}
+
+
+def custom(function, pullback):
+    wrapped = jax.custom_vjp(function)
+    wrapped.defvjp(
+        lambda *args: (function(*args), args),
+        lambda args, g: pullback(g, *args),
+    )
+    return wrapped
+
+
+def unit(w):
+    return w / jnp.linalg.norm(w, axis=0, keepdims=True)
+
+
+def normalized(h):
+    center = jnp.mean(h, axis=0, keepdims=True)
+    return (h - center) / jnp.sqrt(jnp.var(h, axis=0, keepdims=True))
+
+
+def head(h, params):
+    return jnp.sum(jnp.tanh(h @ params["v"]) ** 3)
+
+
+def finding(function, method="both", path="w"):
+    def loss(params, x):
+        return head(function(params["w"], x), params)
+
+    return find_groups(loss, PARAMS, X, method=method)[path]
+
+
+signs = custom(jnp.sign, lambda g, w: (jnp.zeros_like(g),))
+straight = custom(jnp.sign, lambda g, w: (g,))
+straight_unit = custom(unit, lambda g, w: (g,))
+clipped = custom(lambda h: h, lambda g, h: (jnp.clip(g, -1e-3, 1e-3),))
+halved = custom(lambda h: h, lambda g, h: (g / 2,))
+
+
+@pytest.mark.parametrize("method", ["analysis", "both"])
+def test_a_straight_through_estimator_is_not_inert(method):
+    report = finding(lambda w, x: x @ straight(w), method)
+    assert report.kind == "ordinary"
+    # The control: a sign whose derivative is the true one.
+    for function in (signs, jnp.sign):
+        report = finding(lambda w, x, f=function: x @ f(w), method)
+        assert report.kind == "inert"
+
+
+def test_a_stopped_gradient_is_a_straight_through_estimator_too():
+    def stopped(w, x):
+        return x @ (w / jax.lax.stop_gradient(jnp.abs(w)))
+
+    report = finding(stopped)
+    assert report.kind == "ordinary"
+    assert "stop_gradient" in report.reason
+    assert finding(lambda w, x: x @ (w / jnp.abs(w))).kind == "inert"
+
+
+def test_a_derivative_has_to_scale_as_that_of_the_function_does():
+    """Or the gradient is not one over the scale of the weights."""
+    for function in (
+        lambda w, x: x @ straight_unit(w),
+        lambda w, x: normalized(clipped(x @ w)),
+    ):
+        report = finding(function)
+        assert report.group is None
+        assert report.reason
+    for function in (
+        lambda w, x: x @ unit(w),
+        lambda w, x: normalized(halved(x @ w)),
+    ):
+        assert finding(function).group == ScaleGroup(0)
+
+
+def test_a_derivative_that_cannot_be_followed_is_unknown():
+    def pullback(g, h):
+        raise NotImplementedError
+
+    function = custom(lambda h: 2 * h, pullback)
+    report = finding(lambda w, x: normalized(function(x @ w)), "analysis")
+    assert report.group is None
+    assert "custom derivative" in report.reason
+
+
+def test_gradients_that_go_where_values_do_not():
+    around = custom(lambda h, w: h, lambda g, h, w: (g, g.T @ h))
+
+    def loss(params, x):
+        h = around(x @ params["u"], params["w"])
+        return jnp.sum(jnp.tanh(h) ** 3)
+
+    params = {"u": PARAMS["w"], "w": jnp.ones((3, 3))}
+    report = find_groups(loss, params, X)
+    assert report["w"].kind != "inert"
+
+    def without(params, x):
+        return jnp.sum(jnp.tanh(x @ params["u"]) ** 3)
+
+    assert find_groups(without, params, X)["w"].kind == "inert"
+
+
+def test_the_derivatives_of_activations_scale():
+    for function in (jax.nn.relu, jax.nn.leaky_relu, jnp.abs):
+        report = finding(lambda w, x, f=function: normalized(f(x @ w)))
+        assert report.group == ScaleGroup(0)

@@ -63,7 +63,7 @@ around.defvjp(lambda h, w: (h, None), lambda _, g: (g, g[:6]))
 
 
 def elsewhere(params, x):
-    return jnp.sum(jnp.tanh(around(x[:, :4], params["w"])) ** 3)
+    return jnp.sum(jnp.tanh(around(x[:, :4], 2 * params["w"])) ** 3)
 
 
 LOSSES = {

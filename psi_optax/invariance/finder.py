@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psi_optax.groups import ScaleGroup, make_plan
+from psi_optax.groups import Plan, ScaleGroup, make_plan
 from psi_optax.groups.describe import zero_notes
 from psi_optax.groups.paths import Tree, entries
 from psi_optax.invariance.analysis import Verdict, analyse
@@ -29,20 +29,24 @@ def find_groups(
     max_epsilon: float = 1e-3,
     seed: int = 0,
 ) -> GroupReport:
-    r"""Which weights have no scale, along which axes, and how that is known.
+    r"""Find the scale-invariant weights, with their axes and a proof.
 
     Two methods that know nothing of each other. The *analysis* is a proof: it
     follows through the program of the loss by which power of its weights'
     scales each value is multiplied. It needs shapes only. The *probe* is a
     measurement in double precision, on the given arguments: Euler's identity
-    and rescaled weights. Where they contradict each other it is an error.
+    and rescaled weights. With both, all that is proved is confronted with
+    rescaled weights and one gradient; a contradiction is an error.
 
     The groups are the finest that a `ScaleGroup` can state: first of each
     parameter alone; then, of what has none, the smallest sets that scale
     together, which are tied; the probe looks for pairs of one layer only. Any
     of them can be rescaled independently.
 
-    The probe evaluates the loss about twice for each parameter: hand it a
+    Arrays that the loss closes over are data like its arguments, whatever
+    their size. NumPy scalars and Python numbers are constants of the program.
+
+    The probe evaluates the loss a few times for each parameter: hand it a
     small batch.
 
     Analyse the loss *of training*: with running averages a BatchNorm is not
@@ -125,7 +129,12 @@ def check_groups(
     *args: Any,
     seed: int = 0,
 ) -> GroupReport:
-    """Whether groups that you state are scale-invariant: by measurement.
+    """Measure whether groups that you state are scale-invariant.
+
+    They are multiplied by numbers between 2^-10 and 2^10, jointly and each by
+    its own. The effect of an epsilon is tolerated where it is small at half of
+    the given weights and fades in smoothly below; that of a bound on norms
+    is not.
 
     Args:
         loss_fn: as for `find_groups`.
@@ -140,8 +149,9 @@ def check_groups(
 
     Raises:
         ValueError: groups do not fit params, or the loss changes by more than
-            1 % of itself, or at large weights by more than rounding: the
-            message names each parameter with its shape and its deviation.
+            1 % of itself, or suddenly, or at large weights by more than
+            rounding: the message names each parameter with its shape and its
+            deviation.
 
     Examples:
         >>> def loss(params, x):
@@ -165,37 +175,8 @@ def check_groups(
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
     with _double_precision():
         probe = Probe(loss, params, traced, seed)
-        given, large, smooth = (
-            {path: measure(_tied_with(path, stated)) for path in stated}
-            for measure in (
-                probe.deviation,
-                probe.deviation_if_large,
-                probe.is_smooth,
-            )
-        )
-    wrong = [
-        f"{leaf.path!r} of shape {leaf.shape} with {leaf.group}, by"
-        f" {max(given[leaf.path], large[leaf.path]):.1e}"
-        for leaf in plan.leaves
-        if given[leaf.path] > NOTICEABLE
-        or large[leaf.path] > probe.tolerance
-        or not smooth[leaf.path]
-    ]
-    if wrong:
-        advice = "Give them None, or ask find_groups for what holds."
-        if returned > 1:
-            advice = (
-                f"All {returned} arrays that loss_fn returns count: return the"
-                " loss alone."
-            )
-        if all(change <= probe.tolerance for change in large.values()):
-            advice = (
-                "At large weights it does not: is the epsilon of a norm not"
-                " small beside them? normalize them first."
-            )
-        raise ValueError(
-            f"the loss changes with the scale of {'; '.join(wrong)}. {advice}"
-        )
+        given = {p: probe.deviation(_tied_with(p, stated)) for p in stated}
+        _check_stated(probe, plan, given, returned)
     findings = {
         entry.path: Finding(
             entry.path,
@@ -209,6 +190,60 @@ def check_groups(
         if not entry.is_hole
     }
     return make_report(params, _with_notes(findings, params))
+
+
+def _check_stated(
+    probe: Probe, plan: Plan, given: dict[str, float], returned: int
+) -> None:
+    """Check that the loss does not change with the scale of stated groups.
+
+    Args:
+        probe: the loss.
+        plan: the groups.
+        given: their deviations at the given weights.
+        returned: how many arrays the loss returns.
+
+    Raises:
+        ValueError: it does.
+    """
+    stated = {leaf.path: leaf.group for leaf in plan.leaves}
+    wrong, reasons = [], set()
+    for leaf in plan.leaves:
+        tied = _tied_with(leaf.path, stated)
+        large = probe.deviation_if_large(tied)
+        change = max(given[leaf.path], large)
+        text = f"{leaf} (by {change:.1e})"
+        if large > probe.tolerance:
+            reasons.add("matters")
+        elif given[leaf.path] > NOTICEABLE:
+            reasons.add("epsilon")
+        elif not probe.is_smooth(tied):
+            text = f"{leaf} (suddenly)"
+            reasons.add("bound")
+        else:
+            continue
+        wrong.append(text)
+    if not wrong:
+        return
+    advice = {
+        frozenset({"epsilon"}): (
+            "At large weights it does not: is the epsilon of a norm not small"
+            " beside them? normalize them first."
+        ),
+        frozenset({"bound"}): (
+            "Is there a bound on their norm, or a threshold? Give them None."
+        ),
+    }.get(
+        frozenset(reasons), "Give them None, or ask find_groups for what holds."
+    )
+    if returned > 1 and "matters" in reasons:
+        advice = (
+            f"All {returned} arrays that loss_fn returns count: return the loss"
+            " alone."
+        )
+    raise ValueError(
+        f"the loss changes with the scale of {'; '.join(wrong)}. {advice}"
+    )
 
 
 # -- arguments ------------------------------------------------------------

@@ -22,6 +22,7 @@ multiplying w and R by a power of two multiplies w' by it, to the last bit.
 """
 
 import functools
+import math
 from collections.abc import Callable, Collection
 
 import jax
@@ -33,6 +34,8 @@ from psi_optax.geometry.maps import (
     Scalars,
     displacement,
     norm,
+    reachable_radius,
+    replace_value,
     safe_divide,
     safe_sqrt,
 )
@@ -51,9 +54,31 @@ def _projection(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The geodesic along t: rotates by |t|."""
+    # Both are smooth in q at zero, where the root of q is not: the derivatives
+    # there are those of the series.
+    near = q < _NEAR
+    power = jnp.where(near, q, 0)
+    fall, sinc = _rotation(q)
+    far_fall, far_sinc = _rotation(jnp.where(near, 1, q))
+    near_fall = jnp.polyval(jnp.asarray(_FALL, q.dtype), power)
+    near_sinc = jnp.polyval(jnp.asarray(_SINC, q.dtype), power)
+    return (
+        replace_value(jnp.where(near, near_fall, far_fall), fall),
+        replace_value(jnp.where(near, near_sinc, far_sinc), sinc),
+    )
+
+
+def _rotation(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """cos(√q) - 1, without cancellation, and sin(√q) / √q."""
     angle = safe_sqrt(q)
     sinc = jnp.where(q == 0, 1, safe_divide(jnp.sin(angle), angle))
     return -2 * jnp.sin(angle / 2) ** 2, sinc
+
+
+# The same as power series. Up to a q of 1/4 the next terms are below 1e-19.
+_NEAR = 0.25
+_FALL = [(-1) ** k / math.factorial(2 * k) for k in range(8, 0, -1)] + [0.0]
+_SINC = [(-1) ** k / math.factorial(2 * k + 1) for k in range(8, -1, -1)]
 
 
 def _additive(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -112,7 +137,11 @@ def step(
 
     Two rules beside the formula. A group of norm zero stays. A group whose
     step is exactly zero stays, to the last bit, unless it is visibly off its
-    sphere (`ON_SPHERE`), when it is brought onto it.
+    sphere (`ON_SPHERE`), when it is brought onto it. Values alone obey them:
+    derivatives are those of the formula, of every order.
+
+    A sphere far below the weights is approached over several steps, in the
+    direction of the formula, see `reachable_radius`.
 
     A group with something not finite in d becomes not finite, as does one
     whose squared step overflows; no other group is touched. The angle is a
@@ -143,12 +172,16 @@ def step(
 
     def move(name: str, group: Reduction, w: Leaves, d: Leaves):
         known = group.dot(w, w)[name] if square is None else square[name]
+        sphere = None
+        if radius is not None:
+            norms, there = {name: safe_sqrt(known)}, {name: radius[name]}
+            sphere = reachable_radius(group, w, d, norms, there)[name]
         alpha, beta = _coefficients(
             known,
             group.dot(w, d)[name],
             group.dot(d, d)[name],
             rate[name],
-            None if radius is None else radius[name],
+            sphere,
             curve,
         )
         moved = jax.tree.map(
@@ -196,7 +229,10 @@ def _coefficients(square, inner, length, rate, radius, curve: _Curve):
     rate = jnp.asarray(rate, square.dtype)
     s = jnp.sqrt(jnp.where(square == 0, 1, square))
     v_d = inner / s
-    q = rate * rate * jnp.maximum(length - v_d * v_d, 0)
+    # By rounding alone a square is negative; the derivative of a maximum would
+    # be half of its own where it is zero, as it is with the step.
+    t_t = length - v_d * v_d
+    q = rate * rate * replace_value(t_t, jnp.maximum(t_t, 0))
     p = rate * v_d
     fall, reach = curve(q, p)
     if radius is None:
@@ -217,11 +253,12 @@ def _gap(square, s, radius, still):
     the rounding of the weights from adding up.
     """
     # (R - s) (R + s), without the rounding of the root.
-    gap, total = radius * radius - square, radius + s
-    off = jnp.abs(gap)
+    whole, total = radius * radius - square, radius + s
+    off = jnp.abs(whole)
     rounding = _ROUNDINGS * jnp.finfo(s.dtype).eps
-    gap = jnp.where(off <= rounding * s * total, _GAIN * gap, gap)
-    return jnp.where(still & (off <= ON_SPHERE * s * total), 0, gap) / total
+    gap = jnp.where(off <= rounding * s * total, _GAIN * whole, whole)
+    gap = jnp.where(still & (off <= ON_SPHERE * s * total), 0, gap)
+    return replace_value(whole, gap) / total
 
 
 @jax.jit

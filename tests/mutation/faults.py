@@ -89,8 +89,8 @@ FAULTS = [
     Fault(
         "retract: a group of norm zero moves",
         "geometry/maps.py",
-        "return (still | (norm == 0)).astype(norm.dtype)",
-        "return still.astype(norm.dtype)",
+        "lambda x, y, f, r: jnp.where(r == 0, widen(x), f * y),",
+        "lambda x, y, f, r: f * y,",
     ),
     Fault(
         "retract: no rule for a zero step",
@@ -125,14 +125,14 @@ FAULTS = [
     Fault(
         "step: angle from the whole step and not its tangent part",
         "geometry/step.py",
-        "jnp.maximum(length - v_d * v_d, 0)",
-        "length",
+        "t_t = length - v_d * v_d",
+        "t_t = length",
     ),
     Fault(
         "step: the rate is missing in the angle",
         "geometry/step.py",
-        "q = rate * rate * jnp",
-        "q = rate * jnp",
+        "q = rate * rate * replace_value",
+        "q = rate * replace_value",
     ),
     Fault(
         "step: wrong power of the radius",
@@ -144,7 +144,7 @@ FAULTS = [
         "step: exponential with the sine of half the angle once",
         "geometry/step.py",
         "return -2 * jnp.sin(angle / 2) ** 2, sinc",
-        "return -jnp.sin(angle / 2) ** 2, sinc",
+        "return -1 * jnp.sin(angle / 2) ** 2, sinc",
     ),
     Fault(
         "step: no guard where the direction is not finite",

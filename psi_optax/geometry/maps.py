@@ -124,10 +124,9 @@ def retract(
     def move(name: str, group: Reduction, w: Leaves, u: Leaves):
         moved = jax.tree.map(lambda x, y: widen(x) + widen(y), w, u)
         old = norm(group, w)
-        sphere = reachable_radius(group, w, u, old, {name: radius[name]})
         factor = jax.tree.map(
             _retraction_factor,
-            sphere,
+            reachable_radii(group, w, u, {name: radius[name]}),
             norm(group, moved),
             old,
             group.dot(u, u),
@@ -155,37 +154,49 @@ def _retraction_factor(radius, moved, old, step) -> jax.Array:
     return replace_value(factor, jnp.where(still, 1, factor))
 
 
-def reachable_radius(
-    groups: Reduction, w: Leaves, u: Leaves, norm: Scalars, radius: Scalars
+def reachable_radii(
+    groups: Reduction, w: Leaves, u: Leaves, radius: Scalars
 ) -> Scalars:
-    r"""Bounds radii from below by what one update of the weights can reach.
-
-    An update is added to the weights, so that it is off by the rounding of
-    these: landing on a sphere that is \(\rho\) times smaller costs a relative
-    error of \(\rho\varepsilon/2\), and at \(\rho = 1/\varepsilon\) nothing is
-    left of the direction. Hence one step shortens a group by at most
-    `largest_shrinkage` of its leaves, and farther spheres take several steps.
+    """Returns the radius that each group can reach by one update.
 
     Args:
         groups: the reduction.
         w: the weights.
-        u: their updates, or directions of the updates' dtypes.
-        norm: the norm of each group of w.
+        u: their updates.
         radius: the radius of each group's sphere.
+    """
+    norms, parts = norm(groups, w), groups.parts()
+    return {
+        name: reachable(
+            radius[name],
+            norms[name],
+            largest_shrinkage(
+                x[path].dtype for path in part.paths for x in (w, u)
+            ),
+        )
+        for name, part in parts.items()
+    }
+
+
+def reachable(radius: jax.Array, norm: jax.Array, ratio: float) -> jax.Array:
+    r"""Bounds a radius from below by the norm over a ratio.
+
+    An update is added to the weights, so that it is off by the rounding of
+    these: landing on a sphere that is \(\rho\) times smaller costs a relative
+    error of \(\rho\varepsilon/2\), and at \(\rho = 1/\varepsilon\) nothing is
+    left of the direction. Hence one step shortens a group at most by the
+    `largest_shrinkage` of its dtypes, and farther spheres take several steps.
+
+    Args:
+        radius: of any shape. A radius of zero has no direction to keep, and is
+            returned.
+        norm: like radius.
+        ratio: a power of two.
 
     Returns:
         The radius for this step.
     """
-    ratio = {
-        name: largest_shrinkage(
-            x[path].dtype for path in part.paths for x in (w, u)
-        )
-        for name, part in groups.parts().items()
-    }
-    return {
-        name: jnp.maximum(radius[name], norm[name] / ratio[name])
-        for name in ratio
-    }
+    return jnp.where(radius == 0, 0, jnp.maximum(radius, norm / ratio))
 
 
 def largest_shrinkage(dtypes: Iterable[jax.typing.DTypeLike]) -> float:

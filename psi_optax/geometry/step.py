@@ -33,8 +33,9 @@ from psi_optax.geometry.maps import (
     Reduction,
     Scalars,
     displacement,
+    largest_shrinkage,
     norm,
-    reachable_radius,
+    reachable,
     replace_value,
     safe_divide,
     safe_sqrt,
@@ -141,7 +142,7 @@ def step(
     derivatives are those of the formula, of every order.
 
     A sphere far below the weights is approached over several steps, in the
-    direction of the formula, see `reachable_radius`.
+    direction of the formula, see `reachable`.
 
     A group with something not finite in d becomes not finite, as does one
     whose squared step overflows; no other group is touched. The angle is a
@@ -172,17 +173,15 @@ def step(
 
     def move(name: str, group: Reduction, w: Leaves, d: Leaves):
         known = group.dot(w, w)[name] if square is None else square[name]
-        sphere = None
-        if radius is not None:
-            norms, there = {name: safe_sqrt(known)}, {name: radius[name]}
-            sphere = reachable_radius(group, w, d, norms, there)[name]
+        dtypes = [x.dtype for x in (*w.values(), *d.values())]
         alpha, beta = _coefficients(
             known,
             group.dot(w, d)[name],
             group.dot(d, d)[name],
             rate[name],
-            sphere,
+            None if radius is None else radius[name],
             curve,
+            largest_shrinkage(dtypes),
         )
         moved = jax.tree.map(
             _combine,
@@ -223,8 +222,10 @@ def exponential(
     return step(groups, w, u, inverse, radius, retraction="exponential")
 
 
-@functools.partial(jax.jit, static_argnums=5)
-def _coefficients(square, inner, length, rate, radius, curve: _Curve):
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _coefficients(
+    square, inner, length, rate, radius, curve: _Curve, ratio: float
+):
     """(alpha, beta) of one group; anything finite for a norm of zero."""
     rate = jnp.asarray(rate, square.dtype)
     s = jnp.sqrt(jnp.where(square == 0, 1, square))
@@ -238,6 +239,7 @@ def _coefficients(square, inner, length, rate, radius, curve: _Curve):
     if radius is None:
         radius, gap = s, 0
     else:
+        radius = reachable(radius, s, ratio)
         # All else is zero with the step; the rounding of R alone is not.
         still = rate * rate * length == 0
         gap = _gap(square, s, radius, still)

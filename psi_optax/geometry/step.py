@@ -239,10 +239,12 @@ def _coefficients(
     if radius is None:
         radius, gap = s, 0
     else:
-        radius = reachable(radius, s, ratio)
         # All else is zero with the step; the rounding of R alone is not.
         still = rate * rate * length == 0
         gap = _gap(square, s, radius, still)
+        reached = reachable(radius, s, ratio)
+        gap = jnp.where(reached == radius, gap, reached - s)
+        radius = reached
     return (gap + radius * (fall - p * reach)) / s, rate * radius * reach
 
 

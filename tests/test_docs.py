@@ -203,9 +203,7 @@ def rendered(text):
         item = item if isinstance(item, dict) else {item: {}}
         names += item
         options |= item
-    return markdown.markdown(
-        text, extensions=names, extension_configs=options
-    )
+    return markdown.markdown(text, extensions=names, extension_configs=options)
 
 
 def lost_structure(text):

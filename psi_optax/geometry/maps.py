@@ -232,10 +232,10 @@ def transport(groups: Reduction, old: Leaves, new: Leaves, x: Leaves) -> Leaves:
     \[x \mapsto x - 2\,b\,\langle b, x\rangle / |b|^2.\]
 
     The result is tangent at new and as long as x. Where v' = -v no circle is
-    the shortest, and x stays. Near that, at an angle of \(\pi - \delta\), the
-    direction of the result is off by up to \(4\,\varepsilon/\delta\), in float32
-    by 0.4 at \(\delta = 10^{-6}\): b is as short as \(\delta\), and the rounding
-    of the weights alone turns it by \(\varepsilon/\delta\).
+    the shortest, and x stays. At an angle of \(\pi - \delta\) b is as short as
+    \(\delta\), and the direction of the result is off by up to
+    \(4\,\varepsilon/\delta\): in float32 by 0.4 at \(\delta = 10^{-6}\). The
+    rounding of the weights alone turns it by \(\varepsilon/\delta\).
 
     References:
         Cho and Lee, [Riemannian approach to batch

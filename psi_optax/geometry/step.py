@@ -137,9 +137,9 @@ def step(
     """Moves every group along d on its sphere; returns what to add to w.
 
     Two rules beside the formula. A group of norm zero stays. A group whose
-    step is exactly zero stays, to the last bit, unless it is visibly off its
-    sphere (`ON_SPHERE`), when it is brought onto it. Values alone obey them:
-    derivatives are those of the formula, of every order.
+    step is exactly zero stays, to the last bit (but -0.0 becomes 0.0), unless
+    it is visibly off its sphere (`ON_SPHERE`), when it is brought onto it. The
+    latter rule is one of values: derivatives are those of the formula.
 
     A sphere far below the weights is approached over several steps, in the
     direction of the formula, see `reachable`.
@@ -147,8 +147,8 @@ def step(
     A group with something not finite in d becomes not finite, as does one
     whose squared step overflows; no other group is touched. The angle is a
     difference: a radial part of p radii, far beyond what momentum or decay
-    bring about, costs the new norm a relative error of p² times the precision,
-    until the next step.
+    bring about, costs the new norm a relative error of up to 4 p²/(1 + q) times
+    the precision, until the next steps.
 
     Args:
         groups: the reduction.

@@ -51,8 +51,8 @@ def master_weights(
     largest parameter of a leaf falls below 1/16 of the largest before (1/32 in
     float16), as under a `radius` far below the norms, none shrinks by more than
     that in one step: the leaf keeps its direction, and arrives within the next
-    steps. A float16 parameter whose copy exceeds 65504 is infinite, and NaN from
-    then on.
+    steps. A float16 parameter whose copy exceeds 65504 is infinite, and NaN
+    from then on.
 
     Put it around everything: `master_weights(psi(...))`, with `MultiSteps`,
     `inject_hyperparams` and averages inside. Not with `optax.lookahead`: in

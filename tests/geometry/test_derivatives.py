@@ -50,7 +50,7 @@ def plan():
 
 
 def leaves(x):
-    return {path: x for path in plan().paths}
+    return dict.fromkeys(plan().paths, x)
 
 
 def by_step(retraction, tangent, radius):

@@ -6,6 +6,7 @@ the direction is lost, and no group becomes zero.
 """
 
 import importlib
+import itertools
 import math
 
 import jax
@@ -108,7 +109,7 @@ def assert_arrives(path, dtype, roundings=1):
         ratio = float(name)
         leaf = [params[name] for params in path]
         turned = 0.0
-        for old, new in zip(leaf, leaf[1:], strict=False):
+        for old, new in itertools.pairwise(leaf):
             # No norm of what was found: the target, and what may be off it.
             target = np.maximum(1, norm(old) / reach)
             # Each weight is off by half of an eps of itself before, as the

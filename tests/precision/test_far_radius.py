@@ -234,20 +234,6 @@ def test_powers_of_two_pass_through_on_the_way(dtype, retraction):
     assert np.any(other != run(w, radius) * third.astype(dtype))
 
 
-def test_the_momentum_of_psi_sgdm_is_scaled_like_the_weights():
-    # Two steps of the same gradient in direction space, one of which also
-    # shortens the group as far as it can.
-    w = (1000 * np.eye(2)[:1].T).astype(jnp.bfloat16)
-    g = np.array([[0.0], [-0.001]], jnp.bfloat16)
-    tx = psi_optax.psi_sgdm(0.25, GROUP, 0.5, radius=1.0)
-    _, state = tx.update(g, tx.init(w), w)
-    # u is a quarter of 1000, |w + u| is sqrt(17/16) of 1000, and that becomes
-    # 1000/16; all of it rounded to 2^-8, a few times.
-    expected = 0.25 * 1000 / 16 / np.sqrt(17 / 16)
-    got = np.asarray(state.momentum, np.float64)[1, 0]
-    np.testing.assert_allclose(got, expected, rtol=4 * 2.0**-8)
-
-
 # Narrow leaves of the wrappers, whatever makes their steps.
 
 

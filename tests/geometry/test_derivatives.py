@@ -145,6 +145,22 @@ def test_a_zero_step_has_the_derivatives_of_its_map(
     np.testing.assert_array_equal(still, START)
 
 
+@pytest.mark.parametrize("retraction", ["projection", "exponential"])
+def test_the_third_derivative_along_a_step(retraction):
+    """Where the sine of the exponential departs from its angle."""
+    direction = jnp.asarray(RANDOM.normal(size=SIZE))
+
+    def third(make):
+        def total(length):
+            return loss(make(retraction, True, "number")(START, length * t))
+
+        t = direction
+        return quick_jit(jax.grad(jax.grad(jax.grad(total))))(0.0)
+
+    # Sums of numbers of up to 1e3.
+    np.testing.assert_allclose(third(by_step), third(plainly), rtol=1e-11)
+
+
 def test_a_zero_update_has_the_derivatives_of_the_retraction():
     got = derivatives(by_retract)
     expected = derivatives(plainly("projection", False, "number"))

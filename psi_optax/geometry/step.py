@@ -61,12 +61,19 @@ def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     power = jnp.where(near, q, 0)
     fall, sinc = _rotation(q)
     far_fall, far_sinc = _rotation(jnp.where(near, 1, q))
-    near_fall = jnp.polyval(jnp.asarray(_FALL, q.dtype), power)
-    near_sinc = jnp.polyval(jnp.asarray(_SINC, q.dtype), power)
+    near_fall, near_sinc = _sum_series(_FALL, power), _sum_series(_SINC, power)
     return (
         replace_value(jnp.where(near, near_fall, far_fall), fall),
         replace_value(jnp.where(near, near_sinc, far_sinc), sinc),
     )
+
+
+def _sum_series(coefficients: list[float], q: jax.Array) -> jax.Array:
+    """Sums a power series, highest power first.
+
+    Not `jnp.polyval`, a scan, whose carry has to be sharded like q.
+    """
+    return functools.reduce(lambda y, c: y * q + c, coefficients, 0.0 * q)
 
 
 def _rotation(q: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -191,6 +191,58 @@ def test_formulas_become_mathml_and_code_stays():
     assert "<math" not in convert(r"`\(r\,g\)` and r g")
 
 
+# What the site makes of the pages.
+
+
+def rendered(text):
+    """The HTML of a page, by the extensions of the site."""
+    markdown = pytest.importorskip("markdown")
+    pytest.importorskip("pymdownx")
+    names, options = ["toc", "fenced_code"], {}
+    for item in SITE["markdown_extensions"]:
+        item = item if isinstance(item, dict) else {item: {}}
+        names += item
+        options |= item
+    return markdown.markdown(text, extensions=names, extension_configs=options)
+
+
+def lost_structure(text):
+    """Items of lists and fences of code that are rendered as text."""
+    html = rendered(text)
+    paragraphs = re.findall(r"<p>(.*?)</p>", html, re.DOTALL)
+    lost = [p for p in paragraphs if re.search(r"^\s*(- |\d+\. )", p, re.M)]
+    lost += re.findall(r"```.*", html)
+    # Code that belongs to an item is inside of it.
+    items = re.sub(r"<pre.*?</pre>", "CODE", html, flags=re.DOTALL)
+    inside = sum("CODE" in x for x in re.findall(r"<li>.*?</li>", items, re.S))
+    if inside < len(re.findall(r"^ +```\w*\n", text, re.MULTILINE)) // 2:
+        lost.append("code outside of its item")
+    return lost
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lists_and_code_are_rendered_as_such(page):
+    assert not lost_structure(text_of(page))
+
+
+LIST = """A list:
+
+- one:
+
+    ```python
+    x = 1
+    ```
+
+- two
+"""
+
+
+def test_a_list_that_code_breaks_is_found():
+    assert not lost_structure(LIST)
+    assert lost_structure(LIST.replace("    ", "  "))
+    assert lost_structure(LIST.replace(":\n\n- one", ":\n- one"))
+
+
 # What is guaranteed, and by which tests.
 
 TEST = re.compile(r"\[`(test_\w+)`\]\(\.\./(tests/[\w/.]+)\)")

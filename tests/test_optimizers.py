@@ -136,6 +136,19 @@ def test_psi_sgdm_rescales_its_buffer_with_the_weights():
     assert np.max(np.abs(1 - factor)) > 0.05  # The factor is not idle.
 
 
+def test_the_momentum_of_psi_sgdm_is_scaled_like_the_weights():
+    # A step that also shortens the group, as far as bfloat16 allows.
+    w = (1000 * np.eye(2)[:1].T).astype(jnp.bfloat16)
+    g = np.array([[0.0], [-0.001]], jnp.bfloat16)
+    tx = psi_sgdm(0.25, ScaleGroup(0), 0.5, radius=1.0)
+    _, state = tx.update(g, tx.init(w), w)
+    # u is a quarter of 1000, |w + u| is sqrt(17/16) of 1000, and that becomes
+    # 1000/16; all of it rounded to 2^-8, a few times.
+    expected = 0.25 * 1000 / 16 / np.sqrt(17 / 16)
+    got = np.asarray(state.momentum, np.float64)[1, 0]
+    np.testing.assert_allclose(got, expected, rtol=4 * 2.0**-8)
+
+
 def test_psi_sgdm_is_sgd_for_ordinary_parameters():
     sgd = optax.sgd(0.1, momentum=0.9)
     for groups in [GROUPS, None]:

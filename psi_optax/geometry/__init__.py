@@ -6,9 +6,11 @@ from psi_optax.geometry.maps import angle as angle
 from psi_optax.geometry.maps import center as center
 from psi_optax.geometry.maps import displacement as displacement
 from psi_optax.geometry.maps import factor_to as factor_to
+from psi_optax.geometry.maps import largest_shrinkage as largest_shrinkage
 from psi_optax.geometry.maps import norm as norm
 from psi_optax.geometry.maps import project_to_sphere as project_to_sphere
 from psi_optax.geometry.maps import project_to_tangent as project_to_tangent
+from psi_optax.geometry.maps import reachable_radii as reachable_radii
 from psi_optax.geometry.maps import retract as retract
 from psi_optax.geometry.maps import safe_divide as safe_divide
 from psi_optax.geometry.maps import safe_sqrt as safe_sqrt

@@ -10,7 +10,7 @@ A group of norm zero has no direction: every function here leaves it alone, and
 none divides by zero, so that derivatives through them are free of NaN.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import jax
@@ -123,26 +123,95 @@ def retract(
 
     def move(name: str, group: Reduction, w: Leaves, u: Leaves):
         moved = jax.tree.map(lambda x, y: widen(x) + widen(y), w, u)
-        sphere = {name: radius[name]}
-        stay = jax.tree.map(_stays, norm(group, w), group.dot(u, u), sphere)
-        factor = jax.tree.map(factor_to, sphere, norm(group, moved))
+        old = norm(group, w)
+        factor = jax.tree.map(
+            _retraction_factor,
+            reachable_radii(group, w, u, {name: radius[name]}),
+            norm(group, moved),
+            old,
+            group.dot(u, u),
+        )
         target = jax.tree.map(
-            lambda x, y, f, s: jnp.where(s != 0, widen(x), f * y),
+            lambda x, y, f, r: jnp.where(r == 0, widen(x), f * y),
             w,
             moved,
             group.spread(factor),
-            group.spread(stay),
+            group.spread(old),
         )
         return target, factor[name]
 
     return in_turn(groups.parts(), move, w, u, kept)
 
 
-def _stays(norm: jax.Array, step: jax.Array, radius: jax.Array) -> jax.Array:
-    """1 for a group of norm zero, or without a step and on its sphere."""
-    off = jnp.abs(safe_divide(radius - norm, norm))
+def _retraction_factor(radius, moved, old, step) -> jax.Array:
+    """Brings the norm `moved` to the radius; 1 without a step on the sphere.
+
+    Only the value is 1 there: the derivatives are those of the quotient.
+    """
+    factor = factor_to(radius, moved)
+    off = jnp.abs(safe_divide(radius - old, old))
     still = (step == 0) & (off <= ON_SPHERE)
-    return (still | (norm == 0)).astype(norm.dtype)
+    return replace_value(factor, jnp.where(still, 1, factor))
+
+
+def reachable_radii(
+    groups: Reduction, w: Leaves, u: Leaves, radius: Scalars
+) -> Scalars:
+    """Returns the radius that each group can reach by one update.
+
+    Args:
+        groups: the reduction.
+        w: the weights.
+        u: their updates.
+        radius: the radius of each group's sphere.
+    """
+    norms, parts = norm(groups, w), groups.parts()
+    return {
+        name: reachable(
+            radius[name],
+            norms[name],
+            largest_shrinkage(
+                x[path].dtype for path in part.paths for x in (w, u)
+            ),
+        )
+        for name, part in parts.items()
+    }
+
+
+def reachable(radius: jax.Array, norm: jax.Array, ratio: float) -> jax.Array:
+    r"""Bounds a radius from below by the norm over a ratio.
+
+    An update is added to the weights, so that it is off by the rounding of
+    these: landing on a sphere that is \(\rho\) times smaller costs a relative
+    error of \(\rho\varepsilon/2\), and at \(\rho = 1/\varepsilon\) nothing is
+    left of the direction. Hence one step shortens a group at most by the
+    `largest_shrinkage` of its dtypes, and farther spheres take several steps.
+
+    Args:
+        radius: of any shape. A radius of zero has no direction to keep, and is
+            returned.
+        norm: like radius.
+        ratio: a power of two.
+
+    Returns:
+        The radius for this step.
+    """
+    return jnp.where(radius == 0, 0, jnp.maximum(radius, norm / ratio))
+
+
+def largest_shrinkage(dtypes: Iterable[jax.typing.DTypeLike]) -> float:
+    """Returns the ratio that leaves half of the coarsest dtype's digits.
+
+    A power of two, so that multiplying by powers of two stays exact.
+
+    Examples:
+        >>> [largest_shrinkage([x]) for x in ("bfloat16", "float16")]
+        [16.0, 32.0]
+        >>> [largest_shrinkage([x]) for x in ("float32", "float64")]
+        [4096.0, 67108864.0]
+    """
+    digits = min(jnp.finfo(dtype).nmant + 1 for dtype in dtypes)
+    return 2.0 ** (digits // 2)
 
 
 def displacement(w: Leaves, target: Leaves) -> Leaves:
@@ -163,7 +232,10 @@ def transport(groups: Reduction, old: Leaves, new: Leaves, x: Leaves) -> Leaves:
     \[x \mapsto x - 2\,b\,\langle b, x\rangle / |b|^2.\]
 
     The result is tangent at new and as long as x. Where v' = -v no circle is
-    the shortest, and x stays.
+    the shortest, and x stays. At an angle of \(\pi - \delta\) b is as short as
+    \(\delta\), and the direction of the result is off by up to
+    \(4\,\varepsilon/\delta\): in float32 by 0.4 at \(\delta = 10^{-6}\). The
+    rounding of the weights alone turns it by \(\varepsilon/\delta\).
 
     References:
         Cho and Lee, [Riemannian approach to batch
@@ -210,6 +282,22 @@ def angle(groups: Reduction, old: Leaves, new: Leaves) -> Scalars:
         radius,
         norm(groups, new),
     )
+
+
+@jax.custom_jvp
+def replace_value(smooth: jax.Array, value: jax.Array) -> jax.Array:
+    """Returns the value, with the derivatives of `smooth` of every order.
+
+    Rules for rounding and for zero steps change a value by no more than its
+    rounding, but would change its derivative entirely.
+    """
+    del smooth
+    return value
+
+
+@replace_value.defjvp
+def _derivative_of_smooth(primals, tangents):
+    return replace_value(*primals), tangents[0]
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:

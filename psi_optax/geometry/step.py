@@ -22,6 +22,7 @@ multiplying w and R by a power of two multiplies w' by it, to the last bit.
 """
 
 import functools
+import math
 from collections.abc import Callable, Collection
 
 import jax
@@ -32,7 +33,10 @@ from psi_optax.geometry.maps import (
     Reduction,
     Scalars,
     displacement,
+    largest_shrinkage,
     norm,
+    reachable,
+    replace_value,
     safe_divide,
     safe_sqrt,
 )
@@ -51,9 +55,38 @@ def _projection(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The geodesic along t: rotates by |t|."""
+    # Both are smooth in q at zero, where the root of q is not: the derivatives
+    # there are those of the series.
+    near = q < _NEAR
+    power = jnp.where(near, q, 0)
+    fall, sinc = _rotation(q)
+    far_fall, far_sinc = _rotation(jnp.where(near, 1, q))
+    near_fall, near_sinc = _sum_series(_FALL, power), _sum_series(_SINC, power)
+    return (
+        replace_value(jnp.where(near, near_fall, far_fall), fall),
+        replace_value(jnp.where(near, near_sinc, far_sinc), sinc),
+    )
+
+
+def _sum_series(coefficients: list[float], q: jax.Array) -> jax.Array:
+    """Sums a power series, highest power first.
+
+    Not `jnp.polyval`, a scan, whose carry has to be sharded like q.
+    """
+    return functools.reduce(lambda y, c: y * q + c, coefficients, 0.0 * q)
+
+
+def _rotation(q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """cos(√q) - 1, without cancellation, and sin(√q) / √q."""
     angle = safe_sqrt(q)
     sinc = jnp.where(q == 0, 1, safe_divide(jnp.sin(angle), angle))
     return -2 * jnp.sin(angle / 2) ** 2, sinc
+
+
+# The same as power series. Up to a q of 1/4 the next terms are below 1e-19.
+_NEAR = 0.25
+_FALL = [(-1) ** k / math.factorial(2 * k) for k in range(8, 0, -1)] + [0.0]
+_SINC = [(-1) ** k / math.factorial(2 * k + 1) for k in range(8, -1, -1)]
 
 
 def _additive(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -111,14 +144,18 @@ def step(
     """Moves every group along d on its sphere; returns what to add to w.
 
     Two rules beside the formula. A group of norm zero stays. A group whose
-    step is exactly zero stays, to the last bit, unless it is visibly off its
-    sphere (`ON_SPHERE`), when it is brought onto it.
+    step is exactly zero stays, to the last bit (but -0.0 becomes 0.0), unless
+    it is visibly off its sphere (`ON_SPHERE`), when it is brought onto it. The
+    latter rule is one of values: derivatives are those of the formula.
+
+    A sphere far below the weights is approached over several steps, in the
+    direction of the formula, see `reachable`.
 
     A group with something not finite in d becomes not finite, as does one
     whose squared step overflows; no other group is touched. The angle is a
     difference: a radial part of p radii, far beyond what momentum or decay
-    bring about, costs the new norm a relative error of p² times the precision,
-    until the next step.
+    bring about, costs the new norm a relative error of up to 4 p²/(1 + q) times
+    the precision, until the next steps.
 
     Args:
         groups: the reduction.
@@ -143,6 +180,7 @@ def step(
 
     def move(name: str, group: Reduction, w: Leaves, d: Leaves):
         known = group.dot(w, w)[name] if square is None else square[name]
+        dtypes = [x.dtype for x in (*w.values(), *d.values())]
         alpha, beta = _coefficients(
             known,
             group.dot(w, d)[name],
@@ -150,6 +188,7 @@ def step(
             rate[name],
             None if radius is None else radius[name],
             curve,
+            largest_shrinkage(dtypes),
         )
         moved = jax.tree.map(
             _combine,
@@ -190,13 +229,18 @@ def exponential(
     return step(groups, w, u, inverse, radius, retraction="exponential")
 
 
-@functools.partial(jax.jit, static_argnums=5)
-def _coefficients(square, inner, length, rate, radius, curve: _Curve):
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _coefficients(
+    square, inner, length, rate, radius, curve: _Curve, ratio: float
+):
     """(alpha, beta) of one group; anything finite for a norm of zero."""
     rate = jnp.asarray(rate, square.dtype)
     s = jnp.sqrt(jnp.where(square == 0, 1, square))
     v_d = inner / s
-    q = rate * rate * jnp.maximum(length - v_d * v_d, 0)
+    # By rounding alone a square is negative; the derivative of a maximum would
+    # be half of its own where it is zero, as it is with the step.
+    t_t = length - v_d * v_d
+    q = rate * rate * replace_value(t_t, jnp.maximum(t_t, 0))
     p = rate * v_d
     fall, reach = curve(q, p)
     if radius is None:
@@ -205,6 +249,9 @@ def _coefficients(square, inner, length, rate, radius, curve: _Curve):
         # All else is zero with the step; the rounding of R alone is not.
         still = rate * rate * length == 0
         gap = _gap(square, s, radius, still)
+        reached = reachable(radius, s, ratio)
+        gap = jnp.where(reached == radius, gap, reached - s)
+        radius = reached
     return (gap + radius * (fall - p * reach)) / s, rate * radius * reach
 
 
@@ -217,11 +264,12 @@ def _gap(square, s, radius, still):
     the rounding of the weights from adding up.
     """
     # (R - s) (R + s), without the rounding of the root.
-    gap, total = radius * radius - square, radius + s
-    off = jnp.abs(gap)
+    whole, total = radius * radius - square, radius + s
+    off = jnp.abs(whole)
     rounding = _ROUNDINGS * jnp.finfo(s.dtype).eps
-    gap = jnp.where(off <= rounding * s * total, _GAIN * gap, gap)
-    return jnp.where(still & (off <= ON_SPHERE * s * total), 0, gap) / total
+    gap = jnp.where(off <= rounding * s * total, _GAIN * whole, whole)
+    gap = jnp.where(still & (off <= ON_SPHERE * s * total), 0, gap)
+    return replace_value(whole, gap) / total
 
 
 @jax.jit

@@ -77,12 +77,13 @@ def psi(
     where weights are small.
 
     A group of norm zero never moves. A group whose step is exactly zero keeps
-    every bit. A gradient that is not finite spoils its own group, and what the
-    inner optimizer mixes with it, but `psi` itself spreads it to no other.
-    Integer and boolean parameters are not moved, nor shown to `inner`: their
-    updates are zeros, of float0 gradients too. What is no number, such as a
-    typed PRNG key, is left alone as well: its update is its gradient, None or
-    float0. Keep keys from `optax.apply_updates`, which can add nothing to them.
+    every bit but the sign of -0.0. A gradient that is not finite spoils its own
+    group, and what the inner optimizer mixes with it, but `psi` itself spreads
+    it to no other. Integer and boolean parameters are not moved, nor shown to
+    `inner`: their updates are zeros, of float0 gradients too. What is no
+    number, such as a typed PRNG key, is left alone as well: its update is its
+    gradient, None or float0. Keep keys from `optax.apply_updates`, which can
+    add nothing to them.
 
     Not supported inside: what keeps copies of grouped weights, which a
     retraction would leave behind (`schedule_free`, `cocob`), and what takes
@@ -104,7 +105,10 @@ def psi(
             parameters, of which `inner` then sees none.
         radius: "init" keeps the norms that `init` finds, in the state, for
             ever; None keeps the norm at each step, without memory: rounding
-            then adds up. A number moves groups off that sphere onto it.
+            then adds up. A number moves groups off that sphere onto it, in one
+            step, or in several from norms that are more than 16 (bfloat16), 32
+            (float16) or 4096 (float32) times larger: an update is rounded as
+            the weights that it is added to.
         retraction: "projection", "exponential" (a step of length t then turns
             by t), or None: the paper's w + r d, whose norm grows for ever.
         tangent: whether to take the tangent part of steps alone. False takes

@@ -39,6 +39,7 @@ def weight_rescaling(
         groups: scale groups in any form.
         every: the period in steps, at least 1.
         radius: the norm R, positive; or "init", the norms that `init` finds.
+            From far larger norms it takes several steps, see `psi`.
 
     Returns:
         A transform that needs params.

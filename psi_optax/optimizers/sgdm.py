@@ -117,7 +117,7 @@ def psi_sgdm(
         u = plan.select(steps, "updates")
         buffer = u
         if retraction is not None:
-            target = sphere or r
+            target = geometry.reachable_radii(plan, w, u, sphere or r)
             buffer = _rescaled_with_weights(plan, w, u, target)
             on_sphere = geometry.retract(plan, w, u, target, kept=u)
             u = geometry.displacement(w, on_sphere)

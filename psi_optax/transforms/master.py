@@ -9,7 +9,7 @@ from psi_optax.groups.paths import is_hole
 from psi_optax.transforms.base import refuse_lookahead
 from psi_optax.transforms.checks import check_transformation
 from psi_optax.transforms.entrance import on_floats
-from psi_optax.transforms.narrow import is_narrow, widen
+from psi_optax.transforms.narrow import is_narrow, limit_shrinkage, widen
 
 
 class MasterWeightsState(NamedTuple):
@@ -43,8 +43,12 @@ def master_weights(
     `optax.apply_updates` gives exactly the rounded copy, as long as that lies
     between half and twice the old parameter, or the old one is zero; a
     parameter that moves further may be off by the rounding of its step, until
-    the next step, which starts from what it finds. W is never off. A float16
-    parameter whose copy exceeds 65504 is infinite, and NaN from then on.
+    the next step, which starts from what it finds. W is never off. Where the
+    largest parameter of a leaf falls below 1/16 of the largest before (1/32 in
+    float16), as under a `radius` far below the norms, none shrinks by more than
+    that in one step: the leaf keeps its direction, and arrives within the next
+    steps. A float16 parameter whose copy exceeds 65504 is infinite, and NaN
+    from then on.
 
     Put it around everything: `master_weights(psi(...))`, with `MultiSteps`,
     `inject_hyperparams` and averages inside. Not with `optax.lookahead`: in
@@ -129,5 +133,6 @@ def _step(w, u, step, wide):
     if is_hole(u):
         return u
     if is_narrow(w):
-        step = widen(wide.astype(w.dtype)) - widen(w)
+        target = limit_shrinkage(w, wide)
+        step = widen(target.astype(w.dtype)) - widen(w)
     return step.astype(u.dtype)

@@ -41,7 +41,9 @@ def transported_trace(
     weights before to that of the weights now. "projection" drops what has
     become radial and needs no memory. "parallel" turns the momentum as the
     weights turned, along the shortest great circle: its length is kept, and a
-    copy of the weights is.
+    copy of the weights is. A step that turns a group by nearly half a turn,
+    \(\pi - \delta\), leaves the direction of its momentum known only to
+    \(4\,\varepsilon/\delta\): in float32 to 0.4 at \(\delta = 10^{-6}\).
 
     Updates should be tangent, as gradients are, and of one degree: put it
     between `scale_by_group_norm` and the rate, or inside `psi`. Ordinary

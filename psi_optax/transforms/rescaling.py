@@ -47,6 +47,7 @@ def rescale_weights(
     Args:
         groups: scale groups in any form.
         radius: the norm R, positive; or "init", the norms that `init` finds.
+            From far larger norms it takes several steps, see `psi`.
         every: the period in steps, at least 1.
 
     Returns:

@@ -37,8 +37,8 @@ def retract(
     than the weights, which they keep.
 
     A group of norm zero stays, a group whose update is exactly zero stays to
-    the last bit, a group of one element can be rescaled but never turned, and
-    ordinary parameters pass through.
+    the last bit (but -0.0 becomes 0.0), a group of one element can be rescaled
+    but never turned, and ordinary parameters pass through.
 
     Rescaling weights changes the statistics that a BatchNorm after them has
     collected: with a number for the radius, evaluation is off until they have
@@ -48,7 +48,8 @@ def retract(
         groups: scale groups in any form.
         radius: "init" keeps the norms that `init` finds, in the state; None
             keeps the norm at each step, with no memory and a slow drift; a
-            number moves groups off the sphere onto it.
+            number moves groups off the sphere onto it, from far larger norms
+            in several steps, see `psi`.
         retraction: "projection" or "exponential".
 
     Returns:

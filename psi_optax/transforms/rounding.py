@@ -11,7 +11,12 @@ from psi_optax.groups.paths import is_hole
 from psi_optax.transforms.base import refuse_lookahead
 from psi_optax.transforms.checks import check_transformation
 from psi_optax.transforms.entrance import on_floats
-from psi_optax.transforms.narrow import NARROW, is_narrow, widen
+from psi_optax.transforms.narrow import (
+    NARROW,
+    is_narrow,
+    limit_shrinkage,
+    widen,
+)
 
 
 class StochasticRoundingState(NamedTuple):
@@ -53,6 +58,12 @@ def stochastic_rounding(
     further has its step drawn in the same way: still right on average, and
     exact unless the weight grows; if it more than doubles, or changes its sign
     and grows, the sum of `optax.apply_updates` rounds once more, to nearest.
+
+    *A leaf that falls far.* Where the largest weight of a leaf falls below 1/16
+    of the largest before (1/32 in float16), as under a `radius` far below the
+    norms, no weight shrinks by more than that in one step, which is not random:
+    the leaf keeps its direction, and arrives within the next steps. A group
+    that falls that far beside another that does not is drawn like any other.
 
     *Ends of the range.* A step of zero is a step of zero. Above its largest
     number the next one of a dtype is infinite. A weight that is not finite
@@ -143,7 +154,8 @@ def _draw_step(w, u, step, key):
     wide = widen(w)
     sharding = jax.typeof(wide).sharding
     bits = jax.random.bits(key, wide.shape, jnp.uint32, out_sharding=sharding)
-    new = _draw(wide + step.astype(jnp.float32), w.dtype, bits)
+    target = limit_shrinkage(w, wide + step.astype(jnp.float32))
+    new = _draw(target, w.dtype, bits)
     # Where the difference fits into the dtype, this draws it itself.
     return _draw(new - wide, u.dtype, bits >> 16).astype(u.dtype)
 

@@ -154,6 +154,42 @@ def test_transport_over_nearly_half_a_turn(short):
     np.testing.assert_allclose(np.linalg.norm(got, axis=0), 1, rtol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("short", [1e-1, 1e-3, 1e-6])
+def test_transport_near_half_a_turn_is_as_good_as_its_points(short, dtype):
+    # 200 groups of 64 weights, for which the answer is known in float64, or,
+    # in longdouble, to less than 1e-3 of what float64 is off by.
+    eps = np.finfo(dtype).eps
+    exact = np.float64 if dtype == "float32" else np.longdouble
+    v, e = np.random.default_rng(0).normal(size=(2, 64, 200)).astype(exact)
+    v /= np.linalg.norm(v, axis=0)
+    e -= v * np.sum(v * e, axis=0)
+    e /= np.linalg.norm(e, axis=0)
+    angle = exact(short)
+    new = -np.cos(angle) * v + np.sin(angle) * e
+    expected = -np.cos(angle) * e - np.sin(angle) * v
+    points = [x.astype(dtype) for x in (7 * v, 3 * new, e)]
+    groups = make_plan(ScaleGroup(0), points[0])
+    [path] = groups.paths
+    got = geometry.transport(groups, *({path: jnp.asarray(x)} for x in points))
+    error = np.linalg.norm(np.asarray(got[path], exact) - expected, axis=0)
+    # v + v' is as short as the angle that is missing. It is off by half an eps
+    # for the rounding of each point and of each quotient, and by one for each
+    # norm; a reflection doubles that. The sum of these bounds is 8.
+    assert np.all(error <= 8 * eps / short)
+    assert np.max(error) >= eps / short
+    # The rounding of the points alone does so much: no formula can know better.
+    old, there, x = (x.astype(exact) for x in points)
+    half = old / np.linalg.norm(old, axis=0)
+    half = half + there / np.linalg.norm(there, axis=0)
+    along = np.sum(half * x, axis=0) / np.sum(half * half, axis=0)
+    best = x - 2 * half * along - expected
+    assert np.max(np.linalg.norm(best, axis=0)) >= 0.3 * eps / short
+    # The length is kept all the same.
+    length = np.linalg.norm(np.asarray(got[path], exact), axis=0)
+    np.testing.assert_allclose(length, 1, atol=8 * float(eps))
+
+
 def test_center_subtracts_the_mean_of_every_group():
     u = draw(1)
     got = columns(geometry.center(plan(), u))

@@ -204,6 +204,48 @@ def test_a_group_of_norm_zero_never_moves(d, radius):
     assert np.all(got[:, 1:] != w["x"][:, 1:])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "reach"), [("bfloat16", 16), ("float16", 32), ("float32", 4096)]
+)
+@pytest.mark.parametrize("coarse", ["weights", "directions"])
+def test_a_sphere_out_of_reach_is_approached(dtype, reach, coarse):
+    # In the dtype that is the coarser one, of the weights or the directions.
+    w = draw(0, dtype if coarse == "weights" else "float32")
+    d = {"x": jnp.zeros((9, 5), dtype)}
+    plan = plan_for(w)
+    norms = geometry.norm(plan, w)["x"]
+    for far in (0.5, 2, 1e3):
+        radius = {"x": norms / (far * reach)}
+        for way in (geometry.step, geometry.retract):
+            rate = [plan.full(-0.1)] if way is geometry.step else []
+            got = way(plan, w, d, *rate, radius)["x"]
+            if way is geometry.step:
+                got = w["x"] + got
+            got = np.asarray(got, np.float64)
+            # At most an eps of each weight, over what is left of it.
+            eps = float(jnp.finfo(dtype).eps)
+            expected = np.asarray(w["x"], np.float64) / (min(far, 1) * reach)
+            off = np.linalg.norm(got - expected, axis=0)
+            most = eps * reach * np.linalg.norm(expected, axis=0)
+            assert np.all(off <= most)
+    if dtype != "float32":
+        finer = {"x": d["x"].astype("float32")}
+        w = {"x": w["x"].astype("float32")}
+        got = take(w, finer, -0.1, float(np.min(norms)) / 1e3)
+        assert np.max(np.linalg.norm(got, axis=0) / norms) < 2e-3
+
+
+def test_a_sphere_of_radius_zero_is_reached():
+    w = draw(0, "float32")
+    nothing = {"x": jnp.zeros((9, 5))}
+    # But for the rounding of the sum of squares.
+    norms = np.linalg.norm(take(w, nothing, -0.1, 0.0), axis=0)
+    assert np.max(norms / np.linalg.norm(w["x"], axis=0)) < 5e-7
+    plan = plan_for(w)
+    zero = geometry.retract(plan, w, nothing, plan.full(0.0))
+    assert not np.any(zero["x"])
+
+
 def test_empty_leaves():
     for shape in [(0, 3), (3, 0)]:
         empty = {"x": jnp.zeros(shape)}

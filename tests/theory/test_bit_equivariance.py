@@ -134,6 +134,23 @@ def test_optimizers_that_see_the_scale(name):
     assert direction_error(expected[0], actual[0], problem.ids) > 1e-2
 
 
+def test_what_becomes_subnormal_is_the_end_of_it():
+    # 1.5 times the smallest normal number: halved twice it is subnormal, which
+    # XLA takes for zero on a CPU. The others are what they are.
+    tiny = np.finfo(np.float32).tiny
+    w = np.array([1.0, 3 * tiny, 0.5], np.float32)
+    g = np.array([0.0, 0.0, 1.0], np.float32)
+    tx = psi_optax.psi_sgd(0.1, psi_optax.ScaleGroup(axes=0))
+    half, quarter = np.float32(0.5), np.float32(0.25)
+    move = quick_jit(lambda w, g: w + tx.update(g, tx.init(w), w)[0])
+    new = np.asarray(move(w, g))
+    assert np.array_equal(move(half * w, g / half), half * new)
+    after = np.asarray(move(quarter * w, g / quarter))
+    assert np.array_equal(after[[0, 2]], quarter * new[[0, 2]])
+    assert new[1] > 0
+    assert after[1] == 0
+
+
 @pytest.fixture(scope="module")
 def blurred():
     """The network with the epsilon that Flax takes unless told otherwise."""

@@ -129,6 +129,19 @@ def test_zero_step_is_exactly_zero_after_rounding(name):
     )
 
 
+@pytest.mark.parametrize("name", ["psi_sgd", "exponential", "retract"])
+def test_a_zero_step_keeps_all_but_the_sign_of_a_zero(name):
+    w = np.array([1.0, -0.0, 0.0, -2.0], np.float32)
+    tx = {**WHOLE, **PARTS}[name](ScaleGroup(axes=0))
+    update = np.asarray(first_update(tx, np.zeros_like(w), w))
+    # Added to -0.0, only -0.0 keeps it: the update is 0.0.
+    assert np.array_equal(update, np.zeros(4))
+    assert not np.signbit(update).any()
+    after = w + update
+    assert np.array_equal(after, w)
+    assert np.array_equal(np.signbit(after), [False, False, False, True])
+
+
 def test_putting_weights_on_their_spheres_is_not_the_identity():
     # The control: why there is a rule. The same weights, put on the spheres
     # that they are on but for rounding, change.

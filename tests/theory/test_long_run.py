@@ -15,7 +15,7 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
-from tests.theory.training import quick_jit, to_numpy
+from tests.theory.training import lenient, quick_jit, to_numpy
 
 SIZES = (4, 64, 576)
 RADII = np.array([0.3, 1.99, 5.0])
@@ -118,6 +118,67 @@ def test_norms_where_the_sum_is_rounded_first():
     for name, radius in state.radius.items():
         print(name, float(ulps_off(norms[name], radius)))
         assert ulps_off(norms[name], radius) <= ULPS + 3
+
+
+DIRECTIONS = {"sgd": optax.identity(), "adam": optax.scale_by_adam()}
+
+
+@functools.cache
+def noisy_run(name, rate, n, steps=300):
+    """Steps of pure noise on 64 groups of n weights, in direction space.
+
+    Returns:
+        The relative errors of norms after each step, in eps, and p and q of
+        `psi_optax.geometry.step`, of shape=(steps, 64).
+    """
+    direction = lenient(DIRECTIONS[name])
+    tx = psi_optax.psi(direction, ScaleGroup(axes=0), learning_rate=rate)
+    w = np.random.RandomState(0).normal(size=(n, 64))
+    w = (w / np.linalg.norm(w, axis=0)).astype(np.float32)
+
+    def body(carry, g):
+        w, state = carry
+        r = jnp.sqrt(jnp.sum(w * w, axis=0, keepdims=True))
+        d, _ = direction.update(r * g, state.inner, w)
+        u, state = tx.update(g, state, w)
+        new = optax.apply_updates(w, u)
+        return (new, state), (w, d, new)
+
+    noise = np.random.RandomState(1).normal(size=(steps, n, 64))
+    run = quick_jit(lambda w, g: jax.lax.scan(body, (w, tx.init(w)), g)[1])
+    w, d, new = to_numpy(run(w, noise.astype(np.float32)))
+    w, d, new = (x.astype(np.float64) for x in (w, d, new))
+    v = w / np.linalg.norm(w, axis=1, keepdims=True)
+    radial = np.sum(v * d, axis=1, keepdims=True)
+    p = rate * radial[:, 0]
+    q = rate**2 * np.sum((d - v * radial) ** 2, axis=1)
+    off = np.linalg.norm(new, axis=1) / np.linalg.norm(w[0], axis=0) - 1
+    return np.abs(off) / np.finfo(np.float32).eps, p, q
+
+
+@pytest.mark.parametrize("n", [4, 64])
+@pytest.mark.parametrize("rate", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_norms_after_large_radial_steps(name, rate, n):
+    off, p, q = noisy_run(name, rate, n)
+    # The tangent part's square is a difference of q + p^2 and p^2, each off by
+    # four roundings or so, of which the norm's square is 1 + q: half of that
+    # is left of it in the norm. At least a quarter of what the norm was off by
+    # before is corrected. The weights and the two coefficients of the step are
+    # rounded in any case: three.
+    before = np.concatenate([np.zeros((1, 64)), off[:-1]])
+    assert np.all(off <= 3 + 4 * p**2 / (1 + q) + 0.75 * before)
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_two_ulp_hold_for_short_steps_only(name):
+    # In eps of 1; an ulp is half of that for a norm just below it.
+    off, p, _ = noisy_run(name, 0.1, 4)
+    assert np.max(np.abs(p)) < 0.5
+    assert np.max(off) <= ULPS
+    off, p, _ = noisy_run(name, 10.0, 4)
+    assert np.max(np.abs(p)) > 10
+    assert np.max(off) > 20
 
 
 def test_norms_drift_without_memory():

@@ -301,7 +301,7 @@ def test_there_are_examples():
 
 def lines_without_numbers(text):
     """Deviations and norms are rounded differently by other versions."""
-    numberless = re.sub(r"\d+(\.\d+)?(e-?\d+)?", "#", text)
+    numberless = re.sub(r"\d+(\.\d+)?(e[-+]?\d+)?", "#", text)
     return {" ".join(line.split()) for line in numberless.splitlines()}
 
 

@@ -189,6 +189,22 @@ def test_a_penalty_beside_the_loss_counts(method):
     assert found(lambda p, x: loss(p, x, "v"), method).group == ScaleGroup(0)
 
 
+def test_a_write_counts_if_the_next_iteration_reads_it():
+    def loss(params, x, name):
+        last = jax.new_ref(jnp.zeros(()))
+
+        def turn(total, _):
+            total = total + last[...]
+            last[...] = jnp.sum(params[name] ** 2)
+            return total, None
+
+        total, _ = lax.scan(turn, jnp.zeros(()), length=2)
+        return head(norm(x @ params["w"]), params) + total
+
+    assert found(lambda p, x: loss(p, x, "w")).group is None
+    assert found(lambda p, x: loss(p, x, "v")).group == ScaleGroup(0)
+
+
 @pytest.mark.parametrize("method", ["analysis", "both"])
 def test_statistics_that_are_not_read_do_not_count(method):
     """Those that the caller keeps are not changed either."""

@@ -364,6 +364,30 @@ FAULTS = [
         "tangent = slopes",
     ),
     Fault(
+        "moments: the epsilon is inside of the root",
+        "transforms/moments.py",
+        "geometry.safe_sqrt(square) + jnp.asarray(eps, square.dtype)",
+        "geometry.safe_sqrt(square + jnp.asarray(eps, square.dtype))",
+    ),
+    Fault(
+        "transported trace: Nesterov is ignored",
+        "transforms/momentum.py",
+        "jax.tree.map(add, trace, updates) if nesterov",
+        "jax.tree.map(add, carried, updates) if nesterov",
+    ),
+    Fault(
+        "transported trace: the look ahead is kept",
+        "transforms/momentum.py",
+        "state.trace, trace)",
+        "state.trace, step)",
+    ),
+    Fault(
+        "cosine: the bound of a channel for the whole view",
+        "transforms/cosine.py",
+        "(view(tuple(range(w.ndim))), w.size)",
+        "(view(tuple(range(w.ndim))), w.size // max(channels, 1))",
+    ),
+    Fault(
         "cosine: both views project",
         "transforms/cosine.py",
         "here & ~fires",
@@ -695,5 +719,17 @@ FAULTS = [
         "transforms/integers.py",
         "None if path in found else x",
         "x",
+    ),
+    Fault(
+        "span: rounding is measured by the shorter side of the inputs",
+        "diagnostics/span.py",
+        "limit = max(inputs.shape)",
+        "limit = min(inputs.shape)",
+    ),
+    Fault(
+        "normalize: weights are equal within one precision only",
+        "diagnostics/norms.py",
+        "rest <= 64 * jnp.finfo",
+        "rest <= jnp.finfo",
     ),
 ]

@@ -27,8 +27,8 @@ def environment(tmp_path_factory):
     """Small images, one device a process, and programs that compile once."""
     data = tmp_path_factory.mktemp("data")
     write_images(data)
-    flags = [os.environ.get("XLA_FLAGS", "")]
-    flags += ["--xla_backend_optimization_level=0"]
+    flags = ["--xla_backend_optimization_level=0"]
+    flags += [os.environ.get("XLA_FLAGS", "")]
     return {
         **os.environ,
         "PSI_OPTAX_DATA": str(data),

@@ -721,6 +721,24 @@ FAULTS = [
         "x",
     ),
     Fault(
+        "statistics: the shortest path says what they follow",
+        "diagnostics/statistics.py",
+        "follows[max(leading, key=len)]",
+        "follows[min(leading, key=len)]",
+    ),
+    Fault(
+        "cosine: the epsilon of the weights' norm is inside of its root",
+        "transforms/cosine.py",
+        "norm = jnp.sqrt(dot(w, w)) + tiny",
+        "norm = jnp.sqrt(dot(w, w) + tiny)",
+    ),
+    Fault(
+        "adamp: its epsilon is not passed on",
+        "optimizers/adamp.py",
+        "optax.scale_by_adam(b1, b2, eps),",
+        "optax.scale_by_adam(b1, b2),",
+    ),
+    Fault(
         "span: rounding is measured by the shorter side of the inputs",
         "diagnostics/span.py",
         "limit = max(inputs.shape)",

@@ -40,3 +40,22 @@ def test_the_bound_of_the_whole_view(x64, share, projects, channels):
     # The epsilon of 1e-8 beside a norm of 6 leaves some of the radial part.
     np.testing.assert_allclose(u, expected, atol=1e-9)
     assert (np.abs(expected - g).max() > 1e-3) == projects
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("weights", "gradients"), [(1.0, 1.0), (1e-8, 1.0), (1.0, 1e-8)]
+)
+@pytest.mark.parametrize(("share", "projects"), [(0.99, True), (1.01, False)])
+def test_epsilon_is_added_to_norms(
+    x64, share, projects, weights, gradients, channels
+):
+    # Norms as small as the epsilon of 1e-8 count twice, the others once.
+    bound = BOUND * (1 + 1e-8 / weights) * (1 + 1e-8 / gradients)
+    cosine = share * bound
+    w, g = np.zeros((16, channels)), np.zeros((16, channels))
+    w[0] = weights
+    g[0], g[1] = gradients * cosine, gradients * np.sqrt(1 - cosine**2)
+    tx = project_by_cosine(optax.identity())
+    u, _ = tx.update(g, tx.init(w), w)
+    assert (np.abs(u - g).max() > 0.1 * g[0, 0]) == projects

@@ -171,6 +171,8 @@ def test_gradient_of_a_convolution():
 def test_what_does_not_fit():
     with pytest.raises(ValueError, match=r"needs \(n, 20\)"):
         split_by_input_span(jnp.asarray(KERNEL), INPUTS[:, 1:])
+    with pytest.raises(ValueError, match=r"needs \(n, 20\)"):
+        split_by_input_span(jnp.asarray(KERNEL), INPUTS[:, :, None])
     with pytest.raises(ValueError, match="not .batch, height"):
         input_patches(jnp.ones((8, 8, 3)), (3, 3))
 

@@ -370,6 +370,18 @@ FAULTS = [
         "geometry.safe_sqrt(square + jnp.asarray(eps, square.dtype))",
     ),
     Fault(
+        "moments: the mean square is forgotten",
+        "transforms/moments.py",
+        "return nu if isinstance(before, dict)",
+        "return nu if not isinstance(before, dict)",
+    ),
+    Fault(
+        "cosine: vectors are projected",
+        "transforms/cosine.py",
+        "if w.ndim > 1 else ()",
+        "if w.ndim > 0 else ()",
+    ),
+    Fault(
         "transported trace: Nesterov is ignored",
         "transforms/momentum.py",
         "jax.tree.map(add, trace, updates) if nesterov",

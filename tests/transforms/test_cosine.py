@@ -59,3 +59,15 @@ def test_epsilon_is_added_to_norms(
     tx = project_by_cosine(optax.identity())
     u, _ = tx.update(g, tx.init(w), w)
     assert (np.abs(u - g).max() > 0.1 * g[0, 0]) == projects
+
+
+def test_vectors_are_never_projected(x64):
+    w, g = np.array([3.0, 0, 0]), np.array([1e-3, 1, 0])
+    tx = project_by_cosine(optax.identity(), weight_decay=0.5)
+    u, _ = tx.update(g, tx.init(w), w)
+    np.testing.assert_array_equal(u, g + 0.5 * w)
+    # The control: a column of the same numbers is, and decays a tenth.
+    w, g = w[:, None], g[:, None]
+    u, _ = tx.update(g, tx.init(w), w)
+    # The epsilon of 1e-8 beside a norm of 3 leaves some of the radial part.
+    np.testing.assert_allclose(u[:, 0], [0.15, 1, 0], atol=1e-10)

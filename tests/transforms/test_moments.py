@@ -120,3 +120,24 @@ def test_nesterov_looks_one_step_ahead(transport, nesterov):
             np.testing.assert_allclose(
                 states[0].trace[k], states[1].trace[k], atol=1e-14
             )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: psi_optax.scale_by_group_rms(COLUMNS, 0.75, eps=0.0),
+        lambda: ADAM(COLUMNS, b1=0.0, b2=0.75, eps=0.0),
+    ],
+    ids=["rms", "adam"],
+)
+def test_the_mean_square_is_over_all_steps(make):
+    v = unit(np.random.RandomState(0).normal(size=(6, 4)))
+    tx = lenient(make())
+    state = tx.init(v)
+    square = 0.0
+    for count, length in enumerate([2.0, 1.0, 4.0], 1):
+        u, state = tx.update(length * v, state, v)
+        square = 0.75 * square + 0.25 * length**2
+        mean = square / (1 - 0.75**count)
+        # Some roundings of 1e-16.
+        np.testing.assert_allclose(u, v * (length / np.sqrt(mean)), rtol=1e-14)

@@ -135,10 +135,12 @@ def test_the_state_of_an_earlier_version(tx, name):
     )
     params, _ = to_the_end(tx, *restored)
     for place, x in named(params).items():
-        # Another version of JAX may sum in another order, and weights are less
-        # than 8: a few roundings of that, in the step and before it.
+        # Another version of JAX or processor may sum in another order: 20
+        # roundings, in the step and before it, of the largest weight. That is
+        # less than 8, unless nothing retracts: there it has grown to 1000.
         end = arrays[f"{name}/end{place}"]
-        np.testing.assert_allclose(x, end, rtol=0, atol=1e-5)
+        rounding = 2.0**-24 * max(8, np.abs(end).max())
+        np.testing.assert_allclose(x, end, rtol=0, atol=20 * rounding)
         if name != "scale_by_group_norm":
             assert not np.array_equal(end, found[f"[0]{place}"])
 

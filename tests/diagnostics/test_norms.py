@@ -61,3 +61,16 @@ def test_masks_stay_masks():
     masked = {**PARAMS, "o": optax.MaskedNode()}
     assert group_norms(masked, GROUPS)["o"] == optax.MaskedNode()
     assert normalize(masked, GROUPS)["o"] == optax.MaskedNode()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_equal_weights_are_those_that_differ_by_rounding(dtype, x64):
+    """Up to 64 precisions of the norm; every number here is exact."""
+    eps = float(jnp.finfo(dtype).eps)
+    signs = np.array([[1], [-1], [1], [-1]])
+    w = jnp.asarray(1 + eps * signs * [0, 1, 2, 64, 65, 200], dtype)
+    got = np.asarray(normalize(w, ScaleGroup(0), 2.0, centered=True))
+    assert got.dtype == w.dtype
+    np.testing.assert_array_equal(got[:, :4], w[:, :4])
+    # Beyond it a group has a direction: its signs, at the radius.
+    np.testing.assert_array_equal(got[:, 4:], np.broadcast_to(signs, (4, 2)))

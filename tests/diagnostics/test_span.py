@@ -171,6 +171,8 @@ def test_gradient_of_a_convolution():
 def test_what_does_not_fit():
     with pytest.raises(ValueError, match=r"needs \(n, 20\)"):
         split_by_input_span(jnp.asarray(KERNEL), INPUTS[:, 1:])
+    with pytest.raises(ValueError, match=r"needs \(n, 20\)"):
+        split_by_input_span(jnp.asarray(KERNEL), INPUTS[:, :, None])
     with pytest.raises(ValueError, match="not .batch, height"):
         input_patches(jnp.ones((8, 8, 3)), (3, 3))
 
@@ -185,3 +187,19 @@ def test_narrow_kernels_and_inputs_with_a_mean():
     # What is constant is no direction, however its mean is rounded.
     np.testing.assert_allclose(inside[:, 0], [1, 1, 0], atol=0.01)
     np.testing.assert_allclose(outside[:, 0], [0, 0, 1], atol=0.01)
+
+
+@pytest.mark.parametrize(("share", "inside"), [(0.5, 0.0), (2.0, 1.0)])
+@pytest.mark.parametrize("shape", [(2, 1000), (1000, 2)])
+def test_which_singular_values_count_as_zero(shape, share, inside):
+    # Inputs along two axes, of sizes 1 and a share of 1000 precisions: below
+    # the longer side's number of precisions a direction is rounding.
+    inputs = np.zeros(shape)
+    inputs[0, 0], inputs[1, 1] = 1, share * 1000 * 2.0**-52
+    kernel = np.zeros((shape[1], 2))
+    kernel[:2] = np.eye(2)
+    got, _ = split_by_input_span(
+        jnp.asarray(kernel), jnp.asarray(inputs), centered=False
+    )
+    expected = kernel * [1, inside]
+    np.testing.assert_allclose(got, expected, atol=1e-14)

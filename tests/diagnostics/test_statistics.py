@@ -246,6 +246,18 @@ def test_statistics_that_follow_a_normalization_too():
     assert np.abs(evaluate(model, new, alone) - logits).max() > 0.1
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_longest_path_says_what_statistics_follow(order):
+    old = {"k": np.ones((3, 2)), "inner": np.ones((3, 2))}
+    new = {"k": 2 * old["k"], "inner": 4 * old["inner"]}
+    stats = {"a": {"mean": np.ones(2), "b": {"mean": np.ones(2)}}}
+    follows = dict([("a", "k"), ("a/b", "inner")][::order])
+    groups = dict.fromkeys(old, ScaleGroup(0))
+    rescaled = rescale_batch_stats(stats, old, new, groups, follows)
+    assert rescaled["a"]["mean"].tolist() == [2, 2]
+    assert rescaled["a"]["b"]["mean"].tolist() == [4, 4]
+
+
 def test_apply_fn_that_returns_outputs_too():
     model, variables = network()
 

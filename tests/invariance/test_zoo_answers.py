@@ -1,12 +1,14 @@
 """The answers of the zoo, by numbers and without the package's own search.
 
-All in double precision, at weights moved away from where they began: zeros and
-ones hide much. Three such points; what must not change does so at none of them,
-what must change does so at one at least (a dead unit hides its weights).
+Inputs and weights are doubles; what a network rounds to less is looked up in
+its program. Weights are moved away from where they began: zeros and ones hide
+much. Three such points; what must not change does so at none of them, what must
+change does so at one at least (a dead unit hides its weights).
 """
 
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +23,10 @@ POINTS = 3
 # An epsilon of 1e-5 or 1e-6 beside a variance of about one.
 SAME = 1e-4
 CHANGED = 1e-5
-# Rounding hides all but powers of two, which a float takes without any.
-POWERS = {"plain_bfloat16", "linen_mixed_precision"}
+# A loss is off by as many roundings, half a precision each, as lie between it
+# and the inputs: the deepest network here has eight layers that round.
+ROUNDINGS = 8
+FLOATS = {"bf16": jnp.bfloat16, "f16": "float16", "f32": "f4", "f64": "f8"}
 
 # Compiling takes longer than running.
 QUICK = {
@@ -63,27 +67,34 @@ class Case:
         self.jitted = jax.jit(self.net.loss, compiler_options=QUICK)
         self.random = np.random.RandomState(1)
         self.base = [self.loss(point) for point in self.points]
+        self.sizes = np.maximum(np.abs(self.base), 0.1)
+        tree = self.tree(self.points[0])
+        self.precision = coarsest(self.net.loss, tree, *self.args)
+        # Such rounding hides all but powers of two, which take none.
+        self.coarse = self.precision > SAME
 
-    def loss(self, leaves):
-        tree = jax.tree.unflatten(
+    def tree(self, leaves):
+        return jax.tree.unflatten(
             self.structure, [leaves[path] for path in self.names]
         )
-        value = self.jitted(tree, *self.args)
+
+    def loss(self, leaves):
+        value = self.jitted(self.tree(leaves), *self.args)
         assert value.shape == ()
         return float(value)
 
     def factors(self, *shape):
-        if self.net.name in POWERS:
+        if self.coarse:
             return 2.0 ** self.random.randint(-1, 4, shape)
         return np.exp(self.random.uniform(-0.7, 1.2, shape))
 
     def changes(self, scales):
         """How much the loss changes, at each point and relative to it."""
-        found = []
-        for point, base in zip(self.points, self.base, strict=True):
-            moved = {p: x * scales.get(p, 1.0) for p, x in point.items()}
-            found.append(abs(self.loss(moved) - base) / max(abs(base), 0.1))
-        return found
+        moved = [
+            self.loss({p: x * scales.get(p, 1.0) for p, x in point.items()})
+            for point in self.points
+        ]
+        return np.abs(np.subtract(moved, self.base)) / self.sizes
 
     def grouped(self, groups):
         """The changes when the groups of some leaves get common factors."""
@@ -113,6 +124,13 @@ class Case:
             if axis not in group.axes or axis in blocks
         ]
         return np.broadcast_to(factors[tuple(index)], shape)
+
+
+def coarsest(function, *args):
+    """The precision of the coarsest float that a program has."""
+    program = str(jax.make_jaxpr(function)(*args))
+    names = set(re.findall(r"\b(b?f\d+)\[", program))
+    return max(float(jnp.finfo(FLOATS[name]).eps) for name in names)
 
 
 def divisors(length):
@@ -228,7 +246,7 @@ def ranges(shape):
 
 def change_of_range(found, path, index):
     factor = np.ones(found.shapes[path])
-    factor[index] = 2.0 if found.net.name in POWERS else 1.7
+    factor[index] = 2.0 if found.coarse else 1.7
     return max(found.changes({path: factor}))
 
 
@@ -259,46 +277,92 @@ def check_joint_groups(found):
     }
     free = [path for path in found.names if path not in alone]
     assert len(free) <= 16
-    step = 2.0**-14
-    slopes = np.array(
-        [
-            [
-                (up - down) / (2 * step)
-                for up, down in zip(
-                    signed(found, path, step),
-                    signed(found, path, -step),
-                    strict=True,
-                )
-            ]
-            for path in free
-        ]
-    ).reshape(len(free), POINTS)
+    stated = {
+        frozenset(groups)
+        for expected in answers(found.net)
+        for groups in ties_of(expected)
+        if len(groups) > 1
+    }
     members = np.array(list(itertools.product([0, 1], repeat=len(free))), float)
-    coarse = found.net.name in POWERS
-    sieved = members if coarse else sieve(members, slopes)
+    sieved = members
+    if not found.coarse:
+        step = best_step(found.precision)
+        slopes = [slopes_of(found, path, step) for path in free]
+        slopes = np.array(slopes).reshape(len(free), POINTS)
+        sieved = sieve(members, slopes, step)
+        # Unions of ties, and as many again for a slope that is zero here only.
+        assert len(sieved) <= 2 ** (len(stated) + 1)
     smallest = []
     for row in sorted(sieved, key=sum):
         chosen = {path for path, one in zip(free, row, strict=True) if one}
         if not chosen or any(chosen >= other for other in smallest):
             continue
-        scales = dict.fromkeys(chosen, 2.0 if coarse else 1.7)
+        scales = dict.fromkeys(chosen, 2.0 if found.coarse else 1.7)
         if max(found.changes(scales)) < SAME:
             smallest.append(chosen)
-    stated = [
-        set(groups)
-        for expected in answers(found.net)
-        for groups in ties_of(expected)
-        if len(groups) > 1
-    ]
-    assert {frozenset(s) for s in smallest} == {frozenset(s) for s in stated}
+    assert {frozenset(s) for s in smallest} == stated
 
 
-def sieve(members, slopes):
-    return members[np.abs(members @ slopes).max(1) < 1e-3]
+def best_step(precision):
+    """The step of a central difference whose two errors are of one size.
+
+    It is off by step^2 / 6 of the third derivative, which in the log of a scale
+    is below six times the loss here, and by ROUNDINGS * precision / 2 / step of
+    the loss.
+    """
+    return precision ** (1 / 3)
 
 
-def signed(found, path, step):
-    return [
-        found.loss({**point, path: point[path] * math.exp(step)})
-        for point in found.points
-    ]
+def slopes_of(found, path, step):
+    """Slopes of the loss, relative to it, in the log of one leaf's scale."""
+    up, down = (
+        [
+            found.loss({**point, path: point[path] * math.exp(sign * step)})
+            for point in found.points
+        ]
+        for sign in (1, -1)
+    )
+    return np.subtract(up, down) / (2 * step) / found.sizes
+
+
+def sieve(members, slopes, step):
+    """The sets whose slopes may add up to nothing.
+
+    Allowed are, for every member, the two errors of `best_step`; and for all
+    the epsilon of a norm: as it falls with the square of the scale, a change
+    below SAME at a factor of 1.7 is a slope below 2 / (1 - 1.7^-2) times SAME.
+    """
+    allowed = 2 / (1 - 1.7**-2) * SAME
+    allowed = allowed + members.sum(1) * (1 + ROUNDINGS / 2) * step**2
+    return members[np.abs(members @ slopes).max(1) < allowed]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sieve(dtype):
+    """Four leaves of which two pairs cancel, one of them but for 1 %.
+
+    Losses are off by all the roundings that are allowed, in the worst way.
+    """
+    precision = float(jnp.finfo(dtype).eps)
+    step = best_step(precision)
+    members = np.array(list(itertools.product([0, 1], repeat=4)), float)
+    slopes = np.array([[0.3], [-0.3], [0.5], [-0.495]])
+    off = np.full_like(slopes, ROUNDINGS * precision / 2 / step)
+    kept = sieve(members, slopes + off, step)
+    assert kept.tolist() == [[0, 0, 0, 0], [1, 1, 0, 0]]
+    # With the step of doubles, roundings of singles are larger than slopes.
+    off = np.full_like(slopes, ROUNDINGS * 2.0**-24 / 2.0**-17)
+    kept = sieve(members, slopes + off, 2.0**-17)
+    assert kept.tolist() == [[0, 0, 0, 0]]
+
+
+def test_precision_is_looked_up_in_the_program():
+    def loss(x):
+        return jax.lax.cond(x.sum() > 0, inner, jnp.sum, x)
+
+    def inner(x):
+        return x.astype(jnp.bfloat16).sum().astype(x.dtype)
+
+    x = jnp.ones(3)
+    assert coarsest(loss, x) == 2.0**-7
+    assert coarsest(jnp.sum, x) == 2.0**-23

@@ -448,6 +448,42 @@ FAULTS = [
         "tangent = slopes",
     ),
     Fault(
+        "moments: the epsilon is inside of the root",
+        "transforms/moments.py",
+        "geometry.safe_sqrt(square) + jnp.asarray(eps, square.dtype)",
+        "geometry.safe_sqrt(square + jnp.asarray(eps, square.dtype))",
+    ),
+    Fault(
+        "moments: the mean square is forgotten",
+        "transforms/moments.py",
+        "return nu if isinstance(before, dict)",
+        "return nu if not isinstance(before, dict)",
+    ),
+    Fault(
+        "cosine: vectors are projected",
+        "transforms/cosine.py",
+        "if w.ndim > 1 else ()",
+        "if w.ndim > 0 else ()",
+    ),
+    Fault(
+        "transported trace: Nesterov is ignored",
+        "transforms/momentum.py",
+        "jax.tree.map(add, trace, updates) if nesterov",
+        "jax.tree.map(add, carried, updates) if nesterov",
+    ),
+    Fault(
+        "transported trace: the look ahead is kept",
+        "transforms/momentum.py",
+        "state.trace, trace)",
+        "state.trace, step)",
+    ),
+    Fault(
+        "cosine: the bound of a channel for the whole view",
+        "transforms/cosine.py",
+        "(view(tuple(range(w.ndim))), w.size)",
+        "(view(tuple(range(w.ndim))), w.size // max(channels, 1))",
+    ),
+    Fault(
         "cosine: both views project",
         "transforms/cosine.py",
         "here & ~fires",
@@ -990,5 +1026,35 @@ FAULTS = [
         "optimizers/recipes.py",
         "    elif nesterov:\n",
         "    elif False:\n",
+    ),
+    Fault(
+        "statistics: the shortest path says what they follow",
+        "diagnostics/statistics.py",
+        "follows[max(leading, key=len)]",
+        "follows[min(leading, key=len)]",
+    ),
+    Fault(
+        "cosine: the epsilon of the weights' norm is inside of its root",
+        "transforms/cosine.py",
+        "norm = jnp.sqrt(dot(w, w)) + tiny",
+        "norm = jnp.sqrt(dot(w, w) + tiny)",
+    ),
+    Fault(
+        "adamp: its epsilon is not passed on",
+        "optimizers/adamp.py",
+        "optax.scale_by_adam(b1, b2, eps),",
+        "optax.scale_by_adam(b1, b2),",
+    ),
+    Fault(
+        "span: rounding is measured by the shorter side of the inputs",
+        "diagnostics/span.py",
+        "limit = max(inputs.shape)",
+        "limit = min(inputs.shape)",
+    ),
+    Fault(
+        "normalize: weights are equal within one precision only",
+        "diagnostics/norms.py",
+        "rest <= 64 * jnp.finfo",
+        "rest <= jnp.finfo",
     ),
 ]

@@ -1,9 +1,12 @@
 """The deliberate faults of `make mutate` are faults of the package as it is."""
 
+import signal
+import sys
+
 import pytest
 
 from tests.mutation.faults import FAULTS, Fault
-from tests.mutation.run import PACKAGE, ROOT, selection_for
+from tests.mutation.run import PACKAGE, ROOT, selection_for, within
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.what)
@@ -24,3 +27,10 @@ def test_every_room_has_faults_and_tests():
     assert rooms >= {"invariance"}
     for fault in FAULTS:
         assert all((ROOT / test).exists() for test in selection_for(fault.file))
+
+
+def test_a_program_without_end_is_ended_and_one_that_waits_is_not():
+    endless = within(1, [sys.executable, "-c", "while True: pass"])
+    assert endless.returncode == -signal.SIGXCPU
+    waits = within(1, [sys.executable, "-c", "import time; time.sleep(1.5)"])
+    assert waits.returncode == 0

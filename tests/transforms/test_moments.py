@@ -63,3 +63,81 @@ def test_momentum_with_parallel_transport_keeps_its_length():
         lengths["parallel"], 0.5 * np.linalg.norm(g, axis=0), rtol=1e-14
     )
     assert (lengths["projection"] < 0.99 * lengths["parallel"]).any()
+
+
+ADAM = psi_optax.scale_by_group_adam
+
+
+@pytest.mark.parametrize("length", [1.0, 1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize(
+    ("make", "root", "added"),
+    [
+        (lambda: psi_optax.scale_by_group_rms(COLUMNS, eps=1e-8), 0, 1e-8),
+        (lambda: ADAM(COLUMNS, eps=1e-8), 0, 1e-8),
+        (lambda: ADAM(COLUMNS, eps=0.0, eps_root=1e-16), 1e-16, 0),
+        (lambda: ADAM(COLUMNS, eps=3e-8, eps_root=1e-16), 1e-16, 3e-8),
+    ],
+    ids=["rms", "adam", "adam, in the root", "adam, both"],
+)
+def test_where_the_epsilons_are_added(make, root, added, length):
+    # The first step: both corrections undo (1 - decay) but for some roundings.
+    g = length * unit(np.random.RandomState(0).normal(size=(6, 4)))
+    tx = lenient(make())
+    u, _ = tx.update(g, tx.init(g), g)
+    expected = length / (np.sqrt(length**2 + root) + added)
+    np.testing.assert_allclose(np.linalg.norm(u, axis=0), expected, rtol=1e-13)
+    np.testing.assert_allclose(u, g * (expected / length), rtol=1e-13)
+    # The control: an epsilon on the other side of the root.
+    other = length / (np.sqrt(length**2 + added) + root)
+    assert length > 1e-8 or abs(other / expected - 1) > 0.1
+
+
+@pytest.mark.parametrize("transport", ["projection", "parallel"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_nesterov_looks_one_step_ahead(transport, nesterov):
+    # Weights that stay: there it is optax's. An ordinary parameter is beside.
+    params = {"w": unit(np.random.RandomState(0).normal(size=(6, 4)))}
+    params["b"] = np.ones(3)
+    groups = {"w": COLUMNS, "b": None}
+    ours = psi_optax.transported_trace(
+        groups, 0.7, nesterov, transport=transport
+    )
+    peer, other = (optax.trace(0.7, n) for n in (nesterov, not nesterov))
+    states = [tx.init(params) for tx in (ours, peer, other)]
+    random = np.random.RandomState(1)
+    for _ in range(3):
+        g = {k: random.normal(size=x.shape) for k, x in params.items()}
+        g["w"] -= params["w"] * (params["w"] * g["w"]).sum(0)
+        (u, states[0]), (v, states[1]), (z, states[2]) = (
+            tx.update(g, state, params)
+            for tx, state in zip((ours, peer, other), states, strict=True)
+        )
+        for k in params:
+            # A tangent momentum is projected again: some roundings.
+            np.testing.assert_allclose(u[k], v[k], atol=1e-14)
+            assert np.abs(v[k] - z[k]).max() > 0.1
+            # The look ahead is of the step alone, not of what is kept.
+            np.testing.assert_allclose(
+                states[0].trace[k], states[1].trace[k], atol=1e-14
+            )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: psi_optax.scale_by_group_rms(COLUMNS, 0.75, eps=0.0),
+        lambda: ADAM(COLUMNS, b1=0.0, b2=0.75, eps=0.0),
+    ],
+    ids=["rms", "adam"],
+)
+def test_the_mean_square_is_over_all_steps(make):
+    v = unit(np.random.RandomState(0).normal(size=(6, 4)))
+    tx = lenient(make())
+    state = tx.init(v)
+    square = 0.0
+    for count, length in enumerate([2.0, 1.0, 4.0], 1):
+        u, state = tx.update(length * v, state, v)
+        square = 0.75 * square + 0.25 * length**2
+        mean = square / (1 - 0.75**count)
+        # Some roundings of 1e-16.
+        np.testing.assert_allclose(u, v * (length / np.sqrt(mean)), rtol=1e-14)

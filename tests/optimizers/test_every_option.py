@@ -1,0 +1,136 @@
+"""Every option of every public transform does something.
+
+Ignored options are silent: a recipe that forgets to pass one on trains well.
+"""
+
+import functools
+import inspect
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import psi_optax
+from tests.registry import GROUPS, draw, public_transforms
+from tests.theory.training import lenient, quick_jit
+
+STEPS = 3
+# Of the registry's tree: groups of two leaves, and ordinary parameters.
+SHOWN = ("hidden", "head")
+TRACE = optax.trace(0.9)
+
+# What a transform cannot do without, and what makes the options of others
+# matter: Nesterov needs momentum, a ratio of decays needs a decay, and a
+# gradient is as good as its direction unless the norms change.
+GIVEN = {
+    "add_orthogonality": {"strength": 0.5},
+    "add_weight_decay": {"weight_decay": 0.1},
+    "adamh": {"radius": 3.0},
+    "adamp": {"weight_decay": 0.1},
+    "average_weights": {"decay": 0.9},
+    "clip_by_group_norm": {"max_norm": 0.5},
+    "hyperball": {"direction": TRACE, "radius": 3.0},
+    "master_weights": {"inner": optax.sgd(0.1)},
+    "monitor_groups": {"learning_rate": 0.1, "degree": 1},
+    "muonh": {"radius": 3.0},
+    "project_by_cosine": {"inner": TRACE, "weight_decay": 0.1, "delta": 100.0},
+    "psi": {"inner": TRACE, "learning_rate": 0.1},
+    "psi_sgd": {"momentum": 0.9},
+    "rotational": {"direction": TRACE},
+    "sgdp": {"weight_decay": 0.1},
+    "stochastic_rounding": {"inner": optax.sgd(0.1), "key": 0},
+    "weight_rescaling": {"inner": optax.sgd(0.1, 0.9)},
+}
+# Other values than those given and than the defaults.
+OTHERS = {
+    "b1": [0.5],
+    "b2": [0.5],
+    "beta": [0.5],
+    "centered": [True],
+    "channels": ["first"],
+    "decay": [0.5],
+    "degree": [0],
+    "delta": [1e-3],
+    "eps": [0.3],
+    "eps_root": [0.3],
+    "equivariant": [False],
+    "every": [2],
+    "key": [1],
+    "learning_rate": [0.2],
+    "max_norm": [0.01, None],
+    "momentum": [0.5],
+    "nesterov": [True],
+    "of": ["scale"],
+    "ordinary": [optax.sgd(0.5)],
+    "per_tensor": [False],
+    "radius": [2.0],
+    "retraction": [None, "exponential"],
+    "strength": [0.2],
+    "tangent": [False],
+    "transport": ["parallel"],
+    "wd_ratio": [0.5],
+    "weight_decay": [0.3],
+}
+REFUSED = {
+    ("clip_by_group_norm", "max_norm", None),
+    ("psi_sgdm", "retraction", "exponential"),
+    ("retract", "retraction", None),
+}
+# Not options: what is wrapped, and what it is for. And what matters only from
+# three axes on: test_controlled.py.
+LEFT_OUT = {"groups", "inner", "direction", "weight_dimension_numbers"}
+
+
+def signature(name):
+    return inspect.signature(getattr(psi_optax, name)).parameters
+
+
+def given(name):
+    groups = {p: g for p, g in GROUPS.items() if p.startswith(SHOWN)}
+    always = {"groups": groups, "learning_rate": 0.1}
+    needed = {k: v for k, v in always.items() if k in signature(name)}
+    return needed | GIVEN.get(name, {})
+
+
+def seen(name, **changed):
+    """Weights after some steps and, of what leaves these alone, its state."""
+    tx = lenient(getattr(psi_optax, name)(**given(name) | changed))
+    # Stochastic rounding is for narrow weights.
+    narrow = name == "stochastic_rounding"
+    dtype = "bfloat16" if narrow else "float64"
+    params, *gradients = (
+        {k: x for k, x in draw(seed, dtype).items() if k in SHOWN}
+        for seed in range(1 + STEPS)
+    )
+    state = tx.init(params)
+    update = quick_jit(tx.update)
+    for gradient in gradients:
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    if name in ("average_weights", "monitor_groups"):
+        params = state
+    return [np.asarray(x, np.float64) for x in jax.tree.leaves(params)]
+
+
+plain = functools.cache(seen)
+
+CASES = [
+    (name, option, value)
+    for name in sorted(public_transforms())
+    for option in signature(name)
+    if option not in LEFT_OUT
+    for value in OTHERS.get(option, ["no other value is known"])
+    if (name, option, value) not in REFUSED
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("name", "option", "value"), CASES)
+def test_the_option_has_an_effect(name, option, value):
+    changed = seen(name, **{option: value})
+    # Rounding is 1e-16 of numbers of about 1, options change much more.
+    changes = [
+        np.abs(x - y).max() for x, y in zip(seen(name), changed, strict=True)
+    ]
+    assert max(changes) > 1e-6

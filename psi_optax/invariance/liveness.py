@@ -81,14 +81,14 @@ def called_body(equation: Any) -> Any:
 
 def has_own_derivative(equation: Any) -> bool:
     """Return whether an equation calls a function with a custom derivative."""
-    return equation.primitive.name.startswith("custom_")
+    return equation.primitive.name.startswith(("custom_jvp", "custom_vjp"))
 
 
-_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
 _CALLS = frozenset(
     """
-    jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call
-    custom_vjp_call custom_vjp_call_jaxpr
+    jit pjit closed_call core_call remat remat2 checkpoint composite
+    custom_vmap_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr
     """.split()  # noqa: SIM905
 )
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from psi_optax.invariance import rules
-from psi_optax.invariance.forms import Digit, move_digits
+from psi_optax.invariance.rules.collectives import join_over, split_over
 from psi_optax.invariance.values import Context, Value
 
 
@@ -20,22 +20,12 @@ def sharded(
     """Return the part of an array that one device has."""
     value = rules.without_lookups(context, value)
     form, shape = value.form, list(value.shape)
-    reason = context.because("shape", "shards of a scaled axis")
     for axis in range(value.rank):
         # From the last name, which changes fastest, to the first.
         whole = shape[axis]
         for name in _mesh_axes(spec, axis):
-            local = whole // sizes[name]
-            form = context.equations.cut(form, axis, local, reason)
-            form = move_digits(
-                context.equations.reduce(form),
-                lambda d, a=axis, n=name, s=local: (
-                    Digit(n, d.stride // s, d.count)
-                    if d.axis == a and d.stride >= s
-                    else d
-                ),
-            )
-            whole = local
+            whole //= sizes[name]
+            form = split_over(context, form, axis, name, whole)
         shape[axis] = whole
     return Value(
         tuple(shape),
@@ -55,14 +45,8 @@ def gathered(
     form, shape = value.form, list(value.shape)
     for axis in range(value.rank):
         for name in reversed(_mesh_axes(spec, axis)):
-            local = shape[axis]
-            form = move_digits(
-                form,
-                lambda d, a=axis, n=name, s=local: (
-                    Digit(a, d.stride * s, d.count) if d.axis == n else d
-                ),
-            )
-            shape[axis] = local * sizes[name]
+            form = join_over(form, axis, name, shape[axis])
+            shape[axis] *= sizes[name]
     for name in sizes:
         form = context.uniform(form, name)
     return Value(tuple(shape), form, every=value.every, reach=value.reach)

@@ -1,5 +1,6 @@
 """How each primitive passes on what scales: one file for each kind."""
 
+from psi_optax.invariance.rules import collectives as collectives
 from psi_optax.invariance.rules import contractions as contractions
 from psi_optax.invariance.rules import elementwise as elementwise
 from psi_optax.invariance.rules import indexing as indexing

@@ -197,6 +197,11 @@ def _compare(context, params, operands, shapes):
     return [result(operands, shapes[0], {}, reach=0, guards=guards)]
 
 
+@rule("complex")
+def _complex(context, params, operands, shapes):
+    return [result(operands, shapes[0], _alike(context, operands))]
+
+
 @rule("atan2")
 def _atan2(context, params, operands, shapes):
     _alike(context, operands)
@@ -297,9 +302,14 @@ def _integer_pow(context, params, operands, shapes):
     return [_power(context.settle(operands[0]), Fraction(params["y"]))]
 
 
-@rule("sqrt", "rsqrt", "cbrt")
+@rule("sqrt", "rsqrt", "cbrt", "reciprocal")
 def _root(context, params, operands, shapes):
-    powers = {"sqrt": (1, 2), "rsqrt": (-1, 2), "cbrt": (1, 3)}
+    powers = {
+        "sqrt": (1, 2),
+        "rsqrt": (-1, 2),
+        "cbrt": (1, 3),
+        "reciprocal": (-1, 1),
+    }
     return [_power(operands[0], Fraction(*powers[context.primitive]))]
 
 
@@ -339,7 +349,7 @@ def _neg(context, params, operands, shapes):
     return [_scaled(x, -1.0, shapes[0]).but(const=const)]
 
 
-@rule("abs", "reduce_precision", "real")
+@rule("abs", "reduce_precision", "real", "imag", "conj")
 def _same_degree(context, params, operands, shapes):
     [x] = operands
     const = None if x.const is None else abs(x.const)
@@ -367,6 +377,11 @@ def _convert(context, params, operands, shapes):
     "pvary",
     "pcast",
     "layout_constraint",
+    "name",
+    "device_put",
+    "reduced_vary_cast",
+    "vary_unreduced_cast",
+    "with_memory_space_constraint",
     keeps_offsets=True,
 )
 def _identity(context, params, operands, shapes):

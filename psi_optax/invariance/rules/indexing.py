@@ -1,6 +1,11 @@
 """Elements picked by indices that the program computes."""
 
-from psi_optax.invariance.forms import Digit, digits_along, move_digits
+from psi_optax.invariance.forms import (
+    Digit,
+    digits_along,
+    move_axes,
+    move_digits,
+)
 from psi_optax.invariance.rules.shapes import sliced
 from psi_optax.invariance.rules.table import reach, rule
 from psi_optax.invariance.values import Context, Value
@@ -108,18 +113,56 @@ def _dynamic_update_slice(context, params, operands, shapes):
     return [Value(shapes[0], form, every=every, reach=reach(operands))]
 
 
-@rule("scatter", "scatter-add", "scatter_add", "scatter-max", "scatter-min")
+@rule(
+    "scatter",
+    "scatter-add",
+    "scatter_add",
+    "scatter-sub",
+    "scatter-max",
+    "scatter-min",
+)
 def _scatter(context, params, operands, shapes):
     x, _, updates = operands
-    forms = []
-    for value in (x, updates):
-        form = value.form
-        for axis in range(value.rank):
-            form = context.uniform(form, axis)
-        forms.append(value.but(form=form))
-    form = context.alike(*forms)
+    place = _aligned(params["dimension_numbers"], x, updates)
+    old, new = x.form, updates.form
+    for axis in set(range(x.rank)) - set(place.values()):
+        old = context.uniform(old, axis)
+    for axis in set(range(updates.rank)) - set(place):
+        new = context.uniform(new, axis)
+    new = move_axes(context.equations.reduce(new), place)
+    form = context.alike(x.but(form=old), updates.but(form=new, shape=x.shape))
     every = x.every and updates.every
     return [Value(shapes[0], form, every=every, reach=reach(operands))]
+
+
+def _aligned(numbers, x: Value, updates: Value) -> dict[int, int]:
+    """Return the axes of updates along which they meet x element by element."""
+    gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    kept = [a for a in range(x.rank) if a not in gone]
+    window = zip(numbers.update_window_dims, kept, strict=True)
+    place = {
+        a: b
+        for a, b in window
+        if updates.shape[a] == x.shape[b]
+        and b not in numbers.scatter_dims_to_operand_dims
+    }
+    batch = [
+        a for a in range(updates.rank) if a not in numbers.update_window_dims
+    ]
+    for a, b in zip(
+        numbers.scatter_indices_batching_dims,
+        numbers.operand_batching_dims,
+        strict=True,
+    ):
+        place[batch[a]] = b
+    return place
+
+
+@rule("scatter-mul", "scatter_mul")
+def _scatter_multiply(context, params, operands, shapes):
+    x, _, factors = operands
+    context.invariant(factors, "mixture", "some are multiplied by what scales")
+    return [Value(shapes[0], x.form, every=x.every, reach=reach(operands))]
 
 
 @rule("iota")

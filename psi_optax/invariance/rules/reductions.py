@@ -83,6 +83,15 @@ def _arg(context, params, operands, shapes):
     return [chosen.but(form={}, every=False, reach=0)]
 
 
+@rule("fft")
+def _fft(context, params, operands, shapes):
+    [x] = operands
+    form = x.form
+    for axis in range(x.rank - len(params["fft_lengths"]), x.rank):
+        form = context.uniform(form, axis)
+    return [Value(shapes[0], form, every=x.every, reach=x.reach)]
+
+
 @rule("cumsum", "cummax", "cummin")
 def _cumulative(context, params, operands, shapes):
     [x] = operands

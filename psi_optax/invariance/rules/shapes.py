@@ -159,6 +159,41 @@ def _moved(digit: Digit, shape, tails, new_shape, new_tails):
     return None
 
 
+@rule("tile")
+def _tile(context, params, operands, shapes):
+    [x] = operands
+    # Whole copies one after another: all digits of an index are what they were.
+    form = x.form
+    for axis, count in enumerate(params["reps"]):
+        if count != 1:
+            form = without_lookups_along(context, form, axis)
+    repeated = {a for a, n in enumerate(x.shape) if n == 1}
+    return [
+        Value(
+            shapes[0],
+            form,
+            every=x.every,
+            const=x.const,
+            flat=x.flat | repeated,
+            reach=x.reach,
+        )
+    ]
+
+
+@rule("unstack")
+def _unstack(context, params, operands, shapes):
+    [x] = operands
+    axis, found = params["axis"] % x.rank, []
+    place = without(x, (axis,))
+    for index in range(x.shape[axis]):
+        starts, limits = [0] * x.rank, list(x.shape)
+        starts[axis], limits[axis] = index, index + 1
+        part = sliced(context, x, starts, limits, [1] * x.rank)
+        form = move_axes(context.equations.reduce(part.form), place)
+        found.append(rearranged(part, shapes[index], form, place))
+    return found
+
+
 @rule("rev")
 def _rev(context, params, operands, shapes):
     [x] = operands
@@ -304,12 +339,19 @@ def _stack(context, params, operands, shapes):
 
 
 def _without_lookups(context: Context, x: Value, axis: int) -> Value:
-    """What is looked up along an axis is another thing in another array."""
-    form = context.equations.reduce(x.form)
+    return x.but(form=without_lookups_along(context, x.form, axis))
+
+
+def without_lookups_along(context: Context, form: Form, axis: int) -> Form:
+    """Require a form not to vary with lookups whose indices vary along an axis.
+
+    In an array of another length they are other lookups.
+    """
+    form = context.equations.reduce(form)
     lookups = [d for d in digits_along(form, axis) if d.axis != axis]
     reason = context.because("shape", "parts of what is looked up")
     context.equations.uniform(form, lookups, reason)
-    return x.but(form=context.equations.reduce(form))
+    return context.equations.reduce(form)
 
 
 @rule("pad")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
+from fractions import Fraction
 from typing import NamedTuple
 
 from psi_optax.invariance.equations import Equations
@@ -38,13 +40,16 @@ class Offset(NamedTuple):
 
     Where it is subtracted with the mean it leaves no trace; where it is not,
     `difference` has to vanish. In a value with a moment, `flat` speaks of the
-    axes of what the moment is of.
+    axes of what the moment is of. With a guard, the value scales otherwise only
+    where a norm is zero, which does not count where what that is the norm of is
+    divided by the value.
     """
 
     difference: Form  # as an array of the shape that the sum had
     flat: frozenset[int]  # axes of the value along which it is constant
     reach: int
     text: str  # why the difference has to vanish, where it has to
+    guard: "Moment | None" = None
 
 
 class Moment(NamedTuple):
@@ -53,9 +58,20 @@ class Moment(NamedTuple):
     of: int  # the identity of the other
     axes: frozenset[int]  # of the other, which were averaged over
     inner: int  # the power under the mean
-    outer: int  # the power of the mean
+    outer: int | Fraction  # the power of the mean
     count: int  # what the sum is still to be divided by
     place: tuple[int | None, ...]  # where the axes of the other are now
+
+    def moved(self, place: Mapping[int, int]) -> "Moment | None":
+        """Return the moment where the axes are now; None if one has gone."""
+        where = tuple(None if a is None else place.get(a) for a in self.place)
+        gone = any(a is not None and place.get(a) is None for a in self.place)
+        return None if gone else self._replace(place=where)
+
+    def is_aligned(self, rank: int) -> bool:
+        """Return whether the axes that were not averaged over are in place."""
+        kept = [a for a in range(len(self.place)) if a not in self.axes]
+        return rank == len(self.place) and all(self.place[a] == a for a in kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +90,7 @@ class Value:
         moment: of what it is a mean, a square or a sum of squares.
         alive: nowhere zero unless parameters are.
         guards: 1 if it says where another is zero, -1 where it is not.
+        guarded: the other, if it is a sum of squares that may well be zero.
         identity: equal for arrays that are equal up to their dtype.
     """
 
@@ -87,6 +104,7 @@ class Value:
     moment: Moment | None = None
     alive: bool = False
     guards: int = 0
+    guarded: Moment | None = None
     identity: int = dataclasses.field(
         default_factory=lambda: next(_IDENTITIES), compare=False
     )

@@ -112,7 +112,7 @@ def _centered(context: Context, x: Value, mean: Value) -> Value | None:
         return None
     if m.count != 1 or x.rank != mean.rank or not m.axes:
         return None
-    if any(m.place[a] != a for a in range(x.rank) if a not in m.axes):
+    if not m.is_aligned(x.rank):
         return None
     kept = tuple(o for o in x.offsets if not m.axes <= o.flat)
     x = context.settle(x.but(offsets=kept))
@@ -181,20 +181,58 @@ def _clamp(context, params, operands, shapes):
 @rule("select_n")
 def _select(context, params, operands, shapes):
     predicate, *cases = operands
-    # What is taken only where something is exactly zero has no say.
-    usual = list(cases)
-    if predicate.guards and len(cases) == 2:
-        usual = [cases[0 if predicate.guards > 0 else 1]]
-    return [result(operands, shapes[0], _alike(context, usual))]
+    if not predicate.guards or len(cases) != 2:
+        return [result(operands, shapes[0], _alike(context, cases))]
+    # What is taken only where something is zero has no say.
+    usual, other = cases if predicate.guards > 0 else cases[::-1]
+    found = result(operands, shapes[0], usual.form, every=usual.every)
+    if predicate.guarded is None or other.every:
+        return [found]
+    # A norm may well be zero: then it matters what is divided by it.
+    difference = context.equations.reduce(minus(other.form, usual.form))
+    text = context.mixture(usual, other)
+    offset = Offset(
+        difference, frozenset(), other.reach, text, predicate.guarded
+    )
+    return [found.but(offsets=(offset,) if difference else ())]
+
+
+_MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
+# Which comparisons with a bound say that what is not negative is at it.
+_AT_BOUND = {"eq": 1, "ne": -1, "le": 1, "lt": 1, "gt": -1, "ge": -1}
 
 
 @rule("eq", "ne", "lt", "le", "gt", "ge")
 def _compare(context, params, operands, shapes):
-    _alike(context, operands)
-    zero = any(value.const == 0 for value in operands)
-    alive = zero and any(value.alive for value in operands)
-    guards = {"eq": 1, "ne": -1}.get(context.primitive, 0) if alive else 0
-    return [result(operands, shapes[0], {}, reach=0, guards=guards)]
+    known = _guard(context, operands)
+    if known is None:
+        _alike(context, operands)
+        known = {}
+    return [result(operands, shapes[0], {}, reach=0, **known)]
+
+
+def _guard(context: Context, operands) -> dict | None:
+    """Return what a comparison guards against; None if it is no guard.
+
+    Against zero, and against norms that are not larger than an epsilon.
+    """
+    name, [x, bound] = context.primitive, operands
+    if x.const is not None:
+        x, bound = bound, x
+        name = _MIRRORED.get(name, name)
+    number, moment = bound.const, x.moment
+    if number is None or x.const is not None:
+        return None
+    guards, exact = _AT_BOUND[name], name in ("eq", "ne")
+    is_norm = moment is not None and moment.inner == 2 and moment.outer > 0
+    if number == 0 and (exact or (is_norm and name in ("le", "gt"))):
+        if x.alive:
+            return {"guards": guards}
+        return {"guards": guards, "guarded": moment} if is_norm else None
+    scales = is_norm and bool(context.equations.reduce(x.form))
+    if scales and number > 0 and not exact and context.waive(x, number):
+        return {"guards": guards}
+    return None
 
 
 @rule("complex")
@@ -236,9 +274,25 @@ def _div(context, params, operands, shapes):
         return [known]
     if b.const and math.isfinite(b.const):
         return [_scaled(a, 1 / b.const, shapes[0])]
+    b = _unguarded(a, b)
     a, b = context.settle(a), context.settle(b)
     form = {} if a.every else minus(a.form, b.form)
     return [result([a, b], shapes[0], form, every=a.const == 0)]
+
+
+def _unguarded(a: Value, b: Value) -> Value:
+    """Return a denominator without its guards of a norm of the numerator.
+
+    Where that norm is zero the numerator is, and so is the quotient.
+    """
+    kept = [
+        o
+        for o in b.offsets
+        if o.guard is None
+        or o.guard.of != a.identity
+        or not o.guard.is_aligned(a.rank)
+    ]
+    return b.but(offsets=tuple(kept))
 
 
 def _quotient(a: float, b: float) -> float:
@@ -329,6 +383,11 @@ def _power(value: Value, power: Fraction) -> Value:
     const = None
     if value.const is not None and value.const > 0:
         const = value.const ** float(power)
+    moment = value.moment
+    if moment is not None and moment.outer == 1 and power > 0:
+        moment = moment._replace(outer=power)
+    else:
+        moment = None
     return result(
         [value],
         value.shape,
@@ -336,6 +395,7 @@ def _power(value: Value, power: Fraction) -> Value:
         every=value.every and power > 0,
         const=const,
         alive=value.alive,
+        moment=moment,
     )
 
 

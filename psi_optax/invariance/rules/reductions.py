@@ -204,7 +204,12 @@ def moved_offsets(value: Value, place: dict[int, int]) -> tuple[Offset, ...]:
     """The offsets of an array whose axes have moved."""
     return tuple(
         offset._replace(
-            flat=frozenset(place[a] for a in offset.flat if a in place)
+            flat=frozenset(place[a] for a in offset.flat if a in place),
+            guard=offset.guard and (offset.guard.moved(place) or LOST),
         )
         for offset in value.offsets
     )
+
+
+# The guard of nothing that could be divided by.
+LOST = Moment(-1, frozenset(), 2, 1, 1, ())

@@ -22,13 +22,8 @@ def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
     """An array with its axes at other places; new ones are constant."""
     new = set(range(len(shape))) - set(place.values())
     flat = {place[a] for a in value.flat if a in place} | new
-    moment = value.moment
-    if moment is not None:
-        where = tuple(None if a is None else place.get(a) for a in moment.place)
-        known = [a for a in moment.place if a is not None]
-        moment = moment._replace(place=where)
-        if any(place.get(a) is None for a in known):
-            moment = None
+    moment = value.moment and value.moment.moved(place)
+    guarded = value.guarded and value.guarded.moved(place)
     if value.moment is None:
         offsets = moved_offsets(value, place)
         offsets = tuple(o._replace(flat=o.flat | new) for o in offsets)
@@ -45,7 +40,8 @@ def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
         offsets=offsets,
         moment=moment,
         alive=value.alive,
-        guards=value.guards,
+        guards=value.guards if guarded or not value.guarded else 0,
+        guarded=guarded,
     )
 
 

@@ -1,5 +1,6 @@
 """The same elements in another arrangement."""
 
+import bisect
 import math
 
 from psi_optax.invariance.forms import (
@@ -79,18 +80,41 @@ def _squeeze(context, params, operands, shapes):
 def _reshape(context, params, operands, shapes):
     x, shape = operands[0], shapes[0]
     form = _reshaped(context, x.form, x.shape, shape)
-    place = _kept(x.shape, shape)
-    new = [b for b in range(len(shape)) if b not in place.values()]
-    if any(shape[b] != 1 for b in new):
-        # An axis that is made of others is constant if all of these are.
-        value = rearranged(x, shape, form, place)
+    value = rearranged(x, shape, form, _kept(x.shape, shape))
+    made = _made_of(x.shape, shape)
+    if x.moment is None:
         offsets = tuple(
-            o._replace(flat=o.flat - set(new)) for o in value.offsets
+            o._replace(flat=_spread(old.flat, made))
+            for o, old in zip(value.offsets, x.offsets, strict=True)
         )
-        if x.moment is None:
-            value = value.but(offsets=offsets)
-        return [value.but(flat=value.flat - set(new))]
-    return [rearranged(x, shape, form, place)]
+        value = value.but(offsets=offsets)
+    return [value.but(flat=_spread(x.flat, made))]
+
+
+def _spread(flat: frozenset[int], made: list[set[int]]) -> frozenset[int]:
+    """Return the new axes that are made of constant ones alone."""
+    return frozenset(b for b, axes in enumerate(made) if axes <= flat)
+
+
+def _made_of(shape, new_shape) -> list[set[int]]:
+    """Return the axes, longer than 1, that each axis of a reshape is made of.
+
+    Those between two ends that both shapes have: nothing is carried over them.
+    """
+    total, tails, new_tails = math.prod(shape), _tails(shape), _tails(new_shape)
+    ends = sorted({*tails, total} & {*new_tails, total})
+
+    def segment(tail: int) -> int:
+        return bisect.bisect_right(ends, tail)
+
+    return [
+        {
+            a
+            for a, n in enumerate(shape)
+            if n > 1 < m and segment(tails[a]) == segment(tail)
+        }
+        for m, tail in zip(new_shape, new_tails, strict=True)
+    ]
 
 
 def _tails(shape) -> list[int]:

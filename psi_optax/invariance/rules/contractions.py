@@ -10,7 +10,7 @@ from psi_optax.invariance.forms import (
     move_digits,
     plus,
 )
-from psi_optax.invariance.rules.table import reach, rule
+from psi_optax.invariance.rules.table import reach, rule, unknown
 from psi_optax.invariance.values import Context, Value
 
 
@@ -119,4 +119,37 @@ def _convolution(context, params, operands, shapes):
     k_form = context.equations.reduce(k_form)
     k_form = move_axes(k_form, {inputs: "input", outputs: out_channel})
     form = context.uniform(plus(x_form, k_form), "input")
+    return [Value(shapes[0], form, reach=reach(operands))]
+
+
+@rule("ragged_dot_general")
+def _ragged_dot(context, params, operands, shapes):
+    """A matrix for each row of the first factor, by groups of rows."""
+    a, b, sizes = operands
+    numbers = params["ragged_dot_dimension_numbers"]
+    (a_summed, b_summed), batch = numbers.dot_dimension_numbers
+    ragged, group = numbers.lhs_ragged_dimensions, numbers.rhs_group_dimensions
+    if any(batch) or len(group) != 1 or set(ragged) & set(a_summed):
+        text = "no rule for a product of ragged sums"
+        return unknown(context, operands, text, shapes)
+    if a.every or b.every:
+        return [Value(shapes[0], every=True, reach=reach(operands))]
+    summed = [f"summed {k}" for k in range(len(a_summed))]
+    a_place: dict[int, Axis] = dict(zip(a_summed, summed, strict=True))
+    b_place: dict[int, Axis] = dict(zip(b_summed, summed, strict=True))
+    b_place[group[0]] = "group"
+    free = 0
+    for place, value in ((a_place, a), (b_place, b)):
+        for axis in range(value.rank):
+            if axis not in place:
+                place[axis] = free
+                free += 1
+    form = _contracted(context, a.form, b.form, (a_place, b_place), summed)
+    # Which group a row belongs to is looked up.
+    name = f"lookup {sizes.identity}.rows of {b.shape[group[0]]}"
+    over = (int(a_place[ragged[0]]),)
+    form = move_digits(
+        form,
+        lambda d: d._replace(axis=name, over=over) if d.axis == "group" else d,
+    )
     return [Value(shapes[0], form, reach=reach(operands))]

@@ -1,0 +1,339 @@
+"""Primitives that people's models have: each found, beside one that is not."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh, PartitionSpec
+
+from psi_optax import ScaleGroup, find_groups
+from psi_optax.invariance.rules.shapes import _made_of
+
+X = jax.ShapeDtypeStruct((8, 6), jnp.float32)
+W = jax.ShapeDtypeStruct((6, 4), jnp.float32)
+
+
+def normalized(h, axis=-1):
+    center = jnp.mean(h, axis=axis, keepdims=True)
+    return (h - center) / jnp.std(h, axis=axis, keepdims=True)
+
+
+def unit(h, axis=-1):
+    return h / jnp.linalg.norm(h, axis=axis, keepdims=True)
+
+
+def found(function, shape=W, x=X):
+    def loss(params, x):
+        return jnp.sum(jnp.tanh(function(x @ params["w"])) ** 3)
+
+    report = find_groups(loss, {"w": shape}, x, method="analysis")
+    return report["w"].group
+
+
+SAME_ELEMENTS = {
+    "checkpoint_name": lambda h: checkpoint_name(h, "h"),
+    "device_put": jax.device_put,
+    "unstack": lambda h: jnp.stack(jnp.unstack(h)),
+    "composite": jax.lax.composite(lambda h: 2.0 * h, "my.op"),
+    "scatter-mul": lambda h: h.at[0].multiply(2.0),
+    "tile": lambda h: jnp.tile(h, (2, 1)),
+}
+
+
+@pytest.mark.parametrize("name", SAME_ELEMENTS)
+def test_the_same_elements_keep_their_channels(name):
+    function = SAME_ELEMENTS[name]
+    assert found(lambda h: normalized(function(h), 0)) == ScaleGroup(0)
+    assert found(function) is None
+
+
+def test_a_fourier_transform_mixes_its_axes_alone():
+    def spectrum(h):
+        y = jnp.fft.fft(h, axis=1)
+        return jnp.abs(jnp.real(y)) + jnp.abs(jnp.imag(y))
+
+    assert found(lambda h: unit(spectrum(h), 1)) == ScaleGroup((0, 1))
+    # Transposed, the channels are apart from the axis of the transform.
+    assert found(lambda h: unit(spectrum(h.T), 1)) == ScaleGroup(0)
+    assert found(spectrum) is None
+
+
+def test_tiles_repeat_channels():
+    def tiled(h):
+        return jnp.tile(h, (1, 3))
+
+    assert found(lambda h: normalized(tiled(h), 0)) == ScaleGroup(0)
+    # Each norm is over one copy: the channels have one scale.
+    assert found(
+        lambda h: unit(tiled(h).reshape(8, 3, 4)).reshape(8, 12)
+    ) == ScaleGroup((0, 1))
+    # Sums over the copies, and over neighbours.
+    assert found(
+        lambda h: normalized(tiled(h).reshape(8, 3, 4).sum(1), 0)
+    ) == ScaleGroup(0)
+    assert found(
+        lambda h: normalized(tiled(h).reshape(8, 4, 3).sum(2), 0)
+    ) == ScaleGroup((0, 1))
+
+
+ROWS = jnp.array([1, 2, 3, 4, 5, 6, 7, 0])
+
+
+@pytest.mark.parametrize("name", ["add", "subtract", "set", "max", "min"])
+def test_scatters_keep_what_is_free(name):
+    def scattered(h, axis):
+        h = jnp.moveaxis(h, axis, 0)
+        at = jnp.zeros_like(h).at[ROWS[: len(h)] % len(h)]
+        return jnp.moveaxis(getattr(at, name)(h), 0, axis)
+
+    assert found(lambda h: normalized(scattered(h, 0), 0)) == ScaleGroup(0)
+    # Along the channels: they are mixed.
+    assert found(lambda h: unit(scattered(h, 1), 0)) == ScaleGroup((0, 1))
+    assert found(lambda h: scattered(h, 0)) is None
+
+
+def test_scatters_of_a_part_and_of_batches():
+    def part(h):
+        return jnp.zeros_like(h).at[0, 1:3].set(h[0, 0:2])
+
+    def batches(h):
+        return jax.vmap(lambda y: jax.ops.segment_sum(y, ROWS % 3, 3))(h.T).T
+
+    assert found(lambda h: normalized(h + part(h), 0)) == ScaleGroup((0, 1))
+    assert found(lambda h: normalized(batches(h), 0)) == ScaleGroup(0)
+    assert found(batches) is None
+
+
+def test_a_factor_that_scales_is_no_factor():
+    def multiplied(h):
+        return normalized(h.at[0].multiply(h[1]), 0)
+
+    assert found(multiplied) is None
+
+
+def test_experts_by_ragged_products():
+    sizes = jnp.array([3, 5])
+    w = jax.ShapeDtypeStruct((2, 6, 4), jnp.float32)
+
+    def loss(params, x, norm):
+        y = jax.lax.ragged_dot(x, params["w"], sizes)
+        return jnp.sum(jnp.tanh(norm(y)) ** 3)
+
+    def group(norm):
+        report = find_groups(
+            lambda p, x: loss(p, x, norm), {"w": w}, X, method="analysis"
+        )
+        return report["w"].group
+
+    # Each expert has a scale, and none of its columns.
+    assert group(unit) == ScaleGroup((1, 2))
+    # Over all rows, the experts have one for each column.
+    assert group(lambda y: unit(y, 0)) == ScaleGroup((0, 1))
+    assert group(lambda y: y) is None
+
+
+# -- meshes ---------------------------------------------------------------
+
+
+MESH = Mesh(np.array(jax.devices()[:4]), ("d",))
+ROW_SHARDS, COLUMN_SHARDS = PartitionSpec("d"), PartitionSpec(None, "d")
+
+
+def sharded(function, w_spec):
+    """The group of a kernel (8, 4) whose shards a function multiplies."""
+    whole = jax.ShapeDtypeStruct((8, 4), jnp.float32)
+    mapped = jax.shard_map(
+        function,
+        mesh=MESH,
+        in_specs=(w_spec, PartitionSpec()),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+
+    def loss(params, x):
+        return mapped(params["w"], x)
+
+    x = jax.ShapeDtypeStruct((12, 8), jnp.float32)
+    report = find_groups(loss, {"w": whole}, x, method="analysis")
+    return report["w"].group
+
+
+def total(h):
+    return jax.lax.psum(jnp.sum(jnp.tanh(h) ** 3), "d")
+
+
+def gathered(w, axis, tiled=True):
+    return jax.lax.all_gather(w, "d", axis=axis, tiled=tiled)
+
+
+@pytest.mark.parametrize(
+    ("axis", "spec"), [(0, ROW_SHARDS), (1, COLUMN_SHARDS)]
+)
+def test_gathered_weights_are_whole(axis, spec):
+    def loss(w, x, norm):
+        return total(norm(x @ gathered(w, axis)))
+
+    assert sharded(
+        lambda w, x: loss(w, x, lambda h: normalized(h, 0)), spec
+    ) == ScaleGroup(0)
+    assert sharded(lambda w, x: loss(w, x, unit), spec) == ScaleGroup((0, 1))
+    assert sharded(lambda w, x: loss(w, x, lambda h: h), spec) is None
+
+
+def test_gathered_along_a_new_axis():
+    def loss(w, x):
+        parts = gathered(w, 1, tiled=False)  # (8, 4, 1)
+        return total(normalized(jnp.einsum("bi,idk->bdk", x, parts), 0))
+
+    assert sharded(loss, COLUMN_SHARDS) == ScaleGroup(0)
+
+
+def test_sums_that_are_scattered():
+    def loss(w, x, norm):
+        rows = jax.lax.axis_index("d") * 2
+        part = jax.lax.dynamic_slice_in_dim(x, rows, 2, 1)
+        h = jax.lax.psum_scatter(part @ w, "d", scatter_dimension=1, tiled=True)
+        return total(norm(h))
+
+    assert sharded(
+        lambda w, x: loss(w, x, lambda h: normalized(h, 0)), ROW_SHARDS
+    ) == ScaleGroup(0)
+    assert sharded(lambda w, x: loss(w, x, lambda h: h), ROW_SHARDS) is None
+
+
+def test_arrays_that_are_exchanged():
+    def loss(w, x, axis):
+        h = x @ w  # All rows, a column on each device.
+        h = jax.lax.all_to_all(h, "d", 0, 1, tiled=True)  # (3, 4)
+        return total(unit(h, axis))
+
+    assert sharded(lambda w, x: loss(w, x, 0), COLUMN_SHARDS) == ScaleGroup(0)
+    assert sharded(lambda w, x: loss(w, x, 1), COLUMN_SHARDS) == ScaleGroup(
+        (0, 1)
+    )
+
+
+def test_arrays_that_move_on():
+    def loss(w, x, move):
+        h = x @ w
+        other = jax.lax.ppermute(h, "d", [(i, (i + 1) % 4) for i in range(4)])
+        return total((other if move else h) / jnp.linalg.norm(h, axis=0)[None])
+
+    assert sharded(lambda w, x: loss(w, x, False), COLUMN_SHARDS) == ScaleGroup(
+        0
+    )
+    # The neighbour's column over the norm of one's own.
+    assert sharded(lambda w, x: loss(w, x, True), COLUMN_SHARDS) == ScaleGroup(
+        (0, 1)
+    )
+
+
+# -- guards ---------------------------------------------------------------
+
+
+def guarded(size):
+    return jnp.where(size == 0, 1.0, size)
+
+
+def size_of(h, axis=-1):
+    return jnp.linalg.norm(h, axis=axis, keepdims=True)
+
+
+GUARDS = {
+    "zero": lambda h: h / guarded(size_of(h)),
+    "not zero": lambda h: h / jnp.where(size_of(h) != 0, size_of(h), 1.0),
+    "positive": lambda h: h / jnp.where(size_of(h) > 0, size_of(h), 1.0),
+    "mirrored": lambda h: (
+        h / jnp.where(jnp.less(0.0, size_of(h)), size_of(h), 1.0)
+    ),
+    "safe_norm": lambda h: h / optax.safe_norm(h, 1e-6, axis=-1, keepdims=True),
+    "over the batch": lambda h: h / guarded(size_of(h, 0)),
+    "nothing": lambda h: jnp.where(size_of(h) == 0, 0.0, h / size_of(h)),
+}
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_guards_of_norms(name):
+    function = GUARDS[name]
+    axes = 0 if name == "over the batch" else (0, 1)
+    for before in (lambda h: h, jax.nn.relu):
+        assert found(lambda h, f=before: function(f(h))) == ScaleGroup(axes)
+
+
+# A row of zeros is divided by one, and what is divided is not zero there.
+NO_GUARDS = {
+    "of another": lambda h: jnp.abs(h) / guarded(size_of(jax.nn.relu(h))),
+    "of another axis": lambda h: h[:4] / guarded(size_of(h[:4])).T,
+    "the wrong way": lambda h: h / jnp.where(size_of(h) > 0, 1.0, size_of(h)),
+    "of a large bound": lambda h: (
+        h / jnp.where(size_of(h) > 1, size_of(h), 1.0)
+    ),
+    "of what may be negative": lambda h: (
+        h / jnp.where(h[:, :1] > 0, size_of(h), 1.0)
+    ),
+    "used otherwise": lambda h: h / size_of(h) + jnp.tanh(guarded(size_of(h))),
+}
+
+
+@pytest.mark.parametrize("name", NO_GUARDS)
+def test_what_is_no_guard(name):
+    assert found(NO_GUARDS[name]) is None
+
+
+# -- centring through reshapes -----------------------------------------------
+
+
+def ghosts(h, by_vmap):
+    """BatchNorm over each of two halves of a batch."""
+    parts = h.reshape(2, 4, 4)
+    if by_vmap:
+        return jax.vmap(lambda y: normalized(y, 0))(parts).reshape(8, 4)
+    return normalized(parts, 1).reshape(8, 4)
+
+
+@pytest.mark.parametrize("by_vmap", [False, True])
+def test_a_bias_before_ghost_batches_is_inert(by_vmap):
+    def loss(params, x):
+        h = x @ params["w"] + params["b"][None]
+        return jnp.sum(jnp.tanh(ghosts(h, by_vmap)) ** 3)
+
+    params = {"w": W, "b": jax.ShapeDtypeStruct((4,), jnp.float32)}
+    report = find_groups(loss, params, X, method="analysis")
+    assert report["w"].group == ScaleGroup(0)
+    assert report["b"].kind == "inert"
+
+    def across(params, x):
+        h = x @ params["w"] + params["b"][None]
+        return jnp.sum(jnp.tanh(normalized(h.reshape(2, 16), 1)) ** 3)
+
+    # The mean is over the channels too: it leaves a part of the bias.
+    report = find_groups(across, params, X, method="analysis")
+    assert report["b"].kind != "inert"
+
+
+def shapes_of(size):
+    for a, b in itertools.product(range(1, size + 1), repeat=2):
+        if size % (a * b) == 0:
+            yield a, b, size // (a * b)
+
+
+@pytest.mark.parametrize("size", [6, 8, 12])
+def test_what_the_axes_of_a_reshape_are_made_of(size):
+    """An array that is constant along axes is so along what they become."""
+    random = np.random.RandomState(0)
+    known = 0
+    for shape, other in itertools.product(shapes_of(size), repeat=2):
+        made = _made_of(shape, other)
+        for flat in itertools.product([False, True], repeat=3):
+            own = [1 if f else n for f, n in zip(flat, shape, strict=True)]
+            x = np.broadcast_to(random.normal(size=own), shape).reshape(other)
+            constant = {a for a in range(3) if own[a] == 1}
+            for axis, axes in enumerate(made):
+                if axes <= constant:
+                    known += other[axis] > 1
+                    assert np.all(np.diff(x, axis=axis) == 0)
+    assert known

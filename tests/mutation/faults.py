@@ -708,8 +708,8 @@ FAULTS = [
     Fault(
         "degrees: values put among others",
         "invariance/rules/indexing.py",
-        "    form = context.alike(*forms)\n",
-        "    form = forms[0].form\n",
+        "context.alike(x.but(form=old), updates.but(form=new, shape=x.shape))",
+        "old",
     ),
     Fault(
         "degrees: padding with what does not scale",
@@ -745,8 +745,8 @@ FAULTS = [
     Fault(
         "degrees: tiles of what is looked up",
         "invariance/rules/shapes.py",
-        "            form = without_lookups_along(context, form, axis)\n    repeated",
-        "            pass\n    repeated",
+        "        if count != 1:\n",
+        "        if False:\n",
     ),
     Fault(
         "degrees: a scatter keeps the axis that it goes along",

@@ -743,18 +743,6 @@ FAULTS = [
         "        pass\n    every",
     ),
     Fault(
-        "degrees: tiles of what is looked up",
-        "invariance/rules/shapes.py",
-        "        if count != 1:\n",
-        "        if False:\n",
-    ),
-    Fault(
-        "degrees: a scatter keeps the axis that it goes along",
-        "invariance/rules/indexing.py",
-        "        and b not in numbers.scatter_dims_to_operand_dims\n",
-        "",
-    ),
-    Fault(
         "degrees: factors that are scattered may scale",
         "invariance/rules/indexing.py",
         "    context.invariant(factors,",

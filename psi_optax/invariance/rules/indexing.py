@@ -140,12 +140,8 @@ def _aligned(numbers, x: Value, updates: Value) -> dict[int, int]:
     gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     kept = [a for a in range(x.rank) if a not in gone]
     window = zip(numbers.update_window_dims, kept, strict=True)
-    place = {
-        a: b
-        for a, b in window
-        if updates.shape[a] == x.shape[b]
-        and b not in numbers.scatter_dims_to_operand_dims
-    }
+    # A window as long as the axis has one place, or is dropped.
+    place = {a: b for a, b in window if updates.shape[a] == x.shape[b]}
     batch = [
         a for a in range(updates.rank) if a not in numbers.update_window_dims
     ]

@@ -183,15 +183,11 @@ def _moved(digit: Digit, shape, tails, new_shape, new_tails):
 def _tile(context, params, operands, shapes):
     [x] = operands
     # Whole copies one after another: all digits of an index are what they were.
-    form = x.form
-    for axis, count in enumerate(params["reps"]):
-        if count != 1:
-            form = without_lookups_along(context, form, axis)
     repeated = {a for a, n in enumerate(x.shape) if n == 1}
     return [
         Value(
             shapes[0],
-            form,
+            x.form,
             every=x.every,
             const=x.const,
             flat=x.flat | repeated,
@@ -359,19 +355,12 @@ def _stack(context, params, operands, shapes):
 
 
 def _without_lookups(context: Context, x: Value, axis: int) -> Value:
-    return x.but(form=without_lookups_along(context, x.form, axis))
-
-
-def without_lookups_along(context: Context, form: Form, axis: int) -> Form:
-    """Require a form not to vary with lookups whose indices vary along an axis.
-
-    In an array of another length they are other lookups.
-    """
-    form = context.equations.reduce(form)
+    """What is looked up along an axis is another thing in another array."""
+    form = context.equations.reduce(x.form)
     lookups = [d for d in digits_along(form, axis) if d.axis != axis]
     reason = context.because("shape", "parts of what is looked up")
     context.equations.uniform(form, lookups, reason)
-    return context.equations.reduce(form)
+    return x.but(form=context.equations.reduce(form))
 
 
 @rule("pad")

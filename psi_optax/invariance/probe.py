@@ -209,7 +209,7 @@ class Probe:
 
         Jointly, from 2^-10 to 2^10 times the given weights and those near
         them. The effect of an epsilon grows fourfold with each halving. That of
-        a bound on norms, or of a clamp, begins suddenly or does not end.
+        a bound on norms, or of a clamp, begins suddenly.
         """
         return all(map(self._fades_in, self._ladders(groups)))
 
@@ -242,9 +242,8 @@ class Probe:
         beyond = np.flatnonzero(~(changes <= _FIRST_ORDER))
         last = beyond[0] if beyond.size else len(changes) - 1
         above, below = changes[:last], changes[1 : last + 1]
-        fades = above <= below / 2**step + self.tolerance
         sudden = below > (above + self.tolerance) * _RISE**step
-        return bool(np.all(fades) and not np.any(sudden))
+        return not np.any(sudden)
 
     def change(
         self,

@@ -13,7 +13,7 @@ import pytest
 
 from psi_optax.invariance import interpreter, liveness
 from psi_optax.invariance.analysis import analyse
-from tests.invariance.numbers import broken, proved, reached
+from tests.invariance.holds import broken, proved, reached
 from tests.invariance.programs import (
     FINISHES,
     INSTRUCTIONS,

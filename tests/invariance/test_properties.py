@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from psi_optax.invariance.analysis import analyse
-from tests.invariance.numbers import broken, reached
+from tests.invariance.holds import broken, reached
 from tests.invariance.programs import FINISHES, INSTRUCTIONS, SHAPES, Program
 
 EXAMPLES = 200

@@ -146,14 +146,15 @@ def test_elements_that_are_no_box_are_unknown():
 
 
 def test_two_branches_and_two_turns_must_agree():
-    def branches(params, x):
+    def branches(params, x, first):
         h = x @ params["w"]
         ref = jax.new_ref(h)
 
         def square():
             ref[...] = h * h
 
-        lax.cond(x[0, 0] > 0, square, lambda: None)
+        either = square, lambda: None
+        lax.cond(x[0, 0] > 0, *(either if first else either[::-1]))
         return head(norm(ref[...]), params)
 
     def turns(params, x):
@@ -168,7 +169,8 @@ def test_two_branches_and_two_turns_must_agree():
 
     # Whatever is taken, each filter has a scale of its own that cancels: but
     # one value stands for both, and loses it.
-    assert found(branches).group is None
+    for first in (True, False):
+        assert found(lambda p, x, f=first: branches(p, x, f)).group is None
     assert found(turns).group is None
 
 

@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from psi_optax.invariance.analysis import analyse
-from tests.invariance.numbers import broken, reached
+from tests.invariance.holds import broken, reached
 from tests.invariance.programs import data, norm
 
 TRAPS: dict[str, "Trap"] = {}

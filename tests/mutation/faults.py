@@ -889,14 +889,8 @@ FAULTS = [
     Fault(
         "probe: thresholds are passed over",
         "invariance/probe.py",
-        "return bool(np.all(fades) and not np.any(sudden))",
-        "return bool(np.all(fades))",
-    ),
-    Fault(
-        "probe: what does not fade is passed over",
-        "invariance/probe.py",
-        "return bool(np.all(fades) and not np.any(sudden))",
         "return not np.any(sudden)",
+        "return True",
     ),
     Fault(
         "probe: weights are not made small enough",

@@ -46,7 +46,7 @@ TESTS = {
         "tests/invariance/test_control_flow.py",
         "tests/invariance/test_more_rules.py",
         "tests/invariance/test_refs.py",
-        "tests/invariance/test_derivatives.py",
+        "tests/invariance/test_custom_derivatives.py",
         "tests/invariance/test_confrontation.py",
         "tests/invariance/test_properties.py",
         "tests/invariance/test_zoo.py",

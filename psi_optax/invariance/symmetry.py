@@ -137,7 +137,9 @@ def _each_alone(
             middle = len(free) // 2
             for held in (free[middle:], free[:middle]):
                 narrowed = _without(equations, held)
-                yield from _each_alone(narrowed, component, members)
+                gone = set(map(id, held))
+                left = [x for x in component if id(x) not in gone]
+                yield from _each_alone(narrowed, left, members)
 
 
 def _unknowns(equations: Equations, one: Watched) -> set[Variable]:
@@ -431,11 +433,12 @@ def _least(way: Alone, watched: list[Any]) -> dict[str, Symmetry]:
     Those along that need not scale with it are held, one after the other.
     """
     one, equations, along = way
+    freedom = _freedom(equations.reduce(one.form))
     for other in along:
-        if other is not one:
+        if _freedom(equations.reduce(other.form)) != freedom:
             trial = _without(equations, [other])
-            if trial.reduce(one.form):
-                equations = trial
+            if left := trial.reduce(one.form):
+                equations, freedom = trial, _freedom(left)
     members = [p for p in along if equations.reduce(p.form)]
     alone = Alone(one, equations, watched)
     for digits in _joint_options(equations, one, members):

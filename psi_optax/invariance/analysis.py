@@ -61,7 +61,21 @@ def analyse(
         max_epsilon: a constant up to this that is added to something that
             scales is taken for the epsilon of a norm, and passed over.
     """
-    jaxpr, _ = compat.make_jaxpr(loss, params, *args)
+    program, _ = compat.make_jaxpr(loss, params, *args)
+    return analyse_program(program, params, args, max_epsilon)
+
+
+def analyse_program(
+    program: Any, params: Tree, args: Any, max_epsilon: float
+) -> dict[str, Verdict]:
+    """Return what `analyse` does, of a loss that is traced already.
+
+    Args:
+        program: the jaxpr of the loss.
+        params: see `analyse`.
+        args: see `analyse`.
+        max_epsilon: see `analyse`.
+    """
     equations = Equations()
     context = Context(equations, max_epsilon)
     operands, parameters = [], []
@@ -75,7 +89,7 @@ def analyse(
             parameters.append(Parameter(entry.path, shape, form))
         operands.append(Value(shape, form, reach=1 << bit, alive=True))
     operands += [Value(tuple(np.shape(x))) for x in jax.tree.leaves(args)]
-    reach = _run(context, jaxpr, operands)
+    reach = _run(context, program, operands)
     bits = {e.path: bit for bit, e in enumerate(_shown(params))}
     still = [p for p in parameters if not reach >> bits[p.path] & 1]
     symmetries = find_symmetries(
@@ -98,10 +112,10 @@ def _shown(params: Tree) -> list:
     return [entry for entry in entries(params) if not entry.is_hole]
 
 
-def _run(context: Context, jaxpr, operands) -> int:
+def _run(context: Context, program, operands) -> int:
     """Interprets the program; returns which parameters have a gradient."""
     reach = 0
-    for value in interpreter.run(context, jaxpr, operands):
+    for value in interpreter.run(context, program, operands):
         context.primitive = "result"
         value = context.settle(value)
         context.invariant(value, "output", "what the loss returns scales")
@@ -157,9 +171,7 @@ def _epsilon(symmetry: Symmetry) -> float:
     return max((waiver.constant for waiver in waivers), default=0.0)
 
 
-def _ordinary(
-    context: Context, one: Parameter, partners: Partners
-) -> Verdict:
+def _ordinary(context: Context, one: Parameter, partners: Partners) -> Verdict:
     equations = context.equations
     if equations.reduce(one.form):
         # More than this many do not fit, however short their paths are.

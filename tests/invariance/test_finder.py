@@ -264,9 +264,21 @@ def test_contradiction_is_an_error(monkeypatch):
             "head": Verdict(ScaleGroup(0), "proved"),
         }
 
-    monkeypatch.setattr(finder, "analyse", mistaken)
+    monkeypatch.setattr(finder, "analyse_program", mistaken)
     with pytest.raises(RuntimeError, match="contradict each other: 'head'"):
         find_groups(loss, PARAMS, X)
+
+
+def test_the_analysis_calls_the_loss_once():
+    calls = []
+
+    def counted(params, x):
+        calls.append(x)
+        return loss(params, x)
+
+    report = find_groups(counted, PARAMS, X, method="analysis")
+    assert report["kernel"].group is not None
+    assert len(calls) == 1
 
 
 def test_what_the_analysis_does_not_know_is_measured():

@@ -28,9 +28,9 @@ from psi_optax.invariance.forms import (
     lies_in,
     minus,
     move_digits,
-    plus,
     split_conditions,
     times,
+    total,
 )
 
 
@@ -97,13 +97,13 @@ class Equations:
         known = {term: self.solved(term.variable) for term in form}
         if not any(known.values()):
             return form
-        reduced: Form = {}
+        reduced = []
         for term, c in form.items():
             one = {term: Fraction(1)}
             if (solved := known[term]) is not None:
                 one = compose(self._reduced(term.variable, solved), term)
-            reduced = plus(reduced, times(one, c))
-        return completed(reduced)
+            reduced += times(one, c).items()
+        return completed(total(reduced))
 
     def _reduced(self, variable: Variable, solved: Solved) -> Form:
         form = self.reduce(solved.form)
@@ -326,13 +326,13 @@ class Equations:
                 else:
                     self._unstack(term.variable, term.digits.index(digit))
                 return self._part_at(self.reduce(form), digit, index)
-        part: Form = {}
+        part = []
         for term, c in form.items():
             values = dict(term.where)
             if values.pop(digit, index) == index:
                 where = conditions(values.items())
-                part = plus(part, {term._replace(where=where): c})
-        return part
+                part.append((term._replace(where=where), c))
+        return total(part)
 
     def _unstack(self, variable: Variable, place: int) -> None:
         """Writes a variable as one for each index along a dimension."""

@@ -35,9 +35,11 @@ class Parameter:
 
 
 class Watched(Protocol):
-    """Anything with the logarithms of scales, as a parameter has."""
+    """Anything that scales, as a parameter does."""
 
-    form: Form
+    @property
+    def form(self) -> Form:
+        """The logarithms of its scales."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,8 +100,8 @@ def find_symmetries(
             found[alone.one.path] = symmetry
     joint = _without(equations, (p for p in parameters if p.path in found))
     rest = [p for p in parameters if p.path not in found]
-    for component in _components(joint, rest):
-        found |= _ties(joint, component, watched)
+    for component in _components(joint, [*rest, *watched]):
+        found |= _ties(joint, component)
     return found
 
 
@@ -128,11 +128,7 @@ def _each_alone(
         members: paths of the parameters.
     """
     for component in _components(equations, along):
-        free = [
-            x
-            for x in component
-            if isinstance(x, Parameter) and x.path in members
-        ]
+        free = [p for p in _parameters(component) if p.path in members]
         if len(free) == 1:
             yield Alone(free[0], equations, component)
         if len(free) > 1:
@@ -142,6 +138,14 @@ def _each_alone(
                 gone = set(map(id, held))
                 left = [x for x in component if id(x) not in gone]
                 yield from _each_alone(narrowed, left, members)
+
+
+def _parameters(along: Iterable[Any]) -> list[Parameter]:
+    return [x for x in along if isinstance(x, Parameter)]
+
+
+def _watched(along: Iterable[Any]) -> list[Any]:
+    return [x for x in along if not isinstance(x, Parameter)]
 
 
 def _unknowns(equations: Equations, one: Watched) -> set[Variable]:
@@ -328,12 +332,11 @@ def statement(digits: Iterable[Digit], shape: Shape) -> ScaleGroup:
 # -- several parameters ----------------------------------------------------
 
 
-def _ties(
-    equations: Equations, rest: list[Parameter], watched: list[Any]
-) -> dict[str, Symmetry]:
+def _ties(equations: Equations, component: list[Any]) -> dict[str, Symmetry]:
     """Return the smallest sets of parameters that scale together."""
     # Kernels first: a tie is looked for where it matters most.
-    rest = sorted(rest, key=lambda p: -math.prod(p.shape))
+    rest = sorted(_parameters(component), key=lambda p: -math.prod(p.shape))
+    watched = _watched(component)
     search = _Search(equations, rest, watched)
     found: dict[str, Symmetry] = {}
     for one in rest:
@@ -366,16 +369,15 @@ class _Search:
         watched: list[Any],
     ) -> None:
         self._equations = equations
-        self._watched = watched
-        self._orders = rest[::-1], rest
+        self._orders = [*rest[::-1], *watched], [*rest, *watched]
         self._ways = [self._last_ways(order) for order in self._orders]
         self._failed: set[Any] = set()
 
-    def _last_ways(self, order: list[Parameter]) -> dict[str, Alone]:
+    def _last_ways(self, order: list[Any]) -> dict[str, Alone]:
         """Return the last way in which each parameter scales."""
         left = self._equations.copy()
         basis = []
-        for one in order:
+        for one in _parameters(order):
             if left.reduce(one.form):
                 left.vanish(one.form, None)
                 basis.append(one.path)
@@ -387,7 +389,7 @@ class _Search:
             one.path: ways[path]
             for path in basis
             if path in ways
-            for one in ways[path].along
+            for one in _parameters(ways[path].along)
         }
 
     def overlaps(self, one: Parameter, found: Container[str]) -> bool:
@@ -396,7 +398,7 @@ class _Search:
             other.path in found
             for ways in self._ways
             if one.path in ways
-            for other in ways[one.path].along
+            for other in _parameters(ways[one.path].along)
         )
 
     def tied(self, one: Parameter) -> dict[str, Symmetry]:
@@ -412,7 +414,7 @@ class _Search:
             freedom = _freedom(way.equations.reduce(one.form))
             key = id(way), freedom
             if key not in self._failed:
-                tied = _least(way._replace(one=one), self._watched)
+                tied = _least(way._replace(one=one))
                 if tied:
                     return tied
                 self._failed.add(key)
@@ -429,20 +431,20 @@ def _freedom(form: Form) -> Any:
     return frozenset(form.items())
 
 
-def _least(way: Alone, watched: list[Any]) -> dict[str, Symmetry]:
+def _least(way: Alone) -> dict[str, Symmetry]:
     """Return the groups of one parameter and of those that have to scale too.
 
     Those along that need not scale with it are held, one after the other.
     """
     one, equations, along = way
     freedom = _freedom(equations.reduce(one.form))
-    for other in along:
+    for other in _parameters(along):
         if _freedom(equations.reduce(other.form)) != freedom:
             trial = _without(equations, [other])
             if left := trial.reduce(one.form):
                 equations, freedom = trial, _freedom(left)
-    members = [p for p in along if equations.reduce(p.form)]
-    alone = Alone(one, equations, watched)
+    members = [p for p in _parameters(along) if equations.reduce(p.form)]
+    alone = Alone(one, equations, _watched(along))
     for digits in _joint_options(equations, one, members):
         found = _stated(alone, digits, members)
         if found is not None:

@@ -408,11 +408,11 @@ class _Search:
         """
         if not self._equations.reduce(one.form):
             return {}
-        for order, ways in zip(self._orders, self._ways, strict=True):
-            everything = Alone(one, self._equations, order)
+        for index, ways in enumerate(self._ways):
+            everything = Alone(one, self._equations, self._orders[index])
             way = ways.get(one.path, everything)
             freedom = _freedom(way.equations.reduce(one.form))
-            key = id(way), freedom
+            key = index, way.one.path, freedom
             if key not in self._failed:
                 tied = _least(way._replace(one=one))
                 if tied:

@@ -6,10 +6,12 @@
 The analysis of a training loss, by shapes alone. Each network is analysed in a
 process of its own, so that its peak memory is its own. The increase in memory
 is counted from where all imports are done, and includes making the network.
+Seconds are those of the CPU, which other programs do not lengthen much.
 """
 
 import argparse
 import collections
+import functools
 import json
 import math
 import os
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -36,6 +38,44 @@ NETWORKS: dict[str, tuple[str, Callable[[], Problem]]] = {
     "resnet50_linen": ("ResNet-50, Linen", networks.resnet50_linen),
     "resnet50_nnx": ("ResNet-50, NNX", networks.resnet50_nnx),
     "transformer_linen": ("Transformer, Linen", networks.transformer_linen),
+}
+
+
+class Deep(NamedTuple):
+    """A network at one of several depths.
+
+    Attributes:
+        title: the name of the network, the same at all depths.
+        layers: the depth.
+        make: makes the network.
+    """
+
+    title: str
+    layers: int
+    make: Callable[[], Problem]
+
+
+DEEP: dict[str, Deep] = {
+    f"{name}_{layers}": Deep(title, layers, functools.partial(make, layers))
+    for name, title, make, depths in (
+        (
+            "transformer",
+            "Transformer, Linen",
+            networks.transformer_linen,
+            (8, 24, 48, 96),
+        ),
+        (
+            "resnet",
+            "ResNet for 32 x 32, Linen",
+            networks.small_resnet_linen,
+            (20, 56, 110),
+        ),
+    )
+    for layers in depths
+}
+
+_MAKERS = {name: make for name, (_, make) in NETWORKS.items()} | {
+    name: deep.make for name, deep in DEEP.items()
 }
 
 # Small networks whose reports are short enough to be read.
@@ -63,9 +103,9 @@ def measure(make: Callable[[], Problem], runs: int = 3) -> dict[str, Any]:
     problem = make()
     seconds, reports = [], []
     for _ in range(1 + runs):
-        start = time.perf_counter()
+        start = time.process_time()
         reports[:] = [analyse(problem)]
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     [report], peak = reports, peak_mb()
     kinds = collections.Counter(f.kind for f in report.findings.values())
     leaves = jax.tree.leaves(problem.params)
@@ -161,6 +201,27 @@ def _column(title: str, row: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def depth_table(rows: Iterable[dict[str, Any]]) -> str:
+    """Return a line for each depth, in Markdown.
+
+    Args:
+        rows: what `measure` returns, each with its title and its layers.
+    """
+    head = ["", "layers", "first run", "later runs", "a layer", "peak memory"]
+    lines = [
+        [
+            row["title"],
+            str(row["layers"]),
+            f"{row['first_s']:.2f} s",
+            f"{row['median_s']:.2f} s",
+            f"{1000 * row['median_s'] / row['layers']:.0f} ms",
+            f"{row['peak_mb']:.0f} MiB",
+        ]
+        for row in rows
+    ]
+    return pages.table([head, *lines], right=True)
+
+
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     return {
@@ -175,19 +236,36 @@ def section(results: dict[str, Any]) -> str:
     found = results["machine"]
     about = (
         f"{found['cores']} CPU cores, JAX {found['jax']}, Flax {found['flax']};"
-        f" later runs: median of {results['runs']}."
+        f" CPU time; later runs: median of {results['runs']}."
     )
     shown = [
         f"{title}:\n\n```text\n{analyse(make())}\n```"
         for title, make in SHOWN.items()
     ]
-    return "\n\n".join([table(results["networks"]), about, *shown])
+    tables = [
+        table(results["networks"]),
+        "By depth, where *a layer* is a later run divided by the layers:",
+        depth_table(results["depths"]),
+    ]
+    return "\n\n".join([*tables, about, *shown])
 
 
-def run(names: Iterable[str], runs: int) -> dict[str, Any]:
+def run(runs: int) -> dict[str, Any]:
     """All that is measured, one network after the other."""
-    rows = {NETWORKS[name][0]: measure_alone(name, runs) for name in names}
-    return {"machine": machine(), "runs": runs, "networks": rows}
+    rows = {
+        title: measure_alone(name, runs)
+        for name, (title, _) in NETWORKS.items()
+    }
+    depths = [
+        {"title": deep.title, "layers": deep.layers} | measure_alone(name, runs)
+        for name, deep in DEEP.items()
+    ]
+    return {
+        "machine": machine(),
+        "runs": runs,
+        "networks": rows,
+        "depths": depths,
+    }
 
 
 @one_message()
@@ -197,17 +275,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=at_least(1), default=3)
     parser.add_argument("--out", type=pathlib.Path, default="results")
     parser.add_argument("--docs", action="store_true", help=f"write {_PAGE}")
-    parser.add_argument(
-        "--alone", type=one_of(NETWORKS), help=argparse.SUPPRESS
-    )
+    parser.add_argument("--alone", type=one_of(_MAKERS), help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
 
     if args.alone:
-        print(json.dumps(measure(NETWORKS[args.alone][1], args.runs)))
+        print(json.dumps(measure(_MAKERS[args.alone], args.runs)))
         return
     files.make_folder(args.out)
-    results = run(NETWORKS, args.runs)
+    results = run(args.runs)
     print(table(results["networks"]))
+    print(depth_table(results["depths"]))
     path = args.out / "find_groups.json"
     files.write(path, json.dumps(results, indent=1) + "\n")
     print(f"Numbers: {path}")

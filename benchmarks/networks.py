@@ -20,6 +20,7 @@ __all__ = [
     "resnet8_linen",
     "resnet50_linen",
     "resnet50_nnx",
+    "small_resnet_linen",
     "transformer_linen",
 ]
 
@@ -56,7 +57,24 @@ def resnet50_nnx(batch: int = 8, pixels: int = 224) -> Problem:
 
 def resnet8_linen(batch: int = 8, pixels: int = 32) -> Problem:
     """ResNet-8, of basic blocks, for small images, in Flax Linen."""
-    return _classifier_linen(LinenResNet(RESNET8), batch, pixels)
+    return small_resnet_linen(8, batch, pixels)
+
+
+def small_resnet_linen(depth: int, batch: int = 8, pixels: int = 32) -> Problem:
+    """Make a ResNet of basic blocks for small images, in Flax Linen.
+
+    Args:
+        depth: layers on the longest path, 6 n + 2: 20, 56 or 110.
+        batch: images at once.
+        pixels: height and width of an image.
+    """
+    plan = Plan(
+        stem=Convolution(16, 3),
+        pool=False,
+        blocks=_stages(_basic, 16, (depth // 6,) * 3),
+        classes=10,
+    )
+    return _classifier_linen(LinenResNet(plan), batch, pixels)
 
 
 def transformer_linen(
@@ -144,12 +162,6 @@ RESNET50 = Plan(
     pool=True,
     blocks=_stages(_bottleneck, 64, (3, 4, 6, 3)),
     classes=1000,
-)
-RESNET8 = Plan(
-    stem=Convolution(16, 3),
-    pool=False,
-    blocks=_stages(_basic, 16, (1, 1, 1)),
-    classes=10,
 )
 
 

@@ -1,6 +1,7 @@
 """The proof: which scales a loss does not see, and why it sees the others."""
 
 import dataclasses
+import itertools
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -12,15 +13,15 @@ from psi_optax.groups import ScaleGroup
 from psi_optax.groups.paths import Tree, entries
 from psi_optax.invariance import compat, interpreter
 from psi_optax.invariance.equations import Equations
-from psi_optax.invariance.forms import Form, Variable
+from psi_optax.invariance.forms import Variable
 from psi_optax.invariance.symmetry import (
     Parameter,
+    Partners,
     Symmetry,
     find_symmetries,
     is_elementwise,
-    partners,
 )
-from psi_optax.invariance.values import Context, Reason, Value
+from psi_optax.invariance.values import Context, Reason, Stop, Value, Waiver
 
 UNREACHED = "no gradient reaches it: drop it, unless its value matters"
 
@@ -60,7 +61,21 @@ def analyse(
         max_epsilon: a constant up to this that is added to something that
             scales is taken for the epsilon of a norm, and passed over.
     """
-    jaxpr, _ = compat.make_jaxpr(loss, params, *args)
+    program, _ = compat.make_jaxpr(loss, params, *args)
+    return analyse_program(program, params, args, max_epsilon)
+
+
+def analyse_program(
+    program: Any, params: Tree, args: Any, max_epsilon: float
+) -> dict[str, Verdict]:
+    """Return what `analyse` does, of a loss that is traced already.
+
+    Args:
+        program: the jaxpr of the loss.
+        params: see `analyse`.
+        args: see `analyse`.
+        max_epsilon: see `analyse`.
+    """
     equations = Equations()
     context = Context(equations, max_epsilon)
     operands, parameters = [], []
@@ -74,15 +89,18 @@ def analyse(
             parameters.append(Parameter(entry.path, shape, form))
         operands.append(Value(shape, form, reach=1 << bit, alive=True))
     operands += [Value(tuple(np.shape(x))) for x in jax.tree.leaves(args)]
-    reach = _run(context, jaxpr, operands)
+    reach = _run(context, program, operands)
     bits = {e.path: bit for bit, e in enumerate(_shown(params))}
     still = [p for p in parameters if not reach >> bits[p.path] & 1]
-    symmetries = find_symmetries(equations, parameters, still)
+    symmetries = find_symmetries(
+        equations, parameters, still, [*context.waivers, *context.stops]
+    )
+    partners = Partners(equations, parameters)
     return {
         p.path: _verdict(
             context,
             p,
-            parameters,
+            partners,
             symmetries.get(p.path),
             bool(reach >> bits[p.path] & 1),
         )
@@ -94,10 +112,10 @@ def _shown(params: Tree) -> list:
     return [entry for entry in entries(params) if not entry.is_hole]
 
 
-def _run(context: Context, jaxpr, operands) -> int:
+def _run(context: Context, program, operands) -> int:
     """Interprets the program; returns which parameters have a gradient."""
     reach = 0
-    for value in interpreter.run(context, jaxpr, operands):
+    for value in interpreter.run(context, program, operands):
         context.primitive = "result"
         value = context.settle(value)
         context.invariant(value, "output", "what the loss returns scales")
@@ -108,14 +126,14 @@ def _run(context: Context, jaxpr, operands) -> int:
 def _verdict(
     context: Context,
     parameter: Parameter,
-    parameters: list[Parameter],
+    partners: Partners,
     symmetry: Symmetry | None,
     reached: bool,
 ) -> Verdict:
     if not reached:
         return Verdict(None, "inert", reason=UNREACHED)
     if symmetry is None:
-        return _ordinary(context, parameter, parameters)
+        return _ordinary(context, parameter, partners)
     if symmetry.group is None:
         return Verdict(
             None,
@@ -126,17 +144,17 @@ def _verdict(
     if symmetry.group.tie is None and is_elementwise(
         symmetry.group, parameter.shape
     ):
-        return _signs_alone(context, symmetry)
-    return Verdict(symmetry.group, "proved", _epsilon(context, symmetry))
+        return _signs_alone(symmetry)
+    return Verdict(symmetry.group, "proved", _epsilon(symmetry))
 
 
-def _signs_alone(context: Context, symmetry: Symmetry) -> Verdict:
+def _signs_alone(symmetry: Symmetry) -> Verdict:
     """Return the verdict on a parameter whose elements all scale freely.
 
     Its derivative is zero by Euler's identity, unless a part of it is stopped.
     """
-    for stop in context.stops:
-        if _scales(symmetry, stop.form):
+    for stop in symmetry.scaled:
+        if isinstance(stop, Stop):
             reason = (
                 "only the signs of its elements matter to the loss, but"
                 f" stop_gradient gives it a gradient, at {stop.site}"
@@ -147,29 +165,18 @@ def _signs_alone(context: Context, symmetry: Symmetry) -> Verdict:
     )
 
 
-def _epsilon(context: Context, symmetry: Symmetry) -> float:
+def _epsilon(symmetry: Symmetry) -> float:
     """Return the largest constant that is ignored where the groups scale."""
-    return max(
-        (
-            waiver.constant
-            for waiver in context.waivers
-            if _scales(symmetry, waiver.form)
-        ),
-        default=0.0,
-    )
+    waivers = (x for x in symmetry.scaled if isinstance(x, Waiver))
+    return max((waiver.constant for waiver in waivers), default=0.0)
 
 
-def _scales(symmetry: Symmetry, form: Form) -> bool:
-    """Return whether what has a form scales with the groups."""
-    found = {term.variable for term in symmetry.equations.reduce(form)}
-    return bool(symmetry.variables & found)
-
-
-def _ordinary(context: Context, one: Parameter, parameters) -> Verdict:
+def _ordinary(context: Context, one: Parameter, partners: Partners) -> Verdict:
     equations = context.equations
     if equations.reduce(one.form):
-        others = ", ".join(partners(equations, one, parameters))
-        others = textwrap.shorten(others, 90, placeholder=" ...")
+        # More than this many do not fit, however short their paths are.
+        some = itertools.islice(partners.of(one.path), 90)
+        others = textwrap.shorten(", ".join(some), 90, placeholder=" ...")
         return Verdict(
             None,
             "ordinary",

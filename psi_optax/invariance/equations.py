@@ -28,9 +28,9 @@ from psi_optax.invariance.forms import (
     lies_in,
     minus,
     move_digits,
-    plus,
     split_conditions,
     times,
+    total,
 )
 
 
@@ -43,19 +43,37 @@ class Solved(NamedTuple):
 
 
 class Equations:
-    """All that is known of the variables so far."""
+    """All that is known of the variables so far.
+
+    A system is a stack of dictionaries of solved variables. Only the last one
+    is written to, so that copies share all the others.
+    """
 
     def __init__(self) -> None:
-        self._solved: dict[Variable, Solved] = {}
+        self._layers: list[dict[Variable, Solved]] = [{}]
         self._count = 0
         self._reason: object = None
 
     def copy(self) -> "Equations":
-        """A system that can be narrowed without narrowing this one."""
+        """Return a system that can be narrowed without narrowing this one."""
+        self._freeze()
         other = Equations()
-        other._solved = dict(self._solved)
+        other._layers = [*self._layers[:-1], {}]
         other._count = self._count
         return other
+
+    def _freeze(self) -> None:
+        """Close the last layer, and begin an empty one.
+
+        A layer is merged into one below that is not larger: a system of n
+        solved variables has at most log2(n) + 2 layers.
+        """
+        layers = self._layers
+        if not layers[-1]:
+            return
+        while len(layers) > 1 and len(layers[-2]) <= len(layers[-1]):
+            layers = [*layers[:-2], {**layers[-2], **layers[-1]}]
+        self._layers = [*layers, {}]
 
     def variable(self, shape: Iterable[int]) -> Variable:
         """A new unknown."""
@@ -69,25 +87,28 @@ class Equations:
 
     def solved(self, variable: Variable) -> Solved | None:
         """How a variable was substituted; None if it is free."""
-        return self._solved.get(variable)
+        for layer in reversed(self._layers):
+            if variable in layer:
+                return layer[variable]
+        return None
 
     def reduce(self, form: Form) -> Form:
         """The form in terms of free variables."""
-        if not any(term.variable in self._solved for term in form):
+        known = {term: self.solved(term.variable) for term in form}
+        if not any(known.values()):
             return form
-        reduced: Form = {}
+        reduced = []
         for term, c in form.items():
             one = {term: Fraction(1)}
-            if term.variable in self._solved:
-                one = compose(self._reduced(term.variable), term)
-            reduced = plus(reduced, times(one, c))
-        return completed(reduced)
+            if (solved := known[term]) is not None:
+                one = compose(self._reduced(term.variable, solved), term)
+            reduced += times(one, c).items()
+        return completed(total(reduced))
 
-    def _reduced(self, variable: Variable) -> Form:
-        solved = self._solved[variable]
+    def _reduced(self, variable: Variable, solved: Solved) -> Form:
         form = self.reduce(solved.form)
         if form is not solved.form:
-            self._solved[variable] = solved._replace(form=form)
+            self._layers[-1][variable] = solved._replace(form=form)
         return form
 
     def vanish(self, form: Form, reason: object) -> None:
@@ -222,8 +243,8 @@ class Equations:
         self._set(pivot.variable, move_digits(form, move))
 
     def _set(self, variable: Variable, form: Form) -> None:
-        assert variable not in self._solved
-        self._solved[variable] = Solved(form, form, self._reason)
+        assert self.solved(variable) is None
+        self._layers[-1][variable] = Solved(form, form, self._reason)
 
     def _term(self, digits: Iterable[Digit]) -> Term:
         digits = tuple(digits)
@@ -305,13 +326,13 @@ class Equations:
                 else:
                     self._unstack(term.variable, term.digits.index(digit))
                 return self._part_at(self.reduce(form), digit, index)
-        part: Form = {}
+        part = []
         for term, c in form.items():
             values = dict(term.where)
             if values.pop(digit, index) == index:
                 where = conditions(values.items())
-                part = plus(part, {term._replace(where=where): c})
-        return part
+                part.append((term._replace(where=where), c))
+        return total(part)
 
     def _unstack(self, variable: Variable, place: int) -> None:
         """Writes a variable as one for each index along a dimension."""

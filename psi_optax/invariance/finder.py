@@ -13,7 +13,8 @@ import numpy as np
 from psi_optax.groups import Plan, ScaleGroup, make_plan
 from psi_optax.groups.describe import zero_notes
 from psi_optax.groups.paths import Tree, entries
-from psi_optax.invariance.analysis import Verdict, analyse
+from psi_optax.invariance import compat
+from psi_optax.invariance.analysis import Verdict, analyse, analyse_program
 from psi_optax.invariance.probe import NOTICEABLE, Probe
 from psi_optax.invariance.report import Finding, GroupReport, make_report
 from psi_optax.invariance.search import find_measured
@@ -94,7 +95,7 @@ def find_groups(
     if method not in METHODS:
         raise ValueError(f"method={method!r}: choose one of {METHODS}.")
     loss, traced = _with_static(loss_fn, args)
-    returned = _check(loss, params, traced)
+    program, returned = _trace(loss, params, traced)
     shapes = _any_shapes((params, traced))
     if method == "probe" and shapes:
         raise ValueError(
@@ -103,7 +104,7 @@ def find_groups(
         )
     verdicts: dict[str, Verdict] = {}
     if method != "probe":
-        verdicts = analyse(loss, params, *traced, max_epsilon=max_epsilon)
+        verdicts = analyse_program(program, params, traced, max_epsilon)
     findings = {
         entry.path: _proved(entry, verdicts.get(entry.path))
         for entry in entries(params)
@@ -171,7 +172,7 @@ def check_groups(
             "check_groups measures, and needs arrays: params or args hold"
             " shapes."
         )
-    returned = _check(loss, params, traced)
+    _, returned = _trace(loss, params, traced)
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
     with _double_precision():
         probe = Probe(loss, params, traced, seed)
@@ -274,8 +275,13 @@ def _any_shapes(tree: Tree) -> bool:
     )
 
 
-def _check(loss: Callable, params: Tree, args: tuple) -> int:
-    """How many arrays the loss returns; raises if there can be no groups."""
+def _trace(loss: Callable, params: Tree, args: tuple) -> tuple[Any, int]:
+    """Return the program of the loss, and how many arrays it returns.
+
+    Raises:
+        TypeError: params hold something else than arrays, or no weights.
+        ValueError: the loss has no gradient.
+    """
     for entry in entries(params):
         if not entry.is_hole and not hasattr(entry.leaf, "dtype"):
             raise TypeError(
@@ -294,7 +300,7 @@ def _check(loss: Callable, params: Tree, args: tuple) -> int:
             " variables['params'] or nnx.state(model, nnx.Param)."
         )
     try:
-        found = jax.eval_shape(loss, params, *args)
+        program, found = compat.make_jaxpr(loss, params, *args)
     except Exception as error:
         error.add_note(
             "while calling loss_fn(params, *args): it has to take params of"
@@ -307,7 +313,7 @@ def _check(loss: Callable, params: Tree, args: tuple) -> int:
             f"loss_fn returns {found}, which has no gradient: return the loss,"
             " a floating-point array."
         )
-    return len(dtypes)
+    return program, len(dtypes)
 
 
 @contextlib.contextmanager

@@ -72,14 +72,22 @@ def times(form: Form, factor: Fraction | int) -> Form:
     return {term: c * factor for term, c in form.items()} if factor else {}
 
 
+def total(terms: Iterable[tuple[Term, Fraction]], start: Form = ZERO) -> Form:
+    """Return the sum of terms with their coefficients, and of a form."""
+    form = dict(start)
+    for term, c in terms:
+        if term in form:
+            c += form[term]
+        if c:
+            form[term] = c
+        else:
+            del form[term]
+    return form
+
+
 def plus(a: Form, b: Form) -> Form:
     """The sum of two forms."""
-    total = dict(a)
-    for term, c in b.items():
-        total[term] = total.get(term, Fraction(0)) + c
-        if not total[term]:
-            del total[term]
-    return total
+    return total(b.items(), a)
 
 
 def minus(a: Form, b: Form) -> Form:
@@ -89,12 +97,12 @@ def minus(a: Form, b: Form) -> Form:
 
 def move_digits(form: Form, move: Callable[[Digit], Digit]) -> Form:
     """Replaces every digit; the new ones must be those of another array."""
-    moved: Form = {}
-    for term, c in form.items():
+
+    def moved(term: Term) -> Term:
         where = conditions((move(d), i) for d, i in term.where)
-        new = Term(term.variable, tuple(map(move, term.digits)), where)
-        moved = plus(moved, {new: c})
-    return moved
+        return Term(term.variable, tuple(map(move, term.digits)), where)
+
+    return total((moved(term), c) for term, c in form.items())
 
 
 def move_axes(form: Form, axes: Mapping[Any, Any]) -> Form:
@@ -134,13 +142,13 @@ def compose(form: Form, outer: Term) -> Form:
         at = outer.digits[int(digit.axis)]
         return at._replace(stride=at.stride * digit.stride, count=digit.count)
 
-    composed: Form = {}
+    composed = []
     for term, c in move_digits(form, move).items():
         values = dict(outer.where)
         if all(values.setdefault(d, i) == i for d, i in term.where):
             where = conditions(values.items())
-            composed = plus(composed, {term._replace(where=where): c})
-    return composed
+            composed.append((term._replace(where=where), c))
+    return total(composed)
 
 
 def completed(form: Form) -> Form:
@@ -205,7 +213,7 @@ def clash(digits: list[Digit]) -> tuple[Digit, int, Digit] | None:
 def split_conditions(form: Form, digit: Digit, stride: int) -> Form:
     """The form with conditions on two halves in place of one digit."""
     outer, inner = halves(digit, stride)
-    split: Form = {}
+    split = []
     for term, c in form.items():
         values = dict(term.where)
         possible = True
@@ -217,5 +225,5 @@ def split_conditions(form: Form, digit: Digit, stride: int) -> Form:
             )
         where = conditions(values.items())
         if possible:
-            split = plus(split, {term._replace(where=where): c})
-    return split
+            split.append((term._replace(where=where), c))
+    return total(split)

@@ -5,8 +5,11 @@ same way, or one up and another one down. The first two are scale groups.
 """
 
 import dataclasses
+import heapq
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.equations import Equations
@@ -31,61 +34,74 @@ class Parameter:
     form: Form
 
 
+class Watched(Protocol):
+    """Anything that scales, as a parameter does."""
+
+    @property
+    def form(self) -> Form:
+        """The logarithms of its scales."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Symmetry:
-    """The finest groups of a parameter, and the equations that leave them.
+    """The finest groups of a parameter.
 
     A group of None is one of a part of the parameter, which a `ScaleGroup`
     cannot state.
+
+    Attributes:
+        group: the groups.
+        scaled: all that is watched and scales with them.
     """
 
     group: ScaleGroup | None
-    variables: frozenset[Variable]
+    scaled: tuple[Any, ...] = ()
+
+
+class Alone(NamedTuple):
+    """The equations where one parameter scales and others do not.
+
+    Attributes:
+        one: the parameter.
+        equations: those that hold if the others do not scale.
+        along: what is followed and may scale there.
+    """
+
+    one: Parameter
     equations: Equations
+    along: list[Any]
 
 
 def find_symmetries(
     equations: Equations,
     parameters: Iterable[Parameter],
     still: Iterable[Parameter] = (),
+    watched: Iterable[Watched] = (),
 ) -> dict[str, Symmetry]:
-    """The groups of each parameter that has any.
+    """Return the groups of each parameter that has any.
 
     First each parameter alone, all others unscaled; such groups can be scaled
     independently of each other. Then, of what has none, the smallest sets that
     scale together. What stands still, for want of a gradient, is in no group.
+
+    Args:
+        equations: those of the program.
+        parameters: those to find groups of.
+        still: those of them that get no gradient.
+        watched: see `Symmetry.scaled`.
     """
     equations = _without(equations, still)
-    free = [p for p in parameters if equations.reduce(p.form)]
-    found: dict[str, Symmetry] = {}
-    for component in _components(equations, free):
-        found |= _of_component(equations, component)
-    return found
-
-
-def _of_component(equations, component: list[Parameter]) -> dict[str, Symmetry]:
+    parameters, watched = list(parameters), list(watched)
+    everything, paths = [*parameters, *watched], {p.path for p in parameters}
     found = {}
-    rest = []
-    joint = equations.copy()
-    for one in component:
-        others = [p for p in component if p is not one]
-        alone = _without(equations, others)
-        symmetry = _symmetry(alone, one)
-        if symmetry is None:
-            rest.append(one)
-        else:
-            found[one.path] = symmetry
-            joint.vanish(one.form, None)
-    # Kernels first: a tie is looked for where it matters most.
-    rest.sort(key=lambda p: -math.prod(p.shape))
-    for one in rest:
-        if joint.reduce(one.form):
-            tied = _tied(joint, one, rest)
-            found |= tied
-            # What is in one tie is in no other.
-            for other in rest:
-                if other.path in tied:
-                    joint.vanish(other.form, None)
+    for alone in _each_alone(equations, everything, paths):
+        symmetry = _symmetry(alone)
+        if symmetry is not None:
+            found[alone.one.path] = symmetry
+    joint = _without(equations, (p for p in parameters if p.path in found))
+    rest = [p for p in parameters if p.path not in found]
+    for component in _components(joint, [*rest, *watched]):
+        found |= _ties(joint, component)
     return found
 
 
@@ -96,36 +112,82 @@ def _without(equations: Equations, others: Iterable[Parameter]) -> Equations:
     return narrowed
 
 
-def _components(equations, parameters) -> list[list[Parameter]]:
-    """Parameters that share unknowns, directly or through others."""
-    components: list[tuple[set[Variable], list[Parameter]]] = []
-    for parameter in parameters:
-        form = equations.reduce(parameter.form)
-        variables, members = {t.variable for t in form}, [parameter]
-        apart = []
-        for other in components:
-            if other[0] & variables:
-                variables |= other[0]
-                members = other[1] + members
-            else:
-                apart.append(other)
-        components = [*apart, (variables, members)]
-    return [members for _, members in components]
+def _each_alone(
+    equations: Equations, along: list[Any], members: Container[str]
+) -> Iterator[Alone]:
+    """Yield each of some parameters with all others of them unscaled.
+
+    One half of a component is held while the other half is looked at, and so
+    on: n log n parameters are held in place of n squared. Most components fall
+    apart long before the last half. Members that are left with nothing to
+    scale by are omitted.
+
+    Args:
+        equations: those of the program.
+        along: the members, and all that is followed.
+        members: paths of the parameters.
+    """
+    for component in _components(equations, along):
+        free = [p for p in _parameters(component) if p.path in members]
+        if len(free) == 1:
+            yield Alone(free[0], equations, component)
+        if len(free) > 1:
+            middle = len(free) // 2
+            for held in (free[middle:], free[:middle]):
+                narrowed = _without(equations, held)
+                gone = set(map(id, held))
+                left = [x for x in component if id(x) not in gone]
+                yield from _each_alone(narrowed, left, members)
+
+
+def _parameters(along: Iterable[Any]) -> list[Parameter]:
+    return [x for x in along if isinstance(x, Parameter)]
+
+
+def _watched(along: Iterable[Any]) -> list[Any]:
+    return [x for x in along if not isinstance(x, Parameter)]
+
+
+def _unknowns(equations: Equations, one: Watched) -> set[Variable]:
+    return {term.variable for term in equations.reduce(one.form)}
+
+
+def _components(equations: Equations, all_: Iterable[Any]) -> list[list[Any]]:
+    """Return the sets that share unknowns, directly or through others.
+
+    What has no unknowns is in none.
+    """
+    root: dict[Variable, Variable] = {}
+
+    def find(variable: Variable) -> Variable:
+        while (up := root.setdefault(variable, variable)) != variable:
+            root[variable] = variable = root[up]
+        return variable
+
+    first: list[tuple[Variable, Any]] = []
+    for one in all_:
+        variables = list(map(find, _unknowns(equations, one)))
+        if variables:
+            root |= dict.fromkeys(variables, variables[0])
+            first.append((variables[0], one))
+    components: dict[Variable, list[Any]] = {}
+    for variable, one in first:
+        components.setdefault(find(variable), []).append(one)
+    return list(components.values())
 
 
 # -- one parameter ---------------------------------------------------------
 
 
-def _symmetry(equations: Equations, one: Parameter) -> Symmetry | None:
+def _symmetry(alone: Alone) -> Symmetry | None:
+    one, equations, _ = alone
     form = equations.reduce(one.form)
-    if not form:
-        return None
     for digits in _options(equations, form, one.shape):
-        found = _stated(equations, {one.path: digits}, [one])
+        found = _stated(alone, {one.path: digits}, [one])
         if found is not None:
             return found[one.path]
     if any(term.where for term in form):
-        return Symmetry(None, frozenset(), equations)
+        return Symmetry(None)
     return None
 
 
@@ -149,7 +211,7 @@ def _options(
 
 
 def _stated(
-    equations: Equations,
+    alone: Alone,
     digits: Mapping[str, tuple[Digit, ...]],
     members: list[Parameter],
 ) -> dict[str, Symmetry] | None:
@@ -162,7 +224,7 @@ def _stated(
     shapes = {groups[m.path].group_shape(m.shape) for m in members}
     if len(shapes) > 1:
         return None
-    equations = equations.copy()
+    equations = alone.equations.copy()
     scale = equations.unknown(shapes.pop())
     for member in members:
         place = _group_axes(groups[member.path], member.shape)
@@ -171,10 +233,10 @@ def _stated(
     variables = _free(equations, scale, set(digits_of(scale)))
     if variables is None:
         return None
-    return {
-        path: Symmetry(group, variables, equations)
-        for path, group in groups.items()
-    }
+    scaled = tuple(
+        x for x in alone.along if variables & _unknowns(equations, x)
+    )
+    return {path: Symmetry(group, scaled) for path, group in groups.items()}
 
 
 def _group_axes(group: ScaleGroup, shape: Shape) -> dict[Digit, Digit]:
@@ -270,33 +332,121 @@ def statement(digits: Iterable[Digit], shape: Shape) -> ScaleGroup:
 # -- several parameters ----------------------------------------------------
 
 
-def _tied(
-    equations: Equations, one: Parameter, rest: list[Parameter]
-) -> dict[str, Symmetry]:
-    """A smallest set of parameters with `one` that scale together.
+def _ties(equations: Equations, component: list[Any]) -> dict[str, Symmetry]:
+    """Return the smallest sets of parameters that scale together."""
+    # Kernels first: a tie is looked for where it matters most.
+    rest = sorted(_parameters(component), key=lambda p: -math.prod(p.shape))
+    watched = _watched(component)
+    search = _Search(equations, rest, watched)
+    found: dict[str, Symmetry] = {}
+    for one in rest:
+        if one.path in found:
+            continue
+        if search.overlaps(one, found):
+            tied = [p for p in rest if p.path in found]
+            search = _Search(_without(equations, tied), rest, watched)
+        # What is in one tie is in no other.
+        found |= search.tied(one)
+    return found
 
-    What is left when no other can be left unscaled depends on the order in
-    which that is tried: the small ones first, or the large.
+
+class _Search:
+    """A search for the smallest sets of parameters that scale together.
+
+    Which set is left when as many others as possible stay unscaled depends on
+    the order in which that is tried: the small ones first, or the large. Either
+    order makes a *basis* of those that are still free at their turn. Holding
+    all of a basis but one leaves one way to scale, and what scales then is a
+    set that cannot be smaller. A parameter that does not scale by itself scales
+    in several of these ways: the greedy choice holds its others first, so that
+    it is the way of the last.
     """
-    for order in (rest[::-1], rest):
-        tied = _least(equations, one, order)
-        if tied:
-            return tied
-    return {}
+
+    def __init__(
+        self,
+        equations: Equations,
+        rest: list[Parameter],
+        watched: list[Any],
+    ) -> None:
+        self._equations = equations
+        self._orders = [*rest[::-1], *watched], [*rest, *watched]
+        self._ways = [self._last_ways(order) for order in self._orders]
+        self._failed: set[Any] = set()
+
+    def _last_ways(self, order: list[Any]) -> dict[str, Alone]:
+        """Return the last way in which each parameter scales."""
+        left = self._equations.copy()
+        basis = []
+        for one in _parameters(order):
+            if left.reduce(one.form):
+                left.vanish(one.form, None)
+                basis.append(one.path)
+        ways = {
+            way.one.path: way
+            for way in _each_alone(self._equations, order, set(basis))
+        }
+        return {
+            one.path: ways[path]
+            for path in basis
+            if path in ways
+            for one in _parameters(ways[path].along)
+        }
+
+    def overlaps(self, one: Parameter, found: Container[str]) -> bool:
+        """Return whether a set of one parameter has others that are tied."""
+        return any(
+            other.path in found
+            for ways in self._ways
+            if one.path in ways
+            for other in _parameters(ways[one.path].along)
+        )
+
+    def tied(self, one: Parameter) -> dict[str, Symmetry]:
+        """Return the groups of a smallest set with a parameter, if it has any.
+
+        A set that cannot scale as one is not tried again for its others.
+        """
+        if not self._equations.reduce(one.form):
+            return {}
+        for index, ways in enumerate(self._ways):
+            everything = Alone(one, self._equations, self._orders[index])
+            way = ways.get(one.path, everything)
+            freedom = _freedom(way.equations.reduce(one.form))
+            key = index, way.one.path, freedom
+            if key not in self._failed:
+                tied = _least(way._replace(one=one))
+                if tied:
+                    return tied
+                self._failed.add(key)
+        return {}
 
 
-def _least(
-    equations: Equations, one: Parameter, rest: list[Parameter]
-) -> dict[str, Symmetry]:
-    equations = equations.copy()
-    for other in rest:
-        if other is not one:
+def _freedom(form: Form) -> Any:
+    """Return a key, equal for forms that vanish for the same reasons."""
+    terms = list(form)
+    if len(terms) == 1 and not terms[0].where:
+        variable, digits, _ = terms[0]
+        if len(set(digits)) == len(digits):
+            return variable
+    return frozenset(form.items())
+
+
+def _least(way: Alone) -> dict[str, Symmetry]:
+    """Return the groups of one parameter and of those that have to scale too.
+
+    Those along that need not scale with it are held, one after the other.
+    """
+    one, equations, along = way
+    freedom = _freedom(equations.reduce(one.form))
+    for other in _parameters(along):
+        if _freedom(equations.reduce(other.form)) != freedom:
             trial = _without(equations, [other])
-            if trial.reduce(one.form):
-                equations = trial
-    members = [p for p in rest if equations.reduce(p.form)]
+            if left := trial.reduce(one.form):
+                equations, freedom = trial, _freedom(left)
+    members = [p for p in _parameters(along) if equations.reduce(p.form)]
+    alone = Alone(one, equations, _watched(along))
     for digits in _joint_options(equations, one, members):
-        found = _stated(equations, digits, members)
+        found = _stated(alone, digits, members)
         if found is not None:
             tie = min(found)
             return {
@@ -328,16 +478,27 @@ def _joint_options(
     return [*options, {m.path: () for m in members}]
 
 
-def partners(equations: Equations, one: Parameter, all_: Iterable[Parameter]):
-    """The parameters that scale whenever `one` does, without a group."""
-    form = equations.reduce(one.form)
-    own = {term.variable for term in form}
-    return [
-        p.path
-        for p in all_
-        if p.path != one.path
-        and own & {t.variable for t in equations.reduce(p.form)}
-    ]
+class Partners:
+    """The parameters that scale whenever another does, by shared unknowns."""
+
+    def __init__(
+        self, equations: Equations, parameters: Iterable[Parameter]
+    ) -> None:
+        self._paths: list[str] = []
+        self._own: dict[str, set[Variable]] = {}
+        self._places: dict[Variable, list[int]] = {}
+        for place, one in enumerate(parameters):
+            self._paths.append(one.path)
+            self._own[one.path] = _unknowns(equations, one)
+            for variable in self._own[one.path]:
+                self._places.setdefault(variable, []).append(place)
+
+    def of(self, path: str) -> Iterator[str]:
+        """Yield the paths of the partners of one, in the order of all."""
+        places = heapq.merge(*(self._places[v] for v in self._own[path]))
+        for place, _ in itertools.groupby(places):
+            if self._paths[place] != path:
+                yield self._paths[place]
 
 
 def is_elementwise(group: ScaleGroup, shape: Shape) -> bool:

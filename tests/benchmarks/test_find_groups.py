@@ -59,6 +59,13 @@ def test_networks_are_shapes_and_their_losses_are_numbers(name):
     assert (found.shape, found.dtype) == ((), "float32")
 
 
+@pytest.mark.parametrize("depth", [8, 20])
+def test_a_small_resnet_has_the_depth_it_is_named_after(depth):
+    paths = shapes_of(networks.small_resnet_linen(depth).params)
+    kernels = [p for p in paths if p.endswith("kernel") and "shortcut" not in p]
+    assert len(kernels) == depth
+
+
 def test_version_one_and_a_half_strides_in_the_3x3_convolution():
     for block in networks.RESNET50.blocks:
         assert [c.size for c in block] == [1, 3, 1]
@@ -144,8 +151,10 @@ def test_a_section_has_the_table_and_the_reports(monkeypatch):
     tiny = {"Tiny": lambda: networks.transformer_linen(**TINY)}
     monkeypatch.setattr(find_groups, "SHOWN", tiny)
     results = {"machine": find_groups.machine(), "runs": 1}
-    text = find_groups.section({**results, "networks": ROWS})
+    results |= {"networks": ROWS, "depths": DEPTHS}
+    text = find_groups.section(results)
     assert text.startswith(find_groups.table(ROWS))
+    assert find_groups.depth_table(DEPTHS) in text
     assert f"JAX {jax.__version__}" in text
     assert text.endswith("2 of 13 parameters have scale groups\n```")
 
@@ -162,6 +171,16 @@ ROWS = {
         "kinds": {"proved up to epsilon": 2, "ordinary": 11},
     }
 }
+
+
+DEPTHS = [{"title": "Tiny", "layers": 5, **ROWS["Tiny"]}]
+
+
+def test_seconds_are_divided_by_the_layers():
+    line = find_groups.depth_table(DEPTHS).splitlines()[2]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    # 0.125 s / 5 layers = 25 ms.
+    assert cells == ["Tiny", "5", "0.25 s", "0.12 s", "25 ms", "190 MiB"]
 
 
 def test_a_network_is_measured_in_a_process_of_its_own():
@@ -188,8 +207,13 @@ def test_the_script_prints_and_writes_all_networks(
 
     monkeypatch.setattr(find_groups, "measure_alone", alone)
     find_groups.main(["--runs", "2", "--out", str(tmp_path)])
-    assert calls == [(name, 2) for name in find_groups.NETWORKS]
+    names = [*find_groups.NETWORKS, *find_groups.DEEP]
+    assert calls == [(name, 2) for name in names]
     written = json.loads((tmp_path / "find_groups.json").read_text())
     titles = [title for title, _ in find_groups.NETWORKS.values()]
     assert list(written["networks"]) == titles
-    assert find_groups.table(written["networks"]) in capsys.readouterr().out
+    layers = [deep.layers for deep in find_groups.DEEP.values()]
+    assert [row["layers"] for row in written["depths"]] == layers
+    printed = capsys.readouterr().out
+    assert find_groups.table(written["networks"]) in printed
+    assert find_groups.depth_table(written["depths"]) in printed

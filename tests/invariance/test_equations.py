@@ -1,5 +1,6 @@
 """Linear forms and equations between them, on hand-made cases."""
 
+import math
 from fractions import Fraction
 
 import pytest
@@ -130,6 +131,26 @@ def test_a_copy_is_narrowed_alone(equations):
     other.vanish(a, "")
     assert other.reduce(a) == {}
     assert equations.reduce(a) == a
+
+
+def test_an_original_is_narrowed_alone(equations):
+    a, b = equations.unknown((3,)), equations.unknown((3,))
+    equations.vanish(b, "")
+    other = equations.copy()
+    equations.vanish(a, "")
+    assert equations.reduce(a) == {}
+    assert other.reduce(a) == a
+    assert other.reduce(b) == {}
+
+
+def test_copies_of_copies_have_few_layers(equations):
+    forms = [equations.unknown((3,)) for _ in range(100)]
+    for form in forms:
+        equations = equations.copy()
+        equations.vanish(form, "")
+    assert all(equations.reduce(form) == {} for form in forms)
+    # Each is larger than the next, and the last is empty at first.
+    assert len(equations._layers) <= math.log2(len(forms)) + 2
 
 
 def test_moving_digits_keeps_conditions(equations):

@@ -264,9 +264,39 @@ def test_contradiction_is_an_error(monkeypatch):
             "head": Verdict(ScaleGroup(0), "proved"),
         }
 
-    monkeypatch.setattr(finder, "analyse", mistaken)
+    monkeypatch.setattr(finder, "analyse_program", mistaken)
     with pytest.raises(RuntimeError, match="contradict each other: 'head'"):
         find_groups(loss, PARAMS, X)
+
+
+def test_of_two_sets_that_scale_together_the_larger_is_tied():
+    # The matrix scales with either vector; the small one is held first.
+    def f(params):
+        y = params["a"][:, None] * params["b"][None] + params["matrix"]
+        y = y / jnp.linalg.norm(y)
+        return jnp.sum(jnp.tanh(y))
+
+    shapes = {"a": (2,), "b": (3,), "matrix": (2, 3)}
+    params = {
+        name: jax.ShapeDtypeStruct(shape, jnp.float32)
+        for name, shape in shapes.items()
+    }
+    report = find_groups(f, params, method="analysis")
+    assert report["a"].kind == "ordinary"
+    assert report["b"].group == ScaleGroup(0, tie="b")
+    assert report["matrix"].group == ScaleGroup((0, 1), tie="b")
+
+
+def test_the_analysis_calls_the_loss_once():
+    calls = []
+
+    def counted(params, x):
+        calls.append(x)
+        return loss(params, x)
+
+    report = find_groups(counted, PARAMS, X, method="analysis")
+    assert report["kernel"].group is not None
+    assert len(calls) == 1
 
 
 def test_what_the_analysis_does_not_know_is_measured():

@@ -865,7 +865,7 @@ FAULTS = [
     Fault(
         "inert: a stopped gradient is the true one",
         "invariance/analysis.py",
-        "        if _scales(symmetry, stop.form):",
+        "        if isinstance(stop, Stop):",
         "        if False:",
     ),
     Fault(
@@ -927,8 +927,57 @@ FAULTS = [
     Fault(
         "equations: what was solved is put in without its factor",
         "invariance/equations.py",
-        "plus(reduced, times(one, c))",
-        "plus(reduced, one)",
+        "reduced += times(one, c).items()",
+        "reduced += one.items()",
+    ),
+    Fault(
+        "equations: a copy is narrowed with its original",
+        "invariance/equations.py",
+        "other._layers = [*self._layers[:-1], {}]",
+        "other._layers = self._layers",
+    ),
+    Fault(
+        "equations: as many layers as copies",
+        "invariance/equations.py",
+        "while len(layers) > 1 and len(layers[-2]) <= len(layers[-1]):",
+        "while False:",
+    ),
+    Fault(
+        "symmetries: all others are held for each parameter",
+        "invariance/symmetry.py",
+        "middle = len(free) // 2",
+        "middle = 1",
+    ),
+    Fault(
+        "symmetries: sets that cannot scale as one are tried again",
+        "invariance/symmetry.py",
+        "if key not in self._failed:",
+        "if True:",
+    ),
+    Fault(
+        "symmetries: what connects two of a basis is not followed",
+        "invariance/symmetry.py",
+        "_each_alone(self._equations, order, set(basis))",
+        "_each_alone(self._equations, "
+        "[p for p in order if p.path in basis], set(basis))",
+    ),
+    Fault(
+        "symmetries: a set is the first in which a parameter scales",
+        "invariance/symmetry.py",
+        "            for path in basis\n",
+        "            for path in basis[::-1]\n",
+    ),
+    Fault(
+        "symmetries: a set may have what is tied already",
+        "invariance/symmetry.py",
+        "        if search.overlaps(one, found):",
+        "        if False:",
+    ),
+    Fault(
+        "finder: the loss is traced twice",
+        "invariance/finder.py",
+        "analyse_program(program, params, traced, max_epsilon)",
+        "analyse(loss, params, *traced, max_epsilon=max_epsilon)",
     ),
     Fault(
         "rounding: towards zero",

@@ -41,6 +41,7 @@ TESTS = {
     "diagnostics": ["tests/diagnostics"],
     "invariance": [
         "tests/invariance/test_equations.py",
+        "tests/invariance/test_depth.py",
         "tests/invariance/test_finder.py",
         "tests/invariance/test_traps.py",
         "tests/invariance/test_control_flow.py",

@@ -144,8 +144,8 @@ ROW_SHARDS, COLUMN_SHARDS = PartitionSpec("d"), PartitionSpec(None, "d")
 
 
 def sharded(function, w_spec):
-    """The group of a kernel (8, 4) whose shards a function multiplies."""
-    whole = jax.ShapeDtypeStruct((8, 4), jnp.float32)
+    """The group of a kernel (8, 8) whose shards a function multiplies."""
+    whole = jax.ShapeDtypeStruct((8, 8), jnp.float32)
     mapped = jax.shard_map(
         function,
         mesh=MESH,
@@ -186,7 +186,7 @@ def test_gathered_weights_are_whole(axis, spec):
 
 def test_gathered_along_a_new_axis():
     def loss(w, x):
-        parts = gathered(w, 1, tiled=False)  # (8, 4, 1)
+        parts = gathered(w, 1, tiled=False)  # (8, 4, 2)
         return total(normalized(jnp.einsum("bi,idk->bdk", x, parts), 0))
 
     assert sharded(loss, COLUMN_SHARDS) == ScaleGroup(0)
@@ -207,8 +207,8 @@ def test_sums_that_are_scattered():
 
 def test_arrays_that_are_exchanged():
     def loss(w, x, axis):
-        h = x @ w  # All rows, a column on each device.
-        h = jax.lax.all_to_all(h, "d", 0, 1, tiled=True)  # (3, 4)
+        h = x @ w  # All rows, two columns on each device.
+        h = jax.lax.all_to_all(h, "d", 0, 1, tiled=True)  # (3, 8)
         return total(unit(h, axis))
 
     assert sharded(lambda w, x: loss(w, x, 0), COLUMN_SHARDS) == ScaleGroup(0)
@@ -267,7 +267,7 @@ def test_guards_of_norms(name):
 # A row of zeros is divided by one, and what is divided is not zero there.
 NO_GUARDS = {
     "of another": lambda h: jnp.abs(h) / guarded(size_of(jax.nn.relu(h))),
-    "of another axis": lambda h: h[:4] / guarded(size_of(h[:4])).T,
+    "of another axis": lambda h: (lambda r: r / guarded(size_of(r)).T)(h[:4]),
     "the wrong way": lambda h: h / jnp.where(size_of(h) > 0, 1.0, size_of(h)),
     "of a large bound": lambda h: (
         h / jnp.where(size_of(h) > 1, size_of(h), 1.0)

@@ -181,6 +181,10 @@ def test_gathered_weights_are_whole(axis, spec):
         lambda w, x: loss(w, x, lambda h: normalized(h, 0)), spec
     ) == ScaleGroup(0)
     assert sharded(lambda w, x: loss(w, x, unit), spec) == ScaleGroup((0, 1))
+    # Of eight columns, those of one half are those of two devices.
+    assert sharded(
+        lambda w, x: loss(w, x, lambda h: unit(h.reshape(12, 2, 4))), spec
+    ) == ScaleGroup((0, 1), {1: 2})
     assert sharded(lambda w, x: loss(w, x, lambda h: h), spec) is None
 
 

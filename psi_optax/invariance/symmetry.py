@@ -98,11 +98,33 @@ def find_symmetries(
         symmetry = _symmetry(alone)
         if symmetry is not None:
             found[alone.one.path] = symmetry
-    joint = _without(equations, (p for p in parameters if p.path in found))
-    rest = [p for p in parameters if p.path not in found]
-    for component in _components(joint, [*rest, *watched]):
-        found |= _ties(joint, component)
+    joint = equations
+    for narrow in (_unchanged, _as_wholes):
+        joint = _without(joint, (p for p in parameters if p.path in found))
+        rest = [p for p in parameters if p.path not in found]
+        joint = narrow(joint, rest)
+        for component in _components(joint, [*rest, *watched]):
+            found |= _ties(joint, component)
     return found
+
+
+def _unchanged(equations: Equations, _: list[Parameter]) -> Equations:
+    return equations
+
+
+def _as_wholes(equations: Equations, rest: list[Parameter]) -> Equations:
+    """Return the equations where no part of a parameter scales without others.
+
+    A part of one may scale with another parameter alone, so that a smallest
+    set is one that no `ScaleGroup` states: a class token, the first of the
+    positions, and the head of a stream. As wholes all of them scale together.
+    """
+    narrowed = equations.copy()
+    for one in rest:
+        if narrowed.reduce(one.form):
+            whole = narrowed.unknown(())
+            narrowed.vanish(minus(one.form, whole), None)
+    return narrowed
 
 
 def _without(equations: Equations, others: Iterable[Parameter]) -> Equations:

@@ -341,3 +341,35 @@ def test_what_the_axes_of_a_reshape_are_made_of(size):
                     known += other[axis] > 1
                     assert np.all(np.diff(x, axis=axis) == 0)
     assert known
+
+
+# -- ties of wholes ----------------------------------------------------------
+
+
+def test_a_class_token_positions_and_patches_share_one_scale():
+    """A part of the positions scales with the class token alone."""
+    shapes = {"cls": (1, 1, 4), "pos": (1, 6, 4), "patch": (3, 4)}
+    params = {
+        path: jax.ShapeDtypeStruct(shape, jnp.float32)
+        for path, shape in {**shapes, "head": (4, 2)}.items()
+    }
+
+    def loss(params, x, norm):
+        cls = jnp.tile(params["cls"], (2, 1, 1))
+        h = jnp.concatenate([cls, x @ params["patch"]], axis=1)
+        h = norm(h + params["pos"])
+        return jnp.sum(jnp.tanh(h @ params["head"]) ** 3)
+
+    def groups(norm):
+        x = jax.ShapeDtypeStruct((2, 5, 3), jnp.float32)
+        report = find_groups(
+            lambda p, x: loss(p, x, norm), params, x, method="analysis"
+        )
+        return {path: report[path].group for path in params}
+
+    tied = {
+        path: ScaleGroup(tuple(range(len(shape))), tie="cls")
+        for path, shape in shapes.items()
+    }
+    assert groups(normalized) == {**tied, "head": None}
+    assert groups(lambda h: h) == dict.fromkeys(params)

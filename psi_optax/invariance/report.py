@@ -6,7 +6,7 @@ import re
 import jax
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.groups.describe import aligned
+from psi_optax.groups.describe import aligned, zero_notes
 from psi_optax.groups.paths import Tree, entries, map_with_path
 
 
@@ -184,6 +184,16 @@ def make_report(
     found = {path: finding.group for path, finding in findings.items()}
     groups = map_with_path(lambda path, _: found.get(path), params)
     return GroupReport(groups, findings, returned)
+
+
+def with_notes(findings: dict[str, Finding], params) -> dict[str, Finding]:
+    """The findings with notes on groups of norm zero, which never move."""
+    groups = {path: finding.group for path, finding in findings.items()}
+    notes = zero_notes(params, groups)
+    return {
+        path: dataclasses.replace(finding, note=notes.get(path, ""))
+        for path, finding in findings.items()
+    }
 
 
 def _row(finding: Finding) -> tuple[str, ...]:

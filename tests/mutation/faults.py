@@ -870,7 +870,7 @@ FAULTS = [
     ),
     Fault(
         "probe: what is inert is not confronted",
-        "invariance/finder.py",
+        "invariance/confrontation.py",
         "        if probe.has_gradient(path, groups)",
         "        if False",
     ),

@@ -1,8 +1,11 @@
 """Messages between the devices of a mesh, which `shard_map` makes explicit."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from psi_optax.invariance.forms import Digit, Form, move_axes, move_digits
 from psi_optax.invariance.rules.reductions import without_lookups
-from psi_optax.invariance.rules.table import rule, unknown
+from psi_optax.invariance.rules.table import Rule, rule, unknown
 from psi_optax.invariance.values import Context, Value
 
 
@@ -40,15 +43,20 @@ def join_over(form: Form, axis: int, name: str, local: int) -> Form:
     )
 
 
-def _names(params) -> tuple[str, ...]:
+def _names(params: Mapping[str, Any]) -> tuple[str, ...]:
     name = params["axis_name"]
     return (name,) if isinstance(name, str) else tuple(name)
 
 
-def _of_one_name(function):
-    """Wrap a rule: of collectives over one whole mesh axis."""
+_Follow = Callable[[Context, Mapping[str, Any], Value, str], Form]
 
-    def guarded(context, params, operands, shapes):
+
+def _of_one_name(function: _Follow) -> Rule:
+    """Make a rule of a function of one array and one whole mesh axis."""
+
+    def guarded(
+        context: Context, params: Mapping[str, Any], operands: list, shapes: Any
+    ) -> list[Any]:
         names = _names(params)
         if len(names) != 1 or params.get("axis_index_groups") is not None:
             text = f"no rule for `{context.primitive}` over groups of devices"

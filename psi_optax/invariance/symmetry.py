@@ -377,11 +377,12 @@ class _Search:
 
     Which set is left when as many others as possible stay unscaled depends on
     the order in which that is tried: the small ones first, or the large. Either
-    order makes a *basis* of those that are still free at their turn. Holding
-    all of a basis but one leaves one way to scale, and what scales then is a
-    set that cannot be smaller. A parameter that does not scale by itself scales
-    in several of these ways: the greedy choice holds its others first, so that
-    it is the way of the last.
+    order makes a *basis* of the parameters that are still free at their turn.
+    Holding all of a basis but one leaves one way to scale. The parameters that
+    scale then are a set that cannot be smaller. A parameter outside the basis
+    scales in several of these ways; with others held in the same order it is
+    the way of the last that is left. A parameter of fused parts may scale in
+    none of the ways: then the others are held one by one.
     """
 
     def __init__(

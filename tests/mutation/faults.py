@@ -968,6 +968,12 @@ FAULTS = [
         "            for path in basis[::-1]\n",
     ),
     Fault(
+        "symmetries: what no way of a basis moves is alone",
+        "invariance/symmetry.py",
+        "Alone(one, self._equations, self._orders[index])",
+        "Alone(one, self._equations, [one])",
+    ),
+    Fault(
         "symmetries: a set may have what is tied already",
         "invariance/symmetry.py",
         "        if search.overlaps(one, found):",

@@ -55,6 +55,8 @@ def check_groups(
             deviation.
 
     Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
         >>> def loss(params, x):
         ...     w = params["w"] / jnp.linalg.norm(params["w"], axis=0)
         ...     return jnp.sum(jnp.tanh(x @ w) @ params["v"])

@@ -81,6 +81,8 @@ def find_groups(
         RuntimeError: what is proved is not what is measured.
 
     Examples:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> def loss(params, x):
         ...     y = x @ params["kernel"] + params["bias"]
         ...     y = (y - y.mean(0)) / jnp.sqrt(y.var(0) + 1e-5)

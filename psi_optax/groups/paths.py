@@ -126,3 +126,34 @@ def some(items: Sequence[str], most: int = 8) -> str:
     """
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return ", ".join([*items[:most], *more])
+
+
+def brief(value: Any) -> str:
+    """Return how a value is written, or its type where that is long.
+
+    Examples:
+        >>> brief(0.1), brief(list(range(100)))
+        ('0.1', 'a value of type list')
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape and dtype is not None:
+        return f"an array of shape {shape}, {dtype}"
+    text = repr(value)
+    return (
+        text if len(text) <= 80 else f"a value of type {type(value).__name__}"
+    )
+
+
+def check_no_refs(tree: Tree) -> None:
+    """Raises for refs among parameters, which transforms cannot replace.
+
+    Raises:
+        TypeError: a leaf is a `jax.Ref`.
+    """
+    for entry in entries(tree):
+        if isinstance(entry.leaf, jax.Ref):
+            raise TypeError(
+                f"params hold a jax.Ref at {entry.path!r} of shape"
+                f" {entry.leaf.shape}: pass the arrays that refs hold, such as"
+                " nnx.as_pure(params)."
+            )

@@ -29,6 +29,8 @@ from psi_optax.geometry import (
 from psi_optax.groups.paths import (
     Entry,
     Tree,
+    brief,
+    check_no_refs,
     entries,
     is_within,
     map_with_path,
@@ -249,8 +251,10 @@ def make_plan(groups: Any, params: Tree) -> Plan:
             covers no parameter, a statement that does not fit its parameter, a
             tie of different group shapes or one that a mask cuts in two.
         TypeError: something else than a `ScaleGroup` or None in groups; a
-            grouped parameter that is not real and floating.
+            grouped parameter that is not real and floating; a `jax.Ref` among
+            params.
     """
+    check_no_refs(params)
     found = entries(params)
     # Everything is hidden: a mask, or optax's placeholder for params.
     if groups is None or all(entry.is_hole for entry in found):
@@ -287,22 +291,15 @@ def _statement(entry: Entry) -> ScaleGroup | None:
         return None if entry.is_hole else entry.leaf
     if not entry.path:
         raise TypeError(
-            f"groups={_brief(entry.leaf)}: give a ScaleGroup, a tree or a"
+            f"groups={brief(entry.leaf)}: give a ScaleGroup, a tree or a"
             " mapping of them, or a rule such as groups_from_paths makes. Are"
             " the arguments in order?"
         )
     raise TypeError(
-        f"groups hold {_brief(entry.leaf)} at {entry.path!r}: each leaf of"
+        f"groups hold {brief(entry.leaf)} at {entry.path!r}: each leaf of"
         " groups is a ScaleGroup, such as ScaleGroup(axes=(0, 1)), or None. Are"
         " the arguments in order?"
     )
-
-
-def _brief(leaf: Any) -> str:
-    """A leaf as it is written, an array by its shape."""
-    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
-        return f"an array of shape {leaf.shape}, {leaf.dtype}"
-    return repr(leaf)
 
 
 def covering(path: str, statements: Collection[str]) -> str | None:

@@ -9,12 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psi_optax.groups.paths import Tree, entries
+from psi_optax.groups.paths import Tree, brief, check_no_refs, entries
 from psi_optax.invariance import compat
 
 
 def with_static(loss_fn: Callable, args: tuple) -> tuple[Callable, tuple]:
-    """Return the loss as a function of arrays alone, and these."""
+    """Return the loss as a function of arrays alone, and these.
+
+    Raises:
+        TypeError: the loss is no function.
+    """
+    if not callable(loss_fn):
+        raise TypeError(
+            f"loss_fn is {brief(loss_fn)}, which cannot be called. Are the"
+            " arguments in order? They are loss_fn, params, then what else the"
+            " loss takes."
+        )
     leaves, structure = jax.tree.flatten(args)
     traced = tuple(x for x in leaves if _is_array(x))
 
@@ -46,11 +56,12 @@ def trace(loss: Callable, params: Tree, args: tuple) -> tuple[Any, int]:
         TypeError: params hold something else than arrays, or no weights.
         ValueError: the loss has no gradient.
     """
+    check_no_refs(params)
     for entry in entries(params):
         if not entry.is_hole and not hasattr(entry.leaf, "dtype"):
             raise TypeError(
-                f"params hold {entry.leaf!r} at {entry.path!r}, which is no"
-                " array: pass the arrays alone, as eqx.partition parts them."
+                f"params hold {brief(entry.leaf)} at {entry.path!r}, which is"
+                " no array: pass the arrays alone, as eqx.partition parts them."
             )
     floats = [
         entry.path

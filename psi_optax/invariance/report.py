@@ -7,7 +7,7 @@ import jax
 
 from psi_optax.groups import ScaleGroup
 from psi_optax.groups.describe import aligned, zero_notes
-from psi_optax.groups.paths import Tree, entries, map_with_path
+from psi_optax.groups.paths import Tree, entries, map_with_path, some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ class GroupReport:
         return {path: f.group for path, f in self.findings.items()}
 
     def select(self, where: str) -> "GroupReport":
-        """The same with groups only where a pattern matches the whole path.
+        """Keep the groups of paths that a pattern matches as a whole.
 
         Raises:
             ValueError: the pattern picks no group, or cuts a tie in two.
@@ -134,13 +134,16 @@ class GroupReport:
             if finding.group is not None
         }
         ties = {groups[path].tie for path in kept} - {None}
-        for path, group in groups.items():
-            if group.tie in ties and path not in kept:
-                finding = self.findings[path]
-                raise ValueError(
-                    f"where={where!r} leaves {path!r} of shape {finding.shape}"
-                    f" out, which is tied to others that it picks: {group}."
-                )
+        cut = [
+            f"{path!r} of shape {self.findings[path].shape} with {group}"
+            for path, group in groups.items()
+            if group.tie in ties and path not in kept
+        ]
+        if cut:
+            raise ValueError(
+                f"where={where!r} omits {some(cut)}, tied to others that it"
+                " picks: extend the pattern to all of a tie, or to none of it."
+            )
         findings = {
             path: finding
             if path in kept or finding.group is None

@@ -51,7 +51,7 @@ def hyperball(
     Args:
         learning_rate: a number or a schedule, about the angle a step.
         direction: `optax.scale_by_adam()`, or the like. No optimizer:
-            `optax.adam(0.1)` in its place would climb.
+            `optax.adam(0.1)` in its place would ascend.
         groups: scale groups in any form.
         per_tensor: whether each parameter is one ball, as published, or each
             of its groups is.

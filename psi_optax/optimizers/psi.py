@@ -96,7 +96,7 @@ def psi(
         inner: an optimizer, with its own learning rate; or, *with*
             `learning_rate`, a direction such as `optax.trace(0.9)` or
             `optax.scale_by_adam()`. Not the one in the other's place: an
-            optimizer given a rate here climbs, as does a direction given none.
+            optimizer given a rate here ascends, as does a direction given none.
             A direction spares a scaled copy of itself.
         groups: scale groups in any form.
         learning_rate: a real number, at least 0, or a schedule, by which the

@@ -42,7 +42,7 @@ def rotational(
         learning_rate: a number or a schedule: the angle a step.
         direction: `optax.trace(0.9)`, `optax.scale_by_adam()` or the like,
             which sees gradients in direction space, and directions as params.
-            No optimizer: `optax.sgd(0.1)` in its place would climb.
+            No optimizer: `optax.sgd(0.1)` in its place would ascend.
         groups: scale groups in any form.
         decay: of the running mean of squares, in [0, 1).
         eps: added to the root of it.

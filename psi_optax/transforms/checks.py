@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from psi_optax.groups.paths import brief
+
 Radius = str | None | jax.typing.ArrayLike
 
 
@@ -30,8 +32,8 @@ def check_number(name: str, value: Any, *, arrays: bool = False) -> None:
     """
     if callable(value):
         raise TypeError(
-            f"{name}={value!r} is a schedule: give its value at a step, or let"
-            " optax.inject_hyperparams do so."
+            f"{name}={brief(value)} is a schedule: give its value at a step, or"
+            " let optax.inject_hyperparams do so."
         )
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not real:
@@ -39,7 +41,10 @@ def check_number(name: str, value: Any, *, arrays: bool = False) -> None:
         kinds = (jnp.integer, jnp.floating)
         real = any(jnp.issubdtype(dtype, kind) for kind in kinds)
     if not real:
-        raise TypeError(f"{name}={value!r} is no number: give a real number.")
+        raise TypeError(
+            f"{name}={brief(value)} is no number: give a real number. Are the"
+            " arguments in order?"
+        )
     if np.shape(value) and not arrays:
         raise ValueError(
             f"{name} has shape {np.shape(value)}: give one number, of shape ()."
@@ -57,7 +62,7 @@ def check_positive(name: str, value: Any, *, arrays: bool = False) -> None:
     """Raises for anything but a positive number; see `check_number`."""
     check_number(name, value, arrays=arrays)
     if not _lies(value, lambda x: x > 0):
-        raise ValueError(f"{name}={value!r} is not positive.")
+        raise ValueError(f"{name}={brief(value)} is not positive.")
 
 
 def check_nonnegative(name: str, value: Any, *, arrays: bool = False) -> None:
@@ -65,7 +70,7 @@ def check_nonnegative(name: str, value: Any, *, arrays: bool = False) -> None:
     check_number(name, value, arrays=arrays)
     if not _lies(value, lambda x: x >= 0):
         raise ValueError(
-            f"{name}={value!r} is negative, or NaN: give 0 or more."
+            f"{name}={brief(value)} is negative, or NaN: give 0 or more."
         )
 
 
@@ -74,14 +79,16 @@ def check_decay(name: str, value: Any) -> None:
     check_number(name, value)
     # In single precision, which takes what is nearer to 1 than 3e-8 for it.
     if not _lies(value, lambda x: (x >= 0) & (x.astype(np.float32) < 1)):
-        raise ValueError(f"{name}={value!r} is not in [0, 1).")
+        raise ValueError(f"{name}={brief(value)} is not in [0, 1).")
 
 
 def check_period(name: str, value: Any) -> None:
     """Raises for anything but a whole number of steps, at least 1."""
     check_positive(name, value)
     if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
-        raise ValueError(f"{name}={value!r} is not a whole number of steps.")
+        raise ValueError(
+            f"{name}={brief(value)} is not a whole number of steps."
+        )
 
 
 def check_schedule(
@@ -129,14 +136,14 @@ def check_flag(**flags: Any) -> None:
     """Raises for a flag that is neither True nor False."""
     for name, value in flags.items():
         if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{name}={value!r}: choose True or False.")
+            raise TypeError(f"{name}={brief(value)}: choose True or False.")
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Raises for a value that is none of the choices."""
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name}={value!r}: choose one of {listed}.")
+        raise ValueError(f"{name}={brief(value)}: choose one of {listed}.")
 
 
 def check_transformation(**given: Any) -> None:
@@ -144,6 +151,7 @@ def check_transformation(**given: Any) -> None:
     for name, tx in given.items():
         if not (hasattr(tx, "init") and hasattr(tx, "update")):
             raise TypeError(
-                f"{name}={tx!r} is no gradient transformation; did you mean"
-                " optax.sgd(0.1), or a direction such as optax.trace(0.9)?"
+                f"{name}={brief(tx)} is no gradient transformation, such as"
+                " optax.sgd(0.1), or a direction, such as optax.trace(0.9). Are"
+                " the arguments in order?"
             )

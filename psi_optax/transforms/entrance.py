@@ -58,9 +58,9 @@ def on_groups(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        check_updates(updates, params, needs_params)
         if kind is not optax.EmptyState:
             check_kind(state, kind)
+        check_updates(updates, params, needs_params)
         updates = _as_arrays(updates, updates if params is None else params)
         given = params if needs_params else updates
         plan = make_plan(groups, given)
@@ -119,9 +119,9 @@ def on_floats(
         return inner.init(_as_arrays(params, params, hide=True))
 
     def update_fn(updates, state, params=None, **extra_args):
-        check_updates(updates, params, needs_params)
         if kind is not None:
             check_kind(state, kind)
+        check_updates(updates, params, needs_params)
         given = updates if params is None else params
         shown = _as_arrays(given, given, hide=True)
         try:
@@ -243,10 +243,11 @@ def check_kind(state: Any, kind: type[tuple], where: str = "state") -> None:
     """
     if type(state) is not kind:
         raise ValueError(
-            f"{where} is a {type(state).__name__}, where this optimizer keeps a"
-            f" {kind.__name__}: pass the state that its own init or update"
-            " returned. After a change of optimizers begin with init(params);"
-            " restore a checkpoint into the structure of init(params)."
+            f"{where} is of type {type(state).__name__}, where this optimizer"
+            f" keeps one of type {kind.__name__}: pass the state that its own"
+            " init or update returned, between updates and params. After a"
+            " change of optimizers begin with init(params); restore a checkpoint"
+            " into the structure of init(params)."
         )
 
 

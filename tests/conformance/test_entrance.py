@@ -320,3 +320,21 @@ def test_averages_are_read_beside_typed_keys():
                 found,
                 draw(0),
             )
+
+
+def test_arguments_in_another_order_say_so():
+    params = {"w": jnp.ones((3, 2))}
+    report = psi_optax.find_groups(
+        lambda p: jnp.sum(jnp.tanh(p["w"] / jnp.linalg.norm(p["w"]))), params
+    )
+    for call in (
+        lambda: psi_optax.psi_sgd(report, 0.1),
+        lambda: psi_optax.psi(report, optax.sgd(0.1)),
+        lambda: psi_optax.find_groups(params, lambda p: 0.0),
+    ):
+        with pytest.raises(TypeError, match="arguments in order") as error:
+            call()
+        assert len(str(error.value)) < 300
+    tx = psi_optax.psi_sgd(0.1, report)
+    with pytest.raises(ValueError, match="dict.*PsiState"):
+        tx.update(params, params, tx.init(params))

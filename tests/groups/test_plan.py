@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+import psi_optax
 from psi_optax import ScaleGroup, groups_from_paths
 from psi_optax.groups import make_plan
 
@@ -322,3 +323,24 @@ def test_none_for_what_is_not_there_does_no_harm():
 def test_what_is_no_statement_is_shown(groups):
     with pytest.raises(TypeError, match=r"0\.1|'w'"):
         make_plan(groups, {"w": jnp.ones((2, 2))})
+
+
+def test_refs_among_params_are_an_error_that_names_them():
+    params = {"a": {"w": jax.new_ref(jnp.ones((3, 2)))}, "b": jnp.ones(2)}
+    groups = {"a/w": ScaleGroup(0), "b": None}
+
+    def loss(params):
+        return jnp.sum(params["a"]["w"][...]) + jnp.sum(params["b"])
+
+    for refused in (
+        lambda: make_plan(groups, params),
+        lambda: psi_optax.psi_sgd(0.1, groups).init(params),
+        lambda: psi_optax.group_norms(params, groups),
+        lambda: psi_optax.find_groups(loss, params),
+        lambda: psi_optax.check_groups(loss, params, groups),
+    ):
+        with pytest.raises(TypeError, match=r"jax.Ref at 'a/w'.*\(3, 2\)"):
+            refused()
+    # The control: what refs hold.
+    params["a"]["w"] = params["a"]["w"][...]
+    assert make_plan(groups, params).paths == ("a/w",)

@@ -74,7 +74,7 @@ def _addupdate(context, params, operands, shapes):
     return []
 
 
-_NO_BOX = "elements of a `jax.Ref` that are no box"
+_NO_BOX = "elements of a `jax.Ref` picked by an array or a stride"
 
 
 def _part(cell: Cell, tree: Any, index: list[Value]) -> Part | None:

@@ -246,8 +246,8 @@ def check_kind(state: Any, kind: type[tuple], where: str = "state") -> None:
             f"{where} is of type {type(state).__name__}, where this optimizer"
             f" keeps one of type {kind.__name__}: pass the state that its own"
             " init or update returned, between updates and params. After a"
-            " change of optimizers begin with init(params); restore a checkpoint"
-            " into the structure of init(params)."
+            " change of optimizers begin with init(params); restore a"
+            " checkpoint into the structure of init(params)."
         )
 
 

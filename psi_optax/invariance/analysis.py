@@ -157,7 +157,7 @@ def _signs_alone(symmetry: Symmetry) -> Verdict:
         if isinstance(stop, Stop):
             reason = (
                 "only the signs of its elements matter to the loss, but"
-                f" stop_gradient gives it a gradient, at {stop.site}"
+                f" {stop.by} gives it a gradient, at {stop.site}"
             )
             return Verdict(None, "ordinary", reason=reason)
     return Verdict(

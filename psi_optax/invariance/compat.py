@@ -8,6 +8,7 @@ import jax
 from jax.extend import core
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1])
+_JAX = str(pathlib.Path(jax.__file__).parent)
 
 
 def open_jaxpr(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
@@ -51,6 +52,12 @@ def function_of(jaxpr: Any, equation: Any) -> tuple[Callable, list[Any]]:
         eqns=[equation],
     )
     return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ())), variables
+
+
+def is_of_jax(equation: Any) -> bool:
+    """Return whether a function with its own derivative is one of JAX's."""
+    body, _ = open_jaxpr(equation.params["call_jaxpr"])
+    return _JAX in str(body.debug_info.func_src_info)
 
 
 def without_constants(jaxpr: Any) -> tuple[Callable, list[Any]]:

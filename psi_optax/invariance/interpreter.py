@@ -26,7 +26,7 @@ from psi_optax.invariance.liveness import (
 )
 from psi_optax.invariance.mesh import gathered, sharded
 from psi_optax.invariance.rules.elementwise import constant
-from psi_optax.invariance.values import Cell, Context, Operand, Value
+from psi_optax.invariance.values import Cell, Context, Operand, Stop, Value
 
 _LOOPS = itertools.count()
 
@@ -78,6 +78,7 @@ def run(
         found = _equation(
             context, inner, equation, arguments, Needed(used, cells)
         )
+        found = list(map(_representable, equation.outvars, found))
         values.update(zip(equation.outvars, found, strict=True))
         context.primitive, context.site = outer
     return [
@@ -96,6 +97,19 @@ def known(number: Any) -> Value:
     if np.size(number) != 1 or not (real or dtype == np.bool_):
         return Value(shape)
     return constant(float(np.asarray(number).item()), shape)
+
+
+def _representable(variable: Any, value: Operand) -> Operand:
+    """Forget the number that an integer would be if it did not wrap around."""
+    if isinstance(value, Cell) or value.const is None:
+        return value
+    dtype = getattr(variable.aval, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, np.integer):
+        return value
+    limits = jnp.iinfo(dtype)
+    if limits.min <= value.const <= limits.max:
+        return value
+    return value.but(const=None, every=False)
 
 
 def _closed_over(variable: Any, array: Any) -> Operand:
@@ -164,6 +178,10 @@ def _follow_derivative(
     differentiated = [known_as[v] for v in inputs if _is_float(v)]
     for x, gradient in zip(differentiated, results, strict=True):
         gradient = context.settle(gradient)
+        if not compat.is_of_jax(equation):
+            # Euler's identity need not hold for it.
+            stop = Stop(x.form, context.site, "a custom derivative")
+            context.stops.append(stop)
         if x.reach and not (x.every or gradient.every):
             context.vanish(
                 plus(x.form, gradient.form),

@@ -28,13 +28,20 @@ Groups = Mapping[str, ScaleGroup]
 NOTICEABLE = 1e-2
 # The largest factors that weights are multiplied by, as powers of two.
 _END = 10
-# How much larger weights are made, as a power of two, for an epsilon of 1e-3 to
-# be less than rounding after a multiplication by the smallest factor. Less is
-# taken where the loss is not finite.
-_GROWN = (25, 14, 12)
-# With each halving of the weights an epsilon's effect grows fourfold, and
-# sixteenfold where the first order happens to vanish.
-_RISE = 20
+# How much larger weights are made, and by which largest factors they are then
+# multiplied, as powers of two. First, so that an epsilon of 1e-3 is less than
+# rounding after a multiplication by the smallest factor. Less, where the loss
+# is not finite, or where a layer without a signal makes rounding as large as
+# its epsilon: what has a scale shows in all of these.
+_GROWN = ((25, 10), (14, 4), (10, 1))
+# The same in low precision.
+_GROWN_COARSE = ((14, 8), (12, 4), (10, 2))
+# With each halving of the weights an epsilon's effect grows fourfold, or by
+# much more where it happens to pass through zero. That of a threshold begins
+# with nothing.
+_RISE = 100
+# The change of a loss by rounding, relative to it, beside which others show.
+_INFORMATIVE = 1e-6
 # Changes of a loss, relative to it, that are proportional to their cause.
 _FIRST_ORDER = 1e-4
 
@@ -179,26 +186,50 @@ class Probe:
         """Return the same at weights so large that epsilons have no effect.
 
         By numbers between 2^-10 and 2^10, and at other values of data that are
-        one number.
+        one number. Of several sizes the one with the least deviation counts.
         """
-        end = 8 if self.coarse else _END
-        found = 0.0
-        for data in (self._data, self._moved_data):
-            grown = self._grown(groups, data)
-            if grown is not None:
-                draws = self._draws(end)
-                found = max(found, self.change(grown, groups, draws, data))
-        return found
+        return max(
+            self._deviation_at_large(groups, data)
+            for data in (self._data, self._moved_data)
+        )
 
-    def _grown(self, groups: Iterable[str], data: Any) -> Leaves | None:
-        """Return weights that are large; None if the loss is never finite."""
-        for exponent in _GROWN[self.coarse :]:
+    def _deviation_at_large(self, groups: Groups, data: Any) -> float:
+        found = []
+        for grown, end in self._grown(groups, data):
+            change = self.change(grown, groups, self._draws(end), data)
+            if change <= self.tolerance:
+                return change
+            noise = self._noise(grown, data)
+            if noise <= _INFORMATIVE:
+                found.append(0.0 if change <= 30 * noise else change)
+        # Where rounding decides the loss at all sizes, nothing is known.
+        return min(found, default=0.0)
+
+    def _noise(self, leaves: Leaves, data: Any) -> float:
+        """Return the relative change of the loss when weights are rounded."""
+        before = self.value(leaves, data)
+        size = max(self.size, np.max(np.abs(before), initial=0))
+        found = []
+        for _ in range(4):
+            other = {
+                path: w + np.spacing(w) * self.random.choice([-1, 1], w.shape)
+                for path, w in leaves.items()
+            }
+            other = {p: x.astype(leaves[p].dtype) for p, x in other.items()}
+            found.append(np.max(np.abs(self.value(other, data) - before)))
+        change = float(max(found) / size)
+        return change if math.isfinite(change) else math.inf
+
+    def _grown(
+        self, groups: Iterable[str], data: Any
+    ) -> Iterator[tuple[Leaves, float]]:
+        """Yield large weights with a finite loss, and factors for each."""
+        for exponent, end in _GROWN_COARSE if self.coarse else _GROWN:
             grown = self.moved | {
                 path: times(self.moved[path], 2.0**exponent) for path in groups
             }
             if np.all(np.isfinite(self.value(grown, data))):
-                return grown
-        return None
+                yield grown, end
 
     def holds(self, groups: Groups) -> bool:
         """Return whether groups are invariant, up to the epsilon of norms."""
@@ -242,7 +273,8 @@ class Probe:
         beyond = np.flatnonzero(~(changes <= _FIRST_ORDER))
         last = beyond[0] if beyond.size else len(changes) - 1
         above, below = changes[:last], changes[1 : last + 1]
-        sudden = below > (above + self.tolerance) * _RISE**step
+        rise = _RISE * 4 ** (step - 1)
+        sudden = below > (above + self.tolerance) * rise
         return not np.any(sudden)
 
     def change(
@@ -286,10 +318,13 @@ class Probe:
         size = self._share(self.euler, path)
         if size <= self.tolerance:
             return False
-        grown = self._grown({path: None, **(groups or {})}, self._data)
-        if size > NOTICEABLE or grown is None:
+        if size > NOTICEABLE:
             return True
-        return self._share(self._euler_at(grown), path) > self.tolerance
+        large = self._grown({path: None, **(groups or {})}, self._data)
+        return all(
+            self._share(self._euler_at(grown), path) > self.tolerance
+            for grown, _ in large
+        )
 
     def _share(self, euler: Leaves, path: str) -> float:
         sizes = {p: np.max(np.abs(x), initial=0) for p, x in euler.items()}

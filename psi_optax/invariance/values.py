@@ -29,10 +29,11 @@ class Waiver(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """A value that scales, through which no gradient goes."""
+    """A value that scales, whose derivative is not that of its function."""
 
     form: Form
     site: str
+    by: str  # what gives it another derivative
 
 
 class Offset(NamedTuple):
@@ -203,6 +204,17 @@ class Context:
             self.vanish(offset.difference, "mixture", offset.text)
             value = value.but(reach=value.reach | offset.reach)
         return value.but(offsets=(), form=self.equations.reduce(value.form))
+
+    def settle_guards(self, value: Value) -> Value:
+        """Return the value without guards, which a sum would lose track of."""
+        guarded = [o for o in value.offsets if o.guard is not None]
+        for offset in guarded:
+            self.vanish(offset.difference, "mixture", offset.text)
+        kept = tuple(o for o in value.offsets if o.guard is None)
+        reach = value.reach
+        for offset in guarded:
+            reach |= offset.reach
+        return value.but(offsets=kept, reach=reach) if guarded else value
 
     def waive(self, value: Value, constant: float | None) -> bool:
         """Whether a constant is small enough to be passed over in a sum."""

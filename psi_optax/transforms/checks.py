@@ -45,6 +45,8 @@ def check_number(name: str, value: Any, *, arrays: bool = False) -> None:
             f"{name}={brief(value)} is no number: give a real number. Are the"
             " arguments in order?"
         )
+    if not _lies(value, np.isfinite):
+        raise ValueError(f"{name}={brief(value)} is not finite.")
     if np.shape(value) and not arrays:
         raise ValueError(
             f"{name} has shape {np.shape(value)}: give one number, of shape ()."

@@ -183,6 +183,53 @@ def test_an_epsilon_is_no_bound():
         check_groups(loss, {"w": W / 300}, groups)
 
 
+def test_where_rounding_decides_nothing_is_contradicted():
+    """A layer without a signal, whose variance is rounding and an epsilon."""
+
+    def norm(h):
+        return (h - h.mean(0)[None]) / jnp.sqrt(h.var(0)[None] + 1e-5)
+
+    def loss(params):
+        h = jax.nn.relu(norm(X @ params["w"]) + params["b"][None])
+        for path in ("w1", "w2"):
+            h = jax.nn.relu(norm(h @ params[path]) + params["c"][None])
+        return jnp.sum(h * Y)
+
+    square = jax.random.normal(jax.random.key(3), (2, 4, 4))
+    params = {"w": W, "w1": square[0], "w2": square[1], "c": jnp.ones(4)}
+    for shift in (-9.0, 0.0):
+        params["b"] = jnp.full(4, shift)
+        for seed in range(3):
+            report = find_groups(loss, params, seed=seed)
+            assert report["w"].group == report["w2"].group == ScaleGroup(0)
+
+    # The control: with a signal, a penalty is contradicted.
+    def penalized(params):
+        return loss(params) + 1e-6 * jnp.sum(params["w"] ** 2)
+
+    with pytest.raises(ValueError, match="'w' of shape"):
+        groups = {path: None for path in params} | {"w": ScaleGroup(0)}
+        check_groups(penalized, params, groups)
+
+
+def test_an_effect_of_an_epsilon_may_pass_through_zero():
+    """The change of a scalar loss need not grow at each halving."""
+    key = jax.random.key
+    x, w = (
+        jax.random.normal(key(1), (32, 6)),
+        jax.random.normal(key(0), (6, 16)),
+    )
+    head = jax.random.normal(key(2), (16, 3))
+
+    def loss(params):
+        h = x @ params["w"]
+        h = (h - h.mean(0)[None]) / jnp.sqrt(h.var(0)[None] + 1e-5)
+        return -jnp.mean(jax.nn.log_softmax(jax.nn.relu(h) @ head)[:, 0])
+
+    for seed in range(8):  # With the seventh it does not.
+        assert check_groups(loss, {"w": w}, {"w": ScaleGroup(0)}, seed=seed)
+
+
 # -- devices --------------------------------------------------------------
 
 

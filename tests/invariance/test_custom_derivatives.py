@@ -69,6 +69,21 @@ def test_a_stopped_gradient_is_a_straight_through_estimator_too():
     assert finding(lambda w, x: x @ (w / jnp.abs(w))).kind == "inert"
 
 
+def test_the_derivative_of_a_sign_that_scales_as_a_true_one_would():
+    """As one over the weights do: but for all elements it is not zero."""
+
+    @jax.custom_jvp
+    def sign(w):
+        return jnp.sign(w)
+
+    @sign.defjvp
+    def derivative(primals, tangents):
+        return sign(*primals), tangents[0] / jnp.abs(primals[0])
+
+    for method in ("analysis", "both"):
+        assert finding(lambda w, x: x @ sign(w), method).kind == "ordinary"
+
+
 def test_a_derivative_has_to_scale_as_that_of_the_function_does():
     """Or the gradient is not one over the scale of the weights."""
     for function in (

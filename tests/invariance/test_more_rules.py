@@ -279,6 +279,8 @@ NO_GUARDS = {
     "of what may be negative": lambda h: (
         h / jnp.where(h[:, :1] > 0, size_of(h), 1.0)
     ),
+    "whose mean is taken": lambda h: h / jnp.mean(guarded(size_of(h))),
+    "that is summed": lambda h: h / jnp.sum(guarded(size_of(h)), 0)[None],
     "used otherwise": lambda h: h / size_of(h) + jnp.tanh(guarded(size_of(h))),
 }
 
@@ -286,6 +288,39 @@ NO_GUARDS = {
 @pytest.mark.parametrize("name", NO_GUARDS)
 def test_what_is_no_guard(name):
     assert found(NO_GUARDS[name]) is None
+
+
+def test_a_weight_that_is_zero_is_not_guarded_against():
+    def loss(params, x, guard):
+        w = params["w"]
+        size = jnp.linalg.norm(w, axis=0, keepdims=True)
+        w = guard(w) / jnp.where(size == 0, 1.0, size)
+        return jnp.sum(jnp.tanh(x @ w) ** 3)
+
+    def group(guard):
+        report = find_groups(
+            lambda p, x: loss(p, x, guard), {"w": W}, X, method="analysis"
+        )
+        return report["w"].group
+
+    # A group of norm zero is, and never moves.
+    assert group(lambda w: w) == ScaleGroup(0)
+    assert group(lambda w: jnp.where(w == 0, 1.0, w)) is None
+    assert group(lambda w: jnp.where(w * w == 0, 1.0, w)) is None
+
+
+def test_integers_wrap_around():
+    def loss(params, x, more):
+        number = jnp.full((), 255, jnp.uint8) + jnp.full((), more, jnp.uint8)
+        number = number.astype(jnp.float32) - jnp.float32(255 + more)
+        penalty = number * jnp.sum(params["w"] ** 2)
+        return jnp.sum(jnp.tanh(normalized(x @ params["w"], 0))) + penalty
+
+    for more, found in ((0, True), (2, False)):
+        report = find_groups(
+            lambda p, x, m=more: loss(p, x, m), {"w": W}, X, method="analysis"
+        )
+        assert (report["w"].group is not None) == found
 
 
 # -- centring through reshapes -----------------------------------------------

@@ -877,14 +877,14 @@ FAULTS = [
     Fault(
         "probe: any gradient is that of an epsilon",
         "invariance/probe.py",
-        "if size > NOTICEABLE or grown is None:",
-        "if grown is None:",
+        "        if size > NOTICEABLE:\n",
+        "        if False:\n",
     ),
     Fault(
         "probe: counters and gates stay as they are",
         "invariance/probe.py",
-        "for data in (self._data, self._moved_data):",
-        "for data in (self._data,):",
+        "for data in (self._data, self._moved_data)\n",
+        "for data in (self._data,)\n",
     ),
     Fault(
         "probe: thresholds are passed over",

@@ -226,9 +226,12 @@ def _guard(context: Context, operands) -> dict | None:
     guards, exact = _AT_BOUND[name], name in ("eq", "ne")
     is_norm = moment is not None and moment.inner == 2 and moment.outer > 0
     if number == 0 and (exact or (is_norm and name in ("le", "gt"))):
-        if x.alive:
+        if not is_norm:
+            return None
+        # A group of weights is hardly zero; one of its weights may well be.
+        if x.alive and moment.axes:
             return {"guards": guards}
-        return {"guards": guards, "guarded": moment} if is_norm else None
+        return {"guards": guards, "guarded": moment}
     scales = is_norm and bool(context.equations.reduce(x.form))
     if scales and number > 0 and not exact and context.waive(x, number):
         return {"guards": guards}
@@ -256,7 +259,7 @@ def _mul(context, params, operands, shapes):
     if known is not None:
         return [known]
     if a.identity == b.identity and a.shape == b.shape:
-        return [_squared(a)]
+        return [_squared(context.settle_guards(a))]
     for one, number in ((a, b.const), (b, a.const)):
         if number and math.isfinite(number):
             return [_scaled(one, number, shapes[0])]
@@ -346,13 +349,13 @@ def _squared(value: Value) -> Value:
 
 @rule("square", keeps_offsets=True)
 def _square(context, params, operands, shapes):
-    return [_squared(operands[0])]
+    return [_squared(context.settle_guards(operands[0]))]
 
 
 @rule("integer_pow", keeps_offsets=True)
 def _integer_pow(context, params, operands, shapes):
     if params["y"] == 2:
-        return [_squared(operands[0])]
+        return [_squared(context.settle_guards(operands[0]))]
     return [_power(context.settle(operands[0]), Fraction(params["y"]))]
 
 
@@ -451,7 +454,7 @@ def _identity(context, params, operands, shapes):
 @rule("stop_gradient", keeps_offsets=True)
 def _stop_gradient(context, params, operands, shapes):
     x = operands[0].blurred()
-    context.stops.append(Stop(x.form, context.site))
+    context.stops.append(Stop(x.form, context.site, "stop_gradient"))
     offsets = tuple(o._replace(reach=0) for o in x.offsets)
     return [
         Value(

@@ -43,6 +43,7 @@ def _sum(context, params, operands, shapes):
 
 def summed(context: Context, x: Value, axes, shape) -> Value:
     """The sum along some axes, which may be part of a mean."""
+    x = context.settle_guards(x)
     total = reduced(context, x, axes, shape)
     count = math.prod(x.shape[a] for a in axes)
     place = without(x, axes)

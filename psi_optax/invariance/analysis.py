@@ -87,7 +87,7 @@ def analyse_program(
         ):
             form = equations.unknown(shape)
             parameters.append(Parameter(entry.path, shape, form))
-        operands.append(Value(shape, form, reach=1 << bit, alive=True))
+        operands.append(Value(shape, form, reach=1 << bit, alive=1))
     operands += [Value(tuple(np.shape(x))) for x in jax.tree.leaves(args)]
     reach = _run(context, program, operands)
     bits = {e.path: bit for bit, e in enumerate(_shown(params))}

@@ -76,9 +76,11 @@ class Probe:
             self._placed(self.given),
             args,
         )
-        precision = _precision(program)
-        self.coarse = precision > 1e-6
-        self.tolerance = 1e-4 if self.coarse else max(1e-9, 30 * precision)
+        self._precision = _precision(program)
+        self.coarse = self._precision > 1e-6
+        self.tolerance = (
+            1e-4 if self.coarse else max(1e-9, 30 * self._precision)
+        )
         call, constants = compat.without_constants(program)
 
         def value(leaves, data):
@@ -211,11 +213,14 @@ class Probe:
         size = max(self.size, np.max(np.abs(before), initial=0))
         found = []
         for _ in range(4):
-            other = {
-                path: w + np.spacing(w) * self.random.choice([-1, 1], w.shape)
+            signs = {
+                path: self.random.choice([-1.0, 1.0], w.shape)
                 for path, w in leaves.items()
             }
-            other = {p: x.astype(leaves[p].dtype) for p, x in other.items()}
+            other = {
+                path: (w * (1 + self._precision * signs[path])).astype(w.dtype)
+                for path, w in leaves.items()
+            }
             found.append(np.max(np.abs(self.value(other, data) - before)))
         change = float(max(found) / size)
         return change if math.isfinite(change) else math.inf
@@ -242,30 +247,19 @@ class Probe:
         them. The effect of an epsilon grows fourfold with each halving. That of
         a bound on norms, or of a clamp, begins suddenly.
         """
-        return all(map(self._fades_in, self._ladders(groups)))
+        return all(self._fades_in(w, groups) for w in (self.given, self.moved))
 
-    def _ladders(self, groups: Groups) -> Iterator[np.ndarray]:
-        """Yield the changes of the loss from the largest weights on down."""
-        rungs = range(_END, -_END - 1, -2 if self.coarse else -1)
-        for leaves in (self.given, self.moved):
-            values = [
-                self.value(
-                    self.rescaled(
-                        leaves, groups, lambda s, k=k: np.full(s, float(k))
-                    )
-                )
-                for k in rungs
-            ]
-            size = max(self.size, np.max(np.abs(values[0]), initial=0))
-            yield np.array(
-                [
-                    np.max(np.abs(v - values[0]), initial=0) / size
-                    for v in values
-                ]
-            )
-
-    def _fades_in(self, changes: np.ndarray) -> bool:
+    def _fades_in(self, leaves: Leaves, groups: Groups) -> bool:
         step = 2 if self.coarse else 1
+        rungs = [
+            self.rescaled(leaves, groups, lambda s, k=k: np.full(s, float(k)))
+            for k in range(_END, -_END - 1, -step)
+        ]
+        values = [self.value(rung) for rung in rungs]
+        size = max(self.size, np.max(np.abs(values[0]), initial=0))
+        changes = np.array(
+            [np.max(np.abs(v - values[0]), initial=0) / size for v in values]
+        )
         # At half of the weights and from there up nothing is noticeable.
         if not np.all(changes[: (_END + 1) // step + 1] <= NOTICEABLE):
             return False
@@ -274,8 +268,11 @@ class Probe:
         last = beyond[0] if beyond.size else len(changes) - 1
         above, below = changes[:last], changes[1 : last + 1]
         rise = _RISE * 4 ** (step - 1)
-        sudden = below > (above + self.tolerance) * rise
-        return not np.any(sudden)
+        sudden = np.flatnonzero(below > (above + self.tolerance) * rise)
+        return all(
+            below[i] <= 30 * self._noise(rungs[i + 1], self._data)
+            for i in sudden
+        )
 
     def change(
         self,

@@ -89,7 +89,8 @@ class Value:
         reach: a bit for each parameter through which its gradient goes.
         offsets: terms that have still to vanish or to be made to scale.
         moment: of what it is a mean, a square or a sum of squares.
-        alive: nowhere zero unless parameters are.
+        alive: 1 where each element is zero only if a weight is; 2 where only
+            if all weights of a norm are, which they hardly are.
         guards: 1 if it says where another is zero, -1 where it is not.
         guarded: the other, if it is a sum of squares that may well be zero.
         identity: equal for arrays that are equal up to their dtype.
@@ -103,7 +104,7 @@ class Value:
     reach: int = 0
     offsets: tuple[Offset, ...] = ()
     moment: Moment | None = None
-    alive: bool = False
+    alive: int = 0
     guards: int = 0
     guarded: Moment | None = None
     identity: int = dataclasses.field(

@@ -207,8 +207,9 @@ def test_where_rounding_decides_nothing_is_contradicted():
     def penalized(params):
         return loss(params) + 1e-6 * jnp.sum(params["w"] ** 2)
 
+    groups = dict.fromkeys(params) | {"w": ScaleGroup(0)}
+    assert check_groups(loss, params, groups)
     with pytest.raises(ValueError, match="'w' of shape"):
-        groups = {path: None for path in params} | {"w": ScaleGroup(0)}
         check_groups(penalized, params, groups)
 
 

@@ -119,7 +119,9 @@ def test_dtype_is_that_of_the_computation_before_the_head(name):
 
 def synchronized_linen(axis_name):
     model = CASES["CNN"].linen(momentum=0.0, axis_name=axis_name)
-    return lambda images: apply(model, variables_of("CNN"), images)
+    # Made here: they are kept, and must not be of a trace.
+    variables = variables_of("CNN")
+    return lambda images: apply(model, variables, images)
 
 
 def synchronized_nnx(axis_name):

@@ -889,14 +889,14 @@ FAULTS = [
     Fault(
         "probe: thresholds are passed over",
         "invariance/probe.py",
-        "return not np.any(sudden)",
-        "return True",
+        "            below[i] <= 30 * self._noise(rungs[i + 1], self._data)\n",
+        "            True\n",
     ),
     Fault(
         "probe: weights are not made small enough",
         "invariance/probe.py",
-        "rungs = range(_END, -_END - 1, -2 if self.coarse else -1)",
-        "rungs = range(_END, -2, -2 if self.coarse else -1)",
+        "for k in range(_END, -_END - 1, -step)",
+        "for k in range(_END, -2, -step)",
     ),
     Fault(
         "degrees: what the loss returns may scale",

@@ -226,12 +226,10 @@ def _guard(context: Context, operands) -> dict | None:
     guards, exact = _AT_BOUND[name], name in ("eq", "ne")
     is_norm = moment is not None and moment.inner == 2 and moment.outer > 0
     if number == 0 and (exact or (is_norm and name in ("le", "gt"))):
-        if not is_norm:
-            return None
         # A group of weights is hardly zero; one of its weights may well be.
-        if x.alive and moment.axes:
+        if x.alive == 2:
             return {"guards": guards}
-        return {"guards": guards, "guarded": moment}
+        return {"guards": guards, "guarded": moment} if is_norm else None
     scales = is_norm and bool(context.equations.reduce(x.form))
     if scales and number > 0 and not exact and context.waive(x, number):
         return {"guards": guards}

@@ -64,7 +64,7 @@ def summed(context: Context, x: Value, axes, shape) -> Value:
         moment=moment,
         const=const,
         offsets=x.offsets,
-        alive=x.alive and moment.inner == 2,
+        alive=2 if x.alive and moment.inner == 2 else 0,
     )
 
 

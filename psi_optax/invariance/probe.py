@@ -36,9 +36,8 @@ _END = 10
 _GROWN = ((25, 10), (14, 4), (10, 1))
 # The same in low precision.
 _GROWN_COARSE = ((14, 8), (12, 4), (10, 2))
-# With each halving of the weights an epsilon's effect grows fourfold, or by
-# much more where it happens to pass through zero. That of a threshold begins
-# with nothing.
+# With each halving of the weights an epsilon's effect grows fourfold, but for
+# where it happens to pass through zero. That of a threshold begins with nothing.
 _RISE = 100
 # The change of a loss by rounding, relative to it, beside which others show.
 _INFORMATIVE = 1e-6
@@ -266,7 +265,8 @@ class Probe:
         # From the largest weights on, up to where a change is not small.
         beyond = np.flatnonzero(~(changes <= _FIRST_ORDER))
         last = beyond[0] if beyond.size else len(changes) - 1
-        above, below = changes[:last], changes[1 : last + 1]
+        above = np.maximum.accumulate(changes)[:last]
+        below = changes[1 : last + 1]
         rise = _RISE * 4 ** (step - 1)
         sudden = np.flatnonzero(below > (above + self.tolerance) * rise)
         return all(

@@ -36,8 +36,8 @@ _END = 10
 _GROWN = ((25, 10), (14, 4), (10, 1))
 # The same in low precision.
 _GROWN_COARSE = ((14, 8), (12, 4), (10, 2))
-# With each halving of the weights an epsilon's effect grows fourfold, but for
-# where it happens to pass through zero. That of a threshold begins with nothing.
+# With each halving of the weights an epsilon's effect grows fourfold, except
+# where it happens to pass through zero. That of a threshold begins at nothing.
 _RISE = 100
 # The change of a loss by rounding, relative to it, beside which others show.
 _INFORMATIVE = 1e-6

@@ -43,10 +43,9 @@ def linen_norms(model, name):
             norms.append(context.module)
         return following(*args, **kwargs)
 
+    variables = variables_of(name)  # Made by another call, the first time.
     with nn.intercept_methods(note):
-        jax.eval_shape(
-            lambda v: model.apply(v, IMAGES, train=False), variables_of(name)
-        )
+        jax.eval_shape(lambda v: model.apply(v, IMAGES, train=False), variables)
     return norms
 
 

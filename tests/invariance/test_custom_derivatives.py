@@ -5,21 +5,13 @@ import jax.numpy as jnp
 import pytest
 
 from psi_optax import ScaleGroup, find_groups
+from tests.invariance.traps import with_derivative
 
 X = jax.random.normal(jax.random.key(0), (8, 4))
 PARAMS = {
     "w": jax.random.normal(jax.random.key(1), (4, 3)),
     "v": jax.random.normal(jax.random.key(2), (3, 2)),
 }
-
-
-def custom(function, pullback):
-    wrapped = jax.custom_vjp(function)
-    wrapped.defvjp(
-        lambda *args: (function(*args), args),
-        lambda args, g: pullback(g, *args),
-    )
-    return wrapped
 
 
 def unit(w):
@@ -42,11 +34,11 @@ def finding(function, method="both", path="w"):
     return find_groups(loss, PARAMS, X, method=method)[path]
 
 
-signs = custom(jnp.sign, lambda g, w: (jnp.zeros_like(g),))
-straight = custom(jnp.sign, lambda g, w: (g,))
-straight_unit = custom(unit, lambda g, w: (g,))
-clipped = custom(lambda h: h, lambda g, h: (jnp.clip(g, -1e-3, 1e-3),))
-halved = custom(lambda h: h, lambda g, h: (g / 2,))
+signs = with_derivative(jnp.sign, lambda g, w: (jnp.zeros_like(g),))
+straight = with_derivative(jnp.sign, lambda g, w: (g,))
+straight_unit = with_derivative(unit, lambda g, w: (g,))
+clipped = with_derivative(lambda h: h, lambda g, h: (jnp.clip(g, -1e-3, 1e-3),))
+halved = with_derivative(lambda h: h, lambda g, h: (g / 2,))
 
 
 @pytest.mark.parametrize("method", ["analysis", "both"])
@@ -104,14 +96,14 @@ def test_a_derivative_that_cannot_be_followed_is_unknown():
     def pullback(g, h):
         raise NotImplementedError
 
-    function = custom(lambda h: 2 * h, pullback)
+    function = with_derivative(lambda h: 2 * h, pullback)
     report = finding(lambda w, x: normalized(function(x @ w)), "analysis")
     assert report.group is None
     assert "custom derivative" in report.reason
 
 
 def test_gradients_that_go_where_values_do_not():
-    around = custom(lambda h, w: h, lambda g, h, w: (g, g.T @ h))
+    around = with_derivative(lambda h, w: h, lambda g, h, w: (g, g.T @ h))
 
     def loss(params, x):
         h = around(x @ params["u"], params["w"])

@@ -87,8 +87,8 @@ def has_own_derivative(equation: Any) -> bool:
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
 _CALLS = frozenset(
     """
-    jit pjit closed_call core_call remat remat2 checkpoint composite
-    custom_vmap_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr
+    jit call closed_call remat2 composite custom_partitioning xla_metadata_call
+    custom_vmap_call custom_jvp_call custom_vjp_call
     """.split()  # noqa: SIM905
 )
 

@@ -26,8 +26,6 @@ MISSED = {
     ("linen_masked_norm", "Dense_0/kernel"),
     # A guard of a norm that is not seen to be one: it may be zero often.
     ("linen_spectral_norm", "Dense_0/kernel"),
-    # There is no rule for a QR decomposition.
-    ("plain_orthogonalized", "a"),
     # sign(w) is written as w + (sign(w) - w).
     ("plain_signs", "a"),
 }

@@ -773,6 +773,37 @@ FAULTS = [
         'd._replace(axis=name) if d.axis == "group"',
     ),
     Fault(
+        "decompositions: columns and rows of r scale alike",
+        "invariance/rules/decompositions.py",
+        "Value(triangle, columns, every=x.every, reach=x.reach)",
+        "Value(triangle, every=x.every, reach=x.reach)",
+    ),
+    Fault(
+        "decompositions: a triangle is of the degree of its product",
+        "invariance/rules/decompositions.py",
+        "times(_of_matrices(context, x), Fraction(1, 2))",
+        "_of_matrices(context, x)",
+    ),
+    Fault(
+        "decompositions: ones on a diagonal scale along",
+        "invariance/rules/decompositions.py",
+        'params["unit_diagonal"]',
+        "False",
+    ),
+    Fault(
+        "decompositions: values that do not scale",
+        "invariance/rules/decompositions.py",
+        "Value(values, form, every=x.every, reach=x.reach),\n"
+        "        *(",
+        "Value(values, every=x.every, reach=x.reach),\n        *(",
+    ),
+    Fault(
+        "windows: what they move is lost",
+        "invariance/rules/reductions.py",
+        "[Value(shapes[0], form, every=moving.every, reach=reach(operands))]",
+        "[Value(shapes[0], every=moving.every, reach=reach(operands))]",
+    ),
+    Fault(
         "guards: of a norm of something else",
         "invariance/rules/elementwise.py",
         "        or o.guard.of != a.identity\n",

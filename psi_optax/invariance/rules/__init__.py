@@ -2,6 +2,7 @@
 
 from psi_optax.invariance.rules import collectives as collectives
 from psi_optax.invariance.rules import contractions as contractions
+from psi_optax.invariance.rules import decompositions as decompositions
 from psi_optax.invariance.rules import elementwise as elementwise
 from psi_optax.invariance.rules import indexing as indexing
 from psi_optax.invariance.rules import reductions as reductions

@@ -430,18 +430,17 @@ def _convert(context, params, operands, shapes):
 
 @rule(
     "copy",
-    "copy_p",
     "optimization_barrier",
     "sharding_constraint",
     "reshard",
-    "mesh_cast",
     "pvary",
-    "pcast",
     "layout_constraint",
     "name",
     "device_put",
     "reduced_vary_cast",
+    "reduced_vary_cast_p",
     "vary_unreduced_cast",
+    "vary_unreduced_cast_p",
     "with_memory_space_constraint",
     keeps_offsets=True,
 )

@@ -116,7 +116,6 @@ def _dynamic_update_slice(context, params, operands, shapes):
 @rule(
     "scatter",
     "scatter-add",
-    "scatter_add",
     "scatter-sub",
     "scatter-max",
     "scatter-min",
@@ -154,7 +153,7 @@ def _aligned(numbers, x: Value, updates: Value) -> dict[int, int]:
     return place
 
 
-@rule("scatter-mul", "scatter_mul")
+@rule("scatter-mul")
 def _scatter_multiply(context, params, operands, shapes):
     x, _, factors = operands
     context.invariant(factors, "mixture", "some are multiplied by what scales")

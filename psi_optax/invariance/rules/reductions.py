@@ -154,19 +154,32 @@ def _window(context, params, operands, shapes):
     ]
 
 
+@rule("select_and_gather_add", "select_and_scatter_add")
+def _selected_by_window(context, params, operands, shapes):
+    """Move tangents to, or cotangents from, the extremum of each window."""
+    moving, compared = operands
+    form = moving.form
+    for axis in _moved_by_window(params):
+        form = context.uniform(form, axis)
+        context.uniform(compared.form, axis)
+    return [Value(shapes[0], form, every=moving.every, reach=reach(operands))]
+
+
 def _moved_by_window(params) -> set[int]:
     """The axes along which a window is more than one element at its place."""
+    undilated = (1,) * len(params["window_dimensions"])
+    dilations = params.get("base_dilation", undilated)
     return {
         axis
         for axis, size in enumerate(params["window_dimensions"])
         if size != 1
         or params["window_strides"][axis] != 1
-        or params["base_dilation"][axis] != 1
+        or dilations[axis] != 1
         or any(params["padding"][axis])
     }
 
 
-@rule("psum", "psum2", "psum_invariant", "pmax", "pmin", keeps_offsets=True)
+@rule("psum", "psum_invariant", "pmax", "pmin", keeps_offsets=True)
 def _over_mesh(context, params, operands, shapes):
     if params.get("axis_index_groups") is not None:
         text = "no rule for a sum over groups of a mesh axis"

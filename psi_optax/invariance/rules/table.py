@@ -99,9 +99,10 @@ OF_REFS = frozenset({"new_ref", "get", "swap", "addupdate", "freeze"})
 # Primitives that no scale passes through, which are no gap in the table.
 NONLINEAR = frozenset(
     """
-    exp exp2 expm1 log log1p logistic tanh sin cos tan asin acos atan sinh cosh
-    asinh acosh atanh erf erfc erf_inv lgamma digamma bessel_i0e bessel_i1e
-    regularized_incomplete_beta igamma igammac polygamma zeta rem nextafter
-    floor ceil round cumprod cumlogsumexp bitcast_convert_type random_gamma
+    exp exp2 expm1 log log1p log2 logistic tanh sin cos tan asin acos atan sinh
+    cosh asinh acosh atanh erf erfc erf_inv lgamma digamma bessel_i0e bessel_i1e
+    regularized_incomplete_beta igamma igammac igamma_grad_a polygamma zeta rem
+    nextafter floor ceil round cumprod cumlogsumexp bitcast_convert_type
+    random_gamma one_minus_square polynomial
     """.split()  # noqa: SIM905
 )

@@ -1,0 +1,151 @@
+"""Decompositions of matrices, and windows: each found, beside a control."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+from jax.scipy.linalg import solve_triangular
+
+from psi_optax import ScaleGroup, find_groups
+
+X = jax.ShapeDtypeStruct((8, 6), jnp.float32)
+W = jax.ShapeDtypeStruct((6, 4), jnp.float32)
+MATRIX = ScaleGroup((0, 1))
+
+
+def found(function):
+    """The groups of w in a loss of one function of w and x."""
+
+    def loss(params, x):
+        return jnp.sum(jnp.tanh(function(params["w"], x)) ** 3)
+
+    report = find_groups(loss, {"w": W}, X, method="analysis")
+    return report["w"].group
+
+
+def by_triangle(w, x):
+    triangle = jnp.linalg.cholesky(w.T @ w)
+    return x @ solve_triangular(triangle, w.T, lower=True).T
+
+
+def by_eigenvectors(w, x):
+    values, vectors = jnp.linalg.eigh(w.T @ w)
+    return x @ w @ (vectors / jnp.sqrt(values)[None])
+
+
+def divided(order):
+    return lambda w, x: x @ (w / jnp.linalg.norm(w, ord=order))
+
+
+INVARIANT = {
+    "qr": (lambda w, x: x @ jnp.linalg.qr(w)[0], ScaleGroup(0)),
+    "qr, complete": (
+        lambda w, x: x @ jnp.linalg.qr(w, mode="complete")[0],
+        ScaleGroup(0),
+    ),
+    "qr of the transpose": (
+        lambda w, x: x[:, :4] @ jnp.linalg.qr(w.T)[0],
+        ScaleGroup(1),
+    ),
+    "columns of r": (
+        lambda w, x: (
+            x[:, :4]
+            @ (jnp.linalg.qr(w)[1] / jnp.linalg.norm(w, axis=0, keepdims=True))
+        ),
+        ScaleGroup(0),
+    ),
+    "rows of r": (
+        lambda w, x: (
+            x[:, :4]
+            @ (
+                jnp.linalg.qr(w)[1]
+                / jnp.linalg.norm(w[:4], axis=1, keepdims=True)
+            )
+        ),
+        MATRIX,
+    ),
+    "spectral norm": (divided(2), MATRIX),
+    "nuclear norm": (divided("nuc"), MATRIX),
+    "svd": (
+        lambda w, x: x @ jnp.linalg.svd(w, full_matrices=False)[0],
+        MATRIX,
+    ),
+    "cholesky": (by_triangle, MATRIX),
+    "eigh": (by_eigenvectors, MATRIX),
+    "a triangular solve": (
+        lambda w, x: solve_triangular(w[:4], w[:4].T),
+        MATRIX,
+    ),
+}
+
+NOT_INVARIANT = {
+    "r": lambda w, x: x[:, :4] @ jnp.linalg.qr(w)[1],
+    "singular values": lambda w, x: jnp.linalg.svd(w)[1],
+    "eigenvalues": lambda w, x: jnp.linalg.eigh(w.T @ w)[0],
+    "a triangle": lambda w, x: jnp.linalg.cholesky(w.T @ w),
+    "a triangle over w squared": lambda w, x: (
+        jnp.linalg.cholesky(w.T @ w) / jnp.sum(w * w)
+    ),
+    "a triangular solve": lambda w, x: solve_triangular(w[:4], x.T[:4]),
+    "ones on the diagonal": lambda w, x: solve_triangular(
+        w[:4], w[:4].T, unit_diagonal=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INVARIANT)
+def test_decompositions_that_lose_the_scale(name):
+    function, group = INVARIANT[name]
+    assert found(function) == group
+
+
+@pytest.mark.parametrize("name", NOT_INVARIANT)
+def test_decompositions_that_keep_it(name):
+    assert found(NOT_INVARIANT[name]) is None
+
+
+def pooled(h):
+    return nn.max_pool(h[..., None], (2, 1), (2, 1))[..., 0]
+
+
+def cotangents(h, weights):
+    """Weights where the largest of a window is, and zeros elsewhere."""
+    return jax.vjp(pooled, h)[1](weights)[0]
+
+
+def tangents(h, weights):
+    """Weights picked by the largest of each window."""
+    return jax.jvp(pooled, (h,), (weights,))[1]
+
+
+NUMBERS = jnp.cos(jnp.arange(32.0)).reshape(8, 4)
+
+
+def test_of_a_window_only_the_largest_is_seen():
+    def spread(w, x):
+        return cotangents(x @ w, NUMBERS[:4])
+
+    def picked(w, x):
+        return tangents(x @ w, NUMBERS)
+
+    for function in (spread, picked):
+        assert found(function) == ScaleGroup(0)
+        # Beside what is compared, w itself.
+        assert found(lambda w, x, f=function: f(w, x) * jnp.sum(w)) is None
+
+
+def test_a_window_moves_its_weights_unchanged():
+    def normalized(h):
+        return h / jnp.linalg.norm(h, axis=0, keepdims=True)
+
+    def spread(w, x):
+        return cotangents(NUMBERS, (x @ w)[:4])
+
+    def picked(w, x):
+        return tangents(NUMBERS, x @ w)
+
+    for function in (spread, picked):
+        assert found(lambda w, x, f=function: normalized(f(w, x))) == (
+            ScaleGroup(0)
+        )
+        assert found(function) is None

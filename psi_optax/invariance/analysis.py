@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -101,7 +101,7 @@ def analyse_program(
             context,
             p,
             partners,
-            symmetries.get(p.path),
+            symmetries,
             bool(reach >> bits[p.path] & 1),
         )
         for p in parameters
@@ -127,13 +127,16 @@ def _verdict(
     context: Context,
     parameter: Parameter,
     partners: Partners,
-    symmetry: Symmetry | None,
+    symmetries: dict[str, Symmetry],
     reached: bool,
 ) -> Verdict:
     if not reached:
         return Verdict(None, "inert", reason=UNREACHED)
+    symmetry = symmetries.get(parameter.path)
     if symmetry is None:
         return _ordinary(context, parameter, partners)
+    if symmetry.shared:
+        return Verdict(None, "ordinary", reason=_overlap(symmetry, symmetries))
     if symmetry.group is None:
         return Verdict(
             None,
@@ -146,6 +149,24 @@ def _verdict(
     ):
         return _signs_alone(symmetry)
     return Verdict(symmetry.group, "proved", _epsilon(symmetry))
+
+
+def _overlap(symmetry: Symmetry, symmetries: dict[str, Symmetry]) -> str:
+    """Say which tie a parameter would be in, if others were not tied."""
+    ties = {path: s.group.tie for path, s in symmetries.items() if s.group}
+    taken = [path for path in symmetry.shared if path in ties]
+    others = [path for path in symmetry.shared if path not in ties]
+    wanted = {ties[path] for path in taken}
+    tied = [path for path, tie in ties.items() if tie in wanted]
+    text = f"shares a scale with {_some(taken)}"
+    if others:
+        text += f" only together with {_some(others)}"
+    rest = [path for path in tied if path not in taken]
+    return f"{text}; tied to {_some(rest)}" if rest else f"{text}; tied already"
+
+
+def _some(paths: Iterable[str]) -> str:
+    return textwrap.shorten(", ".join(paths), 90, placeholder=" ...")
 
 
 def _signs_alone(symmetry: Symmetry) -> Verdict:
@@ -176,11 +197,10 @@ def _ordinary(context: Context, one: Parameter, partners: Partners) -> Verdict:
     if equations.reduce(one.form):
         # More than this many do not fit, however short their paths are.
         some = itertools.islice(partners.of(one.path), 90)
-        others = textwrap.shorten(", ".join(some), 90, placeholder=" ...")
         return Verdict(
             None,
             "ordinary",
-            reason=f"can be rescaled only against {others}",
+            reason=f"can be rescaled only against {_some(some)}",
         )
     chain = _chain(equations, next(iter(one.form)).variable)
     told = [reason for reason in chain if isinstance(reason, Reason)]

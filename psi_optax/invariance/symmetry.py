@@ -47,15 +47,17 @@ class Symmetry:
     """The finest groups of a parameter.
 
     A group of None is one of a part of the parameter, which a `ScaleGroup`
-    cannot state.
+    cannot state, or one that overlaps with others.
 
     Attributes:
         group: the groups.
         scaled: all that is watched and scales with them.
+        shared: paths of the others of a tie that was given up for another.
     """
 
     group: ScaleGroup | None
     scaled: tuple[Any, ...] = ()
+    shared: tuple[str, ...] = ()
 
 
 class Alone(NamedTuple):
@@ -98,14 +100,16 @@ def find_symmetries(
         symmetry = _symmetry(alone)
         if symmetry is not None:
             found[alone.one.path] = symmetry
-    joint = equations
+    joint, lost = equations, {}
     for narrow in (_unchanged, _as_wholes):
         joint = _without(joint, (p for p in parameters if p.path in found))
         rest = [p for p in parameters if p.path not in found]
         joint = narrow(joint, rest)
         for component in _components(joint, [*rest, *watched]):
-            found |= _ties(joint, component)
-    return found
+            tied, overlapping = _ties(joint, component)
+            found |= tied
+            lost |= overlapping
+    return lost | found
 
 
 def _unchanged(equations: Equations, _: list[Parameter]) -> Equations:
@@ -354,13 +358,19 @@ def statement(digits: Iterable[Digit], shape: Shape) -> ScaleGroup:
 # -- several parameters ----------------------------------------------------
 
 
-def _ties(equations: Equations, component: list[Any]) -> dict[str, Symmetry]:
-    """Return the smallest sets of parameters that scale together."""
+_Found = dict[str, Symmetry]
+
+
+def _ties(equations: Equations, component: list[Any]) -> tuple[_Found, _Found]:
+    """Return the smallest sets of parameters that scale together.
+
+    Of sets that overlap one is kept. Second, the parameters that lost theirs.
+    """
     # Kernels first: a tie is looked for where it matters most.
     rest = sorted(_parameters(component), key=lambda p: -math.prod(p.shape))
     watched = _watched(component)
-    search = _Search(equations, rest, watched)
-    found: dict[str, Symmetry] = {}
+    first = search = _Search(equations, rest, watched)
+    found: _Found = {}
     for one in rest:
         if one.path in found:
             continue
@@ -369,7 +379,19 @@ def _ties(equations: Equations, component: list[Any]) -> dict[str, Symmetry]:
             search = _Search(_without(equations, tied), rest, watched)
         # What is in one tie is in no other.
         found |= search.tied(one)
-    return found
+    if search is first:
+        return found, {}
+    return found, _lost(first, [p for p in rest if p.path not in found])
+
+
+def _lost(search: "_Search", rest: Iterable[Parameter]) -> _Found:
+    """Return the parameters that could be tied, if others were not."""
+    lost = {}
+    for one in rest:
+        others = tuple(path for path in search.tied(one) if path != one.path)
+        if others:
+            lost[one.path] = Symmetry(None, shared=others)
+    return lost
 
 
 class _Search:

@@ -793,8 +793,7 @@ FAULTS = [
     Fault(
         "decompositions: values that do not scale",
         "invariance/rules/decompositions.py",
-        "Value(values, form, every=x.every, reach=x.reach),\n"
-        "        *(",
+        "Value(values, form, every=x.every, reach=x.reach),\n        *(",
         "Value(values, every=x.every, reach=x.reach),\n        *(",
     ),
     Fault(

@@ -5,9 +5,7 @@
 adds the states of kinds that have none: later versions must go on from them.
 """
 
-import io
 import pathlib
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tests.conformance.archive import named, read, write
 from tests.conformance.checks import assert_equal
 from tests.registry import ENTRIES, KINDS, draw
 
@@ -84,21 +83,9 @@ def test_another_sharding(tx, tmp_path):
     assert any(not x.is_fully_replicated for x in jax.tree.leaves(restored))
 
 
-def named(tree):
-    """Arrays by the names of their places."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): x for path, x in leaves}
-
-
-def stored(path=STORED):
-    """The arrays of a file, by name."""
-    with np.load(path) as archive:
-        return dict(archive)
-
-
 def write_stored(path=STORED):
     """Weights and states in the middle and at the end, of kinds without."""
-    arrays = stored(path) if path.exists() else {}
+    arrays = read(path)
     kept = {key.partition("/")[0] for key in arrays}
     for name in sorted(set(KINDS) - kept):
         with jax.numpy_dtype_promotion("standard"):
@@ -108,20 +95,12 @@ def write_stored(path=STORED):
         for part, tree in (("middle", middle), ("end", end)):
             for place, x in named(tree).items():
                 arrays[f"{name}/{part}{place}"] = np.asarray(x)
-    path.parent.mkdir(exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key in sorted(arrays):
-            content = io.BytesIO()
-            np.lib.format.write_array(content, arrays[key])
-            # With a date of its own an archive would never be the same twice.
-            info = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content.getvalue())
+    write(path, arrays)
 
 
 @each_kind
 def test_the_state_of_an_earlier_version(tx, name):
-    arrays = stored()
+    arrays = read(STORED)
     middle = at_the_middle(tx)
     found = {
         place: arrays.pop(f"{name}/middle{place}") for place in named(middle)

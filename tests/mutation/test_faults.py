@@ -1,24 +1,59 @@
 """The deliberate faults of `make mutate` are faults of the package as it is."""
 
+import ast
 import signal
 import sys
 
 import pytest
 
-from tests.mutation.faults import FAULTS, Fault
+from tests.mutation import structure
+from tests.mutation.faults import FAULTS
 from tests.mutation.run import PACKAGE, ROOT, selection_for, within
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.what)
-def test_the_line_that_a_fault_replaces_is_there_once(fault):
+def test_the_code_that_a_fault_replaces_is_in_one_place(fault):
     text = (PACKAGE / fault.file).read_text()
-    assert fault.apply(PACKAGE) != text
+    assert fault.apply(PACKAGE) != ast.unparse(ast.parse(text))
 
 
-def test_a_fault_of_a_line_that_is_gone_is_an_error(tmp_path):
-    (tmp_path / "module.py").write_text("x = 1\n")
-    with pytest.raises(ValueError, match="its line is not in"):
-        Fault("stale", "module.py", "y = 2", "y = 3").apply(tmp_path)
+FILE = """
+def one(x, y):
+    if x > 0 and y:
+        total = x + y
+    return f(x, y, scale=2)
+
+
+def two(a, b):
+    if a > 1:
+        b = a * a
+    return b
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line"),
+    [
+        ("total = x + y", "total = x - y", "total = x - y"),
+        ("p > 0 and q", "p >= 0 and q", "if x >= 0 and y:"),
+        ("z > 1", "z > 2", "if a > 2:"),
+        ("z = w * w", "", "pass"),
+        ("scale=2", "scale=3", "f(x, y, scale=3)"),
+        ("scale=2", "", "f(x, y)"),
+        ("g(p, q, scale=2)", "g(q, p, scale=2)", "f(y, x, scale=2)"),
+        ("if z > 1:", "if False:", "if False:\n        b = a * a"),
+        ("return b", "return a", "return a"),
+    ],
+)
+def test_code_is_found_whatever_its_names_are(right, wrong, line):
+    assert line in structure.replaced(FILE, right, wrong)
+    assert line not in ast.unparse(ast.parse(FILE))
+
+
+@pytest.mark.parametrize("right", ["z = w * v", "x > 2", "p", "return g(x)"])
+def test_code_that_is_not_there_or_not_alone_is_an_error(right):
+    with pytest.raises(ValueError, match="like"):
+        structure.replaced(FILE, right, "0")
 
 
 def test_every_room_has_faults_and_tests():

@@ -77,7 +77,8 @@ def _arguments(code: str) -> Code:
 
 def _statements(code: str) -> Code:
     code = textwrap.dedent(code).strip()
-    return ast.parse(f"{code} ..." if code.endswith(":") else code).body
+    parsed = ast.parse(f"{code} ..." if code.endswith(":") else code)
+    return parsed.body or [ast.Pass()]
 
 
 # -- finding -----------------------------------------------------------------

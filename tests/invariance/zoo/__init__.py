@@ -1,6 +1,18 @@
 """Small networks whose scale groups are known."""
 
-from . import equinox, haiku, linen, nnx, plain
+from . import (
+    equinox,
+    graphs,
+    haiku,
+    heads,
+    language,
+    linen,
+    nnx,
+    parallel,
+    plain,
+    quantized,
+    vision,
+)
 from .registry import INERT, NETS, PARTLY, Answer, Net, Special
 
 __all__ = [
@@ -11,8 +23,14 @@ __all__ = [
     "Net",
     "Special",
     "equinox",
+    "graphs",
     "haiku",
+    "heads",
+    "language",
     "linen",
     "nnx",
+    "parallel",
     "plain",
+    "quantized",
+    "vision",
 ]

@@ -1,6 +1,7 @@
 """Small networks whose scale groups are known."""
 
 from . import (
+    embeddings,
     equinox,
     graphs,
     haiku,
@@ -8,9 +9,11 @@ from . import (
     language,
     linen,
     nnx,
+    norms,
     parallel,
     plain,
     quantized,
+    sequences,
     vision,
 )
 from .registry import INERT, NETS, PARTLY, Answer, Net, Special
@@ -22,6 +25,7 @@ __all__ = [
     "Answer",
     "Net",
     "Special",
+    "embeddings",
     "equinox",
     "graphs",
     "haiku",
@@ -29,8 +33,10 @@ __all__ = [
     "language",
     "linen",
     "nnx",
+    "norms",
     "parallel",
     "plain",
     "quantized",
+    "sequences",
     "vision",
 ]

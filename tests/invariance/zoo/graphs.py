@@ -123,3 +123,33 @@ def graph_sage():
         return leaky(standardize(x @ p["own"] + mean @ p["others"], 0))
 
     return graph_loss(features, own=normal(0, 4, 5), others=normal(1, 4, 5))
+
+
+@net("plain_graph_norm", {"a": COLUMNS, "a_bias": INERT, "c": COLUMNS})
+def graph_norm():
+    """The largest of the neighbours; statistics within each graph."""
+
+    def normalized(x, graph):
+        x = x - segment_mean(x, graph, GRAPHS)[graph]
+        variance = segment_mean(x**2, graph, GRAPHS)[graph]
+        return x * lax.rsqrt(variance + 1e-10)
+
+    def loss(p, x, senders, receivers, graph, y):
+        x = x @ p["a"] + p["a_bias"][None]
+        x = jax.ops.segment_max(x[senders], receivers, NODES)
+        x = leaky(normalized(x, graph)) @ p["c"]
+        x = leaky(normalized(x, graph))
+        return cross_entropy(segment_mean(x, graph, GRAPHS) @ p["head"], y)
+
+    params = {
+        "a": normal(0, 4, 6),
+        "a_bias": jnp.zeros(6),
+        "c": normal(1, 6, 5),
+        "head": 0.5 * normal(2, 5, 3),
+    }
+    graph = jnp.arange(NODES) // 3
+    return (
+        loss,
+        params,
+        (normal(120, NODES, 4), *edges(), graph, labels(GRAPHS)),
+    )

@@ -145,6 +145,32 @@ def nan_to_num():
     return normalized_by(lambda w, axes: jnp.nan_to_num(unit(w, axes)))
 
 
+@net("plain_other_guards", {"a": COLUMNS, "c": MATRIX, "d": MATRIX})
+def other_guards():
+    """Two selections for a gradient without NaN; one is added where needed."""
+
+    def twice(w, axes):
+        square = (w**2).sum(axes, keepdims=True)
+        norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))
+        return jnp.where(square > 0, w / norm, 0.0)
+
+    def corrected(w, axes):
+        norm = jnp.linalg.norm(w, axis=axes, keepdims=True)
+        return w / (norm + (norm == 0).astype(w.dtype))
+
+    def features(p, x):
+        x = leaky(x @ twice(p["a"], 0))
+        x = leaky(x @ corrected(p["c"], (0, 1)))
+        return leaky(twice(x @ p["d"], 1)) + corrected(x @ p["d"], 1)
+
+    return classify(
+        features,
+        a=normal(0, 4, 6),
+        c=normal(1, 6, 5),
+        d=normal(2, 5, 4),
+    )
+
+
 @net("plain_large_guards")
 def large_guards():
     """Guards that act where a norm is far from zero."""

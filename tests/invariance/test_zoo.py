@@ -28,6 +28,9 @@ MISSED = {
     ("linen_spectral_norm", "Dense_0/kernel"),
     ("plain_other_guards", "c"),
     ("plain_other_guards", "d"),
+    ("plain_rarer_guards", "a"),
+    ("plain_rarer_guards", "c"),
+    ("plain_rarer_guards", "d"),
     # There is no rule for a QR decomposition, nor for one by singular values.
     ("plain_orthogonalized", "a"),
     ("plain_exact_spectral_norm", "a"),

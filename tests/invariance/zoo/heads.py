@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from .plain import (
     COLUMNS,
@@ -162,6 +163,33 @@ def other_guards():
         x = leaky(x @ twice(p["a"], 0))
         x = leaky(x @ corrected(p["c"], (0, 1)))
         return leaky(twice(x @ p["d"], 1)) + corrected(x @ p["d"], 1)
+
+    return classify(
+        features,
+        a=normal(0, 4, 6),
+        c=normal(1, 6, 5),
+        d=normal(2, 5, 4),
+    )
+
+
+@net("plain_rarer_guards", {"a": COLUMNS, "c": MATRIX, "d": MATRIX})
+def rarer_guards():
+    """A maximum of what is no NaN, a branch, and an inverse made finite."""
+
+    def features(p, x):
+        norm = jnp.linalg.norm(p["a"], axis=0, keepdims=True)
+        x = leaky(x @ (p["a"] / jnp.fmax(norm, 1e-8)))
+        square = (p["c"] ** 2).sum()
+        kernel = lax.cond(
+            square > 0,
+            lambda w: w * lax.rsqrt(square),
+            lambda w: w,
+            p["c"],
+        )
+        x = leaky(x @ kernel)
+        return leaky(
+            x @ p["d"] * jnp.nan_to_num(lax.rsqrt((p["d"] ** 2).sum()))
+        )
 
     return classify(
         features,

@@ -209,3 +209,19 @@ def mapped_ghosts():
         a_bias=jnp.zeros(6),
         c=normal(1, 6, 5),
     )
+
+
+@net("plain_mean_of_means", {"a": FILTERS, "a_bias": INERT})
+def mean_of_means():
+    """Over positions first, then over examples."""
+
+    def features(p, x):
+        x = convolve(x, p["a"]) + p["a_bias"][None, None, None]
+        x = x - x.mean((1, 2)).mean(0)[None, None, None]
+        square = (x**2).mean((1, 2)).mean(0)
+        x = x * lax.rsqrt(square + 1e-5)[None, None, None]
+        return leaky(x).mean((1, 2))
+
+    return with_head(
+        features, images(), a=normal(0, 3, 3, 3, 4), a_bias=jnp.zeros(4)
+    )

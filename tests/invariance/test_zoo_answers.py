@@ -290,8 +290,10 @@ def check_joint_groups(found):
         slopes = [slopes_of(found, path, step) for path in free]
         slopes = np.array(slopes).reshape(len(free), POINTS)
         sieved = sieve(members, slopes, step)
-        # Unions of ties, and as many again for a slope that is zero here only.
-        assert len(sieved) <= 2 ** (len(stated) + 1)
+        # Unions of ties, as many again for a slope that is zero here only, and
+        # for each leaf that is rounded, of which every slope is zero.
+        rounded = np.sum(~slopes.any(1))
+        assert len(sieved) <= 2 ** (len(stated) + 1 + rounded)
     smallest = []
     for row in sorted(sieved, key=sum):
         chosen = {path for path, one in zip(free, row, strict=True) if one}

@@ -1,6 +1,21 @@
 """Small networks whose scale groups are known."""
 
-from . import equinox, haiku, linen, nnx, plain
+from . import (
+    embeddings,
+    equinox,
+    graphs,
+    haiku,
+    heads,
+    language,
+    linen,
+    nnx,
+    norms,
+    parallel,
+    plain,
+    quantized,
+    sequences,
+    vision,
+)
 from .registry import INERT, NETS, PARTLY, Answer, Net, Special
 
 __all__ = [
@@ -10,9 +25,18 @@ __all__ = [
     "Answer",
     "Net",
     "Special",
+    "embeddings",
     "equinox",
+    "graphs",
     "haiku",
+    "heads",
+    "language",
     "linen",
     "nnx",
+    "norms",
+    "parallel",
     "plain",
+    "quantized",
+    "sequences",
+    "vision",
 ]

@@ -90,6 +90,12 @@ def pair(
     return {first: group, second: group}
 
 
+def tied(**axes: tuple[int, ...]) -> dict[str, ScaleGroup]:
+    """Leaves that are tied, by the axes of each."""
+    name = next(iter(axes))
+    return {path: ScaleGroup(own, tie=name) for path, own in axes.items()}
+
+
 def normal(seed: int, *shape: int) -> jax.Array:
     """Normal numbers, the same ones every time."""
     return jnp.asarray(np.random.RandomState(seed).normal(size=shape), "f4")

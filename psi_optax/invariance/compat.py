@@ -139,3 +139,11 @@ def site(equation: Any) -> str:
 
 def _is_library(name: str) -> bool:
     return "site-packages" in name or name.startswith((_PACKAGE, "<"))
+
+
+def shape_of(variable: Any) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of a variable, and how devices vary in it."""
+    aval = variable.aval
+    varying = getattr(aval, "manual_axis_type", None)
+    known = {} if varying is None else {"manual_axis_type": varying}
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, **known)

@@ -216,7 +216,7 @@ def _pullback(jaxpr: Any, equation: Any) -> tuple[Any, list, list]:
 
 
 def _shapes(variables: list) -> list[jax.ShapeDtypeStruct]:
-    return [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
+    return [compat.shape_of(v) for v in variables]
 
 
 def _is_float(variable: Any) -> bool:

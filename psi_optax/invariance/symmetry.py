@@ -212,9 +212,15 @@ def _symmetry(alone: Alone) -> Symmetry | None:
         found = _stated(alone, {one.path: digits}, [one])
         if found is not None:
             return found[one.path]
-    if any(term.where for term in form):
-        return Symmetry(None)
-    return None
+    return Symmetry(None) if _has_free_part(form) else None
+
+
+def _has_free_part(form: Form) -> bool:
+    """Return whether an unknown scales a part, and no other part inversely."""
+    signs: dict[Variable, set[bool]] = {}
+    for term, c in form.items():
+        signs.setdefault(term.variable, set()).add(c > 0)
+    return any(term.where and len(signs[term.variable]) == 1 for term in form)
 
 
 def _options(

@@ -37,11 +37,6 @@ MISSED = {
     # An epsilon that is an argument may be large.
     ("plain_epsilon_argument", "a"),
     ("plain_epsilon_argument", "c"),
-    # A derivative of its own, as that of ReLU, is not followed in `shard_map`.
-    ("linen_synchronized_batch_norm", "BatchNorm_0/bias"),
-    ("linen_synchronized_batch_norm", "BatchNorm_0/scale"),
-    ("plain_synchronized_batch_norm", "gain"),
-    ("plain_synchronized_batch_norm", "shift"),
     # A mean over devices, over a graph or in a loop, and a median, are not
     # known as means: kernel and bias are tied.
     ("linen_synchronized_batch_norm", "Dense_0/bias"),
@@ -54,9 +49,6 @@ MISSED = {
     ("plain_mapped_ghosts", "a_bias"),
     ("plain_median_norm", "a"),
     ("plain_median_norm", "a_bias"),
-    # Two parts of a kernel that can be rescaled only against each other are
-    # said to be scale-invariant.
-    ("plain_mamba", "selection"),
     # sign(w) is written as w + (sign(w) - w).
     ("plain_signs", "a"),
 }

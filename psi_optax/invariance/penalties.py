@@ -115,10 +115,11 @@ def advice(
     if not penalties:
         return ""
     names = " and ".join(sorted({one.name for one in penalties}))
+    names = names[0].upper() + names[1:]
     sites = list(dict.fromkeys(one.site for one in penalties))
     return (
         f"{names} in the loss sees the scale of its weights: leave it out of"
-        f" the loss given to {reader}, at {some(sites, 3)}."
+        f" the loss given to {reader}, at {some(sites, 3)}"
     )
 
 
@@ -264,8 +265,8 @@ def _added(equation: Any, operands: list[_Term], site: str) -> _Term:
     """Return a sum or a difference, in which a penalty may be a term."""
     a, b = operands
     for one, other in ((a, b), (b, a)):
-        if other.kind == "fixed" and other.single:
-            return one.but(source=None)
+        if other.kind == "fixed" and other.single and one.kind != "weights":
+            return one
     both = {a.kind, b.kind}
     if both == {"penalty"}:
         if equation.primitive.name == "sub":

@@ -174,21 +174,20 @@ class GroupReport:
 
     def _remark(self, grouped: bool) -> str:
         """Return how more may be found, if that is known or likely."""
-        remarks = [self.advice[:1].upper() + self.advice[1:]]
+        remarks = [self.advice] if self.advice else []
         if self.returned > 1:
             remarks.append(
                 f"loss_fn returns {self.returned} arrays, and a scale that one"
                 " of them depends on matters: return the loss alone, no new"
-                " statistics, logits or gradients."
+                " statistics, logits or gradients"
             )
-        remarks = [remark for remark in remarks if remark]
         searched = any(f.kind == "ordinary" for f in self.findings.values())
         if searched and not grouped and not remarks:
             remarks.append(
                 "Is it the loss of training, with the statistics of the batch,"
                 " and alone: no new statistics, logits or gradients?"
             )
-        return "".join(f". {remark}" for remark in remarks).rstrip(".")
+        return "".join(f". {remark}" for remark in remarks)
 
 
 def make_report(

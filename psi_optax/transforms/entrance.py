@@ -260,14 +260,16 @@ def _state_of(inner: optax.GradientTransformation, params: Tree) -> Any:
 
 
 def _check_state(state: Any, expected: Any, where: str = "state") -> None:
-    """Raises for a state that differs from the expected one in a class.
+    """Raises for a state that differs from the expected one.
 
-    Chains and partitions are followed down to the trees that are like params.
+    Chains and partitions are followed down to the trees that are like params,
+    of which the shapes are compared.
     """
     if isinstance(expected, dict) and isinstance(state, dict):
         for key in expected.keys() & state.keys():
             _check_state(state[key], expected[key], f"{where}[{key!r}]")
     if not isinstance(expected, tuple):
+        _check_shapes(state, expected, where)
         return
     check_kind(state, type(expected), where)
     if len(state) != len(expected):
@@ -278,6 +280,22 @@ def _check_state(state: Any, expected: Any, where: str = "state") -> None:
     names = getattr(expected, "_fields", range(len(expected)))
     for name, have, want in zip(names, state, expected, strict=True):
         _check_state(have, want, f"{where}[{name!r}]")
+
+
+def _check_shapes(state: Any, expected: Any, where: str) -> None:
+    """Raises for a tree in a state whose arrays have other shapes.
+
+    Raises:
+        ValueError: the state is that of other params.
+    """
+    have, want = _shapes(state), _shapes(expected)
+    for path in want | have:
+        if have.get(path) != want.get(path):
+            raise ValueError(
+                f"{where} has {_there(path, have)}{path and f' at {path!r}'},"
+                f" where init(params) has {_there(path, want)}: it is the state"
+                " of other params. Begin with init(params)."
+            )
 
 
 def allow_shapes(init_fn: optax.TransformInitFn) -> optax.TransformInitFn:

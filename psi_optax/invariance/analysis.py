@@ -198,7 +198,9 @@ def _against(one: Parameter, partners: Partners) -> str:
     opposite = _listed(partners.against(one.path))
     if opposite:
         return f"rescaling symmetry: its scale cancels only against {opposite}"
-    return f"scales only in part or with others, {_listed(partners.of(one.path))}"
+    return (
+        f"scales only in part or with others, {_listed(partners.of(one.path))}"
+    )
 
 
 def _listed(paths: Iterable[str]) -> str:

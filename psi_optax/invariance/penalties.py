@@ -7,7 +7,7 @@ The sum has to reach a result as it is, up to factors and means over a batch.
 
 import dataclasses
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -64,6 +64,14 @@ class _Term:
     def but(self, **changes: Any) -> "_Term":
         """Return the same with something else known."""
         return dataclasses.replace(self, **changes)
+
+
+class _Step(NamedTuple):
+    """An equation with what is known of its operands, and its site."""
+
+    equation: Any
+    operands: list[_Term]
+    site: str
 
 
 _FIXED, _OTHER = _Term("fixed"), _Term("other")
@@ -139,7 +147,9 @@ def _follow(program: Any, terms: Sequence[_Term], site: str) -> list[_Term]:
     known |= zip(inner.invars, terms, strict=True)
 
     def read(atom: Any) -> _Term:
-        return _FIXED.but(single=True) if compat.is_literal(atom) else known[atom]
+        return (
+            _FIXED.but(single=True) if compat.is_literal(atom) else known[atom]
+        )
 
     for equation in inner.eqns:
         operands = [read(atom) for atom in equation.invars]
@@ -166,9 +176,9 @@ def _equation(equation: Any, operands: list[_Term], site: str) -> list[_Term]:
         ]
     found = _OF_EACH.get(name)
     if found is not None and len(operands) == len(shapes):
-        results = [found(equation, [term], site) for term in operands]
+        results = [found(_Step(equation, [term], site)) for term in operands]
     elif name in _RULES:
-        results = [_RULES[name](equation, operands, site)]
+        results = [_RULES[name](_Step(equation, operands, site))]
     else:
         return [_OTHER for _ in shapes]
     return [
@@ -188,17 +198,21 @@ def _is_zero(equation: Any) -> bool:
 # -- operations -------------------------------------------------------------
 
 
-def _moved(equation: Any, operands: list[_Term], site: str) -> _Term:
-    [term] = operands
+def _moved(step: _Step) -> _Term:
+    [term] = step.operands
     source = None
-    if equation.primitive.name in ("reshape", "convert_element_type", "copy"):
-        shape = compat.shape(equation.outvars[0])
+    if step.equation.primitive.name in (
+        "reshape",
+        "convert_element_type",
+        "copy",
+    ):
+        shape = compat.shape(step.equation.outvars[0])
         source = term.source and (term.source, shape)
     return term.but(source=source)
 
 
-def _square(equation: Any, operands: list[_Term], site: str) -> _Term:
-    term = operands[0]
+def _square(step: _Step) -> _Term:
+    term = step.operands[0]
     if term.kind == "root":
         return term.but(kind="penalty")
     if term.kind != "weights":
@@ -206,89 +220,95 @@ def _square(equation: Any, operands: list[_Term], site: str) -> _Term:
     return term.but(kind="penalty", names=frozenset(["L2"]), source=None)
 
 
-def _power(equation: Any, operands: list[_Term], site: str) -> _Term:
-    exponent = equation.params.get("y")
-    if exponent is None and compat.is_literal(equation.invars[1]):
-        exponent = float(equation.invars[1].val)
-    return _square(equation, operands, site) if exponent == 2 else _OTHER
+def _power(step: _Step) -> _Term:
+    exponent = step.equation.params.get("y")
+    if exponent is None and compat.is_literal(step.equation.invars[1]):
+        exponent = float(step.equation.invars[1].val)
+    return _square(step) if exponent == 2 else _OTHER
 
 
-def _root(equation: Any, operands: list[_Term], site: str) -> _Term:
-    [term] = operands
+def _root(step: _Step) -> _Term:
+    [term] = step.operands
     is_norm = term.kind == "penalty" and term.single and term.names == {"L2"}
     return term.but(kind="root") if is_norm else _OTHER
 
 
-def _size(equation: Any, operands: list[_Term], site: str) -> _Term:
-    [term] = operands
+def _size(step: _Step) -> _Term:
+    [term] = step.operands
     if term.kind != "weights":
         return _OTHER
     return term.but(kind="penalty", names=frozenset(["L1"]), source=None)
 
 
-def _scaled(equation: Any, operands: list[_Term], site: str) -> _Term:
+def _scaled(step: _Step) -> _Term:
     """Return a product or a quotient."""
-    a, b = operands
-    if equation.primitive.name == "mul" and a.kind == "fixed":
+    a, b = step.operands
+    if step.equation.primitive.name == "mul" and a.kind == "fixed":
         a, b = b, a
     if b.kind == "fixed":
         if a.kind == "other":
             return a
         return a.but(source=None) if b.single else _OTHER
-    [x, y] = equation.invars
-    if x is y and equation.primitive.name == "mul":
-        return _square(equation, operands, site)
+    x, y = step.equation.invars
+    if x is y and step.equation.primitive.name == "mul":
+        return _square(step)
     return _OTHER
 
 
-def _dot(equation: Any, operands: list[_Term], site: str) -> _Term:
+def _dot(step: _Step) -> _Term:
     """Return a sum of squares where all of an array meets itself."""
-    a, b = operands
+    a, b = step.operands
     same = a.kind == "weights" and a.source is not None and a.source == b.source
-    (mine, yours), _ = equation.params["dimension_numbers"]
-    if not same or compat.shape(equation.outvars[0]) or tuple(mine) != tuple(yours):
+    (mine, yours), _ = step.equation.params["dimension_numbers"]
+    if (
+        not same
+        or compat.shape(step.equation.outvars[0])
+        or tuple(mine) != tuple(yours)
+    ):
         return _OTHER
-    return _square(equation, operands, site)
+    return _square(step)
 
 
-def _sum(equation: Any, operands: list[_Term], site: str) -> _Term:
+def _sum(step: _Step) -> _Term:
     """Return a sum of elements, or over devices."""
-    [term] = operands
+    [term] = step.operands
     return term if term.kind in ("fixed", "penalty", "other") else _OTHER
 
 
-def _negative(equation: Any, operands: list[_Term], site: str) -> _Term:
-    return operands[0].but(source=None)
+def _negative(step: _Step) -> _Term:
+    return step.operands[0].but(source=None)
 
 
-def _added(equation: Any, operands: list[_Term], site: str) -> _Term:
+def _added(step: _Step) -> _Term:
     """Return a sum or a difference, in which a penalty may be a term."""
-    a, b = operands
+    a, b = step.operands
     for one, other in ((a, b), (b, a)):
         if other.kind == "fixed" and other.single and one.kind != "weights":
             return one
     both = {a.kind, b.kind}
     if both == {"penalty"}:
-        if equation.primitive.name == "sub":
+        if step.equation.primitive.name == "sub":
             return _OTHER
         names, paths = a.names | b.names, a.paths | b.paths
         return _Term("penalty", a.single and b.single, paths, names)
     added = a.added | b.added
     for one in (a, b):
         if one.kind == "penalty" and one.single:
-            added |= {Penalty(one.names, one.paths, site)}
+            added |= {Penalty(one.names, one.paths, step.site)}
     return _OTHER.but(added=added)
 
 
-def _concatenated(equation: Any, operands: list[_Term], site: str) -> _Term:
-    if {term.kind for term in operands} != {"weights"}:
+def _concatenated(step: _Step) -> _Term:
+    if {term.kind for term in step.operands} != {"weights"}:
         return _OTHER
-    paths = frozenset().union(*(term.paths for term in operands))
-    source = tuple(term.source for term in operands)
-    return _Term("weights", False, paths, source=None if None in source else source)
+    paths = frozenset().union(*(term.paths for term in step.operands))
+    source = tuple(term.source for term in step.operands)
+    return _Term(
+        "weights", False, paths, source=None if None in source else source
+    )
 
 
-_Rule = Callable[[Any, list[_Term], str], _Term]
+_Rule = Callable[[_Step], _Term]
 
 # Rules for each of the operands, which have a result each.
 _OF_EACH: dict[str, _Rule] = {

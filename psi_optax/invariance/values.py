@@ -101,7 +101,7 @@ class Value:
         const: the number that it is everywhere, if that is known.
         flat: axes along which it is constant.
         reach: a bit for each parameter that its gradient goes to, and above
-            these, as `Context.as_values` tells, one for each that it depends on.
+            these one for each that it depends on: see `Context.as_values`.
         offsets: terms that have still to vanish or to be made to scale.
         moment: of what it is a mean, a square or a sum of squares.
         alive: 1 where each element is zero only if a weight is; 2 where only
@@ -213,7 +213,8 @@ class Context:
         )
         if not fixed or self.primitive != "sub":
             return reason
-        if fixed[0].const is not None or self.has_gradient(fixed[0].reach):
+        # A constant, or something that is made of weights, is no data.
+        if fixed[0].const is not None or fixed[0].reach:
             return reason
         return reason._replace(flat=bool(fixed[0].flat))
 

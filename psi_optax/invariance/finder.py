@@ -58,7 +58,8 @@ def find_groups(
 
     Analyse the loss *of training*: with running averages a BatchNorm is not
     invariant. All that `loss_fn` returns has to be invariant, so it should not
-    return new statistics, or logits.
+    return new statistics, or logits. Nor may it add a penalty on weights, such
+    as a sum of squares, which sees their scale: the report says where one is.
 
     Args:
         loss_fn: called as loss_fn(params, \*args); returns a scalar or any

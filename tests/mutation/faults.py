@@ -641,9 +641,9 @@ FAULTS = [
     ),
     Fault(
         "degrees: a mean cancels what is not constant",
-        "invariance/rules/elementwise.py",
-        "    kept = tuple(o for o in x.offsets if not m.axes <= o.flat)\n",
-        "    kept = ()\n",
+        "invariance/values.py",
+        "            if axes <= offset.flat:\n",
+        "            if True:\n",
     ),
     Fault(
         "degrees: an epsilon of any sign bounds a norm",
@@ -914,8 +914,8 @@ FAULTS = [
     Fault(
         "degrees: two that must be alike are not told so",
         "invariance/values.py",
-        '        self.vanish(minus(a.form, b.form), "mixture", '
-        "self.mixture(a, b))\n",
+        "        self.equations.vanish(minus(a.form, b.form), self.mixture(a, b))"
+        "\n",
         "",
     ),
     Fault(

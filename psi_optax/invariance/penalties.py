@@ -67,7 +67,7 @@ class _Term:
 
 
 class _Step(NamedTuple):
-    """An equation with what is known of its operands, and its site."""
+    """An equation, what is known of its operands, and where it is called."""
 
     equation: Any
     operands: list[_Term]
@@ -153,7 +153,7 @@ def _follow(program: Any, terms: Sequence[_Term], site: str) -> list[_Term]:
 
     for equation in inner.eqns:
         operands = [read(atom) for atom in equation.invars]
-        results = _equation(equation, operands, compat.site(equation) or site)
+        results = _equation(equation, operands, site)
         known |= zip(equation.outvars, results, strict=True)
     return [read(atom) for atom in inner.outvars]
 
@@ -165,7 +165,7 @@ def _equation(equation: Any, operands: list[_Term], site: str) -> list[_Term]:
     if name == "shard_map":
         body = equation.params["jaxpr"]
     if body is not None:
-        return _follow(body, operands, site)
+        return _follow(body, operands, compat.site(equation) or site)
     if all(term.kind == "fixed" for term in operands) or _is_zero(equation):
         single = all(term.single for term in operands)
         # Random numbers are made of one key.
@@ -294,7 +294,8 @@ def _added(step: _Step) -> _Term:
     added = a.added | b.added
     for one in (a, b):
         if one.kind == "penalty" and one.single:
-            added |= {Penalty(one.names, one.paths, step.site)}
+            site = compat.site(step.equation) or step.site
+            added |= {Penalty(one.names, one.paths, site)}
     return _OTHER.but(added=added)
 
 

@@ -914,8 +914,8 @@ FAULTS = [
     Fault(
         "degrees: two that must be alike are not told so",
         "invariance/values.py",
-        "        self.equations.vanish(minus(a.form, b.form), self.mixture(a, b))"
-        "\n",
+        "        self.equations.vanish("
+        "minus(a.form, b.form), self.mixture(a, b))\n",
         "",
     ),
     Fault(
@@ -1054,7 +1054,8 @@ FAULTS = [
     Fault(
         "entrance: states inside are not looked at",
         "transforms/entrance.py",
-        "            _check_state(state, _state_of(inner, shown))\n",
+        "            _check_state("
+        "state, _state_of(inner, shown), shapes=shapes)\n",
         "",
     ),
     Fault(

@@ -151,8 +151,8 @@ print(report)
 # - Queries and keys are normalized head by head, so each head of their kernels
 #   is a group, tied to the same head of the bias.
 # - `dense` feeds a LayerNorm: the kernel and its bias are one group.
-# - The others have none, and *notes* say why. "Can be rescaled only against"
-#   is one up and the other down, which is no group.
+# - The others have none, and *notes* say why. "Its scale cancels only
+#   against" is one up and the other down, which is no group.
 
 # %%
 for name in ("conv_1/bias", "dense/kernel", "attention/value/kernel"):

@@ -12,8 +12,8 @@ import numpy as np
 from psi_optax.groups import ScaleGroup
 from psi_optax.groups.paths import Tree, entries
 from psi_optax.invariance import compat, interpreter
+from psi_optax.invariance.causes import describe
 from psi_optax.invariance.equations import Equations
-from psi_optax.invariance.forms import Variable
 from psi_optax.invariance.symmetry import (
     Parameter,
     Partners,
@@ -21,9 +21,11 @@ from psi_optax.invariance.symmetry import (
     find_symmetries,
     is_elementwise,
 )
-from psi_optax.invariance.values import Context, Reason, Stop, Value, Waiver
+from psi_optax.invariance.values import Context, Stop, Value, Waiver
 
-UNREACHED = "no gradient reaches it: drop it, unless its value matters"
+UNUSED = "the loss does not depend on it"
+CANCELLED = "it is subtracted again with a mean: drop it"
+UNREACHED = "no gradient reaches it, but its value matters: keep it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +78,12 @@ def analyse_program(
         args: see `analyse`.
         max_epsilon: see `analyse`.
     """
+    shown = [entry for entry in entries(params) if not entry.is_hole]
     equations = Equations()
-    context = Context(equations, max_epsilon)
+    context = Context(equations, max_epsilon, len(shown))
+    context.site = compat.function_site(program)
     operands, parameters = [], []
-    for bit, entry in enumerate(e for e in entries(params) if not e.is_hole):
+    for bit, entry in enumerate(shown):
         shape = tuple(np.shape(entry.leaf))
         form = {}
         if jax.numpy.issubdtype(
@@ -87,11 +91,16 @@ def analyse_program(
         ):
             form = equations.unknown(shape)
             parameters.append(Parameter(entry.path, shape, form))
-        operands.append(Value(shape, form, reach=1 << bit, alive=1))
+        reach = 1 << bit | 1 << bit + len(shown)
+        operands.append(Value(shape, form, reach=reach, alive=1))
     operands += [Value(tuple(np.shape(x))) for x in jax.tree.leaves(args)]
     reach = _run(context, program, operands)
-    bits = {e.path: bit for bit, e in enumerate(_shown(params))}
-    still = [p for p in parameters if not reach >> bits[p.path] & 1]
+    unreached = {
+        entry.path: _unreached(context, reach, bit)
+        for bit, entry in enumerate(shown)
+        if not reach >> bit & 1
+    }
+    still = [p for p in parameters if p.path in unreached]
     symmetries = find_symmetries(
         equations, parameters, still, [*context.waivers, *context.stops]
     )
@@ -102,21 +111,26 @@ def analyse_program(
             p,
             partners,
             symmetries,
-            bool(reach >> bits[p.path] & 1),
+            unreached.get(p.path),
         )
         for p in parameters
     }
 
 
-def _shown(params: Tree) -> list:
-    return [entry for entry in entries(params) if not entry.is_hole]
+def _unreached(context: Context, reach: int, bit: int) -> str:
+    """Return what becomes of a parameter that no gradient reaches."""
+    if reach >> bit + context.parameters & 1:
+        return UNREACHED
+    return CANCELLED if context.cancelled >> bit & 1 else UNUSED
 
 
 def _run(context: Context, program, operands) -> int:
-    """Interprets the program; returns which parameters have a gradient."""
+    """Interprets the program; returns the reach of what it returns."""
     reach = 0
-    for value in interpreter.run(context, program, operands):
-        context.primitive = "result"
+    sites = compat.result_sites(program)
+    found = interpreter.run(context, program, operands)
+    for value, site in zip(found, sites, strict=True):
+        context.primitive, context.site = "result", site or context.site
         value = context.settle(value)
         context.invariant(value, "output", "what the loss returns scales")
         reach |= value.reach
@@ -128,10 +142,10 @@ def _verdict(
     parameter: Parameter,
     partners: Partners,
     symmetries: dict[str, Symmetry],
-    reached: bool,
+    unreached: str | None,
 ) -> Verdict:
-    if not reached:
-        return Verdict(None, "inert", reason=UNREACHED)
+    if unreached is not None:
+        return Verdict(None, "inert", reason=unreached)
     symmetry = symmetries.get(parameter.path)
     if symmetry is None:
         return _ordinary(context, parameter, partners)
@@ -158,15 +172,13 @@ def _overlap(symmetry: Symmetry, symmetries: dict[str, Symmetry]) -> str:
     others = [path for path in symmetry.shared if path not in ties]
     wanted = {ties[path] for path in taken}
     tied = [path for path, tie in ties.items() if tie in wanted]
-    text = f"shares a scale with {_some(taken)}"
+    text = f"shares a scale with {_listed(taken)}"
     if others:
-        text += f" only together with {_some(others)}"
+        text += f" only together with {_listed(others)}"
     rest = [path for path in tied if path not in taken]
-    return f"{text}; tied to {_some(rest)}" if rest else f"{text}; tied already"
-
-
-def _some(paths: Iterable[str]) -> str:
-    return textwrap.shorten(", ".join(paths), 90, placeholder=" ...")
+    return (
+        f"{text}; tied to {_listed(rest)}" if rest else f"{text}; tied already"
+    )
 
 
 def _signs_alone(symmetry: Symmetry) -> Verdict:
@@ -193,30 +205,25 @@ def _epsilon(symmetry: Symmetry) -> float:
 
 
 def _ordinary(context: Context, one: Parameter, partners: Partners) -> Verdict:
-    equations = context.equations
-    if equations.reduce(one.form):
-        # More than this many do not fit, however short their paths are.
-        some = itertools.islice(partners.of(one.path), 90)
-        return Verdict(
-            None,
-            "ordinary",
-            reason=f"can be rescaled only against {_some(some)}",
-        )
-    chain = _chain(equations, next(iter(one.form)).variable)
-    told = [reason for reason in chain if isinstance(reason, Reason)]
-    text = "its scale matters"
-    if told:
-        last = told[-1]
-        text = f"{last.text}, at {last.site}" if last.site else last.text
+    if context.equations.reduce(one.form):
+        return Verdict(None, "ordinary", reason=_against(one, partners))
+    reason = context.why_fixed(one.form)
+    text = "its scale matters" if reason is None else describe(reason)
     return Verdict(None, "ordinary", reason=text)
 
 
-def _chain(equations: Equations, variable: Variable) -> list[object]:
-    """Why a variable vanished: the reasons for each step."""
-    reasons: list[object] = []
-    while (solved := equations.solved(variable)) is not None:
-        reasons.append(solved.reason)
-        if not solved.meaning:
-            break
-        variable = next(iter(solved.meaning)).variable
-    return reasons
+def _against(one: Parameter, partners: Partners) -> str:
+    """Return what a parameter scales with, in no way that can be stated."""
+    opposite = _listed(partners.against(one.path))
+    if opposite:
+        return f"rescaling symmetry: its scale cancels only against {opposite}"
+    others = _listed(partners.of(one.path))
+    if not others:
+        return "rescaling symmetry: its parts cancel only against each other"
+    return f"scales only in part or with others, {others}"
+
+
+def _listed(paths: Iterable[str]) -> str:
+    # More than this many do not fit, however short they are.
+    some = itertools.islice(paths, 90)
+    return textwrap.shorten(", ".join(some), 90, placeholder=" ...")

@@ -1,6 +1,7 @@
 """The arguments of the finder: a loss, its weights, and what else it takes."""
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,6 +29,7 @@ def with_static(loss_fn: Callable, args: tuple) -> tuple[Callable, tuple]:
     leaves, structure = jax.tree.flatten(args)
     traced = tuple(x for x in leaves if _is_array(x))
 
+    @functools.wraps(loss_fn, updated=())
     def loss(params, *arrays):
         remaining = iter(arrays)
         filled = [next(remaining) if _is_array(x) else x for x in leaves]

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from psi_optax.groups import Plan, make_plan
+from psi_optax.groups import Plan, ScaleGroup, make_plan
 from psi_optax.groups.paths import Tree, entries
 from psi_optax.invariance.arguments import (
     any_shapes,
@@ -14,6 +14,7 @@ from psi_optax.invariance.arguments import (
     with_static,
 )
 from psi_optax.invariance.confrontation import tied_with
+from psi_optax.invariance.penalties import Penalty, advice, find_penalties
 from psi_optax.invariance.probe import NOTICEABLE, Probe
 from psi_optax.invariance.report import (
     Finding,
@@ -74,12 +75,13 @@ def check_groups(
             "check_groups measures, and needs arrays: params or args hold"
             " shapes."
         )
-    _, returned = trace(loss, params, traced)
+    program, returned = trace(loss, params, traced)
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
     with double_precision():
         probe = Probe(loss, params, traced, seed)
         given = {p: probe.deviation(tied_with(p, stated)) for p in stated}
-        _check_stated(probe, plan, given, returned)
+        hint = _hint(returned, find_penalties(program, params), stated)
+        _check_stated(probe, plan, given, hint)
     findings = {
         entry.path: Finding(
             entry.path,
@@ -95,8 +97,21 @@ def check_groups(
     return make_report(params, with_notes(findings, params))
 
 
+def _hint(
+    returned: int, penalties: list[Penalty], stated: dict[str, ScaleGroup]
+) -> str:
+    """Return what is the matter with a loss whose scale matters, if known."""
+    if returned > 1:
+        return (
+            f"All {returned} arrays that loss_fn returns count: return the loss"
+            " alone."
+        )
+    text = advice(penalties, stated, "check_groups")
+    return text and f"{text}."
+
+
 def _check_stated(
-    probe: Probe, plan: Plan, given: dict[str, float], returned: int
+    probe: Probe, plan: Plan, given: dict[str, float], hint: str
 ) -> None:
     """Check that the loss does not change with the scale of stated groups.
 
@@ -104,7 +119,7 @@ def _check_stated(
         probe: the loss.
         plan: the groups.
         given: their deviations at the given weights.
-        returned: how many arrays the loss returns.
+        hint: the advice if scale matters, if there is one.
 
     Raises:
         ValueError: it does.
@@ -115,7 +130,7 @@ def _check_stated(
         tied = tied_with(leaf.path, stated)
         large = probe.deviation_if_large(tied)
         change = max(given[leaf.path], large)
-        text = f"{leaf} (by {change:.1e})"
+        text = f"{leaf} (relative change {change:.1e})"
         if large > probe.tolerance:
             reasons.add("matters")
         elif given[leaf.path] > NOTICEABLE:
@@ -128,7 +143,7 @@ def _check_stated(
         wrong.append(text)
     if not wrong:
         return
-    advice = {
+    remedy = {
         frozenset({"epsilon"}): (
             "At large weights it does not: is the epsilon of a norm not small"
             " beside them? normalize them first."
@@ -139,11 +154,8 @@ def _check_stated(
     }.get(
         frozenset(reasons), "Give them None, or ask find_groups for what holds."
     )
-    if returned > 1 and "matters" in reasons:
-        advice = (
-            f"All {returned} arrays that loss_fn returns count: return the loss"
-            " alone."
-        )
+    if hint and "matters" in reasons:
+        remedy = hint
     raise ValueError(
-        f"the loss changes with the scale of {'; '.join(wrong)}. {advice}"
+        f"the loss changes with the scale of {'; '.join(wrong)}. {remedy}"
     )

@@ -137,7 +137,26 @@ def site(equation: Any) -> str:
     return f"{where}, {scope}" if scope else where
 
 
+def result_sites(jaxpr: Any) -> list[str]:
+    """Return where each result of a program comes from; "" if not known."""
+    inner, _ = open_jaxpr(jaxpr)
+    sites = {v: site(e) for e in inner.eqns for v in e.outvars}
+    return [
+        "" if is_literal(atom) else sites.get(atom, "")
+        for atom in inner.outvars
+    ]
+
+
+def function_site(jaxpr: Any) -> str:
+    """Return where the function of a program is defined; "" if not known."""
+    inner, _ = open_jaxpr(jaxpr)
+    name, at, place = str(inner.debug_info.func_src_info).partition(" at ")
+    return f"{place.rsplit('/', 1)[-1]} ({name})" if at else ""
+
+
 def _is_library(name: str) -> bool:
+    if name.startswith(("<stdin", "<ipython")):
+        return False
     return "site-packages" in name or name.startswith((_PACKAGE, "<"))
 
 

@@ -92,6 +92,16 @@ class Equations:
                 return layer[variable]
         return None
 
+    def reasons(self, variable: Variable) -> list[object]:
+        """Return why a variable was substituted, step by step."""
+        reasons: list[object] = []
+        while (solved := self.solved(variable)) is not None:
+            reasons.append(solved.reason)
+            if not solved.meaning:
+                break
+            variable = next(iter(solved.meaning)).variable
+        return reasons
+
     def reduce(self, form: Form) -> Form:
         """The form in terms of free variables."""
         known = {term: self.solved(term.variable) for term in form}

@@ -15,6 +15,7 @@ from psi_optax.invariance.arguments import (
     with_static,
 )
 from psi_optax.invariance.confrontation import confront, doubtful, tied_with
+from psi_optax.invariance.penalties import advice, find_penalties, reasons
 from psi_optax.invariance.probe import Probe
 from psi_optax.invariance.report import (
     Finding,
@@ -57,7 +58,8 @@ def find_groups(
 
     Analyse the loss *of training*: with running averages a BatchNorm is not
     invariant. All that `loss_fn` returns has to be invariant, so it should not
-    return new statistics, or logits.
+    return new statistics, or logits. Nor may it add a penalty on weights, such
+    as a sum of squares, which sees their scale: the report says where one is.
 
     Args:
         loss_fn: called as loss_fn(params, \*args); returns a scalar or any
@@ -127,7 +129,27 @@ def find_groups(
                     findings[entry.path] = _proved(entry, strict[entry.path])
             confront(probe, findings)
             findings = _measured(probe, findings)
-    return make_report(params, with_notes(findings, params), returned)
+    penalties = find_penalties(program, params)
+    findings = _penalized(findings, reasons(penalties))
+    matter = {p for p, f in findings.items() if f.kind == "ordinary"}
+    return make_report(
+        params,
+        with_notes(findings, params),
+        returned,
+        advice(penalties, matter, "find_groups"),
+    )
+
+
+def _penalized(
+    findings: dict[str, Finding], reasons: dict[str, str]
+) -> dict[str, Finding]:
+    """Return the findings with penalties named where scale matters."""
+    return {
+        path: dataclasses.replace(finding, reason=reasons[path])
+        if finding.kind == "ordinary" and path in reasons
+        else finding
+        for path, finding in findings.items()
+    }
 
 
 def _proved(entry: Entry, verdict: Verdict | None) -> Finding:

@@ -26,7 +26,14 @@ from psi_optax.invariance.liveness import (
 )
 from psi_optax.invariance.mesh import gathered, sharded
 from psi_optax.invariance.rules.elementwise import constant
-from psi_optax.invariance.values import Cell, Context, Operand, Stop, Value
+from psi_optax.invariance.values import (
+    Cell,
+    Context,
+    Operand,
+    Origin,
+    Stop,
+    Value,
+)
 
 _LOOPS = itertools.count()
 
@@ -70,7 +77,8 @@ def run(
         return values.get(atom) or Value(compat.shape(atom))
 
     for equation, used, kept in live:
-        outer = context.primitive, context.site
+        outer = context.primitive, context.site, context.origin
+        context.origin = Origin(inner, equation)
         context.primitive = equation.primitive.name
         context.site = compat.site(equation) or outer[1]
         cells = frozenset(_cells([values[ref] for ref in kept]))
@@ -80,7 +88,7 @@ def run(
         )
         found = list(map(_representable, equation.outvars, found))
         values.update(zip(equation.outvars, found, strict=True))
-        context.primitive, context.site = outer
+        context.primitive, context.site, context.origin = outer
     return [
         read(atom) if need else Value(compat.shape(atom))
         for atom, need in zip(inner.outvars, needed.results, strict=True)
@@ -182,7 +190,7 @@ def _follow_derivative(
             # Euler's identity need not hold for it.
             stop = Stop(x.form, context.site, "a custom derivative")
             context.stops.append(stop)
-        if x.reach and not (x.every or gradient.every):
+        if context.has_gradient(x.reach) and not (x.every or gradient.every):
             context.vanish(
                 plus(x.form, gradient.form),
                 "nonlinear",
@@ -371,12 +379,14 @@ def _while(context, params, operands, needed) -> list[Value]:
     every = Needed([True] * len(carry), cells)
     carried, _ = _loop(context, params["body_jaxpr"], fixed, carry, (), every)
     # For the equations of what decides.
-    run(context, params["cond_jaxpr"], [*tested, *carried])
-    return carried
+    decides = run(context, params["cond_jaxpr"], [*tested, *carried])
+    depends = context.as_values(rules.reach(decides))
+    return [x.but(reach=x.reach | depends) for x in carried]
 
 
 def _cond(context, params, operands, needed) -> list[Value]:
-    _, *operands = _settled(context, operands)
+    chosen, *operands = _settled(context, operands)
+    depends = context.as_values(chosen.reach)
     cells = _cells(operands)
     before = [cell.content for cell in cells]
     branches = []
@@ -387,6 +397,7 @@ def _cond(context, params, operands, needed) -> list[Value]:
     joined = [
         _either(context, values) for values in zip(*branches, strict=True)
     ]
+    joined = [x.but(reach=x.reach | depends) for x in joined]
     count = len(joined) - len(cells)
     _store(cells, joined[count:])
     return joined[:count]

@@ -52,6 +52,8 @@ class GroupReport:
         groups: a tree like params with a `ScaleGroup` or None at each leaf.
         findings: one `Finding` for each parameter, by path.
         returned: how many arrays the loss returned, all of which count.
+        advice: how to change the loss so that more is invariant, if that is
+            known.
 
     Raises:
         KeyError: `report[path]` for a path that is no parameter's.
@@ -73,6 +75,7 @@ class GroupReport:
     groups: Tree
     findings: dict[str, Finding]
     returned: int = 1
+    advice: str = ""
 
     def __getitem__(self, path: str) -> Finding:
         if path not in self.findings:
@@ -86,6 +89,7 @@ class GroupReport:
         return (
             self.findings == other.findings
             and self.returned == other.returned
+            and self.advice == other.advice
             and jax.tree.structure(self.groups)
             == jax.tree.structure(other.groups)
         )
@@ -156,7 +160,7 @@ class GroupReport:
             )
             for path, finding in self.findings.items()
         }
-        return make_report(self.groups, findings, self.returned)
+        return make_report(self.groups, findings, self.returned, self.advice)
 
     def __str__(self) -> str:
         rows = [("path", "shape", "axes", "groups", "tie", "known", "notes")]
@@ -166,27 +170,36 @@ class GroupReport:
             f"{len(grouped)} of {len(self.findings)} parameters have scale"
             " groups"
         )
+        return "\n".join([*aligned(rows), tail + self._remark(bool(grouped))])
+
+    def _remark(self, grouped: bool) -> str:
+        """Return how more may be found, if that is known or likely."""
+        remarks = [self.advice] if self.advice else []
         if self.returned > 1:
-            tail += (
-                f", by which none of the {self.returned} arrays changes that"
-                " loss_fn returns: return the loss alone, no new statistics,"
-                " logits or gradients"
+            remarks.append(
+                f"loss_fn returns {self.returned} arrays, and a scale that one"
+                " of them depends on matters: return the loss alone, no new"
+                " statistics, logits or gradients"
             )
-        elif not grouped:
-            tail += (
-                ". Is it the loss of training, with the statistics of the"
-                " batch, and alone: no new statistics, logits or gradients?"
+        searched = any(f.kind == "ordinary" for f in self.findings.values())
+        if searched and not grouped and not remarks:
+            remarks.append(
+                "Is it the loss of training, with the statistics of the batch,"
+                " and alone: no new statistics, logits or gradients?"
             )
-        return "\n".join([*aligned(rows), tail])
+        return "".join(f". {remark}" for remark in remarks)
 
 
 def make_report(
-    params: Tree, findings: dict[str, Finding], returned: int = 1
+    params: Tree,
+    findings: dict[str, Finding],
+    returned: int = 1,
+    advice: str = "",
 ) -> GroupReport:
     """The report on a tree of parameters, from what was found of each."""
     found = {path: finding.group for path, finding in findings.items()}
     groups = map_with_path(lambda path, _: found.get(path), params)
-    return GroupReport(groups, findings, returned)
+    return GroupReport(groups, findings, returned, advice)
 
 
 def with_notes(findings: dict[str, Finding], params) -> dict[str, Finding]:

@@ -529,6 +529,10 @@ def _joint_options(
     return [*options, {m.path: () for m in members}]
 
 
+# An unknown, and whether an array scales with it or with its inverse.
+Signed = tuple[Variable, bool]
+
+
 class Partners:
     """The parameters that scale whenever another does, by shared unknowns."""
 
@@ -536,17 +540,27 @@ class Partners:
         self, equations: Equations, parameters: Iterable[Parameter]
     ) -> None:
         self._paths: list[str] = []
-        self._own: dict[str, set[Variable]] = {}
-        self._places: dict[Variable, list[int]] = {}
+        self._own: dict[str, set[Signed]] = {}
+        self._places: dict[Signed, list[int]] = {}
         for place, one in enumerate(parameters):
             self._paths.append(one.path)
-            self._own[one.path] = _unknowns(equations, one)
-            for variable in self._own[one.path]:
-                self._places.setdefault(variable, []).append(place)
+            form = equations.reduce(one.form)
+            self._own[one.path] = {(t.variable, c > 0) for t, c in form.items()}
+            for signed in self._own[one.path]:
+                self._places.setdefault(signed, []).append(place)
 
     def of(self, path: str) -> Iterator[str]:
         """Yield the paths of the partners of one, in the order of all."""
-        places = heapq.merge(*(self._places[v] for v in self._own[path]))
+        own = {variable for variable, _ in self._own[path]}
+        return self._with({(v, up) for v in own for up in (True, False)}, path)
+
+    def against(self, path: str) -> Iterator[str]:
+        """Yield the partners of one that scale down where it scales up."""
+        return self._with({(v, not up) for v, up in self._own[path]}, path)
+
+    def _with(self, wanted: Iterable[Signed], path: str) -> Iterator[str]:
+        """Yield the paths, except one, that have some of the unknowns."""
+        places = heapq.merge(*(self._places.get(v, ()) for v in wanted))
         for place, _ in itertools.groupby(places):
             if self._paths[place] != path:
                 yield self._paths[place]

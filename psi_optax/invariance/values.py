@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from psi_optax.invariance.equations import Equations
 from psi_optax.invariance.forms import Axis, Form, Variable, digits_along, minus
@@ -12,12 +12,25 @@ from psi_optax.invariance.forms import Axis, Form, Variable, digits_along, minus
 _IDENTITIES = itertools.count()
 
 
+class Origin(NamedTuple):
+    """An equation of a program, with the jaxpr that it is in."""
+
+    jaxpr: Any
+    equation: Any
+
+
 class Reason(NamedTuple):
-    """Why an equation had to hold, in words, and where in the program."""
+    """Why an equation had to hold, in words, and where in the program.
+
+    Of a mixture, `flat` says whether the difference from a fixed array is taken
+    that is constant along an axis; None if no such difference is.
+    """
 
     kind: str  # "mixture", "nonlinear", "output", "unknown" or "shape"
     text: str
     site: str
+    origin: Origin | None = None
+    flat: bool | None = None
 
 
 class Waiver(NamedTuple):
@@ -49,7 +62,8 @@ class Offset(NamedTuple):
     difference: Form  # as an array of the shape that the sum had
     flat: frozenset[int]  # axes of the value along which it is constant
     reach: int
-    text: str  # why the difference has to vanish, where it has to
+    rest: Form  # of what it was added to
+    reason: Reason  # why the difference has to vanish, where it has to
     guard: "Moment | None" = None
 
 
@@ -86,7 +100,8 @@ class Value:
         every: zero or infinite everywhere, which scales in every way.
         const: the number that it is everywhere, if that is known.
         flat: axes along which it is constant.
-        reach: a bit for each parameter through which its gradient goes.
+        reach: a bit for each parameter that its gradient goes to, and above
+            these one for each that it depends on: see `Context.as_values`.
         offsets: terms that have still to vanish or to be made to scale.
         moment: of what it is a mean, a square or a sum of squares.
         alive: 1 where each element is zero only if a weight is; 2 where only
@@ -145,18 +160,31 @@ Operand = Value | Cell
 class Context:
     """The equations, and the place in the program that asks for them."""
 
-    def __init__(self, equations: Equations, max_epsilon: float) -> None:
+    def __init__(
+        self, equations: Equations, max_epsilon: float, parameters: int
+    ) -> None:
         self.equations = equations
         self.max_epsilon = max_epsilon
+        self.parameters = parameters
         self.waivers: list[Waiver] = []
         self.stops: list[Stop] = []
         self.carried: set[Variable] = set()
+        self.cancelled = 0
         self.primitive = ""
         self.site = ""
+        self.origin: Origin | None = None
+
+    def as_values(self, reach: int) -> int:
+        """Return the reach of a function of an array that has no gradient."""
+        return reach >> self.parameters << self.parameters
+
+    def has_gradient(self, reach: int) -> bool:
+        """Return whether a gradient goes to a parameter."""
+        return reach != self.as_values(reach)
 
     def because(self, kind: str, text: str) -> Reason:
         """A reason, at the present place."""
-        return Reason(kind, text, self.site)
+        return Reason(kind, text, self.site, self.origin)
 
     def vanish(self, form: Form, kind: str, text: str) -> None:
         """This form has to be zero."""
@@ -173,20 +201,22 @@ class Context:
         """The form of two arrays of one shape that have to scale alike."""
         if a.every or b.every:
             return b.form if a.every else a.form
-        self.vanish(minus(a.form, b.form), "mixture", self.mixture(a, b))
+        self.equations.vanish(minus(a.form, b.form), self.mixture(a, b))
         return self.equations.reduce(a.form)
 
-    def mixture(self, a: Value, b: Value) -> str:
-        """What is the matter with two operands that scale differently."""
+    def mixture(self, a: Value, b: Value) -> Reason:
+        """Return why two operands must not scale differently."""
         fixed = [v for v in (a, b) if not self.equations.reduce(v.form)]
-        if not fixed:
-            return f"`{self.primitive}` of what scales in two ways"
-        if self.primitive == "sub" and not fixed[0].reach:
-            return (
-                "what is subtracted does not come from the weights (running"
-                " averages?)"
-            )
-        return f"`{self.primitive}` of what scales and what does not"
+        how = "and what does not" if fixed else "in two ways"
+        reason = self.because(
+            "mixture", f"`{self.primitive}` of what scales {how}"
+        )
+        if not fixed or self.primitive != "sub":
+            return reason
+        # A constant, or something that is made of weights, is no data.
+        if fixed[0].const is not None or fixed[0].reach:
+            return reason
+        return reason._replace(flat=bool(fixed[0].flat))
 
     def uniform(self, form: Form, axis: Axis, text: str | None = None) -> Form:
         """The form, which must not change along an axis."""
@@ -202,15 +232,44 @@ class Context:
     def settle(self, value: Value) -> Value:
         """The value with its offsets made to scale with it."""
         for offset in value.offsets:
-            self.vanish(offset.difference, "mixture", offset.text)
+            self._settle_offset(offset)
             value = value.but(reach=value.reach | offset.reach)
         return value.but(offsets=(), form=self.equations.reduce(value.form))
+
+    def _settle_offset(self, offset: Offset) -> None:
+        """Make an offset scale as what it is added to.
+
+        Where that has been fixed meanwhile, it is for the same reason.
+        """
+        reason = None
+        if not self.equations.reduce(offset.rest):
+            reason = self.why_fixed(offset.rest)
+        self.equations.vanish(offset.difference, reason or offset.reason)
+
+    def why_fixed(self, form: Form) -> Reason | None:
+        """Return why a form vanished; None if it is not known."""
+        for term in form:
+            told = self.equations.reasons(term.variable)
+            for reason in reversed(told):
+                if isinstance(reason, Reason):
+                    return reason
+        return None
+
+    def cancel(self, value: Value, axes: frozenset[int]) -> Value:
+        """Return a value whose mean along some axes has been subtracted."""
+        kept = []
+        for offset in value.offsets:
+            if axes <= offset.flat:
+                self.cancelled |= offset.reach
+            else:
+                kept.append(offset)
+        return self.settle(value.but(offsets=tuple(kept)))
 
     def settle_guards(self, value: Value) -> Value:
         """Return the value without guards, which a sum would lose track of."""
         guarded = [o for o in value.offsets if o.guard is not None]
         for offset in guarded:
-            self.vanish(offset.difference, "mixture", offset.text)
+            self._settle_offset(offset)
         kept = tuple(o for o in value.offsets if o.guard is None)
         reach = value.reach
         for offset in guarded:

@@ -131,9 +131,10 @@ def on_floats(
                 None if params is None else shown,
                 **extra_args,
             )
-        except Exception:
-            # Optax's own do not look at the classes of the states they get.
-            _check_state(state, _state_of(inner, shown))
+        except Exception as error:
+            # Optax's own do not look at the states that they get.
+            shapes = "broadcast" in str(error)
+            _check_state(state, _state_of(inner, shown), shapes=shapes)
             raise
         return _with_the_rest(steps, updates, given), state
 
@@ -259,15 +260,22 @@ def _state_of(inner: optax.GradientTransformation, params: Tree) -> Any:
         return None
 
 
-def _check_state(state: Any, expected: Any, where: str = "state") -> None:
+def _check_state(
+    state: Any, expected: Any, where: str = "state", *, shapes: bool
+) -> None:
     """Raises for a state that differs from the expected one in a class.
 
-    Chains and partitions are followed down to the trees that are like params.
+    Chains and partitions are followed down to the trees that are like params,
+    of which the shapes are compared as well, if asked for.
     """
     if isinstance(expected, dict) and isinstance(state, dict):
         for key in expected.keys() & state.keys():
-            _check_state(state[key], expected[key], f"{where}[{key!r}]")
+            _check_state(
+                state[key], expected[key], f"{where}[{key!r}]", shapes=shapes
+            )
     if not isinstance(expected, tuple):
+        if shapes:
+            _check_shapes(state, expected, where)
         return
     check_kind(state, type(expected), where)
     if len(state) != len(expected):
@@ -277,7 +285,23 @@ def _check_state(state: Any, expected: Any, where: str = "state") -> None:
         )
     names = getattr(expected, "_fields", range(len(expected)))
     for name, have, want in zip(names, state, expected, strict=True):
-        _check_state(have, want, f"{where}[{name!r}]")
+        _check_state(have, want, f"{where}[{name!r}]", shapes=shapes)
+
+
+def _check_shapes(state: Any, expected: Any, where: str) -> None:
+    """Raises for a tree in a state whose arrays have other shapes.
+
+    Raises:
+        ValueError: the state is that of other params.
+    """
+    have, want = _shapes(state), _shapes(expected)
+    for path in want | have:
+        if have.get(path) != want.get(path):
+            raise ValueError(
+                f"{where} has {_there(path, have)}{path and f' at {path!r}'},"
+                f" where init(params) has {_there(path, want)}: it is the state"
+                " of other params. Begin with init(params)."
+            )
 
 
 def allow_shapes(init_fn: optax.TransformInitFn) -> optax.TransformInitFn:

@@ -97,8 +97,8 @@ def _with_offset(context: Context, a: Value, b: Value, shape) -> Value:
     """A sum whose second term may yet cancel against its mean."""
     b = context.settle(b)
     difference = context.equations.reduce(minus(b.form, a.form))
-    text = context.mixture(a, b)
-    offset = Offset(difference, _flat(b, shape), b.reach, text)
+    reason = context.mixture(a, b)
+    offset = Offset(difference, _flat(b, shape), b.reach, a.form, reason)
     offsets = a.offsets
     if difference or b.reach:
         offsets = (*offsets, offset)
@@ -114,8 +114,7 @@ def _centered(context: Context, x: Value, mean: Value) -> Value | None:
         return None
     if not m.is_aligned(x.rank):
         return None
-    kept = tuple(o for o in x.offsets if not m.axes <= o.flat)
-    x = context.settle(x.but(offsets=kept))
+    x = context.cancel(x, m.axes)
     return Value(x.shape, x.form, flat=x.flat, reach=x.reach)
 
 
@@ -126,8 +125,7 @@ def _variance(context: Context, a: Value, b: Value) -> Value | None:
         return None
     if n != m._replace(inner=1, outer=2) or m.count != 1:
         return None
-    kept = tuple(o for o in a.offsets if not m.axes <= o.flat)
-    a = context.settle(a.but(offsets=kept))
+    a = context.cancel(a, m.axes)
     return Value(a.shape, a.form, flat=a.flat & b.flat, reach=a.reach)
 
 
@@ -190,9 +188,14 @@ def _select(context, params, operands, shapes):
         return [found]
     # A norm may well be zero: then it matters what is divided by it.
     difference = context.equations.reduce(minus(other.form, usual.form))
-    text = context.mixture(usual, other)
+    reason = context.mixture(usual, other)
     offset = Offset(
-        difference, frozenset(), other.reach, text, predicate.guarded
+        difference,
+        frozenset(),
+        other.reach,
+        usual.form,
+        reason,
+        predicate.guarded,
     )
     return [found.but(offsets=(offset,) if difference else ())]
 
@@ -425,7 +428,15 @@ def _convert(context, params, operands, shapes):
     if jnp.issubdtype(params["new_dtype"], jnp.inexact):
         return [x]
     x = context.invariant(x, "nonlinear", "a conversion to integers")
-    return [Value(x.shape, every=x.const == 0, const=x.const, flat=x.flat)]
+    return [
+        Value(
+            x.shape,
+            every=x.const == 0,
+            const=x.const,
+            flat=x.flat,
+            reach=context.as_values(x.reach),
+        )
+    ]
 
 
 @rule(
@@ -452,7 +463,9 @@ def _identity(context, params, operands, shapes):
 def _stop_gradient(context, params, operands, shapes):
     x = operands[0].blurred()
     context.stops.append(Stop(x.form, context.site, "stop_gradient"))
-    offsets = tuple(o._replace(reach=0) for o in x.offsets)
+    offsets = tuple(
+        o._replace(reach=context.as_values(o.reach)) for o in x.offsets
+    )
     return [
         Value(
             x.shape,
@@ -460,6 +473,7 @@ def _stop_gradient(context, params, operands, shapes):
             every=x.every,
             const=x.const,
             flat=x.flat,
+            reach=context.as_values(x.reach),
             offsets=offsets,
         )
     ]

@@ -29,7 +29,12 @@ def rule(*names: str, keeps_offsets: bool = False) -> Callable[[Rule], Rule]:
     def register(function: Rule) -> Rule:
         def settled(context, params, operands, shapes):
             operands = [context.settle(value) for value in operands]
-            return function(context, params, operands, shapes)
+            # Results without a gradient depend on their operands all the same.
+            depends = context.as_values(reach(operands))
+            return [
+                value.but(reach=value.reach | depends)
+                for value in function(context, params, operands, shapes)
+            ]
 
         for name in names:
             RULES[name] = function if keeps_offsets else settled

@@ -50,9 +50,9 @@ def _subtracted(origin: Origin, flat: bool) -> str:
 
 def _is_normalized(origin: Origin) -> bool:
     """Return whether a result is multiplied or divided by another array."""
-    jaxpr, equation = origin
+    program, equation = origin
     same = set(equation.outvars)
-    for user in jaxpr.eqns:
+    for user in program.jaxpr.eqns:
         mine = [x for x in user.invars if not compat.is_literal(x)]
         if same.isdisjoint(mine):
             continue
@@ -69,21 +69,26 @@ def _is_skip(origin: Origin) -> bool:
 
     The cubic term of a polynomial is a function of x alone.
     """
-    jaxpr, equation = origin
+    program, equation = origin
     if equation.primitive.name != "add" or len(equation.invars) != 2:
         return False
-    defined = {v: e for e in jaxpr.eqns for v in e.outvars}
     a, b = equation.invars
     return any(
-        _branches_off(defined, one, other) for one, other in ((a, b), (b, a))
+        _branches_off(program.defined, one, other)
+        for one, other in ((a, b), (b, a))
     )
 
 
-def _branches_off(defined: dict[Any, Any], stream: Any, branch: Any) -> bool:
+# Where in a program a variable is made, and by which equation.
+Defined = dict[Any, tuple[int, Any]]
+
+
+def _branches_off(defined: Defined, stream: Any, branch: Any) -> bool:
     """Return whether a branch is made of a stream, and of something else."""
     if compat.is_literal(stream):
         return False
     stream = _without_layout(defined, stream)
+    first, _ = defined.get(stream, (-1, None))
     meets, other = False, False
     left, seen = [branch], {stream}
     while left:
@@ -92,17 +97,18 @@ def _branches_off(defined: dict[Any, Any], stream: Any, branch: Any) -> bool:
         if compat.is_literal(atom) or atom in seen:
             continue
         seen.add(atom)
-        if atom in defined:
-            left += defined[atom].invars
-        else:
+        place, equation = defined.get(atom, (-1, None))
+        if place > first:
+            left += equation.invars
+        else:  # It was there before the stream.
             other = True
     return meets and other
 
 
-def _without_layout(defined: dict[Any, Any], atom: Any) -> Any:
+def _without_layout(defined: Defined, atom: Any) -> Any:
     """Return the array that an array is a copy or a multiple of."""
     while atom in defined:
-        equation = defined[atom]
+        _, equation = defined[atom]
         arrays = [x for x in equation.invars if not compat.is_literal(x)]
         name = equation.primitive.name
         moved = name in LAYOUT - {"broadcast_in_dim"}

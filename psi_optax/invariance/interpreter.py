@@ -31,6 +31,7 @@ from psi_optax.invariance.values import (
     Context,
     Operand,
     Origin,
+    Program,
     Stop,
     Value,
 )
@@ -76,9 +77,10 @@ def run(
         # An operand that does not matter is not in the dictionary.
         return values.get(atom) or Value(compat.shape(atom))
 
+    program = Program(inner)
     for equation, used, kept in live:
         outer = context.primitive, context.site, context.origin
-        context.origin = Origin(inner, equation)
+        context.origin = Origin(program, equation)
         context.primitive = equation.primitive.name
         context.site = compat.site(equation) or outer[1]
         cells = frozenset(_cells([values[ref] for ref in kept]))

@@ -1,6 +1,7 @@
 """What the analysis knows of one value of the program."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping
 from fractions import Fraction
@@ -12,10 +13,23 @@ from psi_optax.invariance.forms import Axis, Form, Variable, digits_along, minus
 _IDENTITIES = itertools.count()
 
 
-class Origin(NamedTuple):
-    """An equation of a program, with the jaxpr that it is in."""
+class Program:
+    """A jaxpr, in which places are looked up many times."""
 
-    jaxpr: Any
+    def __init__(self, jaxpr: Any) -> None:
+        self.jaxpr = jaxpr
+
+    @functools.cached_property
+    def defined(self) -> dict[Any, tuple[int, Any]]:
+        """The place and the equation of each variable that one makes."""
+        places = enumerate(self.jaxpr.eqns)
+        return {v: (place, e) for place, e in places for v in e.outvars}
+
+
+class Origin(NamedTuple):
+    """An equation, with the program that it is in."""
+
+    program: Program
     equation: Any
 
 

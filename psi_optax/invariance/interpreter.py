@@ -16,6 +16,7 @@ from psi_optax.invariance.forms import (
     digits_of,
     minus,
     move_digits,
+    moved_axes,
     plus,
 )
 from psi_optax.invariance.liveness import (
@@ -326,7 +327,7 @@ def _at_turn(context: Context, value: Value, turn: str) -> Value:
     form = move_digits(
         context.equations.reduce(form), lambda d: _shifted(d, -1, {0: turn})
     )
-    flat = frozenset(a - 1 for a in value.flat if a)
+    flat = moved_axes(value.flat, {a: a - 1 for a in range(1, value.rank)})
     return Value(
         value.shape[1:],
         form,
@@ -418,7 +419,9 @@ def _shard_map(context, params, operands, _) -> list[Value]:
             operands, compat.specs(params["in_specs"]), strict=True
         )
     ]
+    outer, context.mesh = context.mesh, context.mesh | sizes
     found = run(context, params["jaxpr"], operands)
+    context.mesh = outer
     return [
         gathered(context, context.settle(value), spec, sizes)
         for value, spec in zip(

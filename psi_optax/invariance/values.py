@@ -47,7 +47,7 @@ class Offset(NamedTuple):
     """
 
     difference: Form  # as an array of the shape that the sum had
-    flat: frozenset[int]  # axes of the value along which it is constant
+    flat: frozenset[Axis]  # axes of the value along which it is constant
     reach: int
     text: str  # why the difference has to vanish, where it has to
     guard: "Moment | None" = None
@@ -57,7 +57,7 @@ class Moment(NamedTuple):
     """That a value is a power of a mean of a power of another."""
 
     of: int  # the identity of the other
-    axes: frozenset[int]  # of the other, which were averaged over
+    axes: frozenset[Axis]  # of the other, or of the mesh: averaged over
     inner: int  # the power under the mean
     outer: int | Fraction  # the power of the mean
     count: int  # what the sum is still to be divided by
@@ -85,7 +85,7 @@ class Value:
             and booleans do not scale: what makes one of a float sees to it.
         every: zero or infinite everywhere, which scales in every way.
         const: the number that it is everywhere, if that is known.
-        flat: axes along which it is constant.
+        flat: axes along which it is constant, of the array and of a mesh.
         reach: a bit for each parameter through which its gradient goes.
         offsets: terms that have still to vanish or to be made to scale.
         moment: of what it is a mean, a square or a sum of squares.
@@ -100,7 +100,7 @@ class Value:
     form: Form = dataclasses.field(default_factory=dict)
     every: bool = False
     const: float | None = None
-    flat: frozenset[int] = frozenset()
+    flat: frozenset[Axis] = frozenset()
     reach: int = 0
     offsets: tuple[Offset, ...] = ()
     moment: Moment | None = None
@@ -151,6 +151,7 @@ class Context:
         self.waivers: list[Waiver] = []
         self.stops: list[Stop] = []
         self.carried: set[Variable] = set()
+        self.mesh: dict[str, int] = {}  # of the `shard_map` that is run
         self.primitive = ""
         self.site = ""
 

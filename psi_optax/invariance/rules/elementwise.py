@@ -7,15 +7,15 @@ from fractions import Fraction
 
 import jax.numpy as jnp
 
-from psi_optax.invariance.forms import Form, minus, plus, times
+from psi_optax.invariance.forms import Axis, Form, minus, plus, times
 from psi_optax.invariance.rules.table import reach, rule
 from psi_optax.invariance.values import Context, Moment, Offset, Stop, Value
 
 
-def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[int]:
+def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[Axis]:
     everything = frozenset(range(len(shape)))
     if value.rank == 0 or value.const is not None:
-        return everything
+        return value.flat | everything
     # An axis of length 1 is stretched to that of the result.
     stretched = {a for a, n in enumerate(value.shape) if n == 1 != shape[a]}
     return value.flat | stretched
@@ -23,9 +23,11 @@ def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[int]:
 
 def result(operands, shape, form: Form, **known) -> Value:
     """The value of an elementwise function of the operands."""
-    flats = [_flat(value, shape) for value in operands]
+    flats = [_flat(value, shape) for value in operands if value.const is None]
+    everything = frozenset(range(len(shape)))
+    flat = frozenset.intersection(*flats) if flats else everything
     known.setdefault("reach", reach(operands))
-    return Value(shape, form, flat=frozenset.intersection(*flats), **known)
+    return Value(shape, form, flat=flat, **known)
 
 
 def _constant(function: Callable, operands, shape) -> Value | None:
@@ -84,13 +86,28 @@ def _sum(context: Context, a: Value, b: Value, shape, function) -> Value:
         scaled = context.settle(scaled)
         return result([a, b], shape, scaled.form)
     a, b = a.blurred(), b.blurred()
-    if _flat(a, shape) < _flat(b, shape):
-        return _with_offset(context, a, b, shape)
-    if _flat(b, shape) < _flat(a, shape):
-        return _with_offset(context, b, a, shape)
+    for one, other in ((a, b), (b, a)):
+        if _is_flatter(context, other, one, shape):
+            return _with_offset(context, one, other, shape)
     form = context.alike(a, b)
     known = {"reach": a.reach | b.reach, "offsets": (*a.offsets, *b.offsets)}
     return result([a, b], shape, form, **known)
+
+
+def _constant_axes(context: Context, value: Value, shape) -> frozenset[Axis]:
+    """Return the axes along which a term is constant, of the mesh as well."""
+    flat = _flat(value, shape)
+    return flat if value.const is None else flat | context.mesh.keys()
+
+
+def _is_flatter(context: Context, a: Value, b: Value, shape) -> bool:
+    """Return whether a term is constant along more axes than another.
+
+    Axes of the mesh decide where those of the arrays are equal.
+    """
+    more, less = (_constant_axes(context, x, shape) for x in (a, b))
+    arrays = [{x for x in axes if isinstance(x, int)} for axes in (less, more)]
+    return less < more if arrays[0] == arrays[1] else arrays[0] < arrays[1]
 
 
 def _with_offset(context: Context, a: Value, b: Value, shape) -> Value:
@@ -98,7 +115,8 @@ def _with_offset(context: Context, a: Value, b: Value, shape) -> Value:
     b = context.settle(b)
     difference = context.equations.reduce(minus(b.form, a.form))
     text = context.mixture(a, b)
-    offset = Offset(difference, _flat(b, shape), b.reach, text)
+    flat = _constant_axes(context, b, shape)
+    offset = Offset(difference, flat, b.reach, text)
     offsets = a.offsets
     if difference or b.reach:
         offsets = (*offsets, offset)

@@ -5,6 +5,7 @@ import math
 
 from psi_optax.invariance.forms import (
     MAX_PARTS,
+    Axis,
     Digit,
     Form,
     Term,
@@ -12,6 +13,7 @@ from psi_optax.invariance.forms import (
     digits_of,
     move_axes,
     move_digits,
+    moved_axes,
     plus,
 )
 from psi_optax.invariance.rules.reductions import moved_offsets, without
@@ -22,7 +24,7 @@ from psi_optax.invariance.values import Context, Value
 def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
     """An array with its axes at other places; new ones are constant."""
     new = set(range(len(shape))) - set(place.values())
-    flat = {place[a] for a in value.flat if a in place} | new
+    flat = moved_axes(value.flat, place) | new
     moment = value.moment and value.moment.moved(place)
     guarded = value.guarded and value.guarded.moved(place)
     if value.moment is None:
@@ -36,7 +38,7 @@ def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
         form,
         every=value.every,
         const=value.const,
-        flat=frozenset(flat),
+        flat=flat,
         reach=value.reach,
         offsets=offsets,
         moment=moment,
@@ -91,9 +93,10 @@ def _reshape(context, params, operands, shapes):
     return [value.but(flat=_spread(x.flat, made))]
 
 
-def _spread(flat: frozenset[int], made: list[set[int]]) -> frozenset[int]:
+def _spread(flat: frozenset[Axis], made: list[set[int]]) -> frozenset[Axis]:
     """Return the new axes that are made of constant ones alone."""
-    return frozenset(b for b, axes in enumerate(made) if axes <= flat)
+    new = {b for b, axes in enumerate(made) if axes <= flat}
+    return moved_axes(flat, {}) | new
 
 
 def _made_of(shape, new_shape) -> list[set[int]]:

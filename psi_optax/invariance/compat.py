@@ -107,7 +107,9 @@ def mesh_sizes(params: dict[str, Any]) -> dict[str, int]:
     A mesh may have others: those of a `shard_map` around it.
     """
     manual = params["newly_manual_axes"]
-    return {name: n for name, n in params["mesh"].shape.items() if name in manual}
+    return {
+        name: n for name, n in params["mesh"].shape.items() if name in manual
+    }
 
 
 def make_jaxpr(function: Any, *args: Any) -> tuple[Any, Any]:

@@ -93,6 +93,9 @@ class Value:
             if all weights of a norm are, which they hardly are.
         guards: 1 if it says where another is zero, -1 where it is not.
         guarded: the other, if it is a sum of squares that may well be zero.
+        parts: the arrays that it is a stack of, if they have offsets or
+            moments.
+        stacked: the axis along which they are stacked.
         identity: equal for arrays that are equal up to their dtype.
     """
 
@@ -107,6 +110,8 @@ class Value:
     alive: int = 0
     guards: int = 0
     guarded: Moment | None = None
+    parts: tuple["Value", ...] = ()
+    stacked: int = 0
     identity: int = dataclasses.field(
         default_factory=lambda: next(_IDENTITIES), compare=False
     )
@@ -202,10 +207,18 @@ class Context:
 
     def settle(self, value: Value) -> Value:
         """The value with its offsets made to scale with it."""
+        for part in value.parts:
+            self.settle(part)
         for offset in value.offsets:
             self.vanish(offset.difference, "mixture", offset.text)
             value = value.but(reach=value.reach | offset.reach)
-        return value.but(offsets=(), form=self.equations.reduce(value.form))
+        return value.but(
+            offsets=(), parts=(), form=self.equations.reduce(value.form)
+        )
+
+    def unstacked(self, value: Value) -> Value:
+        """Return the value as one array, not as a stack of its parts."""
+        return self.settle(value) if value.parts else value
 
     def settle_guards(self, value: Value) -> Value:
         """Return the value without guards, which a sum would lose track of."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 import jax.numpy as jnp
 
 from psi_optax.invariance.forms import Axis, Form, minus, plus, times
-from psi_optax.invariance.rules.table import reach, rule
+from psi_optax.invariance.rules.table import by_parts, reach, rule
 from psi_optax.invariance.values import Context, Moment, Offset, Stop, Value
 
 
@@ -268,7 +268,8 @@ def _atan2(context, params, operands, shapes):
 # -- products -------------------------------------------------------------
 
 
-@rule("mul", keeps_offsets=True)
+@rule("mul", keeps_parts=True)
+@by_parts
 def _mul(context, params, operands, shapes):
     [a, b] = operands
     known = _constant(operator.mul, operands, shapes[0])
@@ -285,7 +286,8 @@ def _mul(context, params, operands, shapes):
     return [result([a, b], shapes[0], form, every=every)]
 
 
-@rule("div", keeps_offsets=True)
+@rule("div", keeps_parts=True)
+@by_parts
 def _div(context, params, operands, shapes):
     [a, b] = operands
     known = _constant(_quotient, operands, shapes[0])
@@ -437,7 +439,7 @@ def _same_degree(context, params, operands, shapes):
     return [result([x], shapes[0], x.form, every=x.every, const=const)]
 
 
-@rule("convert_element_type", keeps_offsets=True)
+@rule("convert_element_type", keeps_parts=True)
 def _convert(context, params, operands, shapes):
     [x] = operands
     if jnp.issubdtype(params["new_dtype"], jnp.inexact):
@@ -461,7 +463,7 @@ def _convert(context, params, operands, shapes):
     "reduced_vary_cast",
     "vary_unreduced_cast",
     "with_memory_space_constraint",
-    keeps_offsets=True,
+    keeps_parts=True,
 )
 def _identity(context, params, operands, shapes):
     return list(operands)

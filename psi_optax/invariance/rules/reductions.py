@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 
 from psi_optax.invariance.forms import Axis, move_axes, moved_axes, times
-from psi_optax.invariance.rules.table import reach, rule, unknown
+from psi_optax.invariance.rules.table import reach, rule, stack, unknown
 from psi_optax.invariance.values import Context, Moment, Offset, Value
 
 
@@ -37,10 +37,21 @@ def _extremum(context, params, operands, shapes):
     return [reduced(context, x, params["axes"], shapes[0]).but(const=x.const)]
 
 
-@rule("reduce_sum", keeps_offsets=True)
+@rule("reduce_sum", keeps_parts=True)
 def _sum(context, params, operands, shapes):
     axes = tuple(params["axes"])
-    return [summed(context, operands[0], axes, shapes[0])]
+    return [_summed_by_parts(context, operands[0], axes, shapes[0])]
+
+
+def _summed_by_parts(context: Context, x: Value, axes, shape) -> Value:
+    if not x.parts or x.stacked in axes:
+        return summed(context, context.unstacked(x), axes, shape)
+    place = without(x, (x.stacked,))
+    own = tuple(place.get(axis, axis) for axis in axes)
+    at = without(x, axes)[x.stacked]
+    one = (*shape[:at], *shape[at + 1 :])
+    parts = [summed(context, part, own, one) for part in x.parts]
+    return stack(context, parts, at, shape)
 
 
 def summed(context: Context, x: Value, axes, shape) -> Value:
@@ -170,7 +181,7 @@ def _moved_by_window(params) -> set[int]:
     }
 
 
-@rule("psum", "psum2", "psum_invariant", "pmax", "pmin", keeps_offsets=True)
+@rule("psum", "psum2", "psum_invariant", "pmax", "pmin", keeps_parts=True)
 def _over_mesh(context, params, operands, shapes):
     axes = tuple(params["axes"])
     if params.get("axis_index_groups") is not None:
@@ -186,7 +197,7 @@ def _over_mesh(context, params, operands, shapes):
             for x, shape in zip(operands, shapes, strict=True)
         ]
     return [
-        summed(context, x, axes, shape)
+        _summed_by_parts(context, x, axes, shape)
         for x, shape in zip(operands, shapes, strict=True)
     ]
 

@@ -15,7 +15,7 @@ from psi_optax import ScaleGroup, find_groups
 from tests.invariance.programs import data
 
 MESH = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("d", "e"))
-ROWS = P("d")
+ROWS, WHOLE = P("d"), P()
 METHODS = ["analysis", "both"]
 
 pytestmark = pytest.mark.usefixtures("promotion")
@@ -32,7 +32,7 @@ def place(x):
     return jax.lax.axis_index("d").astype(x.dtype)
 
 
-def on_devices(norm, bias=P(), x=ROWS, kernel=P(), check_vma=True):
+def on_devices(norm, bias=WHOLE, x=ROWS, kernel=WHOLE, check_vma=True):
     """A loss of a layer whose devices normalize together."""
 
     def body(w, b, x):

@@ -240,11 +240,11 @@ def _slice(context, params, operands, shapes):
     strides = params["strides"] or (1,) * len(starts)
     [x] = operands
     kept = [a for a in range(x.rank) if a != x.stacked]
-    if x.parts and all(shapes[0][a] == x.shape[a] for a in kept):
-        if shapes[0][x.stacked] == 1:
-            part = x.parts[starts[x.stacked]]
-            form = move_axes(part.form, dict(enumerate(kept)))
-            return [rearranged(part, shapes[0], form, dict(enumerate(kept)))]
+    one = [1 if a == x.stacked else n for a, n in enumerate(x.shape)]
+    if x.parts and list(shapes[0]) == one:
+        part, place = x.parts[starts[x.stacked]], dict(enumerate(kept))
+        form = move_axes(context.equations.reduce(part.form), place)
+        return [rearranged(part, shapes[0], form, place)]
     x = context.settle(x)
     return [sliced(context, x, starts, limits, strides)]
 

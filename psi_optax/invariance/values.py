@@ -93,6 +93,8 @@ class Value:
             if all weights of a norm are, which they hardly are.
         guards: 1 if it says where another is zero, -1 where it is not.
         guarded: the other, if it is a sum of squares that may well be zero.
+        infinite: the identity of the array of which it says where it is
+            infinite, if it says that; `guards` speaks of that then.
         parts: the arrays that it is a stack of, if they have offsets or
             moments.
         stacked: the axis along which they are stacked.
@@ -110,6 +112,7 @@ class Value:
     alive: int = 0
     guards: int = 0
     guarded: Moment | None = None
+    infinite: int | None = None
     parts: tuple["Value", ...] = ()
     stacked: int = 0
     identity: int = dataclasses.field(

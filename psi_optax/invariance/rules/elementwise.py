@@ -199,6 +199,9 @@ def _clamp(context, params, operands, shapes):
 @rule("select_n")
 def _select(context, params, operands, shapes):
     predicate, *cases = operands
+    if predicate.infinite is not None:
+        cases = _with_infinity(predicate, cases)
+        return [result(operands, shapes[0], _alike(context, cases))]
     if not predicate.guards or len(cases) != 2:
         return [result(operands, shapes[0], _alike(context, cases))]
     # What is taken only where something is zero has no say.
@@ -213,6 +216,23 @@ def _select(context, params, operands, shapes):
         difference, frozenset(), other.reach, text, predicate.guarded
     )
     return [found.but(offsets=(offset,) if difference else ())]
+
+
+# The largest number of bfloat16, below those of wider dtypes.
+_LARGEST = float(jnp.finfo(jnp.bfloat16).max)
+
+
+def _with_infinity(predicate: Value, cases: list[Value]) -> list[Value]:
+    """Return the cases with the largest finite number as the infinity it is.
+
+    As `jnp.nan_to_num` puts it where an array is infinite. Another number in
+    the place of an infinity, or of NaN, does not scale as the array does.
+    """
+    usual, other = cases if predicate.guards > 0 else cases[::-1]
+    is_largest = other.const is not None and abs(other.const) >= _LARGEST
+    if is_largest and predicate.infinite == usual.identity:
+        return [usual]
+    return cases
 
 
 _MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
@@ -242,6 +262,8 @@ def _guard(context: Context, operands) -> dict | None:
     if number is None or x.const is not None:
         return None
     guards, exact = _AT_BOUND[name], name in ("eq", "ne")
+    if math.isinf(number) and exact:
+        return {"guards": guards, "infinite": x.identity}
     is_norm = moment is not None and moment.inner == 2 and moment.outer > 0
     if number == 0 and (exact or (is_norm and name in ("le", "gt"))):
         # A group of weights is hardly zero; one of its weights may well be.

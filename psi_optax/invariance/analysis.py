@@ -88,7 +88,7 @@ def analyse_program(
             form = equations.unknown(shape)
             parameters.append(Parameter(entry.path, shape, form))
         operands.append(Value(shape, form, reach=1 << bit, alive=1))
-    operands += [Value(tuple(np.shape(x))) for x in jax.tree.leaves(args)]
+    operands += map(interpreter.argument, jax.tree.leaves(args))
     reach = _run(context, program, operands)
     bits = {e.path: bit for bit, e in enumerate(_shown(params))}
     still = [p for p in parameters if not reach >> bits[p.path] & 1]

@@ -68,6 +68,7 @@ def find_groups(
         method: "analysis", "probe" or "both"; of shapes there is but analysis.
         max_epsilon: a constant up to this that is added to something that
             scales, as to a variance, is passed over: "proved up to epsilon".
+            So is an argument that is one positive number up to this.
         seed: of the random factors of the probe.
 
     Returns:

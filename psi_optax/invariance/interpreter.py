@@ -1,6 +1,7 @@
 """Runs a program on what is known of its values in place of the values."""
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -118,8 +119,23 @@ def _closed_over(variable: Any, array: Any) -> Operand:
 
     Whatever its size: a counter or a gate has another value tomorrow.
     """
-    content = Value(tuple(np.shape(array)))
-    return Cell(content) if compat.is_ref(variable) else content
+    if compat.is_ref(variable):
+        return Cell(Value(tuple(np.shape(array))))
+    return argument(array)
+
+
+def argument(array: Any) -> Value:
+    """Return data: their shape, and the number that a scalar is now."""
+    shape, dtype = tuple(np.shape(array)), getattr(array, "dtype", None)
+    if math.prod(shape) != 1 or dtype is None:
+        return Value(shape)
+    if not jnp.issubdtype(dtype, np.floating):
+        return Value(shape)
+    known = isinstance(array, np.ndarray | np.generic | jax.Array)
+    if not known or isinstance(array, jax.core.Tracer):
+        return Value(shape, given=math.nan)
+    number = float(jax.device_get(array).item())
+    return Value(shape, given=number if number > 0 else math.nan)
 
 
 def _equation(

@@ -34,6 +34,7 @@ def sharded(
         form,
         every=value.every,
         const=value.const,
+        given=value.given,
         flat=value.flat | (sizes.keys() - varying),
         reach=value.reach,
     )

@@ -85,6 +85,8 @@ class Value:
             and booleans do not scale: what makes one of a float sees to it.
         every: zero or infinite everywhere, which scales in every way.
         const: the number that it is everywhere, if that is known.
+        given: the number that an argument is, NaN if that is not known or not
+            positive. It may change, and is looked at as an epsilon alone.
         flat: axes along which it is constant, of the array and of a mesh.
         reach: a bit for each parameter through which its gradient goes.
         offsets: terms that have still to vanish or to be made to scale.
@@ -105,6 +107,7 @@ class Value:
     form: Form = dataclasses.field(default_factory=dict)
     every: bool = False
     const: float | None = None
+    given: float | None = None
     flat: frozenset[Axis] = frozenset()
     reach: int = 0
     offsets: tuple[Offset, ...] = ()
@@ -123,6 +126,11 @@ class Value:
     def rank(self) -> int:
         """The number of axes."""
         return len(self.shape)
+
+    @property
+    def number(self) -> float | None:
+        """The number that it is everywhere, known or given."""
+        return self.given if self.const is None else self.const
 
     def blurred(self) -> "Value":
         """Without the moment, and offsets that no mean can cancel any more."""
@@ -190,6 +198,11 @@ class Context:
         fixed = [v for v in (a, b) if not self.equations.reduce(v.form)]
         if not fixed:
             return f"`{self.primitive}` of what scales in two ways"
+        if fixed[0].given is not None:
+            return (
+                f"`{self.primitive}` of what scales and an argument: if it is"
+                " an epsilon, give a positive number up to max_epsilon"
+            )
         if self.primitive == "sub" and not fixed[0].reach:
             return (
                 "what is subtracted does not come from the weights (running"

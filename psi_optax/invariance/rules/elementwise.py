@@ -81,10 +81,9 @@ def _sum(context: Context, a: Value, b: Value, shape, function) -> Value:
         # 0 + x is x; 0 - x is not.
         negative = a.every and function is operator.sub
         return _scaled(one, -1.0, shape) if negative else one
-    if context.waive(a, b.const) or context.waive(b, a.const):
-        scaled = b if b.const is None else a
-        scaled = context.settle(scaled)
-        return result([a, b], shape, scaled.form)
+    for one, other in ((a, b), (b, a)):
+        if context.waive(one, other.number):
+            return result([a, b], shape, context.settle(one).form)
     a, b = a.blurred(), b.blurred()
     for one, other in ((a, b), (b, a)):
         if _is_flatter(context, other, one, shape):
@@ -166,16 +165,16 @@ def _above(context: Context, operands, sign: int) -> list[Value]:
     scaled = [
         value
         for value in operands
-        if value.const is None and context.equations.reduce(value.form)
+        if value.number is None and context.equations.reduce(value.form)
     ]
     return [
         value
         for value in operands
         if not (
             scaled
-            and value.const is not None
-            and value.const * sign > 0
-            and context.waive(scaled[0], value.const)
+            and value.number is not None
+            and value.number * sign > 0
+            and context.waive(scaled[0], value.number)
         )
     ]
 
@@ -255,17 +254,17 @@ def _guard(context: Context, operands) -> dict | None:
     Against zero, and against norms that are not larger than an epsilon.
     """
     name, [x, bound] = context.primitive, operands
-    if x.const is not None:
+    if x.number is not None:
         x, bound = bound, x
         name = _MIRRORED.get(name, name)
-    number, moment = bound.const, x.moment
+    number, moment = bound.number, x.moment
     if number is None or x.const is not None:
         return None
     guards, exact = _AT_BOUND[name], name in ("eq", "ne")
-    if math.isinf(number) and exact:
+    if bound.const is not None and math.isinf(number) and exact:
         return {"guards": guards, "infinite": x.identity}
     is_norm = moment is not None and moment.inner == 2 and moment.outer > 0
-    if number == 0 and (exact or (is_norm and name in ("le", "gt"))):
+    if bound.const == 0 and (exact or (is_norm and name in ("le", "gt"))):
         # A group of weights is hardly zero; one of its weights may well be.
         if x.alive == 2:
             return {"guards": guards}

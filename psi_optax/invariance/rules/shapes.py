@@ -38,6 +38,7 @@ def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
         form,
         every=value.every,
         const=value.const,
+        given=value.given,
         flat=flat,
         reach=value.reach,
         offsets=offsets,

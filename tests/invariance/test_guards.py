@@ -1,0 +1,138 @@
+"""Numbers that guard a norm: each found where it is one, and not elsewhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psi_optax import ScaleGroup, find_groups
+from tests.invariance.programs import data
+
+X = jnp.asarray(data(8, 6), jnp.float32)
+W = jnp.asarray(data(6, 4, seed=1), jnp.float32)
+METHODS = ["analysis", "both"]
+
+pytestmark = pytest.mark.usefixtures("promotion")
+
+
+@pytest.fixture
+def promotion():
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def normalized(h, epsilon=0.0):
+    return (h - h.mean(0)) / jnp.sqrt(h.var(0) + epsilon)
+
+
+def finding(function, *args, method="analysis", w=W, x=X):
+    def loss(params, x, *args):
+        y = function(x @ params["w"], *args)
+        return jnp.sum(jnp.tanh(y) * data(*y.shape).astype(y.dtype))
+
+    return find_groups(loss, {"w": w}, x, *args, method=method)["w"]
+
+
+# -- numbers in the place of infinities --------------------------------------
+
+
+LARGEST = float(jnp.finfo(jnp.float32).max)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_infinities_that_become_the_largest_number(method):
+    for function in (
+        jnp.nan_to_num,
+        lambda h: jnp.where(h == jnp.inf, LARGEST, h),
+        lambda h: jnp.where(h != -jnp.inf, h, -LARGEST),
+        lambda h: jnp.where(jnp.isfinite(h), h, 0.0),
+    ):
+        found = finding(lambda h, f=function: normalized(f(h)), method=method)
+        assert found.group == ScaleGroup(0)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        # Where an array is NaN or infinite, data decide: a mask, a gap.
+        lambda h: jnp.nan_to_num(h, nan=1.0),
+        lambda h: jnp.nan_to_num(h, posinf=1.0),
+        lambda h: jnp.where(jnp.isfinite(h), h, 1.0),
+        lambda h: jnp.where(h == jnp.inf, 1.0, h),
+        # Elsewhere it is not as good as infinite.
+        lambda h: jnp.where(h == jnp.inf, h, LARGEST),
+        lambda h: jnp.where(h[::-1] == jnp.inf, LARGEST, h),
+        lambda h: jnp.where(h == 1e30, LARGEST, h),
+    ],
+)
+def test_other_numbers_in_their_place(function):
+    def masked(h):
+        mask = jnp.arange(8)[:, None] % 2 == 0
+        return jnp.where(mask, h, jnp.inf)
+
+    assert finding(lambda h: normalized(function(h))).group is None
+    assert finding(lambda h: normalized(function(masked(h)))).group is None
+
+
+# -- an epsilon that is an argument ------------------------------------------
+
+
+def of_rows(h, bound, epsilon):
+    return h / bound(jnp.linalg.norm(h, axis=-1, keepdims=True), epsilon)
+
+
+def safe(size, epsilon):
+    return jnp.where(size <= epsilon, epsilon, size)
+
+
+SMALL = {
+    "a variance": (normalized, ScaleGroup(0)),
+    "the largest": (
+        lambda h, e: of_rows(h, jnp.maximum, e),
+        ScaleGroup((0, 1)),
+    ),
+    "a guard": (lambda h, e: of_rows(h, safe, e), ScaleGroup((0, 1))),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", SMALL)
+def test_an_epsilon_that_is_an_argument(name, method):
+    function, group = SMALL[name]
+    for epsilon in (jnp.float32(1e-5), np.full((1, 1), 1e-5, np.float32)):
+        found = finding(function, epsilon, method=method)
+        assert found.group == group
+        assert found.epsilon == pytest.approx(1e-5)
+    closed = jnp.full((), 1e-5)
+    found = finding(lambda h: function(h, closed), method=method)
+    assert found.group == group
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_arguments_that_are_no_epsilon(name):
+    function, _ = SMALL[name]
+    for number in (0.0, -1e-5, 0.1, jnp.nan):
+        assert finding(function, jnp.float32(number)).group is None
+    for other in (jnp.full((2, 4, 1), 1e-5), jnp.full(4, 1e-5)):
+        assert finding(
+            lambda h, e: function(h, e.ravel()[:1]), other
+        ).group is (None)
+    shape = jax.ShapeDtypeStruct((), jnp.float32)
+    found = finding(function, shape)
+    assert found.group is None
+    assert "argument" in found.reason
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h, e: normalized(h) + e * h,
+        lambda h, e: h / jnp.where(h.std(0) == e, 1.0, h.std(0)) * (1 + e * h),
+        lambda h, e: of_rows(h, jnp.minimum, e),
+        lambda h, e: jnp.where(e == 0, normalized(h), h),
+        lambda h, e: normalized(h) + jnp.where(jnp.maximum(e, 0) > 0, h, 0.0),
+    ],
+)
+def test_a_small_argument_is_data_otherwise(function, method):
+    assert finding(function, jnp.float32(1e-4), method=method).group is None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,14 @@ from psi_optax.invariance.symmetry import (
     find_symmetries,
     is_elementwise,
 )
-from psi_optax.invariance.values import Context, Reason, Stop, Value, Waiver
+from psi_optax.invariance.values import (
+    Bound,
+    Context,
+    Reason,
+    Stop,
+    Value,
+    Waiver,
+)
 
 UNREACHED = "no gradient reaches it: drop it, unless its value matters"
 
@@ -34,6 +42,8 @@ class Verdict:
         group: its scale groups; None if there are none that can be stated.
         kind: "proved", "ordinary", "inert" or "partly".
         epsilon: the largest constant that a norm of it absorbs; 0 if exact.
+        bound: the least of the bounds that clip what scales with it, and that
+            are taken not to act; infinite if there is none.
         reason: why it has no groups, in words; "" if it has.
     """
 
@@ -41,6 +51,7 @@ class Verdict:
     kind: str
     epsilon: float = 0.0
     reason: str = ""
+    bound: float = math.inf
 
 
 def analyse(
@@ -93,7 +104,10 @@ def analyse_program(
     bits = {e.path: bit for bit, e in enumerate(_shown(params))}
     still = [p for p in parameters if not reach >> bits[p.path] & 1]
     symmetries = find_symmetries(
-        equations, parameters, still, [*context.waivers, *context.stops]
+        equations,
+        parameters,
+        still,
+        [*context.waivers, *context.bounds, *context.stops],
     )
     partners = Partners(equations, parameters)
     return {
@@ -145,7 +159,12 @@ def _verdict(
         symmetry.group, parameter.shape
     ):
         return _signs_alone(symmetry)
-    return Verdict(symmetry.group, "proved", _epsilon(symmetry))
+    return Verdict(
+        symmetry.group,
+        "proved",
+        _epsilon(symmetry),
+        bound=_bound(symmetry),
+    )
 
 
 def _signs_alone(symmetry: Symmetry) -> Verdict:
@@ -169,6 +188,12 @@ def _epsilon(symmetry: Symmetry) -> float:
     """Return the largest constant that is ignored where the groups scale."""
     waivers = (x for x in symmetry.scaled if isinstance(x, Waiver))
     return max((waiver.constant for waiver in waivers), default=0.0)
+
+
+def _bound(symmetry: Symmetry) -> float:
+    """Return the least bound that is passed over where the groups scale."""
+    bounds = (x for x in symmetry.scaled if isinstance(x, Bound))
+    return min((bound.number for bound in bounds), default=math.inf)
 
 
 def _ordinary(context: Context, one: Parameter, partners: Partners) -> Verdict:

@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from psi_optax.invariance.equations import Equations
 from psi_optax.invariance.forms import Axis, Form, Variable, digits_along, minus
 
 _IDENTITIES = itertools.count()
+# The largest number of bfloat16, below those of wider dtypes: as good as
+# infinite.
+LARGEST = float(jnp.finfo(jnp.bfloat16).max)
 
 
 class Reason(NamedTuple):
@@ -25,6 +30,14 @@ class Waiver(NamedTuple):
 
     form: Form
     constant: float
+    site: str
+
+
+class Bound(NamedTuple):
+    """A bound on what scales, passed over because it is so wide."""
+
+    form: Form
+    number: float
     site: str
 
 
@@ -165,6 +178,7 @@ class Context:
         self.equations = equations
         self.max_epsilon = max_epsilon
         self.waivers: list[Waiver] = []
+        self.bounds: list[Bound] = []
         self.stops: list[Stop] = []
         self.carried: set[Variable] = set()
         self.mesh: dict[str, int] = {}  # of the `shard_map` that is run
@@ -254,9 +268,24 @@ class Context:
         if constant is None or not 0 < abs(constant) <= largest:
             return False
         form = self.equations.reduce(value.form)
-        # What a loop carries may be made of nothing but small constants.
-        if any(term.variable in self.carried for term in form):
+        if self._is_carried(form):
             return False
         if form:
             self.waivers.append(Waiver(form, abs(constant), self.site))
         return True
+
+    def is_within(self, value: Value, bound: float | None) -> bool:
+        """Whether a bound is so wide that it is taken not to act."""
+        # Symmetric to the constants that are small enough.
+        if bound is None or abs(bound) * self.max_epsilon < 1 - 1e-6:
+            return False
+        form = self.equations.reduce(value.form)
+        if self._is_carried(form):
+            return False
+        if form and abs(bound) < LARGEST:
+            self.bounds.append(Bound(form, abs(bound), self.site))
+        return True
+
+    def _is_carried(self, form: Form) -> bool:
+        """Whether it is what a loop carries: perhaps nothing but constants."""
+        return any(term.variable in self.carried for term in form)

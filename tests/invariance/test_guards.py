@@ -1,5 +1,7 @@
 """Numbers that guard a norm: each found where it is one, and not elsewhere."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,3 +138,112 @@ def test_arguments_that_are_no_epsilon(name):
 )
 def test_a_small_argument_is_data_otherwise(function, method):
     assert finding(function, jnp.float32(1e-4), method=method).group is None
+
+
+# -- clips that do not act ---------------------------------------------------
+
+
+def clipped(low, high, epsilon=0.0):
+    return lambda h: normalized(jnp.clip(h, low, high), epsilon)
+
+
+WIDE = {
+    "both sides": clipped(-1e4, 1e4),
+    "below": lambda h: normalized(jnp.maximum(h, -1e4)),
+    "above": lambda h: normalized(jnp.minimum(h, 1e4)),
+    "relu": clipped(0.0, 1e4),
+    "clamp": lambda h: normalized(jax.lax.clamp(-1e4, h, 1e4)),
+    "with an epsilon": clipped(-1e4, 1e4, 1e-5),
+    "twice": lambda h: normalized(jnp.clip(jnp.clip(h, -1e4, 1e4), -1e5, 1e5)),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", WIDE)
+def test_a_clip_that_is_wide_is_recorded(name, method):
+    found = finding(WIDE[name], method=method)
+    assert found.group == ScaleGroup(0)
+    assert found.bound == pytest.approx(1e4)
+    assert found.kind == "proved within a bound"
+    assert (found.epsilon > 0) == (name == "with an epsilon")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_clip_that_cannot_act_is_no_bound(method):
+    for function in (
+        clipped(-jnp.inf, jnp.inf),
+        clipped(-LARGEST, LARGEST),
+        # What is clipped has no scale.
+        lambda h: jnp.arccos(jnp.clip(h / jnp.abs(h).sum(0), -0.9, 0.9)),
+        lambda h: jnp.log(jnp.clip(jax.nn.softmax(normalized(h)), 1e-7, 1.0)),
+        lambda h: jnp.clip(normalized(h), -1e4, 1e4),
+    ):
+        found = finding(function, method=method)
+        assert found.group == ScaleGroup(0)
+        assert found.kind == "proved"
+        assert found.bound == math.inf
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        clipped(-999.0, 1e4),
+        clipped(-1e4, 999.0),
+        clipped(-1.0, 1.0),
+        # What is always at its bound, or would be.
+        clipped(1e4, 1e5),
+        lambda h: normalized(jnp.maximum(h, 1e4)),
+        lambda h: normalized(jnp.minimum(h, -1e4)),
+        lambda h: jnp.clip(h, -1e4, 1e4),
+        lambda h: normalized(jnp.where(h > 1e4, 1e4, h)),
+    ],
+)
+def test_what_is_not_wide(function):
+    assert finding(function).group is None
+
+
+def test_a_bound_is_as_wide_as_an_epsilon_is_small():
+    def found(**options):
+        def loss(params):
+            y = clipped(-1e4, 1e4)(X @ params["w"])
+            return jnp.sum(jnp.tanh(y) * data(8, 4).astype(y.dtype))
+
+        return find_groups(loss, {"w": W}, method="analysis", **options)["w"]
+
+    assert found().group == found(max_epsilon=1e-4).group == ScaleGroup(0)
+    for small in (1e-5, 0.0):
+        assert found(max_epsilon=small).group is None
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-5])
+def test_a_clip_that_acts_is_not_proved(epsilon):
+    """On some of the values at the given weights, or on all of them."""
+    function = clipped(-1e4, 1e4, epsilon)
+    for size in (1.0, 100.0):
+        found = finding(function, method="both", w=W * size)
+        assert found.group == ScaleGroup(0)
+    for size in (3e3, 1e4, 1e5, 1e7):
+        found = finding(function, method="both", w=W * size)
+        assert not found.kind.startswith("proved")
+    # The control: nothing clips, at any size.
+    for size in (1.0, 1e7):
+        found = finding(normalized, method="both", w=W * size)
+        assert found.kind == "proved"
+
+
+def test_the_least_bound_of_what_scales_counts():
+    """Other parameters have bounds of their own, or none."""
+    other = jnp.asarray(data(6, 4, seed=2), jnp.float32)
+    params = {"a": W, "b": other, "c": other}
+
+    def loss(params, x):
+        a = clipped(-1e4, 1e5)(x @ params["a"])
+        b = clipped(-1e6, 1e7)(x @ params["b"])
+        y = a * b * normalized(x @ params["c"])
+        return jnp.sum(jnp.tanh(y) * data(8, 4).astype(y.dtype))
+
+    for method in METHODS:
+        report = find_groups(loss, params, X, method=method)
+        bounds = [report[path].bound for path in "abc"]
+        assert bounds == [pytest.approx(1e4), pytest.approx(1e6), math.inf]
+        assert "1e+04" in str(report)

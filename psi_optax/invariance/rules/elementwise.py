@@ -9,7 +9,14 @@ import jax.numpy as jnp
 
 from psi_optax.invariance.forms import Axis, Form, minus, plus, times
 from psi_optax.invariance.rules.table import by_parts, reach, rule
-from psi_optax.invariance.values import Context, Moment, Offset, Stop, Value
+from psi_optax.invariance.values import (
+    LARGEST,
+    Context,
+    Moment,
+    Offset,
+    Stop,
+    Value,
+)
 
 
 def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[Axis]:
@@ -161,7 +168,10 @@ def _extremum(context, params, operands, shapes):
 
 
 def _above(context: Context, operands, sign: int) -> list[Value]:
-    """The operands without small constants of a sign, which are waived."""
+    """The operands without small constants of a sign, which are waived.
+
+    And without large ones of the other sign: bounds that do not act.
+    """
     scaled = [
         value
         for value in operands
@@ -173,10 +183,17 @@ def _above(context: Context, operands, sign: int) -> list[Value]:
         if not (
             scaled
             and value.number is not None
-            and value.number * sign > 0
-            and context.waive(scaled[0], value.number)
+            and _is_passed_over(context, scaled[0], value, sign)
         )
     ]
+
+
+def _is_passed_over(context: Context, x: Value, bound: Value, sign: int):
+    """Whether a bound, above which or below which x is, has no effect."""
+    if bound.number is not None and bound.number * sign > 0:
+        return context.waive(x, bound.number)
+    is_wide = bound.const is not None and math.isfinite(bound.const)
+    return is_wide and context.is_within(x, bound.const)
 
 
 def _alike(context: Context, operands) -> Form:
@@ -217,10 +234,6 @@ def _select(context, params, operands, shapes):
     return [found.but(offsets=(offset,) if difference else ())]
 
 
-# The largest number of bfloat16, below those of wider dtypes.
-_LARGEST = float(jnp.finfo(jnp.bfloat16).max)
-
-
 def _with_infinity(predicate: Value, cases: list[Value]) -> list[Value]:
     """Return the cases with the largest finite number as the infinity it is.
 
@@ -228,7 +241,7 @@ def _with_infinity(predicate: Value, cases: list[Value]) -> list[Value]:
     the place of an infinity, or of NaN, does not scale as the array does.
     """
     usual, other = cases if predicate.guards > 0 else cases[::-1]
-    is_largest = other.const is not None and abs(other.const) >= _LARGEST
+    is_largest = other.const is not None and abs(other.const) >= LARGEST
     if is_largest and predicate.infinite == usual.identity:
         return [usual]
     return cases

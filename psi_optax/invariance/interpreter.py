@@ -151,7 +151,9 @@ def _equation(
     found = run(context, body, operands, needed)
     if has_own_derivative(equation):
         reach = rules.reach(operands)
-        found = [context.unstacked(x) for x in found]
+        if not compat.is_of_jax(equation):
+            # What cancels in a value need not cancel in its gradient.
+            found = [context.unstacked(x).apart() for x in found]
         found = [value.but(reach=value.reach | reach) for value in found]
         _follow_derivative(context, jaxpr, equation, operands, found)
     return found

@@ -249,7 +249,7 @@ class Probe:
         return all(np.any(self.euler[path]) for path in groups) and all(
             self._falls(leaves, groups, data)
             for leaves in (self.given, self.moved)
-            for data in (self._data, self._moved_data)
+            for data in [self._data, self._moved_data]
         )
 
     def _falls(self, leaves: Leaves, groups: Groups, data: Any) -> bool:

@@ -152,6 +152,10 @@ class Value:
         offsets = tuple(o._replace(flat=frozenset()) for o in self.offsets)
         return self.but(moment=None, offsets=offsets)
 
+    def apart(self) -> "Value":
+        """The same numbers as another array, of which nothing is a mean."""
+        return self.blurred().but(identity=next(_IDENTITIES))
+
     def but(self, **changes) -> "Value":
         """The same array with something else known."""
         return dataclasses.replace(self, **changes)
@@ -274,10 +278,10 @@ class Context:
             self.waivers.append(Waiver(form, abs(constant), self.site))
         return True
 
-    def is_within(self, value: Value, bound: float | None) -> bool:
+    def is_within(self, value: Value, bound: float) -> bool:
         """Whether a bound is so wide that it is taken not to act."""
         # Symmetric to the constants that are small enough.
-        if bound is None or abs(bound) * self.max_epsilon < 1 - 1e-6:
+        if abs(bound) * self.max_epsilon < 1 - 1e-6:
             return False
         form = self.equations.reduce(value.form)
         if self._is_carried(form):

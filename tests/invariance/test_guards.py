@@ -231,6 +231,22 @@ def test_a_clip_that_acts_is_not_proved(epsilon):
         assert found.kind == "proved"
 
 
+def test_rows_that_reach_a_bound_one_after_another():
+    """However large the weights are, some of the rows are clipped."""
+
+    def function(h):
+        h = jnp.clip(h, -1e4, 1e4)
+        return h / jnp.linalg.norm(h, axis=-1, keepdims=True)
+
+    rows = X * 10.0 ** -jnp.arange(0.0, 16.0, 2.0)[:, None]
+    found = finding(function, method="both", x=rows)
+    assert found.group == ScaleGroup((0, 1))
+    assert found.bound == pytest.approx(1e4)
+    # The control: some of them are at the given weights.
+    found = finding(function, method="both", x=rows, w=1e6 * W)
+    assert not found.kind.startswith("proved")
+
+
 def test_the_least_bound_of_what_scales_counts():
     """Other parameters have bounds of their own, or none."""
     other = jnp.asarray(data(6, 4, seed=2), jnp.float32)

@@ -14,8 +14,9 @@ from jax.sharding import PartitionSpec as P
 from psi_optax import ScaleGroup, find_groups
 from tests.invariance.programs import data
 
-MESH = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("d", "e"))
+MESH = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("d", "e"))
 ROWS, WHOLE = P("d"), P()
+X = data(16, 3)
 METHODS = ["analysis", "both"]
 
 pytestmark = pytest.mark.usefixtures("promotion")
@@ -58,7 +59,7 @@ def report(loss, method, length=4, channels=4):
         "w": jnp.asarray(data(3, channels, seed=1), jnp.float32),
         "b": jnp.asarray(data(length, seed=2), jnp.float32),
     }
-    x = jnp.asarray(data(16, 3), jnp.float32)
+    x = jnp.asarray(X, jnp.float32)
     return find_groups(loss, params, x, method=method)
 
 
@@ -185,7 +186,7 @@ def test_biases_that_differ_between_devices(method):
     """Their mean over devices is not theirs; that of one device is."""
     for norm, inert in ((squares, False), (CENTRED["of each device"], True)):
         loss = on_devices(norm, bias=P("d"))
-        found = report(loss, method, length=8)
+        found = report(loss, method, length=16)
         assert (found["b"].kind == "inert") == inert
         assert (found["w"].group == ScaleGroup(0)) == inert
 
@@ -196,12 +197,38 @@ def test_kernels_that_differ_between_devices(method):
     for axes, apart in (("d", False), ("e", True)):
         norm = functools.partial(two_passes, axes=axes)
         loss = on_devices(norm, kernel=P(None, "d"), bias=P("d"), x=P("e"))
-        found = report(loss, method)
+        found = report(loss, method, length=8, channels=8)
         assert (found["w"].group == ScaleGroup(0)) == apart
         assert (found["b"].kind == "inert") == apart
 
 
-@pytest.mark.parametrize("groups", [[[0, 1]], [[0], [1]]])
+@pytest.mark.parametrize("method", METHODS)
+def test_one_row_on_each_device(method):
+    """Arrays have no axis of the batch: it is that of the mesh."""
+
+    def loss_of(norm):
+        def body(w, b, x):
+            y = jnp.tanh(norm(x[0] @ w + b)) * (1 + place(x))
+            return psum(psum(jnp.sum(y), "d"), "e")
+
+        def loss(params, x):
+            run = jax.shard_map(
+                body, mesh=MESH, in_specs=(P(), P(), P("d")), out_specs=P()
+            )
+            return run(params["w"], params["b"], x[:4])
+
+        return loss
+
+    norm = functools.partial(two_passes, of=lambda h: h)
+    found = report(loss_of(norm), method)
+    assert found["w"].group == ScaleGroup(0)
+    assert found["b"].kind == "inert"
+    # The mean over the other axis is that of equal numbers.
+    mean = loss_of(lambda h: h - pmean(h, "e") + h / pmean(jnp.abs(h), "d"))
+    assert report(mean, "analysis")["w"].group != ScaleGroup(0)
+
+
+@pytest.mark.parametrize("groups", [[[0, 1, 2, 3]], [[0, 1], [2, 3]]])
 def test_groups_of_devices_are_not_known(groups):
     def norm(h):
         mean = pmean(h.mean(0), "d", axis_index_groups=groups)
@@ -254,7 +281,7 @@ def test_a_mesh_in_a_mesh():
         (P("d"), ("d", "e"), False),
     ):
         loss = loss_of(bias, axes)
-        length = 8 if bias == P("d") else 4
+        length = 16 if bias == P("d") else 4
         found = report(loss, "analysis", length=length)
         assert (found["b"].kind == "inert") == inert, (bias, axes)
 
@@ -272,3 +299,75 @@ def test_names_that_vmap_gives(name, method):
     found = report(loss, method)
     assert found["w"].group == ScaleGroup(0)
     assert found["b"].kind == "inert"
+
+
+# -- stacks --------------------------------------------------------------------
+
+
+def whole(h):
+    return jnp.stack([h.mean(0), (h * h).mean(0)])
+
+
+@jax.custom_jvp
+def doubled(x):
+    return 2.0 * x
+
+
+doubled.defjvp(lambda x, t: (doubled(*x), 2.0 * t[0]))
+
+WHOLES = {
+    "as it is": whole,
+    "summed over its parts": lambda h: whole(h).sum(0),
+    "times itself": lambda h: whole(h) * whole(h),
+    "times another": lambda h: whole(h) * whole(jnp.abs(h)),
+    "reshaped": lambda h: whole(h).reshape(-1),
+    "a part of each": lambda h: whole(h)[:, :2],
+    "both parts": lambda h: whole(h)[:2],
+    "in a branch": lambda h: jax.lax.cond(
+        X[0, 0] > 0, lambda y: y[0], lambda y: y[1], whole(h)
+    ),
+    "in a loop": lambda h: jax.lax.scan(
+        lambda c, y: (c, jnp.tanh(y)), 0.0, whole(h)
+    )[1],
+    "in a ref": lambda h: jax.new_ref(whole(h))[...],
+    "with a derivative": lambda h: doubled(whole(h)),
+    "a mean and no centre": lambda h: whole(h)[0],
+    "stopped": lambda h: h + jax.lax.stop_gradient(whole(h))[0],
+    "in a stack": lambda h: jnp.stack([whole(h), whole(h)])[1, 1],
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", WHOLES)
+def test_what_a_stack_holds_is_not_lost(name, method):
+    """Neither the bias nor the kernel cancels."""
+
+    def loss(params, x):
+        y = WHOLES[name](x @ params["w"] + params["b"])
+        return jnp.sum(jnp.tanh(y) * data(*y.shape).astype(y.dtype))
+
+    found = report(loss, method)
+    assert found["b"].kind == found["w"].kind == "ordinary"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_parts_of_a_stack_are_told_apart(method):
+    """A mean that is subtracted from another array leaves its bias."""
+
+    def loss_of(order):
+        def loss(params, x):
+            h = x @ params["w"] + params["b"]
+            both = jnp.stack([h, 2.0 * h], axis=order[0]).mean(order[1])
+            parts = jnp.unstack(both, axis=0)
+            y = jnp.tanh((h - parts[order[2]]) / jnp.std(h, 0))
+            return jnp.sum(y * data(16, 4).astype(y.dtype))
+
+        return loss
+
+    for order in ((0, 1, 0), (1, 0, 0)):
+        found = report(loss_of(order), method)
+        assert found["b"].kind == "inert"
+    for order in ((0, 1, 1), (1, 0, 1)):
+        found = report(loss_of(order), method)
+        assert found["b"].kind != "inert"
+        assert found["w"].group != ScaleGroup(0)

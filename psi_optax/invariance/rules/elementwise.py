@@ -188,12 +188,14 @@ def _above(context: Context, operands, sign: int) -> list[Value]:
     ]
 
 
-def _is_passed_over(context: Context, x: Value, bound: Value, sign: int):
-    """Whether a bound, above which or below which x is, has no effect."""
+def _is_passed_over(
+    context: Context, x: Value, bound: Value, sign: int
+) -> bool:
+    """Whether a bound is too small, or too wide, to act on what scales."""
     if bound.number is not None and bound.number * sign > 0:
         return context.waive(x, bound.number)
-    is_wide = bound.const is not None and math.isfinite(bound.const)
-    return is_wide and context.is_within(x, bound.const)
+    is_number = bound.const is not None and math.isfinite(bound.const)
+    return is_number and context.is_within(x, bound.const)
 
 
 def _alike(context: Context, operands) -> Form:

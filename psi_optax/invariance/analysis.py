@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,7 +22,7 @@ from psi_optax.invariance.symmetry import (
     find_symmetries,
     is_elementwise,
 )
-from psi_optax.invariance.values import Context, Stop, Value, Waiver
+from psi_optax.invariance.values import Bound, Context, Stop, Value, Waiver
 
 UNUSED = "the loss does not depend on it"
 CANCELLED = "it is subtracted again with a mean: drop it"
@@ -36,6 +37,8 @@ class Verdict:
         group: its scale groups; None if there are none that can be stated.
         kind: "proved", "ordinary", "inert" or "partly".
         epsilon: the largest constant that a norm of it absorbs; 0 if exact.
+        bound: the least of the bounds that clip what scales with it, and that
+            are taken not to act; infinite if there is none.
         reason: why it has no groups, in words; "" if it has.
     """
 
@@ -43,6 +46,7 @@ class Verdict:
     kind: str
     epsilon: float = 0.0
     reason: str = ""
+    bound: float = math.inf
 
 
 def analyse(
@@ -93,7 +97,7 @@ def analyse_program(
             parameters.append(Parameter(entry.path, shape, form))
         reach = 1 << bit | 1 << bit + len(shown)
         operands.append(Value(shape, form, reach=reach, alive=1))
-    operands += [Value(tuple(np.shape(x))) for x in jax.tree.leaves(args)]
+    operands += map(interpreter.argument, jax.tree.leaves(args))
     reach = _run(context, program, operands)
     unreached = {
         entry.path: _unreached(context, reach, bit)
@@ -102,7 +106,10 @@ def analyse_program(
     }
     still = [p for p in parameters if p.path in unreached]
     symmetries = find_symmetries(
-        equations, parameters, still, [*context.waivers, *context.stops]
+        equations,
+        parameters,
+        still,
+        [*context.waivers, *context.bounds, *context.stops],
     )
     partners = Partners(equations, parameters)
     return {
@@ -162,7 +169,12 @@ def _verdict(
         symmetry.group, parameter.shape
     ):
         return _signs_alone(symmetry)
-    return Verdict(symmetry.group, "proved", _epsilon(symmetry))
+    return Verdict(
+        symmetry.group,
+        "proved",
+        _epsilon(symmetry),
+        bound=_bound(symmetry),
+    )
 
 
 def _overlap(symmetry: Symmetry, symmetries: dict[str, Symmetry]) -> str:
@@ -202,6 +214,12 @@ def _epsilon(symmetry: Symmetry) -> float:
     """Return the largest constant that is ignored where the groups scale."""
     waivers = (x for x in symmetry.scaled if isinstance(x, Waiver))
     return max((waiver.constant for waiver in waivers), default=0.0)
+
+
+def _bound(symmetry: Symmetry) -> float:
+    """Return the least bound that is passed over where the groups scale."""
+    bounds = (x for x in symmetry.scaled if isinstance(x, Bound))
+    return min((bound.number for bound in bounds), default=math.inf)
 
 
 def _ordinary(context: Context, one: Parameter, partners: Partners) -> Verdict:

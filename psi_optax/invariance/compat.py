@@ -102,8 +102,14 @@ def specs(specs: Any) -> list[tuple[Any, ...]]:
 
 
 def mesh_sizes(params: dict[str, Any]) -> dict[str, int]:
-    """The sizes of the mesh axes of a `shard_map`."""
-    return dict(params["mesh"].shape)
+    """Return the sizes of the mesh axes that a `shard_map` divides over.
+
+    A mesh may have others: those of a `shard_map` around it.
+    """
+    manual = params["newly_manual_axes"]
+    return {
+        name: n for name, n in params["mesh"].shape.items() if name in manual
+    }
 
 
 def make_jaxpr(function: Any, *args: Any) -> tuple[Any, Any]:

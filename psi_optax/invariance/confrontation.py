@@ -1,5 +1,8 @@
 """The confrontation of what is proved with what is measured."""
 
+import math
+from collections.abc import Iterator
+
 from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.probe import Probe
 from psi_optax.invariance.report import Finding
@@ -12,7 +15,7 @@ def confront(probe: Probe, findings: dict[str, Finding]) -> None:
         RuntimeError: the loss changes, or a gradient that is proved to be zero
             is not.
     """
-    groups = {p: f.group for p, f in findings.items() if f.group is not None}
+    groups = {p: g for p, g in _groups(findings) if not _bounded(findings[p])}
     wrong = []
     if groups and not probe.holds(groups):
         wrong = [
@@ -38,16 +41,34 @@ def doubtful(probe: Probe, findings: dict[str, Finding]) -> set[str]:
     """What is proved up to a constant that is not the epsilon of a norm.
 
     The effect of an epsilon falls as the weights grow. That of a constant
-    which is added to something that may be zero does not.
+    which is added to something that may be zero does not. And what is proved
+    within a bound that is exceeded.
     """
-    groups = {p: f.group for p, f in findings.items() if f.group is not None}
-    if not groups or probe.holds(groups):
-        return set()
-    return {
+    groups = dict(_groups(findings))
+    bounded = {p: g for p, g in groups.items() if _bounded(findings[p])}
+    others = {p: g for p, g in groups.items() if p not in bounded}
+    found = {
         path
-        for path in groups
-        if findings[path].epsilon and not probe.holds(tied_with(path, groups))
+        for path in bounded
+        if not probe.holds_within_bound(tied_with(path, bounded))
     }
+    if not others or probe.holds(others):
+        return found
+    return found | {
+        path
+        for path in others
+        if findings[path].epsilon and not probe.holds(tied_with(path, others))
+    }
+
+
+def _groups(findings: dict[str, Finding]) -> Iterator[tuple[str, ScaleGroup]]:
+    for path, finding in findings.items():
+        if finding.group is not None:
+            yield path, finding.group
+
+
+def _bounded(finding: Finding) -> bool:
+    return finding.bound < math.inf
 
 
 def tied_with(path: str, groups: dict[str, ScaleGroup]) -> dict:

@@ -1,6 +1,7 @@
 """Find scale groups, by proof and by measurement."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -70,6 +71,9 @@ def find_groups(
         method: "analysis", "probe" or "both"; of shapes there is but analysis.
         max_epsilon: a constant up to this that is added to something that
             scales, as to a variance, is passed over: "proved up to epsilon".
+            So is an argument that is one positive number up to this. Of what
+            is clipped to a range beyond 1 / max_epsilon, the proof holds where
+            the clip does not act: "proved within a bound".
         seed: of the random factors of the probe.
 
     Returns:
@@ -160,6 +164,8 @@ def _proved(entry: Entry, verdict: Verdict | None) -> Finding:
     kind = verdict.kind
     if kind == "proved" and verdict.epsilon:
         kind = "proved up to epsilon"
+    if verdict.bound < math.inf:
+        kind = "proved within a bound"
     return Finding(
         entry.path,
         shape,
@@ -167,6 +173,7 @@ def _proved(entry: Entry, verdict: Verdict | None) -> Finding:
         kind,
         verdict.epsilon,
         reason=verdict.reason,
+        bound=verdict.bound,
     )
 
 

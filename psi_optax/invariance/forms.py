@@ -119,6 +119,17 @@ def move_axes(form: Form, axes: Mapping[Any, Any]) -> Form:
     return move_digits(form, move)
 
 
+def moved_axes(
+    axes: Iterable[Axis], place: Mapping[int, int]
+) -> frozenset[Axis]:
+    """Return axes where they are now; those of a mesh stay, others may go."""
+    return frozenset(
+        a if isinstance(a, str) else place[a]
+        for a in axes
+        if isinstance(a, str) or a in place
+    )
+
+
 def digits_of(form: Form) -> list[Digit]:
     """The digits that a form depends on, in a fixed order."""
     found = (digit for term in form for digit in term.all_digits)

@@ -1,6 +1,7 @@
 """Runs a program on what is known of its values in place of the values."""
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from psi_optax.invariance.forms import (
     digits_of,
     minus,
     move_digits,
+    moved_axes,
     plus,
 )
 from psi_optax.invariance.liveness import (
@@ -127,8 +129,23 @@ def _closed_over(variable: Any, array: Any) -> Operand:
 
     Whatever its size: a counter or a gate has another value tomorrow.
     """
-    content = Value(tuple(np.shape(array)))
-    return Cell(content) if compat.is_ref(variable) else content
+    if compat.is_ref(variable):
+        return Cell(Value(tuple(np.shape(array))))
+    return argument(array)
+
+
+def argument(array: Any) -> Value:
+    """Return data: their shape, and the number that a scalar is now."""
+    shape, dtype = tuple(np.shape(array)), getattr(array, "dtype", None)
+    if math.prod(shape) != 1 or dtype is None:
+        return Value(shape)
+    if not jnp.issubdtype(dtype, np.floating):
+        return Value(shape)
+    known = isinstance(array, np.ndarray | np.generic | jax.Array)
+    if not known or isinstance(array, jax.core.Tracer):
+        return Value(shape, given=math.nan)
+    number = float(jax.device_get(array).item())
+    return Value(shape, given=number if number > 0 else math.nan)
 
 
 def _equation(
@@ -144,6 +161,9 @@ def _equation(
     found = run(context, body, operands, needed)
     if has_own_derivative(equation):
         reach = rules.reach(operands)
+        if not compat.is_of_jax(equation):
+            # What cancels in a value need not cancel in its gradient.
+            found = [context.unstacked(x).apart() for x in found]
         found = [value.but(reach=value.reach | reach) for value in found]
         _follow_derivative(context, jaxpr, equation, operands, found)
     return found
@@ -336,7 +356,7 @@ def _at_turn(context: Context, value: Value, turn: str) -> Value:
     form = move_digits(
         context.equations.reduce(form), lambda d: _shifted(d, -1, {0: turn})
     )
-    flat = frozenset(a - 1 for a in value.flat if a)
+    flat = moved_axes(value.flat, {a: a - 1 for a in range(1, value.rank)})
     return Value(
         value.shape[1:],
         form,
@@ -431,7 +451,9 @@ def _shard_map(context, params, operands, _) -> list[Value]:
             operands, compat.specs(params["in_specs"]), strict=True
         )
     ]
+    outer, context.mesh = context.mesh, context.mesh | sizes
     found = run(context, params["jaxpr"], operands)
+    context.mesh = outer
     return [
         gathered(context, context.settle(value), spec, sizes)
         for value, spec in zip(

@@ -20,6 +20,8 @@ def sharded(
     """Return the part of an array that one device has."""
     value = rules.without_lookups(context, value)
     form, shape = value.form, list(value.shape)
+    divided = [axis for axis in range(value.rank) if axis not in value.flat]
+    varying = {name for axis in divided for name in _mesh_axes(spec, axis)}
     for axis in range(value.rank):
         # From the last name, which changes fastest, to the first.
         whole = shape[axis]
@@ -32,7 +34,8 @@ def sharded(
         form,
         every=value.every,
         const=value.const,
-        flat=value.flat,
+        given=value.given,
+        flat=value.flat | (sizes.keys() - varying),
         reach=value.reach,
     )
 

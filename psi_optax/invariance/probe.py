@@ -239,6 +239,35 @@ class Probe:
         """Return whether groups are invariant, up to the epsilon of norms."""
         return self.deviation_if_large(groups) <= self.tolerance
 
+    def holds_within_bound(self, groups: Groups) -> bool:
+        """Return whether groups are invariant where a bound does not act.
+
+        From the given weights on, up to an epsilon, whose effect falls with the
+        square of the weights: that of a bound grows. Where it acts on all that
+        is clipped, nothing changes any more, and there is no gradient.
+        """
+        return all(np.any(self.euler[path]) for path in groups) and all(
+            self._falls(leaves, groups, data)
+            for leaves in (self.given, self.moved)
+            for data in [self._data, self._moved_data]
+        )
+
+    def _falls(self, leaves: Leaves, groups: Groups, data: Any) -> bool:
+        end, allowed = (2 if self.coarse else 1), NOTICEABLE
+        enough = self.tolerance
+        for exponent in range(0, _END + 1, 2):
+            grown = leaves | {
+                path: times(leaves[path], 2.0**exponent) for path in groups
+            }
+            change = self.change(grown, groups, self._draws(end), data)
+            if change <= enough:
+                return True
+            if change > allowed:
+                return False
+            enough = max(self.tolerance, _INFORMATIVE)
+            allowed = change / 4
+        return False
+
     def is_smooth(self, groups: Groups) -> bool:
         """Return whether no threshold is passed as groups are rescaled.
 

@@ -1,6 +1,7 @@
 """What was found of each parameter: for people, and for the transforms."""
 
 import dataclasses
+import math
 import re
 
 import jax
@@ -18,11 +19,14 @@ class Finding:
         path: its normalized path.
         shape: its shape.
         group: its scale groups, or None.
-        kind: "proved"; "proved up to epsilon"; "measured"; "stated" (by the
+        kind: "proved"; "proved up to epsilon"; "proved within a bound" (and up
+            to epsilon, if there is one); "measured"; "stated" (by the
             user, to `check_groups`); "ordinary"; "inert" (no gradient reaches
             it); "partly" (a part of it is invariant, which no `ScaleGroup` can
             state).
         epsilon: the constant of a norm up to which it is proved; 0 if exactly.
+        bound: what the values that are clipped must not exceed for the proof to
+            hold; infinite if there is no such clip.
         deviation: by how much, relative to its size, the loss changed when the
             groups were multiplied by random numbers between 1/2 and 2; None if
             that was not measured.
@@ -38,6 +42,7 @@ class Finding:
     deviation: float | None = None
     reason: str = ""
     note: str = ""
+    bound: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -216,6 +221,9 @@ def _row(finding: Finding) -> tuple[str, ...]:
     group, known = finding.group, finding.kind
     if finding.epsilon:
         known = f"proved up to epsilon {finding.epsilon:.2g}"
+    if finding.bound < math.inf:
+        proved = known if finding.epsilon else "proved"
+        known = f"{proved} while |x| <= {finding.bound:.2g}"
     notes = [finding.reason] if finding.reason else []
     if finding.deviation is not None:
         notes.append(f"deviation {finding.deviation:.0e}")

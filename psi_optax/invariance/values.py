@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from psi_optax.invariance.equations import Equations
 from psi_optax.invariance.forms import Axis, Form, Variable, digits_along, minus
 
 _IDENTITIES = itertools.count()
+# The largest number of bfloat16, below those of wider dtypes: as good as
+# infinite.
+LARGEST = float(jnp.finfo(jnp.bfloat16).max)
 
 
 class Program:
@@ -55,6 +60,14 @@ class Waiver(NamedTuple):
     site: str
 
 
+class Bound(NamedTuple):
+    """A bound on what scales, passed over because it is so wide."""
+
+    form: Form
+    number: float
+    site: str
+
+
 class Stop(NamedTuple):
     """A value that scales, whose derivative is not that of its function."""
 
@@ -74,7 +87,7 @@ class Offset(NamedTuple):
     """
 
     difference: Form  # as an array of the shape that the sum had
-    flat: frozenset[int]  # axes of the value along which it is constant
+    flat: frozenset[Axis]  # axes of the value along which it is constant
     reach: int
     rest: Form  # of what it was added to
     reason: Reason  # why the difference has to vanish, where it has to
@@ -85,7 +98,7 @@ class Moment(NamedTuple):
     """That a value is a power of a mean of a power of another."""
 
     of: int  # the identity of the other
-    axes: frozenset[int]  # of the other, which were averaged over
+    axes: frozenset[Axis]  # of the other, or of the mesh: averaged over
     inner: int  # the power under the mean
     outer: int | Fraction  # the power of the mean
     count: int  # what the sum is still to be divided by
@@ -113,7 +126,9 @@ class Value:
             and booleans do not scale: what makes one of a float sees to it.
         every: zero or infinite everywhere, which scales in every way.
         const: the number that it is everywhere, if that is known.
-        flat: axes along which it is constant.
+        given: the number that an argument is, NaN if that is not known or not
+            positive. It may change, and is looked at as an epsilon alone.
+        flat: axes along which it is constant, of the array and of a mesh.
         reach: a bit for each parameter that its gradient goes to, and above
             these one for each that it depends on: see `Context.as_values`.
         offsets: terms that have still to vanish or to be made to scale.
@@ -122,6 +137,11 @@ class Value:
             if all weights of a norm are, which they hardly are.
         guards: 1 if it says where another is zero, -1 where it is not.
         guarded: the other, if it is a sum of squares that may well be zero.
+        infinite: the identity of the array of which it says where it is
+            infinite, if it says that; `guards` speaks of that then.
+        parts: the arrays that it is a stack of, if they have offsets or
+            moments.
+        stacked: the axis along which they are stacked.
         identity: equal for arrays that are equal up to their dtype.
     """
 
@@ -129,13 +149,17 @@ class Value:
     form: Form = dataclasses.field(default_factory=dict)
     every: bool = False
     const: float | None = None
-    flat: frozenset[int] = frozenset()
+    given: float | None = None
+    flat: frozenset[Axis] = frozenset()
     reach: int = 0
     offsets: tuple[Offset, ...] = ()
     moment: Moment | None = None
     alive: int = 0
     guards: int = 0
     guarded: Moment | None = None
+    infinite: int | None = None
+    parts: tuple["Value", ...] = ()
+    stacked: int = 0
     identity: int = dataclasses.field(
         default_factory=lambda: next(_IDENTITIES), compare=False
     )
@@ -145,12 +169,21 @@ class Value:
         """The number of axes."""
         return len(self.shape)
 
+    @property
+    def number(self) -> float | None:
+        """The number that it is everywhere, known or given."""
+        return self.given if self.const is None else self.const
+
     def blurred(self) -> "Value":
         """Without the moment, and offsets that no mean can cancel any more."""
         if self.moment is None:
             return self
         offsets = tuple(o._replace(flat=frozenset()) for o in self.offsets)
         return self.but(moment=None, offsets=offsets)
+
+    def apart(self) -> "Value":
+        """The same numbers as another array, of which nothing is a mean."""
+        return self.blurred().but(identity=next(_IDENTITIES))
 
     def but(self, **changes) -> "Value":
         """The same array with something else known."""
@@ -181,9 +214,11 @@ class Context:
         self.max_epsilon = max_epsilon
         self.parameters = parameters
         self.waivers: list[Waiver] = []
+        self.bounds: list[Bound] = []
         self.stops: list[Stop] = []
         self.carried: set[Variable] = set()
         self.cancelled = 0
+        self.mesh: dict[str, int] = {}  # of the `shard_map` that is run
         self.primitive = ""
         self.site = ""
         self.origin: Origin | None = None
@@ -221,14 +256,19 @@ class Context:
     def mixture(self, a: Value, b: Value) -> Reason:
         """Return why two operands must not scale differently."""
         fixed = [v for v in (a, b) if not self.equations.reduce(v.form)]
-        how = "and what does not" if fixed else "in two ways"
-        reason = self.because(
-            "mixture", f"`{self.primitive}` of what scales {how}"
-        )
-        if not fixed or self.primitive != "sub":
-            return reason
+        if not fixed:
+            text = f"`{self.primitive}` of what scales in two ways"
+            return self.because("mixture", text)
+        text = f"`{self.primitive}` of what scales and what does not"
+        if fixed[0].given is not None and self.primitive != "sub":
+            text = (
+                f"`{self.primitive}` of what scales and an argument: if it is"
+                " an epsilon, give a positive number up to max_epsilon"
+            )
+        reason = self.because("mixture", text)
         # A constant, or something that is made of weights, is no data.
-        if fixed[0].const is not None or fixed[0].reach:
+        known = fixed[0].const is not None or fixed[0].reach
+        if self.primitive != "sub" or known:
             return reason
         return reason._replace(flat=bool(fixed[0].flat))
 
@@ -245,10 +285,18 @@ class Context:
 
     def settle(self, value: Value) -> Value:
         """The value with its offsets made to scale with it."""
+        for part in value.parts:
+            self.settle(part)
         for offset in value.offsets:
             self._settle_offset(offset)
             value = value.but(reach=value.reach | offset.reach)
-        return value.but(offsets=(), form=self.equations.reduce(value.form))
+        return value.but(
+            offsets=(), parts=(), form=self.equations.reduce(value.form)
+        )
+
+    def unstacked(self, value: Value) -> Value:
+        """Return the value as one array, not as a stack of its parts."""
+        return self.settle(value) if value.parts else value
 
     def _settle_offset(self, offset: Offset) -> None:
         """Make an offset scale as what it is added to.
@@ -269,7 +317,7 @@ class Context:
                     return reason
         return None
 
-    def cancel(self, value: Value, axes: frozenset[int]) -> Value:
+    def cancel(self, value: Value, axes: frozenset[Axis]) -> Value:
         """Return a value whose mean along some axes has been subtracted."""
         kept = []
         for offset in value.offsets:
@@ -278,6 +326,22 @@ class Context:
             else:
                 kept.append(offset)
         return self.settle(value.but(offsets=tuple(kept)))
+
+    def joined(self, offsets: tuple[Offset, ...]) -> tuple[Offset, ...]:
+        """Return offsets, those that scale with their value already as one.
+
+        A stream that many terms are added to would else have all of them.
+        """
+        open_: list[Offset] = []
+        alike: dict[frozenset[Axis], Offset] = {}
+        for offset in offsets:
+            if offset.guard or self.equations.reduce(offset.difference):
+                open_.append(offset)
+                continue
+            before = alike.get(offset.flat)
+            reach = offset.reach | (before.reach if before else 0)
+            alike[offset.flat] = offset._replace(difference={}, reach=reach)
+        return (*open_, *alike.values())
 
     def settle_guards(self, value: Value) -> Value:
         """Return the value without guards, which a sum would lose track of."""
@@ -297,9 +361,24 @@ class Context:
         if constant is None or not 0 < abs(constant) <= largest:
             return False
         form = self.equations.reduce(value.form)
-        # What a loop carries may be made of nothing but small constants.
-        if any(term.variable in self.carried for term in form):
+        if self._is_carried(form):
             return False
         if form:
             self.waivers.append(Waiver(form, abs(constant), self.site))
         return True
+
+    def is_within(self, value: Value, bound: float) -> bool:
+        """Whether a bound is so wide that it is taken not to act."""
+        # Symmetric to the constants that are small enough.
+        if abs(bound) * self.max_epsilon < 1 - 1e-6:
+            return False
+        form = self.equations.reduce(value.form)
+        if self._is_carried(form):
+            return False
+        if form and abs(bound) < LARGEST:
+            self.bounds.append(Bound(form, abs(bound), self.site))
+        return True
+
+    def _is_carried(self, form: Form) -> bool:
+        """Whether it is what a loop carries: perhaps nothing but constants."""
+        return any(term.variable in self.carried for term in form)

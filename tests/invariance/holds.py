@@ -25,6 +25,8 @@ def proved(verdicts):
     """Sets of groups that scale together, by path."""
     found = {}
     for path, verdict in verdicts.items():
+        if verdict.bound < math.inf:
+            continue  # What is clipped may be beyond it.
         if verdict.kind == "proved":
             key = verdict.group.tie or ("alone", path)
             found.setdefault(key, {})[path] = verdict.group

@@ -123,3 +123,52 @@ def test_the_derivatives_of_activations_scale():
     for function in (jax.nn.relu, jax.nn.leaky_relu, jnp.abs):
         report = finding(lambda w, x, f=function: normalized(f(x @ w)))
         assert report.group == ScaleGroup(0)
+
+
+# -- means with a derivative of their own --------------------------------------
+
+same = with_derivative(lambda h: h, lambda g, h: (jnp.tanh(g),))
+no_gradient = with_derivative(lambda m: m, lambda g, m: (jnp.zeros_like(m),))
+elsewhere = with_derivative(
+    lambda m, v: m, lambda g, m, v: (g, g.reshape(-1, 3).sum(0) * v)
+)
+
+
+def stacked(function, mean, *args):
+    """The mean as a part of a stack."""
+    return function(jnp.stack([mean, mean]), *args)[0]
+
+
+MEANS = {
+    "of a mean": lambda h, v: no_gradient(h.mean(0)),
+    "of what it is of": lambda h, v: same(h).mean(0),
+    "of another parameter": lambda h, v: elsewhere(h.mean(0), v),
+    "of a stack": lambda h, v: stacked(no_gradient, h.mean(0)),
+    "of a stack and another": lambda h, v: stacked(elsewhere, h.mean(0), v),
+}
+
+
+@pytest.mark.parametrize("method", ["analysis", "both"])
+@pytest.mark.parametrize("name", MEANS)
+def test_what_cancels_in_a_value_has_a_gradient(name, method):
+    params = {"w": PARAMS["w"], "b": jnp.ones(3), "u": jnp.ones(3)}
+
+    def report(mean):
+        def loss(params, x):
+            h = x @ params["w"] + params["b"][None]
+            y = (h - mean(h, params["u"])[None]) / jnp.std(h, 0)[None]
+            return jnp.sum(jnp.tanh(y) * jnp.arange(24.0).reshape(8, 3))
+
+        gradient = jax.grad(loss)(params, X)
+        found = find_groups(loss, params, X, method=method)
+        for path in ("b", "u"):
+            if jnp.max(jnp.abs(gradient[path])) > 1e-3:
+                assert found[path].kind != "inert"
+        return found
+
+    path = "u" if "another" in name else "b"
+    assert report(MEANS[name])[path].kind != "inert"
+    # The control: the true derivative of the mean.
+    found = report(lambda h, v: h.mean(0))
+    assert found["w"].group == ScaleGroup(0)
+    assert found["b"].kind == "inert"

@@ -660,10 +660,8 @@ FAULTS = [
     Fault(
         "degrees: an epsilon of any sign bounds a norm",
         "invariance/rules/elementwise.py",
-        "scaled and value.const is not None and value.const * sign > 0 "
-        "and context.waive(scaled[0], value.const)",
-        "scaled and value.const is not None and value.const * sign != "
-        "0 and context.waive(scaled[0], value.const)",
+        "bound.number is not None and bound.number * sign > 0",
+        "bound.number is not None and bound.number * sign != 0",
     ),
     Fault(
         "degrees: a conversion to integers",
@@ -741,8 +739,8 @@ FAULTS = [
     Fault(
         "degrees: a transpose the other way round",
         "invariance/rules/shapes.py",
-        '{a: b for b, a in enumerate(params["permutation"])}',
-        '{b: a for b, a in enumerate(params["permutation"])}',
+        "{a: b for b, a in enumerate(order)}",
+        "{b: a for b, a in enumerate(order)}",
     ),
     Fault(
         "degrees: strides of blocks",
@@ -896,8 +894,8 @@ FAULTS = [
     Fault(
         "degrees: a number that is closed over is a constant",
         "invariance/interpreter.py",
-        "return Cell(content) if compat.is_ref(variable) else content",
-        "return Cell(content) if compat.is_ref(variable) else known(array)",
+        "    return argument(array)\n",
+        "    return known(array)\n",
     ),
     Fault(
         "inert: a custom derivative is that of the value",
@@ -1220,5 +1218,184 @@ FAULTS = [
         "diagnostics/norms.py",
         "rest <= 64 * jnp.finfo(norm.dtype).eps * norm",
         "rest <= jnp.finfo(norm.dtype).eps * norm",
+    ),
+    Fault(
+        "mesh: what differs between devices is constant",
+        "invariance/mesh.py",
+        "value.flat | (sizes.keys() - varying)",
+        "value.flat | sizes.keys()",
+    ),
+    Fault(
+        "mesh: what is constant in an array has parts that differ",
+        "invariance/mesh.py",
+        "value.flat | (sizes.keys() - varying)",
+        "value.flat",
+    ),
+    Fault(
+        "mesh: that of a `shard_map` is the whole one",
+        "invariance/compat.py",
+        '{name: n for name, n in params["mesh"].shape.items() '
+        "if name in manual}",
+        '{name: n for name, n in params["mesh"].shape.items()}',
+    ),
+    Fault(
+        "mesh: a mean over devices is over the whole batch of one",
+        "invariance/rules/reductions.py",
+        "    here |= context.mesh.keys() & set(axes)\n",
+        "    axes = tuple(a for a in axes if isinstance(a, int))\n",
+    ),
+    Fault(
+        "mesh: a sum over devices is over two",
+        "invariance/rules/reductions.py",
+        "dict(enumerate(x.shape)) | context.mesh\n",
+        "dict(enumerate(x.shape)) | dict.fromkeys(context.mesh, 2)\n",
+    ),
+    Fault(
+        "mesh: groups of devices are all devices",
+        "invariance/rules/reductions.py",
+        '    if params.get("axis_index_groups") is not None:\n',
+        '    if params.get("axis_index_groups") == ():\n',
+    ),
+    Fault(
+        "mesh: numbers differ between devices",
+        "invariance/rules/elementwise.py",
+        "flat if value.const is None else flat | context.mesh.keys()",
+        "flat",
+    ),
+    Fault(
+        "mesh: axes of the mesh do not tell terms apart",
+        "invariance/rules/elementwise.py",
+        "less < more if arrays[0] == arrays[1] else arrays[0] < arrays[1]",
+        "arrays[0] < arrays[1]",
+    ),
+    Fault(
+        "stacks: offsets of their parts are forgotten",
+        "invariance/values.py",
+        "        for part in value.parts:\n            self.settle(part)\n",
+        "",
+    ),
+    Fault(
+        "stacks: rules that keep offsets keep parts",
+        "invariance/rules/table.py",
+        "context.unstacked if keeps_offsets else context.settle",
+        "(lambda x: x) if keeps_offsets else context.settle",
+    ),
+    Fault(
+        "stacks: the first part is every part",
+        "invariance/rules/shapes.py",
+        "x.parts[starts[x.stacked]]",
+        "x.parts[0]",
+    ),
+    Fault(
+        "inert: a mean with its own derivative is a mean",
+        "invariance/interpreter.py",
+        "context.unstacked(x).apart()",
+        "context.unstacked(x)",
+    ),
+    Fault(
+        "inert: a function with its own derivative is what it is of",
+        "invariance/values.py",
+        "return self.blurred().but(identity=next(_IDENTITIES))",
+        "return self.blurred()",
+    ),
+    Fault(
+        "stacks: with a derivative they keep their parts",
+        "invariance/interpreter.py",
+        "context.unstacked(x).apart()",
+        "x.apart()",
+    ),
+    Fault(
+        "stacks: two are one",
+        "invariance/rules/table.py",
+        "len(stacks) != 1 or not stacks[0].parts",
+        "not (stacks and stacks[0].parts)",
+    ),
+    Fault(
+        "guards: an infinity is that of another array",
+        "invariance/rules/elementwise.py",
+        "is_largest and predicate.infinite == usual.identity",
+        "is_largest",
+    ),
+    Fault(
+        "guards: any number stands for an infinity",
+        "invariance/rules/elementwise.py",
+        "other.const is not None and abs(other.const) >= LARGEST",
+        "other.const is not None",
+    ),
+    Fault(
+        "guards: infinity is where it is not",
+        "invariance/rules/elementwise.py",
+        "usual, other = cases if predicate.guards > 0 else cases[::-1]\n"
+        "is_largest = other.const is not None and abs(other.const) >= LARGEST",
+        "usual, other = cases[::-1] if predicate.guards > 0 else cases\n"
+        "is_largest = other.const is not None and abs(other.const) >= LARGEST",
+    ),
+    Fault(
+        "epsilon: an argument of any sign",
+        "invariance/interpreter.py",
+        "given=number if number > 0 else math.nan",
+        "given=number",
+    ),
+    Fault(
+        "epsilon: an argument that is zero is one that guards",
+        "invariance/rules/elementwise.py",
+        'bound.const == 0 and (exact or (is_norm and name in ("le", "gt")))',
+        "bound.number is not None and "
+        '(exact or (is_norm and name in ("le", "gt")))',
+    ),
+    Fault(
+        "epsilon: several arguments are one",
+        "invariance/interpreter.py",
+        "math.prod(shape) != 1 or dtype is None",
+        "dtype is None",
+    ),
+    Fault(
+        "bound: it acts on what it is far above",
+        "invariance/values.py",
+        "if abs(bound) * self.max_epsilon < 1 - 1e-6:",
+        "if abs(bound) * self.max_epsilon < 0.5:",
+    ),
+    Fault(
+        "bound: it is not recorded",
+        "invariance/values.py",
+        "        if form and abs(bound) < LARGEST:\n",
+        "        if form and abs(bound) < 0:\n",
+    ),
+    Fault(
+        "bound: the largest counts",
+        "invariance/analysis.py",
+        "    return min((bound.number for bound in bounds), default=math.inf)",
+        "    return max((bound.number for bound in bounds), default=math.inf)",
+    ),
+    Fault(
+        "bound: an argument is a bound",
+        "invariance/rules/elementwise.py",
+        "    return is_number and context.is_within(x, bound.const)\n",
+        "    return context.is_within(x, bound.number or 0.0)\n",
+    ),
+    Fault(
+        "bound: one that is exceeded is not noticed",
+        "invariance/confrontation.py",
+        "{path for path in bounded if "
+        "not probe.holds_within_bound(tied_with(path, bounded))}",
+        "set()",
+    ),
+    Fault(
+        "bound: one that is exceeded everywhere",
+        "invariance/probe.py",
+        "all(np.any(self.euler[path]) for path in groups)",
+        "True",
+    ),
+    Fault(
+        "bound: an effect that grows is that of an epsilon",
+        "invariance/probe.py",
+        "            if change > allowed:\n                return False\n",
+        "            if change > NOTICEABLE:\n                continue\n",
+    ),
+    Fault(
+        "bound: weights beyond it are confronted",
+        "invariance/confrontation.py",
+        "{p: g for p, g in _groups(findings) if not _bounded(findings[p])}",
+        "{p: g for p, g in _groups(findings)}",
     ),
 ]

@@ -47,6 +47,8 @@ TESTS = {
         "tests/invariance/test_control_flow.py",
         "tests/invariance/test_more_rules.py",
         "tests/invariance/test_decompositions.py",
+        "tests/invariance/test_guards.py",
+        "tests/invariance/test_synchronized.py",
         "tests/invariance/test_refs.py",
         "tests/invariance/test_custom_derivatives.py",
         "tests/invariance/test_confrontation.py",

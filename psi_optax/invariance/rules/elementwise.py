@@ -7,15 +7,22 @@ from fractions import Fraction
 
 import jax.numpy as jnp
 
-from psi_optax.invariance.forms import Form, minus, plus, times
-from psi_optax.invariance.rules.table import reach, rule
-from psi_optax.invariance.values import Context, Moment, Offset, Stop, Value
+from psi_optax.invariance.forms import Axis, Form, minus, plus, times
+from psi_optax.invariance.rules.table import by_parts, reach, rule
+from psi_optax.invariance.values import (
+    LARGEST,
+    Context,
+    Moment,
+    Offset,
+    Stop,
+    Value,
+)
 
 
-def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[int]:
+def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[Axis]:
     everything = frozenset(range(len(shape)))
     if value.rank == 0 or value.const is not None:
-        return everything
+        return value.flat | everything
     # An axis of length 1 is stretched to that of the result.
     stretched = {a for a, n in enumerate(value.shape) if n == 1 != shape[a]}
     return value.flat | stretched
@@ -23,9 +30,11 @@ def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[int]:
 
 def result(operands, shape, form: Form, **known) -> Value:
     """The value of an elementwise function of the operands."""
-    flats = [_flat(value, shape) for value in operands]
+    flats = [_flat(value, shape) for value in operands if value.const is None]
+    everything = frozenset(range(len(shape)))
+    flat = frozenset.intersection(*flats) if flats else everything
     known.setdefault("reach", reach(operands))
-    return Value(shape, form, flat=frozenset.intersection(*flats), **known)
+    return Value(shape, form, flat=flat, **known)
 
 
 def _constant(function: Callable, operands, shape) -> Value | None:
@@ -79,18 +88,33 @@ def _sum(context: Context, a: Value, b: Value, shape, function) -> Value:
         # 0 + x is x; 0 - x is not.
         negative = a.every and function is operator.sub
         return _scaled(one, -1.0, shape) if negative else one
-    if context.waive(a, b.const) or context.waive(b, a.const):
-        scaled = b if b.const is None else a
-        scaled = context.settle(scaled)
-        return result([a, b], shape, scaled.form)
+    for one, other in ((a, b), (b, a)):
+        if context.waive(one, other.number):
+            return result([a, b], shape, context.settle(one).form)
     a, b = a.blurred(), b.blurred()
-    if _flat(a, shape) < _flat(b, shape):
-        return _with_offset(context, a, b, shape)
-    if _flat(b, shape) < _flat(a, shape):
-        return _with_offset(context, b, a, shape)
+    for one, other in ((a, b), (b, a)):
+        if _is_flatter(context, other, one, shape):
+            return _with_offset(context, one, other, shape)
     form = context.alike(a, b)
-    known = {"reach": a.reach | b.reach, "offsets": (*a.offsets, *b.offsets)}
+    offsets = context.joined((*a.offsets, *b.offsets))
+    known = {"reach": a.reach | b.reach, "offsets": offsets}
     return result([a, b], shape, form, **known)
+
+
+def _constant_axes(context: Context, value: Value, shape) -> frozenset[Axis]:
+    """Return the axes along which a term is constant, of the mesh as well."""
+    flat = _flat(value, shape)
+    return flat if value.const is None else flat | context.mesh.keys()
+
+
+def _is_flatter(context: Context, a: Value, b: Value, shape) -> bool:
+    """Return whether a term is constant along more axes than another.
+
+    Axes of the mesh decide where those of the arrays are equal.
+    """
+    more, less = (_constant_axes(context, x, shape) for x in (a, b))
+    arrays = [{x for x in axes if isinstance(x, int)} for axes in (less, more)]
+    return less < more if arrays[0] == arrays[1] else arrays[0] < arrays[1]
 
 
 def _with_offset(context: Context, a: Value, b: Value, shape) -> Value:
@@ -98,7 +122,8 @@ def _with_offset(context: Context, a: Value, b: Value, shape) -> Value:
     b = context.settle(b)
     difference = context.equations.reduce(minus(b.form, a.form))
     reason = context.mixture(a, b)
-    offset = Offset(difference, _flat(b, shape), b.reach, a.form, reason)
+    flat = _constant_axes(context, b, shape)
+    offset = Offset(difference, flat, b.reach, a.form, reason)
     offsets = a.offsets
     if difference or b.reach:
         offsets = (*offsets, offset)
@@ -142,22 +167,35 @@ def _extremum(context, params, operands, shapes):
 
 
 def _above(context: Context, operands, sign: int) -> list[Value]:
-    """The operands without small constants of a sign, which are waived."""
+    """The operands without small constants of a sign, which are waived.
+
+    And without large ones of the other sign: bounds that do not act.
+    """
     scaled = [
         value
         for value in operands
-        if value.const is None and context.equations.reduce(value.form)
+        if value.number is None and context.equations.reduce(value.form)
     ]
     return [
         value
         for value in operands
         if not (
             scaled
-            and value.const is not None
-            and value.const * sign > 0
-            and context.waive(scaled[0], value.const)
+            and value.number is not None
+            and _is_passed_over(context, scaled[0], value, sign)
         )
     ]
+
+
+def _is_passed_over(
+    context: Context, x: Value, bound: Value, sign: int
+) -> bool:
+    """Whether a bound is too small, or too wide, to act on what scales."""
+    if bound.number is not None and bound.number * sign > 0:
+        return context.waive(x, bound.number)
+    if bound.const is None or not math.isfinite(bound.const):
+        return False
+    return context.is_within(x, bound.const)
 
 
 def _alike(context: Context, operands) -> Form:
@@ -179,6 +217,9 @@ def _clamp(context, params, operands, shapes):
 @rule("select_n")
 def _select(context, params, operands, shapes):
     predicate, *cases = operands
+    if predicate.infinite is not None:
+        cases = _with_infinity(predicate, cases)
+        return [result(operands, shapes[0], _alike(context, cases))]
     if not predicate.guards or len(cases) != 2:
         return [result(operands, shapes[0], _alike(context, cases))]
     # What is taken only where something is zero has no say.
@@ -198,6 +239,19 @@ def _select(context, params, operands, shapes):
         predicate.guarded,
     )
     return [found.but(offsets=(offset,) if difference else ())]
+
+
+def _with_infinity(predicate: Value, cases: list[Value]) -> list[Value]:
+    """Return the cases with the largest finite number as the infinity it is.
+
+    As `jnp.nan_to_num` puts it where an array is infinite. Another number in
+    the place of an infinity, or of NaN, does not scale as the array does.
+    """
+    usual, other = cases if predicate.guards > 0 else cases[::-1]
+    is_largest = other.const is not None and abs(other.const) >= LARGEST
+    if is_largest and predicate.infinite == usual.identity:
+        return [usual]
+    return cases
 
 
 _MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
@@ -220,15 +274,17 @@ def _guard(context: Context, operands) -> dict | None:
     Against zero, and against norms that are not larger than an epsilon.
     """
     name, [x, bound] = context.primitive, operands
-    if x.const is not None:
+    if x.number is not None:
         x, bound = bound, x
         name = _MIRRORED.get(name, name)
-    number, moment = bound.const, x.moment
+    number, moment = bound.number, x.moment
     if number is None or x.const is not None:
         return None
     guards, exact = _AT_BOUND[name], name in ("eq", "ne")
+    if bound.const is not None and math.isinf(number) and exact:
+        return {"guards": guards, "infinite": x.identity}
     is_norm = moment is not None and moment.inner == 2 and moment.outer > 0
-    if number == 0 and (exact or (is_norm and name in ("le", "gt"))):
+    if bound.const == 0 and (exact or (is_norm and name in ("le", "gt"))):
         # A group of weights is hardly zero; one of its weights may well be.
         if x.alive == 2:
             return {"guards": guards}
@@ -253,7 +309,8 @@ def _atan2(context, params, operands, shapes):
 # -- products -------------------------------------------------------------
 
 
-@rule("mul", keeps_offsets=True)
+@rule("mul", keeps_parts=True)
+@by_parts
 def _mul(context, params, operands, shapes):
     [a, b] = operands
     known = _constant(operator.mul, operands, shapes[0])
@@ -270,7 +327,8 @@ def _mul(context, params, operands, shapes):
     return [result([a, b], shapes[0], form, every=every)]
 
 
-@rule("div", keeps_offsets=True)
+@rule("div", keeps_parts=True)
+@by_parts
 def _div(context, params, operands, shapes):
     [a, b] = operands
     known = _constant(_quotient, operands, shapes[0])
@@ -422,7 +480,7 @@ def _same_degree(context, params, operands, shapes):
     return [result([x], shapes[0], x.form, every=x.every, const=const)]
 
 
-@rule("convert_element_type", keeps_offsets=True)
+@rule("convert_element_type", keeps_parts=True)
 def _convert(context, params, operands, shapes):
     [x] = operands
     if jnp.issubdtype(params["new_dtype"], jnp.inexact):
@@ -453,7 +511,7 @@ def _convert(context, params, operands, shapes):
     "vary_unreduced_cast",
     "vary_unreduced_cast_p",
     "with_memory_space_constraint",
-    keeps_offsets=True,
+    keeps_parts=True,
 )
 def _identity(context, params, operands, shapes):
     return list(operands)

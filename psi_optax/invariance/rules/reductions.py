@@ -3,8 +3,8 @@
 import math
 from fractions import Fraction
 
-from psi_optax.invariance.forms import move_axes, times
-from psi_optax.invariance.rules.table import reach, rule
+from psi_optax.invariance.forms import Axis, move_axes, moved_axes, times
+from psi_optax.invariance.rules.table import reach, rule, stack, unknown
 from psi_optax.invariance.values import Context, Moment, Offset, Value
 
 
@@ -16,6 +16,8 @@ def without(value: Value, axes) -> dict[int, int]:
 
 def reduced(context: Context, value: Value, axes, shape) -> Value:
     """A reduction that scales as the elements do, if they do so alike."""
+    if over_mesh := {axis for axis in axes if isinstance(axis, str)}:
+        value = without_lookups(context, value)
     form = value.form
     for axis in axes:
         form = context.uniform(form, axis)
@@ -24,7 +26,7 @@ def reduced(context: Context, value: Value, axes, shape) -> Value:
         shape,
         move_axes(form, place),
         every=value.every,
-        flat=frozenset(place[a] for a in value.flat if a in place),
+        flat=moved_axes(value.flat, place) | over_mesh,
         reach=value.reach,
     )
 
@@ -35,23 +37,36 @@ def _extremum(context, params, operands, shapes):
     return [reduced(context, x, params["axes"], shapes[0]).but(const=x.const)]
 
 
-@rule("reduce_sum", keeps_offsets=True)
+@rule("reduce_sum", keeps_parts=True)
 def _sum(context, params, operands, shapes):
     axes = tuple(params["axes"])
-    return [summed(context, operands[0], axes, shapes[0])]
+    return [_summed_by_parts(context, operands[0], axes, shapes[0])]
+
+
+def _summed_by_parts(context: Context, x: Value, axes, shape) -> Value:
+    if not x.parts or x.stacked in axes:
+        return summed(context, context.unstacked(x), axes, shape)
+    place = without(x, (x.stacked,))
+    own = tuple(place.get(axis, axis) for axis in axes)
+    at = without(x, axes)[x.stacked]
+    one = (*shape[:at], *shape[at + 1 :])
+    parts = [summed(context, part, own, one) for part in x.parts]
+    return stack(context, parts, at, shape)
 
 
 def summed(context: Context, x: Value, axes, shape) -> Value:
     """The sum along some axes, which may be part of a mean."""
     x = context.settle_guards(x)
     total = reduced(context, x, axes, shape)
-    count = math.prod(x.shape[a] for a in axes)
+    lengths = dict(enumerate(x.shape)) | context.mesh
+    count = math.prod(lengths[a] for a in axes)
     place = without(x, axes)
     identity = tuple(range(x.rank))
     moment = x.moment
     if moment is None:
         moment = Moment(x.identity, frozenset(), 1, 1, 1, identity)
-    here = {a for a, b in enumerate(moment.place) if b in axes}
+    here: set[Axis] = {a for a, b in enumerate(moment.place) if b in axes}
+    here |= context.mesh.keys() & set(axes)
     if moment.outer != 1 or len(here) != len(axes):
         return reduced(context, context.settle(x), axes, shape)
     moment = moment._replace(
@@ -179,30 +194,25 @@ def _moved_by_window(params) -> set[int]:
     }
 
 
-@rule("psum", "psum_invariant", "pmax", "pmin", keeps_offsets=True)
+@rule("psum", "psum_invariant", "pmax", "pmin", keeps_parts=True)
 def _over_mesh(context, params, operands, shapes):
+    axes = tuple(params["axes"])
     if params.get("axis_index_groups") is not None:
         text = "no rule for a sum over groups of a mesh axis"
-        operands = [context.invariant(x, "unknown", text) for x in operands]
-    names = [a for a in params["axes"] if isinstance(a, str)]
-    axes = [a for a in params["axes"] if not isinstance(a, str)]
-    found = []
-    for x, shape in zip(operands, shapes, strict=True):
-        if names:
-            x = _over_names(context, context.settle(x), names)
-        if context.primitive in ("pmax", "pmin"):
-            found.append(reduced(context, context.settle(x), axes, shape))
-        else:
-            found.append(summed(context, x, tuple(axes), shape))
-    return found
-
-
-def _over_names(context: Context, x: Value, names: list[str]) -> Value:
-    form = x.form
-    for name in names:
-        form = context.uniform(form, name)
-    x = without_lookups(context, x.but(form=form))
-    return Value(x.shape, x.form, every=x.every, reach=x.reach)
+        return unknown(context, operands, text, shapes)
+    names = {axis for axis in axes if isinstance(axis, str)}
+    # An axis of a `shard_map` around the whole loss has an unknown length.
+    means = names <= context.mesh.keys()
+    if context.primitive in ("pmax", "pmin") or not means:
+        operands = [context.settle(x) for x in operands]
+        return [
+            reduced(context, x, axes, shape)
+            for x, shape in zip(operands, shapes, strict=True)
+        ]
+    return [
+        _summed_by_parts(context, x, axes, shape)
+        for x, shape in zip(operands, shapes, strict=True)
+    ]
 
 
 def without_lookups(context: Context, x: Value) -> Value:
@@ -218,7 +228,7 @@ def moved_offsets(value: Value, place: dict[int, int]) -> tuple[Offset, ...]:
     """The offsets of an array whose axes have moved."""
     return tuple(
         offset._replace(
-            flat=frozenset(place[a] for a in offset.flat if a in place),
+            flat=moved_axes(offset.flat, place),
             guard=offset.guard and (offset.guard.moved(place) or LOST),
         )
         for offset in value.offsets

@@ -5,6 +5,7 @@ import math
 
 from psi_optax.invariance.forms import (
     MAX_PARTS,
+    Axis,
     Digit,
     Form,
     Term,
@@ -12,17 +13,18 @@ from psi_optax.invariance.forms import (
     digits_of,
     move_axes,
     move_digits,
+    moved_axes,
     plus,
 )
 from psi_optax.invariance.rules.reductions import moved_offsets, without
-from psi_optax.invariance.rules.table import reach, rule
+from psi_optax.invariance.rules.table import reach, rule, stack
 from psi_optax.invariance.values import Context, Value
 
 
 def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
     """An array with its axes at other places; new ones are constant."""
     new = set(range(len(shape))) - set(place.values())
-    flat = {place[a] for a in value.flat if a in place} | new
+    flat = moved_axes(value.flat, place) | new
     moment = value.moment and value.moment.moved(place)
     guarded = value.guarded and value.guarded.moved(place)
     if value.moment is None:
@@ -36,7 +38,8 @@ def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
         form,
         every=value.every,
         const=value.const,
-        flat=frozenset(flat),
+        given=value.given,
+        flat=flat,
         reach=value.reach,
         offsets=offsets,
         moment=moment,
@@ -60,12 +63,21 @@ def _broadcast(context, params, operands, shapes):
     return [rearranged(x, shapes[0], form, kept)]
 
 
-@rule("transpose", keeps_offsets=True)
+@rule("transpose", keeps_parts=True)
 def _transpose(context, params, operands, shapes):
-    [x] = operands
-    place = {a: b for b, a in enumerate(params["permutation"])}
+    return [_transposed(context, operands[0], params["permutation"])]
+
+
+def _transposed(context: Context, x: Value, order) -> Value:
+    shape = tuple(x.shape[a] for a in order)
+    if x.parts:
+        place = without(x, (x.stacked,))
+        own = [place[a] for a in order if a != x.stacked]
+        parts = [_transposed(context, part, own) for part in x.parts]
+        return stack(context, parts, list(order).index(x.stacked), shape)
+    place = {a: b for b, a in enumerate(order)}
     form = move_axes(context.equations.reduce(x.form), place)
-    return [rearranged(x, shapes[0], form, place)]
+    return rearranged(x, shape, form, place)
 
 
 @rule("squeeze", keeps_offsets=True)
@@ -91,9 +103,10 @@ def _reshape(context, params, operands, shapes):
     return [value.but(flat=_spread(x.flat, made))]
 
 
-def _spread(flat: frozenset[int], made: list[set[int]]) -> frozenset[int]:
+def _spread(flat: frozenset[Axis], made: list[set[int]]) -> frozenset[Axis]:
     """Return the new axes that are made of constant ones alone."""
-    return frozenset(b for b, axes in enumerate(made) if axes <= flat)
+    new = {b for b, axes in enumerate(made) if axes <= flat}
+    return moved_axes(flat, {}) | new
 
 
 def _made_of(shape, new_shape) -> list[set[int]]:
@@ -196,10 +209,13 @@ def _tile(context, params, operands, shapes):
     ]
 
 
-@rule("unstack")
+@rule("unstack", keeps_parts=True)
 def _unstack(context, params, operands, shapes):
     [x] = operands
     axis, found = params["axis"] % x.rank, []
+    if x.parts and x.stacked == axis:
+        return list(x.parts)
+    x = context.settle(x)
     place = without(x, (axis,))
     for index in range(x.shape[axis]):
         starts, limits = [0] * x.rank, list(x.shape)
@@ -219,11 +235,18 @@ def _rev(context, params, operands, shapes):
     return [Value(shapes[0], form, every=x.every, const=x.const, reach=x.reach)]
 
 
-@rule("slice")
+@rule("slice", keeps_parts=True)
 def _slice(context, params, operands, shapes):
     starts, limits = params["start_indices"], params["limit_indices"]
     strides = params["strides"] or (1,) * len(starts)
     [x] = operands
+    kept = [a for a in range(x.rank) if a != x.stacked]
+    one = [1 if a == x.stacked else n for a, n in enumerate(x.shape)]
+    if x.parts and list(shapes[0]) == one:
+        part, place = x.parts[starts[x.stacked]], dict(enumerate(kept))
+        form = move_axes(context.equations.reduce(part.form), place)
+        return [rearranged(part, shapes[0], form, place)]
+    x = context.settle(x)
     return [sliced(context, x, starts, limits, strides)]
 
 
@@ -330,9 +353,16 @@ def _concatenate(context, params, operands, shapes):
     return [Value(shape, _stacked(context, parts, axis, unit), **known)]
 
 
-@rule("stack")
+@rule("stack", keeps_offsets=True)
 def _stack(context, params, operands, shapes):
-    axis, [shape] = params["axis"] % len(shapes[0]), shapes
+    axis = params["axis"] % len(shapes[0])
+    whole = _stacked_whole(context, axis, operands, shapes[0])
+    if any(x.offsets or x.moment for x in operands):
+        whole = whole.but(parts=tuple(operands), stacked=axis)
+    return [whole]
+
+
+def _stacked_whole(context: Context, axis: int, operands, shape) -> Value:
     place = {a: a + (a >= axis) for a in range(operands[0].rank)}
     parts = [
         move_axes(context.equations.reduce(x.form), place) for x in operands
@@ -345,13 +375,13 @@ def _stack(context, params, operands, shapes):
         part for x, part in zip(operands, parts, strict=True) if not x.every
     ]
     if all(part == scaled[0] for part in scaled):
-        return [Value(shape, scaled[0] if scaled else {}, **known)]
+        return Value(shape, scaled[0] if scaled else {}, **known)
     if len(parts) > MAX_PARTS:
         values = [Value(shape, part) for part in scaled]
         for value in values[1:]:
             context.alike(values[0], value)
-        return [Value(shape, context.equations.reduce(scaled[0]), **known)]
-    return [Value(shape, _stacked(context, parts, axis, 1), **known)]
+        return Value(shape, context.equations.reduce(scaled[0]), **known)
+    return Value(shape, _stacked(context, parts, axis, 1), **known)
 
 
 def _without_lookups(context: Context, x: Value, axis: int) -> Value:

@@ -23,24 +23,61 @@ Rule = Callable[[Context, Mapping[str, Any], list[Any], Shapes], list[Any]]
 RULES: dict[str, Rule] = {}
 
 
-def rule(*names: str, keeps_offsets: bool = False) -> Callable[[Rule], Rule]:
-    """Registers a rule for primitives; by default offsets are settled first."""
+def rule(
+    *names: str, keeps_offsets: bool = False, keeps_parts: bool = False
+) -> Callable[[Rule], Rule]:
+    """Register a rule for primitives.
+
+    Args:
+        names: of the primitives.
+        keeps_offsets: whether the rule sees offsets, which are settled else.
+        keeps_parts: whether it sees the parts of a stack as well.
+    """
 
     def register(function: Rule) -> Rule:
         def settled(context, params, operands, shapes):
-            operands = [context.settle(value) for value in operands]
+            settle = context.unstacked if keeps_offsets else context.settle
+            operands = [
+                x if isinstance(x, Cell) else settle(x) for x in operands
+            ]
+            found = function(context, params, operands, shapes)
+            if keeps_offsets:
+                return found
             # Results without a gradient depend on their operands all the same.
             depends = context.as_values(reach(operands))
-            return [
-                value.but(reach=value.reach | depends)
-                for value in function(context, params, operands, shapes)
-            ]
+            return [x.but(reach=x.reach | depends) for x in found]
 
         for name in names:
-            RULES[name] = function if keeps_offsets else settled
+            RULES[name] = function if keeps_parts else settled
         return function
 
     return register
+
+
+def by_parts(function: Rule) -> Rule:
+    """Apply a rule to each part of a stack that is its only array."""
+
+    def applied(context, params, operands, shapes):
+        stacks = [x for x in operands if x.const is None]
+        if len(stacks) != 1 or not stacks[0].parts:
+            operands = [context.unstacked(x) for x in operands]
+            return function(context, params, operands, shapes)
+        [whole] = stacks
+        changed = []
+        for part in whole.parts:
+            same = [part if x is whole else x for x in operands]
+            changed += function(context, params, same, [part.shape])
+        return [stack(context, changed, whole.stacked, shapes[0])]
+
+    return applied
+
+
+def stack(
+    context: Context, parts: list[Value], axis: int, shape: tuple[int, ...]
+) -> Value:
+    """Return arrays of one shape as one array of this shape."""
+    [whole] = RULES["stack"](context, {"axis": axis}, parts, [shape])
+    return whole
 
 
 def reach(operands: Sequence[Operand]) -> int:

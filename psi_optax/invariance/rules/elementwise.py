@@ -194,8 +194,9 @@ def _is_passed_over(
     """Whether a bound is too small, or too wide, to act on what scales."""
     if bound.number is not None and bound.number * sign > 0:
         return context.waive(x, bound.number)
-    is_number = bound.const is not None and math.isfinite(bound.const)
-    return is_number and context.is_within(x, bound.const)
+    if bound.const is None or not math.isfinite(bound.const):
+        return False
+    return context.is_within(x, bound.const)
 
 
 def _alike(context: Context, operands) -> Form:

@@ -1370,7 +1370,9 @@ FAULTS = [
     Fault(
         "bound: an argument is a bound",
         "invariance/rules/elementwise.py",
-        "    return is_number and context.is_within(x, bound.const)\n",
+        "    if bound.const is None or not math.isfinite(bound.const):\n"
+        "        return False\n"
+        "    return context.is_within(x, bound.const)\n",
         "    return context.is_within(x, bound.number or 0.0)\n",
     ),
     Fault(

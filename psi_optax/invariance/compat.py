@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
 _PACKAGE = str(pathlib.Path(__file__).parents[1])
@@ -166,9 +167,57 @@ def _is_library(name: str) -> bool:
     return "site-packages" in name or name.startswith((_PACKAGE, "<"))
 
 
-def shape_of(variable: Any) -> jax.ShapeDtypeStruct:
-    """Return the shape and dtype of a variable, and how devices vary in it."""
-    aval = variable.aval
-    varying = getattr(aval, "manual_axis_type", None)
-    known = {} if varying is None else {"manual_axis_type": varying}
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, **known)
+def varying(variable: Any) -> dict[str, int]:
+    """Return the mesh axes that an array of one device varies along."""
+    sharding = getattr(variable.aval, "sharding", None)
+    if sharding is None or sharding.mesh.empty:
+        return {}
+    names = variable.aval.manual_axis_type.varying
+    return {n: size for n, size in sharding.mesh.shape.items() if n in names}
+
+
+def over_mesh(
+    function: Callable, operands: Sequence[Any], results: Sequence[Any]
+) -> tuple[Callable, list[jax.ShapeDtypeStruct]]:
+    """Return a function of whole arrays from one of those of a device.
+
+    Args:
+        function: of arrays, returns a list of arrays.
+        operands: variables of its operands.
+        results: variables of its results.
+
+    Returns:
+        The function, and its operands: arrays whose first axes are those that
+        they vary along.
+    """
+    split, joined = map(varying, operands), map(varying, results)
+    split, joined = list(split), list(joined)
+    shapes = [
+        jax.ShapeDtypeStruct((*v.values(), *x.aval.shape), x.aval.dtype)
+        for x, v in zip(operands, split, strict=True)
+    ]
+    meshes = [
+        x.aval.sharding.mesh for x, v in zip(operands, split, strict=True) if v
+    ]
+    if not meshes:
+        return function, shapes
+
+    def local(*parts: jax.Array) -> list[jax.Array]:
+        found = function(
+            *(
+                jnp.reshape(x, x.shape[len(v) :])
+                for x, v in zip(parts, split, strict=True)
+            )
+        )
+        return [
+            jnp.reshape(x, (1,) * len(v) + x.shape)
+            for x, v in zip(found, joined, strict=True)
+        ]
+
+    kinds = (jax.sharding.AxisType.Auto,) * len(meshes[0].shape)
+    mesh = meshes[0].update(axis_types=kinds)
+    specs = [[jax.P(*v) for v in one] for one in (split, joined)]
+    whole = jax.shard_map(
+        local, mesh=mesh, in_specs=tuple(specs[0]), out_specs=specs[1]
+    )
+    return whole, shapes

@@ -16,6 +16,7 @@ from psi_optax.invariance.forms import (
     Form,
     digits_of,
     minus,
+    move_axes,
     move_digits,
     moved_axes,
     plus,
@@ -199,15 +200,16 @@ def _follow_derivative(
         if not compat.is_literal(variable)
     }
     known_as |= zip(equation.outvars, map(context.settle, found), strict=True)
-    arguments = [known_as[v] for v in inputs]
+    arguments = [_whole(known_as[v], v) for v in inputs]
     arguments += [
-        Value(compat.shape(v), minus(ZERO, known_as[v].form))
+        _whole(Value(compat.shape(v), minus(ZERO, known_as[v].form)), v)
         for v in cotangents
     ]
     results = run(context, pullback, arguments)
-    differentiated = [known_as[v] for v in inputs if _is_float(v)]
-    for x, gradient in zip(differentiated, results, strict=True):
+    differentiated = [v for v in inputs if _is_float(v)]
+    for variable, gradient in zip(differentiated, results, strict=True):
         gradient = context.settle(gradient)
+        x = _whole(known_as[variable], variable)
         if not compat.is_of_jax(equation):
             # Euler's identity need not hold for it.
             stop = Stop(x.form, context.site, "a custom derivative")
@@ -226,7 +228,10 @@ def _pullback(jaxpr: Any, equation: Any) -> tuple[Any, list, list]:
     function, inputs = compat.function_of(jaxpr, equation)
     outputs = [v for v in equation.outvars if _is_float(v)]
 
-    def pull(inputs_, cotangents):
+    def pull(*operands):
+        inputs_ = operands[: len(inputs)]
+        cotangents = list(operands[len(inputs) :])
+
         def floats(*some):
             rest = iter(some)
             every = [
@@ -239,14 +244,29 @@ def _pullback(jaxpr: Any, equation: Any) -> tuple[Any, list, list]:
         moved = [
             x for v, x in zip(inputs, inputs_, strict=True) if _is_float(v)
         ]
-        return jax.vjp(floats, *moved)[1](cotangents)
+        return list(jax.vjp(floats, *moved)[1](cotangents))
 
-    program, _ = compat.make_jaxpr(pull, _shapes(inputs), _shapes(outputs))
+    pulled = [v for v in inputs if _is_float(v)]
+    whole, shapes = compat.over_mesh(pull, [*inputs, *outputs], pulled)
+    program, _ = compat.make_jaxpr(whole, *shapes)
     return program, inputs, outputs
 
 
-def _shapes(variables: list) -> list[jax.ShapeDtypeStruct]:
-    return [compat.shape_of(v) for v in variables]
+def _whole(value: Value, variable: Any) -> Value:
+    """Return an array of one device with those of all, along its first axes."""
+    names = compat.varying(variable)
+    if not names:
+        return value
+    place = {a: a + len(names) for a in range(value.rank)}
+    place |= {name: axis for axis, name in enumerate(names)}
+    form = move_axes(value.form, place)
+    return Value(
+        (*names.values(), *value.shape),
+        form,
+        every=value.every,
+        reach=value.reach,
+        alive=value.alive,
+    )
 
 
 def _is_float(variable: Any) -> bool:

@@ -2,7 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from psi_optax import ScaleGroup, find_groups
 from tests.invariance.traps import with_derivative
@@ -172,3 +175,38 @@ def test_what_cancels_in_a_value_has_a_gradient(name, method):
     found = report(lambda h, v: h.mean(0))
     assert found["w"].group == ScaleGroup(0)
     assert found["b"].kind == "inert"
+
+
+def on_devices(function):
+    """A function of weights and rows, the rows divided over devices."""
+    mesh = Mesh(np.array(jax.devices()[:4]), ("d",))
+
+    def part(w, x):
+        y = function(w, x)
+        return jax.lax.psum(jnp.sum(jnp.tanh(y) ** 3), "d")
+
+    whole = jax.shard_map(
+        part, mesh=mesh, in_specs=(P(), P("d")), out_specs=P()
+    )
+    return lambda params, x: whole(params["w"], x)
+
+
+def test_derivatives_are_followed_where_arrays_vary_over_a_mesh():
+    def of(function):
+        report = find_groups(on_devices(function), PARAMS, X, method="analysis")
+        return report["w"]
+
+    def over(h):
+        return h / jnp.linalg.norm(h, axis=0, keepdims=True)
+
+    # ReLU has a derivative of its own, and scales as its argument does.
+    assert of(lambda w, x: over(jax.nn.relu(x @ w))).group == ScaleGroup(0)
+    assert of(lambda w, x: jax.nn.relu(x @ w)).group is None
+    assert of(lambda w, x: over(halved(x @ w))).group == ScaleGroup(0)
+    assert of(lambda w, x: over(clipped(x @ w))).group is None
+    # Of an array that is the same on all devices, beside one that is not.
+    product = with_derivative(
+        lambda h, w: h * w[:1], lambda g, h, w: (g * w[:1], 0 * w)
+    )
+    assert of(lambda w, x: over(product(x @ w, unit(w)))).group == ScaleGroup(0)
+    assert of(lambda w, x: product(over(x @ w), w)).group is None

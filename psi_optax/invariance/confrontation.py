@@ -1,57 +1,91 @@
 """The confrontation of what is proved with what is measured."""
 
+from collections.abc import Callable
+
 from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.probe import Probe
 from psi_optax.invariance.report import Finding
 
+Findings = dict[str, Finding]
 
-def confront(probe: Probe, findings: dict[str, Finding]) -> None:
+
+def confront(
+    probe: Probe, findings: Findings, prove_strictly: Callable[[], Findings]
+) -> Findings:
     """Check all that is proved: joint rescalings, and one gradient.
+
+    The effect of an epsilon falls as the weights grow. That of a constant
+    which is added to something that may be zero does not: such a finding is
+    replaced by the strict one.
+
+    Args:
+        probe: the loss.
+        findings: those of the analysis.
+        prove_strictly: returns its findings without any epsilon.
+
+    Returns:
+        The findings that are not contradicted.
 
     Raises:
         RuntimeError: the loss changes, or a gradient that is proved to be zero
             is not.
     """
-    groups = {p: f.group for p, f in findings.items() if f.group is not None}
-    wrong = []
-    if groups and not probe.holds(groups):
-        wrong = [
-            f"{path!r} with {groups[path]}: proved, but the loss changes by"
-            f" {probe.deviation_if_large(tied_with(path, groups)):.1e}"
-            for path in groups
-            if not probe.holds(tied_with(path, groups))
-        ] or ["all groups at once change the loss"]
-    inert = [p for p, f in findings.items() if f.kind == "inert"]
-    wrong += [
-        f"{path!r}: inert, but it has a gradient"
-        for path in inert
-        if probe.has_gradient(path, groups)
+    wrong = _changes(probe, grouped(findings))
+    doubted = [
+        path for path in wrong if path is not None and findings[path].epsilon
     ]
-    if wrong:
+    if doubted:
+        strict = prove_strictly()
+        findings = findings | {path: strict[path] for path in doubted}
+        wrong = _changes(probe, grouped(findings))
+    found = [*wrong.values(), *_gradients(probe, findings)]
+    if found:
         raise RuntimeError(
-            f"analysis and probe contradict each other: {'; '.join(wrong)}."
+            f"analysis and probe contradict each other: {'; '.join(found)}."
             " Please report it; meanwhile state groups by hand."
         )
+    return findings
 
 
-def doubtful(probe: Probe, findings: dict[str, Finding]) -> set[str]:
-    """What is proved up to a constant that is not the epsilon of a norm.
-
-    The effect of an epsilon falls as the weights grow. That of a constant
-    which is added to something that may be zero does not.
-    """
-    groups = {p: f.group for p, f in findings.items() if f.group is not None}
+def _changes(
+    probe: Probe, groups: dict[str, ScaleGroup]
+) -> dict[str | None, str]:
+    """Return which groups change the loss, in words; None stands for all."""
     if not groups or probe.holds(groups):
-        return set()
-    return {
-        path
+        return {}
+    alone = {
+        path: probe.deviation_if_large(tied_with(path, groups))
         for path in groups
-        if findings[path].epsilon and not probe.holds(tied_with(path, groups))
     }
+    wrong: dict[str | None, str] = {
+        path: f"{path!r} with {groups[path]}: proved, but the loss changes by"
+        f" {change:.1e}"
+        for path, change in alone.items()
+        if change > probe.tolerance
+    }
+    return wrong or {None: "all groups at once change the loss"}
 
 
-def tied_with(path: str, groups: dict[str, ScaleGroup]) -> dict:
-    """The groups of a parameter, and of those that it is tied to."""
+def _gradients(probe: Probe, findings: Findings) -> list[str]:
+    """Return which parameters are not inert, in words."""
+    groups = grouped(findings)
+    return [
+        f"{path!r}: inert, but it has a gradient"
+        for path, finding in findings.items()
+        if finding.kind == "inert"
+        if probe.has_gradient(path, groups)
+    ]
+
+
+def grouped(findings: Findings) -> dict[str, ScaleGroup]:
+    """Return the groups of those parameters that have any."""
+    return {p: f.group for p, f in findings.items() if f.group is not None}
+
+
+def tied_with(
+    path: str, groups: dict[str, ScaleGroup]
+) -> dict[str, ScaleGroup]:
+    """Return the groups of a parameter, and of those that it is tied to."""
     tie = groups[path].tie
     if tie is None:
         return {path: groups[path]}

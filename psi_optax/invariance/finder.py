@@ -7,14 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 
 from psi_optax.groups.paths import Entry, Tree, entries
-from psi_optax.invariance.analysis import Verdict, analyse, analyse_program
+from psi_optax.invariance.analysis import Verdict, analyse_program
 from psi_optax.invariance.arguments import (
     any_shapes,
     double_precision,
     trace,
     with_static,
 )
-from psi_optax.invariance.confrontation import confront, doubtful, tied_with
+from psi_optax.invariance.confrontation import Findings, confront, grouped
 from psi_optax.invariance.probe import Probe
 from psi_optax.invariance.report import (
     Finding,
@@ -25,6 +25,9 @@ from psi_optax.invariance.report import (
 from psi_optax.invariance.search import find_measured
 
 METHODS = ("both", "analysis", "probe")
+
+# The kinds of what a gradient says more of.
+_MEASURED = ("ordinary", "inert")
 
 
 def find_groups(
@@ -109,23 +112,25 @@ def find_groups(
             'method="probe" needs arrays, but params or args hold shapes: pass'
             ' arrays, or take method="analysis".'
         )
-    verdicts: dict[str, Verdict] = {}
-    if method != "probe":
-        verdicts = analyse_program(program, params, traced, max_epsilon)
-    findings = {
-        entry.path: _proved(entry, verdicts.get(entry.path))
-        for entry in entries(params)
-        if not entry.is_hole
-    }
+
+    def prove(epsilon: float) -> Findings:
+        verdicts = {}
+        if method != "probe":
+            verdicts = analyse_program(program, params, traced, epsilon)
+        return {
+            entry.path: _proved(entry, verdicts.get(entry.path))
+            for entry in entries(params)
+            if not entry.is_hole
+        }
+
+    findings = prove(max_epsilon)
     if method != "analysis" and not shapes:
+        open_ = [p for p, f in findings.items() if f.kind in _MEASURED]
         with double_precision():
-            probe = Probe(loss, params, traced, seed)
-            doubted = doubtful(probe, findings)
-            if doubted:
-                strict = analyse(loss, params, *traced, max_epsilon=0.0)
-                for entry in (e for e in entries(params) if e.path in doubted):
-                    findings[entry.path] = _proved(entry, strict[entry.path])
-            confront(probe, findings)
+            probe = Probe(
+                loss, params, traced, seed, open_ if method == "both" else ()
+            )
+            findings = confront(probe, findings, lambda: prove(0.0))
             findings = _measured(probe, findings)
     return make_report(params, with_notes(findings, params), returned)
 
@@ -148,26 +153,28 @@ def _proved(entry: Entry, verdict: Verdict | None) -> Finding:
     )
 
 
-def _measured(probe: Probe, findings: dict[str, Finding]) -> dict[str, Finding]:
-    """The findings with what the probe says of each."""
-    groups = {p: f.group for p, f in findings.items() if f.group is not None}
-    found = dict(findings)
-    for path in groups:
-        deviation = probe.deviation(tied_with(path, groups))
-        found[path] = dataclasses.replace(found[path], deviation=deviation)
+def _measured(probe: Probe, findings: Findings) -> Findings:
+    """Return the findings with those of the probe, and how well they hold."""
     open_ = [p for p, f in findings.items() if f.kind == "ordinary"]
-    open_ = [p for p in open_ if p in probe.given]
-    for path in [p for p in open_ if probe.is_inert(p)]:
+    open_ = [p for p in open_ if p in probe.given.leaves]
+    inert = [path for path in open_ if probe.is_inert(path)]
+    more = find_measured(probe, [path for path in open_ if path not in inert])
+    found = dict(findings)
+    for path in inert:
         found[path] = dataclasses.replace(
             found[path],
             kind="inert",
             reason="changes nothing on these arguments",
         )
-        open_.remove(path)
-    more = find_measured(probe, open_)
     for path, group in more.items():
-        deviation = probe.deviation(tied_with(path, more))
         found[path] = dataclasses.replace(
-            found[path], group=group, kind="measured", deviation=deviation
+            found[path], group=group, kind="measured"
         )
-    return found
+    groups = grouped(found)
+    if not groups:
+        return found
+    deviation = probe.deviation(groups)
+    return found | {
+        path: dataclasses.replace(found[path], deviation=deviation)
+        for path in groups
+    }

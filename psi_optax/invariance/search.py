@@ -3,7 +3,7 @@ r"""The search for groups of which nothing is proved, by numbers.
 If multiplying a group of weights w by a > 0 changes nothing, then by Euler's
 identity \(\sum w \cdot \partial f/\partial w = 0\) over the group: one backward
 pass gives these sums for all parameters and all ways to group them. Those that
-vanish are rescaled.
+vanish, here and elsewhere, are rescaled.
 """
 
 import dataclasses
@@ -15,7 +15,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.invariance.probe import Groups, Probe
+from psi_optax.invariance.perturbation import Groups
+from psi_optax.invariance.probe import Probe
 
 # Sums that are this small a part of their terms may be zero, up to the epsilon
 # of a norm: the rescaling decides.
@@ -49,17 +50,18 @@ class _Search:
     def _seems(self, groups: Groups) -> bool:
         """Return whether groups of which nothing is proved are invariant."""
         probe = self.probe
-        if probe.coarse:
-            return False
-        near = [lambda shape: probe.random.uniform(-1, 1, size=shape)] * 4
-        here = probe.change(probe.moved, groups, near)
         return (
-            here <= _EPSILON and probe.is_smooth(groups) and probe.holds(groups)
+            not probe.coarse
+            and probe.is_near_invariant(groups, _EPSILON)
+            and probe.is_smooth(groups)
+            and probe.holds(groups)
         )
 
     def _candidates(self, path: str) -> list[ScaleGroup]:
         """List groupings in which Euler's sums vanish, the finest first."""
-        shape = self.probe.moved[path].shape
+        shape = self._shape(path)
+        if not self._vanishes({path: _whole(shape)}):
+            return []
         able = [g for g in _ways(shape) if self._vanishes({path: g})]
         return sorted(able, key=lambda g: -math.prod(g.group_shape(shape)))
 
@@ -67,7 +69,9 @@ class _Search:
         """Find groups of two parameters of one layer that only hold jointly."""
         if a.rpartition("/")[0] != b.rpartition("/")[0]:
             return {}
-        shapes = self.probe.moved[a].shape, self.probe.moved[b].shape
+        shapes = self._shape(a), self._shape(b)
+        if not self._vanishes({a: _whole(shapes[0]), b: _whole(shapes[1])}):
+            return {}
         pairs = [
             (one, other)
             for one in _ways(shapes[0])
@@ -84,18 +88,24 @@ class _Search:
                 return tied
         return {}
 
+    def _shape(self, path: str) -> tuple[int, ...]:
+        return self.probe.moved.leaves[path].shape
+
     def _vanishes(self, groups: Groups) -> bool:
+        return all(self._vanishes_at(place, groups) for place in (0, 1))
+
+    def _vanishes_at(self, place: int, groups: Groups) -> bool:
         total, size = 0.0, 0.0
         for path, group in groups.items():
-            signed, absolute = self._sums(path, group)
+            signed, absolute = self._sums(place, path, group)
             total, size = total + signed, size + absolute
         return bool(np.all(np.abs(total) <= _CANDIDATE * size))
 
-    def _sums(self, path: str, group: ScaleGroup) -> np.ndarray:
+    def _sums(self, place: int, path: str, group: ScaleGroup) -> np.ndarray:
         """Return Euler's sums over groups, and those of absolute values."""
         blocked = dict(group.blocks)
         whole = tuple(a for a in group.axes if a not in blocked)
-        sums = self._sums_over(path, whole)
+        sums = self._sums_over(place, path, whole)
         for axis, count in group.blocks:
             place = 1 + axis - sum(a < axis for a in whole)
             shape = sums.shape
@@ -104,9 +114,16 @@ class _Search:
         return sums
 
     @functools.cache  # noqa: B019 - a search lives for one call
-    def _sums_over(self, path: str, axes: tuple[int, ...]) -> np.ndarray:
-        x = self.probe.euler[path]
+    def _sums_over(
+        self, place: int, path: str, axes: tuple[int, ...]
+    ) -> np.ndarray:
+        x = self.probe.euler(path, place)[path]
         return np.stack([x.sum(axes), np.abs(x).sum(axes)])
+
+
+def _whole(shape: tuple[int, ...]) -> ScaleGroup:
+    """Return one group: its sum vanishes where those of any finer ones do."""
+    return ScaleGroup(tuple(range(len(shape))))
 
 
 def _ways(shape: tuple[int, ...]) -> list[ScaleGroup]:

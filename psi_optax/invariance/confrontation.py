@@ -1,6 +1,6 @@
 """The confrontation of what is proved with what is measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.probe import Probe
@@ -12,7 +12,7 @@ Findings = dict[str, Finding]
 def confront(
     probe: Probe, findings: Findings, prove_strictly: Callable[[], Findings]
 ) -> Findings:
-    """Check all that is proved: joint rescalings, and one gradient.
+    """Check all groups that are proved, by joint rescalings.
 
     The effect of an epsilon falls as the weights grow. That of a constant
     which is added to something that may be zero does not: such a finding is
@@ -27,8 +27,7 @@ def confront(
         The findings that are not contradicted.
 
     Raises:
-        RuntimeError: the loss changes, or a gradient that is proved to be zero
-            is not.
+        RuntimeError: the loss changes.
     """
     wrong = _changes(probe, grouped(findings))
     doubted = [
@@ -38,13 +37,30 @@ def confront(
         strict = prove_strictly()
         findings = findings | {path: strict[path] for path in doubted}
         wrong = _changes(probe, grouped(findings))
-    found = [*wrong.values(), *_gradients(probe, findings)]
-    if found:
+    _report(wrong.values())
+    return findings
+
+
+def confront_inert(probe: Probe, findings: Findings) -> None:
+    """Check all that is proved to be inert, by one gradient.
+
+    Raises:
+        RuntimeError: it is not zero.
+    """
+    groups = grouped(findings)
+    _report(
+        f"{path!r}: inert, but it has a gradient"
+        for path in of_kind("inert", findings)
+        if probe.has_gradient(path, groups)
+    )
+
+
+def _report(wrong: Iterable[str]) -> None:
+    if found := "; ".join(wrong):
         raise RuntimeError(
-            f"analysis and probe contradict each other: {'; '.join(found)}."
+            f"analysis and probe contradict each other: {found}."
             " Please report it; meanwhile state groups by hand."
         )
-    return findings
 
 
 def _changes(
@@ -66,15 +82,9 @@ def _changes(
     return wrong or {None: "all groups at once change the loss"}
 
 
-def _gradients(probe: Probe, findings: Findings) -> list[str]:
-    """Return which parameters are not inert, in words."""
-    groups = grouped(findings)
-    return [
-        f"{path!r}: inert, but it has a gradient"
-        for path, finding in findings.items()
-        if finding.kind == "inert"
-        if probe.has_gradient(path, groups)
-    ]
+def of_kind(kind: str, findings: Findings) -> list[str]:
+    """Return the parameters that are of a kind."""
+    return [path for path, found in findings.items() if found.kind == kind]
 
 
 def grouped(findings: Findings) -> dict[str, ScaleGroup]:

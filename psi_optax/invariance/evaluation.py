@@ -43,6 +43,7 @@ class Evaluator:
             for path, leaf in floats.items()
             if isinstance(leaf, jax.Array) and len(leaf.devices()) > 1
         }
+        self._sent: dict[str, tuple[np.ndarray, jax.Array]] = {}
         held = {path: jax.device_get(w) for path, w in floats.items()}
         flat = functools.partial(_flat_loss, loss, params)
         try:
@@ -98,10 +99,12 @@ class Evaluator:
         return jax.jit(value_and_gradient, compiler_options=_options())
 
     def _placed(self, leaves: Leaves) -> dict[str, jax.Array]:
-        return {
-            path: jax.device_put(w, self._shardings.get(path))
-            for path, w in leaves.items()
-        }
+        """Return arrays on devices; what is there already is not sent again."""
+        for path, w in leaves.items():
+            if path not in self._sent or self._sent[path][0] is not w:
+                placed = jax.device_put(w, self._shardings.get(path))
+                self._sent[path] = w, placed
+        return {path: self._sent[path][1] for path in leaves}
 
 
 def is_float(x: Any) -> bool:

@@ -14,7 +14,13 @@ from psi_optax.invariance.arguments import (
     trace,
     with_static,
 )
-from psi_optax.invariance.confrontation import Findings, confront, grouped
+from psi_optax.invariance.confrontation import (
+    Findings,
+    confront,
+    confront_inert,
+    grouped,
+    of_kind,
+)
 from psi_optax.invariance.probe import Probe
 from psi_optax.invariance.report import (
     Finding,
@@ -22,12 +28,11 @@ from psi_optax.invariance.report import (
     make_report,
     with_notes,
 )
-from psi_optax.invariance.search import find_measured
+from psi_optax.invariance.search import find_candidates, find_measured
 
 METHODS = ("both", "analysis", "probe")
 
-# The kinds of what a gradient says more of.
-_MEASURED = ("ordinary", "inert")
+_NO_EFFECT = "changes nothing on these arguments"
 
 
 def find_groups(
@@ -125,11 +130,8 @@ def find_groups(
 
     findings = prove(max_epsilon)
     if method != "analysis" and not shapes:
-        open_ = [p for p, f in findings.items() if f.kind in _MEASURED]
         with double_precision():
-            probe = Probe(
-                loss, params, traced, seed, open_ if method == "both" else ()
-            )
+            probe = Probe(loss, params, traced, seed)
             findings = confront(probe, findings, lambda: prove(0.0))
             findings = _measured(probe, findings)
     return make_report(params, with_notes(findings, params), returned)
@@ -155,20 +157,19 @@ def _proved(entry: Entry, verdict: Verdict | None) -> Finding:
 
 def _measured(probe: Probe, findings: Findings) -> Findings:
     """Return the findings with those of the probe, and how well they hold."""
-    open_ = [p for p, f in findings.items() if f.kind == "ordinary"]
-    open_ = [p for p in open_ if p in probe.given.leaves]
-    inert = [path for path in open_ if probe.is_inert(path)]
-    more = find_measured(probe, [path for path in open_ if path not in inert])
+    ordinary = of_kind("ordinary", findings)
+    candidates = find_candidates(
+        probe, [path for path in ordinary if path in probe.given.leaves]
+    )
+    probe.paths = frozenset({*of_kind("inert", findings), *candidates.paths})
+    confront_inert(probe, findings)
     found = dict(findings)
-    for path in inert:
+    for path, group in find_measured(probe, candidates).items():
         found[path] = dataclasses.replace(
             found[path],
-            kind="inert",
-            reason="changes nothing on these arguments",
-        )
-    for path, group in more.items():
-        found[path] = dataclasses.replace(
-            found[path], group=group, kind="measured"
+            group=group,
+            kind="measured" if group is not None else "inert",
+            reason=found[path].reason if group is not None else _NO_EFFECT,
         )
     groups = grouped(found)
     if not groups:

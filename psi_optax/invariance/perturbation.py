@@ -48,9 +48,8 @@ def rescale(leaves: Leaves, groups: Groups, draw: Callable) -> Leaves:
     }
 
 
-def grow(leaves: Leaves, exponent: int) -> Leaves:
-    """Multiply weights by a power of two, in their dtype."""
-    factor = 2.0**exponent
+def multiply(leaves: Leaves, factor: float) -> Leaves:
+    """Multiply weights by one number, in their dtype."""
     return {path: (w * factor).astype(w.dtype) for path, w in leaves.items()}
 
 

@@ -18,9 +18,9 @@ from psi_optax.groups.paths import Tree
 from psi_optax.invariance.evaluation import Evaluator, Leaves
 from psi_optax.invariance.perturbation import (
     Groups,
-    grow,
     move,
     move_number,
+    multiply,
     rescale,
 )
 
@@ -64,8 +64,8 @@ class Probe:
     """Measurements of a loss.
 
     Attributes:
-        paths: parameters whose gradient is computed with each value, by one
-            program. That of others takes a program more.
+        paths: the parameters whose gradient is compiled where that of any of
+            them is needed; all by default.
         moved: weights in general position near the given ones.
         tolerance: the relative change of the loss that rounding explains.
         coarse: whether the loss computes in low precision.
@@ -77,11 +77,10 @@ class Probe:
         params: Tree,
         args: tuple,
         seed: int,
-        paths: Iterable[str] = (),
     ):
         self.random = np.random.default_rng(seed)
         self._evaluate = Evaluator(loss, params, args, self.random)
-        self.paths = frozenset(paths).intersection(self._evaluate.given)
+        self.paths = self._all
         self._precision = self._evaluate.precision
         self.coarse = self._precision > 1e-6
         self.tolerance = (
@@ -107,7 +106,7 @@ class Probe:
     def value(self, leaves: Leaves, data: Any = None) -> np.ndarray:
         """Return all that the loss returns, as one vector."""
         data = self._data if data is None else data
-        return self._evaluate(leaves, data, self.paths)[0]
+        return self._evaluate(leaves, data)[0]
 
     def _point(self, leaves: Leaves, data: Any = None) -> Point:
         data = self._data if data is None else data
@@ -159,8 +158,8 @@ class Probe:
 
     def _draws(self, end: float) -> Iterator[Callable]:
         """Yield ways to draw exponents: the ends, jointly, and at random."""
-        yield lambda shape: np.full(shape, -end)
-        yield lambda shape: np.full(shape, end)
+        yield _all_by(-end)
+        yield _all_by(end)
         yield lambda shape: self.random.choice([-end, 0.0, end], size=shape)
         near = 2 if self.coarse else 1
         yield lambda shape: self.random.uniform(-near, near, size=shape)
@@ -214,12 +213,19 @@ class Probe:
         self, groups: Iterable[str], data: Any
     ) -> Iterator[tuple[Point, float]]:
         """Yield large weights with a finite loss, and factors for each."""
-        moved = self.moved.leaves
-        for exponent, end in _GROWN_COARSE if self.coarse else _GROWN:
-            grown = grow({path: moved[path] for path in groups}, exponent)
-            point = self._point(moved | grown, data)
+        for exponent, end in self._sizes:
+            point = self._point(self._times(groups, 2.0**exponent), data)
             if np.all(np.isfinite(point.value)):
                 yield point, end
+
+    def _times(self, paths: Iterable[str], factor: float) -> Leaves:
+        """Return the moved weights, some of them multiplied by a factor."""
+        leaves = self.moved.leaves
+        return leaves | multiply({path: leaves[path] for path in paths}, factor)
+
+    @property
+    def _sizes(self) -> tuple[tuple[int, int], ...]:
+        return _GROWN_COARSE if self.coarse else _GROWN
 
     def holds(self, groups: Groups) -> bool:
         """Return whether groups are invariant, up to the epsilon of norms."""
@@ -230,6 +236,33 @@ class Probe:
         draws = [lambda shape: self.random.uniform(-1, 1, size=shape)] * 4
         changes = self._changes(self.moved, groups, draws)
         return all(change <= bound for change in changes)
+
+    def may_hold(self, groups: Groups) -> bool:
+        """Return False where one rescaling tells that groups matter.
+
+        At weights of a medium size: those that are larger hide more.
+        """
+        exponent, end = self._sizes[1]
+        grown = self._point(self._times(groups, 2.0**exponent))
+        if not np.all(np.isfinite(grown.value)):
+            return True
+        [change] = self._changes(grown, groups, [_all_by(-end)])
+        return change <= max(_INFORMATIVE, self.tolerance)
+
+    def slope(self, path: str) -> np.ndarray:
+        """Return the derivative of the loss in the logarithm of a scale.
+
+        By a difference, relative to the size of the loss. It is the whole sum
+        of Euler's identity, of a parameter alone.
+        """
+        step = self.slope_noise
+        other = self.value(self._times([path], 1 + step))
+        return (other - self.moved.value) / (step * self.size)
+
+    @property
+    def slope_noise(self) -> float:
+        """The rounding of `slope`, about, and the difference it takes."""
+        return self._precision**0.5
 
     def is_smooth(self, groups: Groups) -> bool:
         """Return whether no threshold is passed as groups are rescaled.
@@ -245,9 +278,7 @@ class Probe:
     def _fades_in(self, point: Point, groups: Groups) -> bool:
         step = 2 if self.coarse else 1
         rungs = [
-            self._point(
-                self._rescaled(point, groups, lambda s, k=k: np.full(s, k))
-            )
+            self._point(self._rescaled(point, groups, _all_by(k)))
             for k in range(_END, -_END - 1, -step)
         ]
         top = rungs[0].value
@@ -337,6 +368,10 @@ class Probe:
     @property
     def _all(self) -> frozenset[str]:
         return frozenset(self._evaluate.given)
+
+
+def _all_by(exponent: float) -> Callable:
+    return lambda shape: np.full(shape, exponent)
 
 
 def _largest(x: np.ndarray) -> float:

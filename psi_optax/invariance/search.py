@@ -1,9 +1,10 @@
 r"""The search for groups of which nothing is proved, by numbers.
 
 If multiplying a group of weights w by a > 0 changes nothing, then by Euler's
-identity \(\sum w \cdot \partial f/\partial w = 0\) over the group: one backward
-pass gives these sums for all parameters and all ways to group them. Those that
-vanish, here and elsewhere, are rescaled.
+identity \(\sum w \cdot \partial f/\partial w = 0\) over the group. The sums
+over whole parameters are slopes of the loss, which need no gradient: they leave
+few candidates, or none. For these, one gradient gives the sums over all
+groupings. Those that vanish, at two places, are rescaled.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,24 +27,82 @@ _CANDIDATE = 1e-3
 _EPSILON = 1e-3
 
 
-def find_measured(probe: Probe, paths: Iterable[str]) -> dict[str, ScaleGroup]:
-    """Find the finest groups of some parameters that measure as invariant."""
-    return _Search(probe).find(list(paths))
+class Candidates(NamedTuple):
+    """Parameters whose slopes do not rule groups out.
+
+    Attributes:
+        alone: those that may have groups, or no effect.
+        pairs: pairs of one layer that may have groups when they are tied.
+    """
+
+    alone: list[str]
+    pairs: list[tuple[str, str]]
+
+    @property
+    def paths(self) -> set[str]:
+        """All of them."""
+        return {*self.alone, *itertools.chain(*self.pairs)}
+
+
+def find_candidates(probe: Probe, paths: Iterable[str]) -> Candidates:
+    """Return what may be invariant, by one slope of each parameter."""
+    slopes = {path: probe.slope(path) for path in paths}
+    noise = 3 * probe.slope_noise
+
+    def may_hold(bound: float, *paths: str) -> bool:
+        slope = sum(slopes[path] for path in paths)
+        if not np.all(np.abs(slope) <= max(bound, noise)):
+            return False
+        moved = probe.moved.leaves
+        whole = {path: range(moved[path].ndim) for path in paths}
+        return probe.may_hold(
+            {p: ScaleGroup(axes) for p, axes in whole.items()}
+        )
+
+    alone = [path for path in slopes if may_hold(_EPSILON, path)]
+    rest = [path for path in slopes if path not in alone]
+    return Candidates(
+        alone,
+        [
+            (a, b)
+            for a, b in itertools.combinations(rest, 2)
+            if _layer(a) == _layer(b)
+            if may_hold(_CANDIDATE * np.max(np.abs(slopes[a])), a, b)
+        ],
+    )
+
+
+def _layer(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def find_measured(
+    probe: Probe, candidates: Candidates
+) -> dict[str, ScaleGroup | None]:
+    """Find the finest groups that measure as invariant.
+
+    Returns:
+        The groups of those parameters that have any; None for what is inert.
+    """
+    inert = [path for path in candidates.alone if probe.is_inert(path)]
+    alone = [path for path in candidates.alone if path not in inert]
+    return dict.fromkeys(inert) | _Search(probe).find(alone, candidates.pairs)
 
 
 class _Search:
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
 
-    def find(self, paths: list[str]) -> dict[str, ScaleGroup]:
+    def find(
+        self, alone: list[str], pairs: list[tuple[str, str]]
+    ) -> dict[str, ScaleGroup]:
         found: dict[str, ScaleGroup] = {}
-        for path in paths:
+        for path in alone:
             for group in self._candidates(path):
                 if self._seems({path: group}):
                     found[path] = group
                     break
-        rest = [path for path in paths if path not in found]
-        for a, b in itertools.combinations(rest, 2):
+        for a, b in pairs:
             if a not in found and b not in found:
                 found |= self._tie(a, b)
         return found
@@ -60,18 +120,12 @@ class _Search:
     def _candidates(self, path: str) -> list[ScaleGroup]:
         """List groupings in which Euler's sums vanish, the finest first."""
         shape = self._shape(path)
-        if not self._vanishes({path: _whole(shape)}):
-            return []
         able = [g for g in _ways(shape) if self._vanishes({path: g})]
         return sorted(able, key=lambda g: -math.prod(g.group_shape(shape)))
 
     def _tie(self, a: str, b: str) -> dict[str, ScaleGroup]:
         """Find groups of two parameters of one layer that only hold jointly."""
-        if a.rpartition("/")[0] != b.rpartition("/")[0]:
-            return {}
         shapes = self._shape(a), self._shape(b)
-        if not self._vanishes({a: _whole(shapes[0]), b: _whole(shapes[1])}):
-            return {}
         pairs = [
             (one, other)
             for one in _ways(shapes[0])
@@ -119,11 +173,6 @@ class _Search:
     ) -> np.ndarray:
         x = self.probe.euler(path, place)[path]
         return np.stack([x.sum(axes), np.abs(x).sum(axes)])
-
-
-def _whole(shape: tuple[int, ...]) -> ScaleGroup:
-    """Return one group: its sum vanishes where those of any finer ones do."""
-    return ScaleGroup(tuple(range(len(shape))))
 
 
 def _ways(shape: tuple[int, ...]) -> list[ScaleGroup]:

@@ -883,14 +883,14 @@ FAULTS = [
     Fault(
         "probe: counters and gates stay as they are",
         "invariance/probe.py",
-        "for data in (self._data, self._moved_data)\n",
-        "for data in (self._data,)\n",
+        "        if any(moved is not x for x, moved in pairs):\n",
+        "        if False:\n",
     ),
     Fault(
         "probe: thresholds are passed over",
         "invariance/probe.py",
-        "            below[i] <= 30 * self._noise(rungs[i + 1], self._data)\n",
-        "            True\n",
+        "below[i] <= 30 * self._noise(rungs[i + 1]) for i in sudden",
+        "True for i in sudden",
     ),
     Fault(
         "probe: weights are not made small enough",

@@ -5,8 +5,8 @@
 
 By default all that is proved is measured as well, which compiles the loss. The
 goal is at most the time that compiling the training step takes: a gradient and
-Adam, in one function. Each measurement has a process of its own, so that nothing
-is traced or compiled before, and the persistent compilation cache is off.
+Adam, in one function. Each measurement has a process of its own, so that
+nothing is traced or compiled before; the persistent compilation cache is off.
 """
 
 import argparse

@@ -237,32 +237,36 @@ class Probe:
         changes = self._changes(self.moved, groups, draws)
         return all(change <= bound for change in changes)
 
-    def may_hold(self, groups: Groups) -> bool:
-        """Return False where one rescaling tells that groups matter.
+    def may_hold(self, groups: Groups, bound: float) -> bool:
+        """Return False where one factor, common to groups, tells otherwise.
 
-        At weights of a medium size: those that are larger hide more.
+        Where they are doubled, and where they are of a medium size, as larger
+        ones hide more.
         """
+        double = [_all_by(2 if self.coarse else 1)]
+        if max(self._changes(self.moved, groups, double)) > bound:
+            return False
         exponent, end = self._sizes[1]
         grown = self._point(self._times(groups, 2.0**exponent))
         if not np.all(np.isfinite(grown.value)):
             return True
-        [change] = self._changes(grown, groups, [_all_by(-end)])
+        change = max(self._changes(grown, groups, [_all_by(-end)]))
         return change <= max(_INFORMATIVE, self.tolerance)
 
     def slope(self, path: str) -> np.ndarray:
         """Return the derivative of the loss in the logarithm of a scale.
 
-        By a difference, relative to the size of the loss. It is the whole sum
-        of Euler's identity, of a parameter alone.
+        By a difference, relative to the size of the loss. It is the sum in
+        Euler's identity over a whole parameter.
         """
-        step = self.slope_noise
+        step = self._precision**0.5
         other = self.value(self._times([path], 1 + step))
         return (other - self.moved.value) / (step * self.size)
 
     @property
     def slope_noise(self) -> float:
-        """The rounding of `slope`, about, and the difference it takes."""
-        return self._precision**0.5
+        """The part of a slope that is rounding, or the size of its step."""
+        return 10 * self._precision**0.5
 
     def is_smooth(self, groups: Groups) -> bool:
         """Return whether no threshold is passed as groups are rescaled.

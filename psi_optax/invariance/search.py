@@ -1,10 +1,10 @@
 r"""The search for groups of which nothing is proved, by numbers.
 
 If multiplying a group of weights w by a > 0 changes nothing, then by Euler's
-identity \(\sum w \cdot \partial f/\partial w = 0\) over the group. The sums
-over whole parameters are slopes of the loss, which need no gradient: they leave
-few candidates, or none. For these, one gradient gives the sums over all
-groupings. Those that vanish, at two places, are rescaled.
+identity \(\sum w \cdot \partial f/\partial w = 0\) over the group. The loss
+does not change with the whole parameter, or pair, either: that takes no gradient
+and leaves few candidates, or none. For these, one gradient gives the sums over
+all groupings. Those that vanish, at two places, are rescaled.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ _EPSILON = 1e-3
 
 
 class Candidates(NamedTuple):
-    """Parameters whose slopes do not rule groups out.
+    """Parameters that may have groups.
 
     Attributes:
         alone: those that may have groups, or no effect.
@@ -45,31 +45,26 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(probe: Probe, paths: Iterable[str]) -> Candidates:
-    """Return what may be invariant, by one slope of each parameter."""
-    slopes = {path: probe.slope(path) for path in paths}
-    noise = 3 * probe.slope_noise
+    """Return what whole parameters do not rule out, without a gradient."""
+    moved = probe.moved.leaves
+    whole = {path: ScaleGroup(tuple(range(moved[path].ndim))) for path in paths}
+    alone = [p for p in whole if probe.may_hold({p: whole[p]}, _EPSILON)]
+    rest = [path for path in whole if path not in alone]
+    pairs = [
+        (a, b)
+        for a, b in itertools.combinations(rest, 2)
+        if _layer(a) == _layer(b)
+    ]
+    slopes = {path: probe.slope(path) for path in {*itertools.chain(*pairs)}}
 
-    def may_hold(bound: float, *paths: str) -> bool:
-        slope = sum(slopes[path] for path in paths)
-        if not np.all(np.abs(slope) <= max(bound, noise)):
+    def may_hold(a: str, b: str) -> bool:
+        bound = _CANDIDATE * np.maximum(np.abs(slopes[a]), np.abs(slopes[b]))
+        total = np.abs(slopes[a] + slopes[b])
+        if not np.all(total <= np.maximum(bound, probe.slope_noise)):
             return False
-        moved = probe.moved.leaves
-        whole = {path: range(moved[path].ndim) for path in paths}
-        return probe.may_hold(
-            {p: ScaleGroup(axes) for p, axes in whole.items()}
-        )
+        return probe.may_hold({a: whole[a], b: whole[b]}, _EPSILON)
 
-    alone = [path for path in slopes if may_hold(_EPSILON, path)]
-    rest = [path for path in slopes if path not in alone]
-    return Candidates(
-        alone,
-        [
-            (a, b)
-            for a, b in itertools.combinations(rest, 2)
-            if _layer(a) == _layer(b)
-            if may_hold(_CANDIDATE * np.max(np.abs(slopes[a])), a, b)
-        ],
-    )
+    return Candidates(alone, [pair for pair in pairs if may_hold(*pair)])
 
 
 def _layer(path: str) -> str:

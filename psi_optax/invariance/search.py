@@ -2,9 +2,9 @@ r"""The search for groups of which nothing is proved, by numbers.
 
 If multiplying a group of weights w by a > 0 changes nothing, then by Euler's
 identity \(\sum w \cdot \partial f/\partial w = 0\) over the group. The loss
-does not change with the whole parameter, or pair, either: that takes no gradient
-and leaves few candidates, or none. For these, one gradient gives the sums over
-all groupings. Those that vanish, at two places, are rescaled.
+does not change with the whole parameter, or pair, either: that takes no
+gradient and leaves few candidates, or none. For these, one gradient gives the
+sums over all groupings. Those that vanish, at two places, are rescaled.
 """
 
 import dataclasses

@@ -56,6 +56,7 @@ class Evaluator:
         self._call, constants = compat.without_constants(program)
         self.data = constants, self._args
         self._weights = random.normal(size=found.shape)
+        self._compiled = functools.cache(self._compile)
 
     def _trace(
         self, flat: Callable, held: Leaves, args: tuple, convert: Callable
@@ -78,8 +79,7 @@ class Evaluator:
         found = self._compiled(paths)(self._placed(leaves), data)
         return jax.device_get(found)
 
-    @functools.cache  # noqa: B019 - an evaluator lives for one call
-    def _compiled(self, paths: frozenset[str]) -> Callable:
+    def _compile(self, paths: frozenset[str]) -> Callable:
         def value(leaves, data):
             constants, args = data
             [found] = self._call(constants, *jax.tree.leaves((leaves, args)))

@@ -81,6 +81,7 @@ class Probe:
         self.random = np.random.default_rng(seed)
         self._evaluate = Evaluator(loss, params, args, self.random)
         self.paths = self._all
+        self._euler = functools.cache(self._form_euler)
         self._precision = self._evaluate.precision
         self.coarse = self._precision > 1e-6
         self.tolerance = (
@@ -360,8 +361,7 @@ class Probe:
             self.paths if path in self.paths else self._all, place
         )
 
-    @functools.cache  # noqa: B019 - a probe lives for one call
-    def _euler(self, paths: frozenset[str], place: int = 0) -> Leaves:
+    def _form_euler(self, paths: frozenset[str], place: int = 0) -> Leaves:
         leaves = self._elsewhere() if place else self.moved.leaves
         return self._euler_at(leaves, paths)
 

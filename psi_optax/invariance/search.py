@@ -45,7 +45,10 @@ class Candidates(NamedTuple):
 
 
 def find_candidates(probe: Probe, paths: Iterable[str]) -> Candidates:
-    """Return what whole parameters do not rule out, without a gradient."""
+    """Return what whole parameters do not rule out, without a gradient.
+
+    Pairs that are many are tried only where the slopes of both cancel.
+    """
     moved = probe.moved.leaves
     whole = {path: ScaleGroup(tuple(range(moved[path].ndim))) for path in paths}
     alone = [p for p in whole if probe.may_hold({p: whole[p]}, _EPSILON)]
@@ -55,16 +58,27 @@ def find_candidates(probe: Probe, paths: Iterable[str]) -> Candidates:
         for a, b in itertools.combinations(rest, 2)
         if _layer(a) == _layer(b)
     ]
-    slopes = {path: probe.slope(path) for path in {*itertools.chain(*pairs)}}
+    paired = {*itertools.chain(*pairs)}
+    if len(pairs) > len(paired):
+        slopes = {path: probe.slope(path) for path in paired}
+        pairs = [
+            (a, b)
+            for a, b in pairs
+            if _cancel(slopes[a], slopes[b], probe.slope_noise)
+        ]
+    return Candidates(
+        alone,
+        [
+            (a, b)
+            for a, b in pairs
+            if probe.may_hold({a: whole[a], b: whole[b]}, _EPSILON)
+        ],
+    )
 
-    def may_hold(a: str, b: str) -> bool:
-        bound = _CANDIDATE * np.maximum(np.abs(slopes[a]), np.abs(slopes[b]))
-        total = np.abs(slopes[a] + slopes[b])
-        if not np.all(total <= np.maximum(bound, probe.slope_noise)):
-            return False
-        return probe.may_hold({a: whole[a], b: whole[b]}, _EPSILON)
 
-    return Candidates(alone, [pair for pair in pairs if may_hold(*pair)])
+def _cancel(a: np.ndarray, b: np.ndarray, noise: float) -> bool:
+    bound = _CANDIDATE * np.maximum(np.abs(a), np.abs(b))
+    return bool(np.all(np.abs(a + b) <= np.maximum(bound, noise)))
 
 
 def _layer(path: str) -> str:
@@ -87,6 +101,7 @@ def find_measured(
 class _Search:
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
+        self._sums_over = functools.cache(self._sum_over)
 
     def find(
         self, alone: list[str], pairs: list[tuple[str, str]]
@@ -162,8 +177,7 @@ class _Search:
             sums = sums.reshape(cut).sum(place + 1)
         return sums
 
-    @functools.cache  # noqa: B019 - a search lives for one call
-    def _sums_over(
+    def _sum_over(
         self, place: int, path: str, axes: tuple[int, ...]
     ) -> np.ndarray:
         x = self.probe.euler(path, place)[path]

@@ -8,14 +8,20 @@ from typing import Any
 import jax.numpy as jnp
 
 from psi_optax.groups.paths import Entry, Tree, entries
-from psi_optax.invariance.analysis import Verdict, analyse, analyse_program
+from psi_optax.invariance.analysis import Verdict, analyse_program
 from psi_optax.invariance.arguments import (
     any_shapes,
     double_precision,
     trace,
     with_static,
 )
-from psi_optax.invariance.confrontation import confront, doubtful, tied_with
+from psi_optax.invariance.confrontation import (
+    Findings,
+    confront,
+    confront_inert,
+    grouped,
+    of_kind,
+)
 from psi_optax.invariance.penalties import advice, find_penalties, reasons
 from psi_optax.invariance.probe import Probe
 from psi_optax.invariance.report import (
@@ -24,9 +30,11 @@ from psi_optax.invariance.report import (
     make_report,
     with_notes,
 )
-from psi_optax.invariance.search import find_measured
+from psi_optax.invariance.search import find_candidates, find_measured
 
 METHODS = ("both", "analysis", "probe")
+
+_NO_EFFECT = "changes nothing on these arguments"
 
 
 def find_groups(
@@ -42,9 +50,10 @@ def find_groups(
     Two methods that know nothing of each other. The *analysis* is a proof: it
     follows through the program of the loss by which power of its weights'
     scales each value is multiplied. It needs shapes only. The *probe* is a
-    measurement in double precision, on the given arguments: Euler's identity
-    and rescaled weights. With both, all that is proved is confronted with
-    rescaled weights and one gradient; a contradiction is an error.
+    measurement in double precision, on the given arguments: rescaled weights
+    and Euler's identity. With both, all that is proved is confronted with
+    weights that are rescaled jointly, and with one gradient if anything is
+    inert; a contradiction is an error. Only what is not proved is searched.
 
     The groups are the finest that a `ScaleGroup` can state: first of each
     parameter alone; then, of what has none, the smallest sets that scale
@@ -54,8 +63,10 @@ def find_groups(
     Arrays that the loss closes over are data like its arguments, whatever
     their size. NumPy scalars and Python numbers are constants of the program.
 
-    The probe evaluates the loss a few times for each parameter: hand it a
-    small batch.
+    The loss is compiled once, in double precision; its gradient, only if
+    anything is inert or may be invariant without a proof. With both, it is
+    evaluated about 15 times, and up to four times more for each parameter of
+    which nothing is proved: hand it a small batch.
 
     Analyse the loss *of training*: with running averages a BatchNorm is not
     invariant. All that `loss_fn` returns has to be invariant, so it should not
@@ -69,6 +80,7 @@ def find_groups(
         args: arrays, or shapes, or anything else that the loss takes, which is
             left as it is: flags, names, None.
         method: "analysis", "probe" or "both"; of shapes there is but analysis.
+            The probe alone searches all parameters, which takes the longest.
         max_epsilon: a constant up to this that is added to something that
             scales, as to a variance, is passed over: "proved up to epsilon".
             So is an argument that is one positive number up to this. Of what
@@ -115,23 +127,22 @@ def find_groups(
             'method="probe" needs arrays, but params or args hold shapes: pass'
             ' arrays, or take method="analysis".'
         )
-    verdicts: dict[str, Verdict] = {}
-    if method != "probe":
-        verdicts = analyse_program(program, params, traced, max_epsilon)
-    findings = {
-        entry.path: _proved(entry, verdicts.get(entry.path))
-        for entry in entries(params)
-        if not entry.is_hole
-    }
+
+    def prove(epsilon: float) -> Findings:
+        verdicts = {}
+        if method != "probe":
+            verdicts = analyse_program(program, params, traced, epsilon)
+        return {
+            entry.path: _proved(entry, verdicts.get(entry.path))
+            for entry in entries(params)
+            if not entry.is_hole
+        }
+
+    findings = prove(max_epsilon)
     if method != "analysis" and not shapes:
         with double_precision():
             probe = Probe(loss, params, traced, seed)
-            doubted = doubtful(probe, findings)
-            if doubted:
-                strict = analyse(loss, params, *traced, max_epsilon=0.0)
-                for entry in (e for e in entries(params) if e.path in doubted):
-                    findings[entry.path] = _proved(entry, strict[entry.path])
-            confront(probe, findings)
+            findings = confront(probe, findings, lambda: prove(0.0))
             findings = _measured(probe, findings)
     penalties = find_penalties(program, params)
     findings = _penalized(findings, reasons(penalties))
@@ -177,26 +188,27 @@ def _proved(entry: Entry, verdict: Verdict | None) -> Finding:
     )
 
 
-def _measured(probe: Probe, findings: dict[str, Finding]) -> dict[str, Finding]:
-    """The findings with what the probe says of each."""
-    groups = {p: f.group for p, f in findings.items() if f.group is not None}
+def _measured(probe: Probe, findings: Findings) -> Findings:
+    """Return the findings with those of the probe, and how well they hold."""
+    ordinary = of_kind("ordinary", findings)
+    candidates = find_candidates(
+        probe, [path for path in ordinary if path in probe.given.leaves]
+    )
+    probe.paths = frozenset({*of_kind("inert", findings), *candidates.paths})
+    confront_inert(probe, findings)
     found = dict(findings)
-    for path in groups:
-        deviation = probe.deviation(tied_with(path, groups))
-        found[path] = dataclasses.replace(found[path], deviation=deviation)
-    open_ = [p for p, f in findings.items() if f.kind == "ordinary"]
-    open_ = [p for p in open_ if p in probe.given]
-    for path in [p for p in open_ if probe.is_inert(p)]:
+    for path, group in find_measured(probe, candidates).items():
         found[path] = dataclasses.replace(
             found[path],
-            kind="inert",
-            reason="changes nothing on these arguments",
+            group=group,
+            kind="measured" if group is not None else "inert",
+            reason=found[path].reason if group is not None else _NO_EFFECT,
         )
-        open_.remove(path)
-    more = find_measured(probe, open_)
-    for path, group in more.items():
-        deviation = probe.deviation(tied_with(path, more))
-        found[path] = dataclasses.replace(
-            found[path], group=group, kind="measured", deviation=deviation
-        )
-    return found
+    groups = grouped(found)
+    if not groups:
+        return found
+    deviation = probe.deviation(groups)
+    return found | {
+        path: dataclasses.replace(found[path], deviation=deviation)
+        for path in groups
+    }

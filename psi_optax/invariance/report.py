@@ -27,9 +27,11 @@ class Finding:
         epsilon: the constant of a norm up to which it is proved; 0 if exactly.
         bound: what the values that are clipped must not exceed for the proof to
             hold; infinite if there is no such clip.
-        deviation: by how much, relative to its size, the loss changed when the
+        deviation: by how much, relative to its size, the loss changed when
             groups were multiplied by random numbers between 1/2 and 2; None if
-            that was not measured.
+            that was not measured. `find_groups` multiplies all groups that it
+            found at once, and the number is the same for all of them;
+            `check_groups`, those of one parameter, and those tied to it.
         reason: why it has no groups, or why they are not proved.
         note: what is the matter with its groups: a norm of zero.
     """

@@ -1,9 +1,10 @@
 r"""The search for groups of which nothing is proved, by numbers.
 
 If multiplying a group of weights w by a > 0 changes nothing, then by Euler's
-identity \(\sum w \cdot \partial f/\partial w = 0\) over the group: one backward
-pass gives these sums for all parameters and all ways to group them. Those that
-vanish are rescaled.
+identity \(\sum w \cdot \partial f/\partial w = 0\) over the group. The loss
+does not change with the whole parameter, or pair, either: that takes no
+gradient and leaves few candidates, or none. For these, one gradient gives the
+sums over all groupings. Those that vanish, at two places, are rescaled.
 """
 
 import dataclasses
@@ -11,11 +12,13 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.invariance.probe import Groups, Probe
+from psi_optax.invariance.perturbation import Groups
+from psi_optax.invariance.probe import Probe
 
 # Sums that are this small a part of their terms may be zero, up to the epsilon
 # of a norm: the rescaling decides.
@@ -24,24 +27,92 @@ _CANDIDATE = 1e-3
 _EPSILON = 1e-3
 
 
-def find_measured(probe: Probe, paths: Iterable[str]) -> dict[str, ScaleGroup]:
-    """Find the finest groups of some parameters that measure as invariant."""
-    return _Search(probe).find(list(paths))
+class Candidates(NamedTuple):
+    """Parameters that may have groups.
+
+    Attributes:
+        alone: those that may have groups, or no effect.
+        pairs: pairs of one layer that may have groups when they are tied.
+    """
+
+    alone: list[str]
+    pairs: list[tuple[str, str]]
+
+    @property
+    def paths(self) -> set[str]:
+        """All of them."""
+        return {*self.alone, *itertools.chain(*self.pairs)}
+
+
+def find_candidates(probe: Probe, paths: Iterable[str]) -> Candidates:
+    """Return what whole parameters do not rule out, without a gradient.
+
+    Pairs that are many are tried only where the slopes of both cancel.
+    """
+    moved = probe.moved.leaves
+    whole = {path: ScaleGroup(tuple(range(moved[path].ndim))) for path in paths}
+    alone = [p for p in whole if probe.may_hold({p: whole[p]}, _EPSILON)]
+    rest = [path for path in whole if path not in alone]
+    pairs = [
+        (a, b)
+        for a, b in itertools.combinations(rest, 2)
+        if _layer(a) == _layer(b)
+    ]
+    paired = {*itertools.chain(*pairs)}
+    if len(pairs) > len(paired):
+        slopes = {path: probe.slope(path) for path in paired}
+        pairs = [
+            (a, b)
+            for a, b in pairs
+            if _cancel(slopes[a], slopes[b], probe.slope_noise)
+        ]
+    return Candidates(
+        alone,
+        [
+            (a, b)
+            for a, b in pairs
+            if probe.may_hold({a: whole[a], b: whole[b]}, _EPSILON)
+        ],
+    )
+
+
+def _cancel(a: np.ndarray, b: np.ndarray, noise: float) -> bool:
+    bound = _CANDIDATE * np.maximum(np.abs(a), np.abs(b))
+    return bool(np.all(np.abs(a + b) <= np.maximum(bound, noise)))
+
+
+def _layer(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def find_measured(
+    probe: Probe, candidates: Candidates
+) -> dict[str, ScaleGroup | None]:
+    """Find the finest groups that measure as invariant.
+
+    Returns:
+        The groups of those parameters that have any; None for what is inert.
+    """
+    inert = [path for path in candidates.alone if probe.is_inert(path)]
+    alone = [path for path in candidates.alone if path not in inert]
+    return dict.fromkeys(inert) | _Search(probe).find(alone, candidates.pairs)
 
 
 class _Search:
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
+        self._sums_over = functools.cache(self._sum_over)
 
-    def find(self, paths: list[str]) -> dict[str, ScaleGroup]:
+    def find(
+        self, alone: list[str], pairs: list[tuple[str, str]]
+    ) -> dict[str, ScaleGroup]:
         found: dict[str, ScaleGroup] = {}
-        for path in paths:
+        for path in alone:
             for group in self._candidates(path):
                 if self._seems({path: group}):
                     found[path] = group
                     break
-        rest = [path for path in paths if path not in found]
-        for a, b in itertools.combinations(rest, 2):
+        for a, b in pairs:
             if a not in found and b not in found:
                 found |= self._tie(a, b)
         return found
@@ -49,25 +120,22 @@ class _Search:
     def _seems(self, groups: Groups) -> bool:
         """Return whether groups of which nothing is proved are invariant."""
         probe = self.probe
-        if probe.coarse:
-            return False
-        near = [lambda shape: probe.random.uniform(-1, 1, size=shape)] * 4
-        here = probe.change(probe.moved, groups, near)
         return (
-            here <= _EPSILON and probe.is_smooth(groups) and probe.holds(groups)
+            not probe.coarse
+            and probe.is_near_invariant(groups, _EPSILON)
+            and probe.is_smooth(groups)
+            and probe.holds(groups)
         )
 
     def _candidates(self, path: str) -> list[ScaleGroup]:
         """List groupings in which Euler's sums vanish, the finest first."""
-        shape = self.probe.moved[path].shape
+        shape = self._shape(path)
         able = [g for g in _ways(shape) if self._vanishes({path: g})]
         return sorted(able, key=lambda g: -math.prod(g.group_shape(shape)))
 
     def _tie(self, a: str, b: str) -> dict[str, ScaleGroup]:
         """Find groups of two parameters of one layer that only hold jointly."""
-        if a.rpartition("/")[0] != b.rpartition("/")[0]:
-            return {}
-        shapes = self.probe.moved[a].shape, self.probe.moved[b].shape
+        shapes = self._shape(a), self._shape(b)
         pairs = [
             (one, other)
             for one in _ways(shapes[0])
@@ -84,18 +152,24 @@ class _Search:
                 return tied
         return {}
 
+    def _shape(self, path: str) -> tuple[int, ...]:
+        return self.probe.moved.leaves[path].shape
+
     def _vanishes(self, groups: Groups) -> bool:
+        return all(self._vanishes_at(place, groups) for place in (0, 1))
+
+    def _vanishes_at(self, place: int, groups: Groups) -> bool:
         total, size = 0.0, 0.0
         for path, group in groups.items():
-            signed, absolute = self._sums(path, group)
+            signed, absolute = self._sums(place, path, group)
             total, size = total + signed, size + absolute
         return bool(np.all(np.abs(total) <= _CANDIDATE * size))
 
-    def _sums(self, path: str, group: ScaleGroup) -> np.ndarray:
+    def _sums(self, place: int, path: str, group: ScaleGroup) -> np.ndarray:
         """Return Euler's sums over groups, and those of absolute values."""
         blocked = dict(group.blocks)
         whole = tuple(a for a in group.axes if a not in blocked)
-        sums = self._sums_over(path, whole)
+        sums = self._sums_over(place, path, whole)
         for axis, count in group.blocks:
             place = 1 + axis - sum(a < axis for a in whole)
             shape = sums.shape
@@ -103,9 +177,10 @@ class _Search:
             sums = sums.reshape(cut).sum(place + 1)
         return sums
 
-    @functools.cache  # noqa: B019 - a search lives for one call
-    def _sums_over(self, path: str, axes: tuple[int, ...]) -> np.ndarray:
-        x = self.probe.euler[path]
+    def _sum_over(
+        self, place: int, path: str, axes: tuple[int, ...]
+    ) -> np.ndarray:
+        x = self.probe.euler(path, place)[path]
         return np.stack([x.sum(axes), np.abs(x).sum(axes)])
 
 

@@ -7,6 +7,7 @@ import pytest
 from benchmarks import (
     equivariance,
     find_groups,
+    find_groups_compile,
     matching_report,
     pages,
     precision_report,
@@ -57,6 +58,7 @@ def test_lines_of_a_table_are_equally_long():
 SHOWN = {
     "equivariance": ("equivariance.md", equivariance.section),
     "find_groups": ("finding-groups.md", find_groups.section),
+    "find_groups_compile": ("finding-groups.md", find_groups_compile.section),
     "matching": ("matching-weight-decay.md", matching_report.section),
     "precision": ("precision.md", precision_report.section),
     "rescaling-digits": ("../README.md", report.table),

@@ -18,6 +18,7 @@ from benchmarks import (
     equivariance,
     equivariance_peers,
     find_groups,
+    find_groups_compile,
     idx_files,
     image_arrays,
     input_throughput,
@@ -61,6 +62,7 @@ def refused(capsys, program, *arguments):
         (matching, ["--epochs", "0"], "1 or more"),
         (find_groups, ["--runs", "0"], "1 or more"),
         (find_groups, ["--alone", "resnet5_nnx"], "(is it 'resnet50_nnx"),
+        (find_groups_compile, ["--alone", "gpt2"], "(is it 'gpt12'"),
         (equivariance, ["--sources", "nowhere"], "no folder nowhere"),
         (step_time, ["--sets", "resnet5"], "(is it 'resnet50'?)"),
         (step_time, ["--turns", "0"], "1 or more"),
@@ -123,6 +125,11 @@ def one_network(*_):
 WRITERS = {
     equivariance: ("run", lambda _: kept("equivariance"), "equivariance.json"),
     find_groups: ("run", lambda *_: kept("find_groups"), "find_groups.json"),
+    find_groups_compile: (
+        "run",
+        lambda _: kept("find_groups_compile"),
+        "find_groups_compile.json",
+    ),
     matching: ("run", lambda _: kept("matching"), "matching.json"),
     rescaling: (
         "run",

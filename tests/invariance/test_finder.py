@@ -8,7 +8,7 @@ import pytest
 
 from psi_optax import ScaleGroup, check_groups, find_groups, psi_sgd
 from psi_optax.groups import make_plan
-from psi_optax.invariance import arguments, finder
+from psi_optax.invariance import arguments, evaluation, finder
 from psi_optax.invariance.analysis import Verdict
 
 
@@ -339,6 +339,69 @@ def test_the_analysis_traces_the_loss_once(monkeypatch):
     report = find_groups(loss, PARAMS, X, method="analysis")
     assert report["kernel"].group is not None
     assert traces == ["make_jaxpr"]
+
+
+def work_of(monkeypatch, loss):
+    """How often the probe compiles a loss, and evaluates it."""
+    work = {"programs": 0, "runs": 0}
+
+    def counted(name, method):
+        def call(*args):
+            work[name] += 1
+            return method(*args)
+
+        return call
+
+    for name, method in (("programs", "_compile"), ("runs", "__call__")):
+        call = counted(name, getattr(evaluation.Evaluator, method))
+        monkeypatch.setattr(evaluation.Evaluator, method, call)
+    find_groups(loss, PARAMS, X)
+    return work
+
+
+def test_a_gradient_is_compiled_only_where_it_is_needed(monkeypatch):
+    def without_bias(params, x):
+        y = x @ params["kernel"]
+        return jnp.mean(
+            jnp.tanh(norm(y) + params["bias"][None]) @ params["head"]
+        )
+
+    work = work_of(monkeypatch, without_bias)
+    assert work["programs"] == 1
+    # Moved, 2; large, 1 + 4; given, 1 + 4. Of two that are ordinary, 1 + 2,
+    # and of their pair.
+    assert work["runs"] <= 2 + 5 + 5 + 3 * 3
+
+
+def test_what_is_inert_takes_a_gradient(monkeypatch):
+    assert work_of(monkeypatch, loss)["programs"] == 2
+
+
+def test_of_many_parameters_the_tied_pair_is_measured():
+    def f(params, x):
+        y = x @ params["kernel"] + params["bias"][None]
+        y = y / jnp.sqrt(jnp.sum(y * y, axis=1, keepdims=True))
+        y = jnp.tanh(y * params["gain"][None] + params["shift"][None])
+        return jnp.mean(y @ params["head"])
+
+    params = {**PARAMS, "gain": 1 + draw(5, 4) / 9, "shift": draw(6, 4)}
+    report = find_groups(f, params, X, method="probe")
+    assert report["kernel"].group == ScaleGroup((0, 1), tie="bias")
+    assert report["bias"].group == ScaleGroup(0, tie="bias")
+    for path in ("gain", "shift", "head"):
+        assert report[path].kind == "ordinary"
+
+
+def test_the_deviation_is_that_of_all_groups_at_once():
+    def f(params, x):
+        return loss(params, x) + loss({**params, "kernel": params["other"]}, x)
+
+    params = {**PARAMS, "other": PARAMS["kernel"] / 30}
+    report = find_groups(f, params, X)
+    assert report["kernel"].deviation == report["other"].deviation > 1e-4
+    # The control: each by its own.
+    each = check_groups(f, params, report.select("kernel"), X)
+    assert each["kernel"].deviation < 1e-4
 
 
 def test_what_the_analysis_does_not_know_is_measured():

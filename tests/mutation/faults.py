@@ -644,12 +644,9 @@ FAULTS = [
     Fault(
         "degrees: a sum of what scales differently",
         "invariance/rules/elementwise.py",
-        "form = context.alike(a, b)\n"
-        'known = {"reach": a.reach | b.reach, "offsets": (*a.offsets, '
-        "*b.offsets)}",
-        "form = a.form\n"
-        'known = {"reach": a.reach | b.reach, "offsets": (*a.offsets, '
-        "*b.offsets)}",
+        "form = context.alike(a, b)\noffsets = "
+        "context.joined((*a.offsets, *b.offsets))",
+        "form = a.form\noffsets = context.joined((*a.offsets, *b.offsets))",
     ),
     Fault(
         "degrees: a mean cancels what is not constant",
@@ -918,9 +915,10 @@ FAULTS = [
     Fault(
         "probe: what is inert is not confronted",
         "invariance/confrontation.py",
-        '[f"{path!r}: inert, but it has a gradient" for path in inert '
-        "if probe.has_gradient(path, groups)]",
-        "[]",
+        '(f"{path!r}: inert, but it has a gradient" for path in '
+        'of_kind("inert", findings) if probe.has_gradient(path, '
+        "groups))",
+        "()",
     ),
     Fault(
         "probe: any gradient is that of an epsilon",
@@ -931,15 +929,14 @@ FAULTS = [
     Fault(
         "probe: counters and gates stay as they are",
         "invariance/probe.py",
-        "max(self._deviation_at_large(groups, data) for data in "
-        "(self._data, self._moved_data))",
-        "max(self._deviation_at_large(groups, data) for data in (self._data,))",
+        "if any(moved is not x for x, moved in pairs):",
+        "if False:",
     ),
     Fault(
         "probe: thresholds are passed over",
         "invariance/probe.py",
-        "            below[i] <= 30 * self._noise(rungs[i + 1], self._data)\n",
-        "            True\n",
+        "below[i] <= 30 * self._noise(rungs[i + 1]) for i in sudden",
+        "True for i in sudden",
     ),
     Fault(
         "probe: weights are not made small enough",
@@ -1378,14 +1375,13 @@ FAULTS = [
     Fault(
         "bound: one that is exceeded is not noticed",
         "invariance/confrontation.py",
-        "{path for path in bounded if "
-        "not probe.holds_within_bound(tied_with(path, bounded))}",
-        "set()",
+        "not probe.holds_within_bound(tied_with(path, bounded))",
+        "not bounded",
     ),
     Fault(
         "bound: one that is exceeded everywhere",
         "invariance/probe.py",
-        "all(np.any(self.euler[path]) for path in groups)",
+        "all(np.any(self.euler(path)[path]) for path in groups)",
         "True",
     ),
     Fault(
@@ -1397,7 +1393,7 @@ FAULTS = [
     Fault(
         "bound: weights beyond it are confronted",
         "invariance/confrontation.py",
-        "{p: g for p, g in _groups(findings) if not _bounded(findings[p])}",
-        "{p: g for p, g in _groups(findings)}",
+        "{p: g for p, g in groups.items() if p not in bounded}",
+        "dict(groups)",
     ),
 ]

@@ -15,6 +15,10 @@ from psi_optax.invariance import compat
 Leaves = dict[str, np.ndarray]
 
 
+class UnmeasurableError(ValueError):
+    """A loss that cannot be evaluated, or differentiated, on this machine."""
+
+
 class Evaluator:
     """A loss in double precision, or in its own where it refuses that.
 
@@ -75,9 +79,21 @@ class Evaluator:
             data: like `self.data`.
             paths: the parameters whose gradient is returned, that of a sum with
                 random weights over the vector.
+
+        Raises:
+            UnmeasurableError: the loss does not run, or has no derivative.
         """
-        found = self._compiled(paths)(self._placed(leaves), data)
-        return jax.device_get(found)
+        compiled, placed = self._compiled(paths), self._placed(leaves)
+        try:
+            return jax.device_get(compiled(placed, data))
+        except Exception as error:
+            # A kernel of another device, a callback without a derivative.
+            what = "has no derivative" if paths else "does not run"
+            first = next(iter(str(error).splitlines()), "")
+            raise UnmeasurableError(
+                f"the loss {what} in double precision here"
+                f" ({type(error).__name__}: {first})"
+            ) from error
 
     def _compile(self, paths: frozenset[str]) -> Callable:
         def value(leaves, data):

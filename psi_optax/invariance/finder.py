@@ -15,13 +15,9 @@ from psi_optax.invariance.arguments import (
     trace,
     with_static,
 )
-from psi_optax.invariance.confrontation import (
-    Findings,
-    confront,
-    confront_inert,
-    grouped,
-    of_kind,
-)
+from psi_optax.invariance.confrontation import Findings, confront
+from psi_optax.invariance.evaluation import UnmeasurableError
+from psi_optax.invariance.measurement import measure
 from psi_optax.invariance.penalties import advice, find_penalties, reasons
 from psi_optax.invariance.probe import Probe
 from psi_optax.invariance.report import (
@@ -30,11 +26,8 @@ from psi_optax.invariance.report import (
     make_report,
     with_notes,
 )
-from psi_optax.invariance.search import find_candidates, find_measured
 
 METHODS = ("both", "analysis", "probe")
-
-_NO_EFFECT = "changes nothing on these arguments"
 
 
 def find_groups(
@@ -95,7 +88,8 @@ def find_groups(
         TypeError: no parameter is a floating-point array.
         ValueError: the loss returns nothing, or nothing that has a gradient,
             or what is not finite, or something else at each call; an unknown
-            method.
+            method; `method="probe"` of a loss that does not run here, or has
+            no derivative.
         RuntimeError: what is proved is not what is measured.
 
     Examples:
@@ -138,12 +132,17 @@ def find_groups(
             if not entry.is_hole
         }
 
-    findings = prove(max_epsilon)
+    findings, unmeasured = prove(max_epsilon), ""
     if method != "analysis" and not shapes:
-        with double_precision():
-            probe = Probe(loss, params, traced, seed)
-            findings = confront(probe, findings, lambda: prove(0.0))
-            findings = _measured(probe, findings)
+        try:
+            with double_precision():
+                probe = Probe(loss, params, traced, seed)
+                findings = confront(probe, findings, lambda: prove(0.0))
+                findings = measure(probe, findings)
+        except UnmeasurableError as error:
+            if method == "probe":
+                raise
+            unmeasured = f"This is the analysis alone: {error}"
     penalties = find_penalties(program, params)
     findings = _penalized(findings, reasons(penalties))
     matter = {p for p, f in findings.items() if f.kind == "ordinary"}
@@ -151,7 +150,11 @@ def find_groups(
         params,
         with_notes(findings, params),
         returned,
-        advice(penalties, matter, "find_groups"),
+        ". ".join(
+            text
+            for text in (unmeasured, advice(penalties, matter, "find_groups"))
+            if text
+        ),
     )
 
 
@@ -186,29 +189,3 @@ def _proved(entry: Entry, verdict: Verdict | None) -> Finding:
         reason=verdict.reason,
         bound=verdict.bound,
     )
-
-
-def _measured(probe: Probe, findings: Findings) -> Findings:
-    """Return the findings with those of the probe, and how well they hold."""
-    ordinary = of_kind("ordinary", findings)
-    candidates = find_candidates(
-        probe, [path for path in ordinary if path in probe.given.leaves]
-    )
-    probe.paths = frozenset({*of_kind("inert", findings), *candidates.paths})
-    confront_inert(probe, findings)
-    found = dict(findings)
-    for path, group in find_measured(probe, candidates).items():
-        found[path] = dataclasses.replace(
-            found[path],
-            group=group,
-            kind="measured" if group is not None else "inert",
-            reason=found[path].reason if group is not None else _NO_EFFECT,
-        )
-    groups = grouped(found)
-    if not groups:
-        return found
-    deviation = probe.deviation(groups)
-    return found | {
-        path: dataclasses.replace(found[path], deviation=deviation)
-        for path in groups
-    }

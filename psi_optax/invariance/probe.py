@@ -348,10 +348,14 @@ class Probe:
         """Return whether a parameter has no gradient, nor any effect."""
         if self._share(self.euler(path), path) > self.tolerance:
             return False
+        return not self.has_effect(path)
+
+    def has_effect(self, path: str) -> bool:
+        """Return whether other weights in its place change the loss."""
         moved = self.moved.leaves
         other = moved[path] + self.random.normal(size=moved[path].shape)
         leaves = moved | {path: other.astype(moved[path].dtype)}
-        return self._change(self.moved, leaves) <= self.tolerance
+        return self._change(self.moved, leaves) > self.tolerance
 
     def has_gradient(self, path: str, groups: Groups) -> bool:
         """Return whether a parameter has a gradient that nothing explains.

@@ -1,0 +1,92 @@
+"""What the probe adds to the findings of the analysis."""
+
+import collections
+import dataclasses
+
+from psi_optax.invariance.confrontation import (
+    Findings,
+    confront_inert,
+    grouped,
+    of_kind,
+)
+from psi_optax.invariance.probe import Probe
+from psi_optax.invariance.report import Finding
+from psi_optax.invariance.search import find_candidates, find_measured
+
+_NO_EFFECT = "changes nothing on these arguments"
+_ALONE = "proved together with something that has no effect here"
+
+
+def measure(probe: Probe, findings: Findings) -> Findings:
+    """Return the findings with those of the probe, and how well they hold.
+
+    Tried are parameters with no groups, and those of a tie that have no effect:
+    a bias in front of a mean that the analysis does not know as one. What such
+    a one is tied to may have finer groups without it.
+
+    Raises:
+        RuntimeError: what is proved to be inert has a gradient.
+    """
+    ordinary = of_kind("ordinary", findings)
+    candidates = find_candidates(
+        probe, [path for path in ordinary if path in probe.given.leaves]
+    )
+    loose = _loose(probe, findings)
+    probe.paths = frozenset(
+        {*of_kind("inert", findings), *candidates.paths, *loose}
+    )
+    confront_inert(probe, findings)
+    candidates.alone.extend(loose)
+    found = dict(findings)
+    for path, group in find_measured(probe, candidates).items():
+        before = found[path]
+        found[path] = Finding(
+            path,
+            before.shape,
+            group,
+            "measured" if group is not None else "inert",
+            reason=_NO_EFFECT if group is None else before.reason or _ALONE,
+        )
+    return _with_deviation(probe, _cut(found))
+
+
+def _loose(probe: Probe, findings: Findings) -> list[str]:
+    """Return the members of ties in which a vector has no effect.
+
+    Such as a bias, tied to the kernel of its layer.
+    """
+    ties: dict[str, list[str]] = {}
+    for path, group in grouped(findings).items():
+        if group.tie is not None:
+            ties.setdefault(group.tie, []).append(path)
+    loose = []
+    for members in ties.values():
+        ranks = {path: len(findings[path].shape) for path in members}
+        vectors = [p for p in members if ranks[p] < max(ranks.values())]
+        if not all(map(probe.has_effect, vectors)):
+            loose += members
+    return loose
+
+
+def _cut(findings: Findings) -> Findings:
+    """Return the findings without ties of one parameter."""
+    ties = collections.Counter(g.tie for g in grouped(findings).values())
+    return {
+        path: dataclasses.replace(
+            found, group=dataclasses.replace(found.group, tie=None)
+        )
+        if found.group is not None and ties[found.group.tie] == 1
+        else found
+        for path, found in findings.items()
+    }
+
+
+def _with_deviation(probe: Probe, findings: Findings) -> Findings:
+    groups = grouped(findings)
+    if not groups:
+        return findings
+    deviation = probe.deviation(groups)
+    return findings | {
+        path: dataclasses.replace(findings[path], deviation=deviation)
+        for path in groups
+    }

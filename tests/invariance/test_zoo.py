@@ -30,19 +30,11 @@ MISSED = {
     ("plain_other_guards", "d"),
     ("plain_rarer_guards", "a"),
     ("plain_rarer_guards", "c"),
-    ("plain_rarer_guards", "d"),
     # A small multiple of the identity is not known as an epsilon.
     ("plain_cholesky_whitening", "a"),
     ("plain_iterative_whitening", "a"),
-    # An epsilon that is an argument may be large.
-    ("plain_epsilon_argument", "a"),
-    ("plain_epsilon_argument", "c"),
-    # A mean over devices, over a graph or in a loop, and a median, are not
-    # known as means: kernel and bias are tied.
-    ("linen_synchronized_batch_norm", "Dense_0/bias"),
-    ("linen_synchronized_batch_norm", "Dense_0/kernel"),
-    ("plain_synchronized_batch_norm", "a"),
-    ("plain_synchronized_batch_norm", "a_bias"),
+    # A mean over a graph or in a loop, and a median, are not known as means:
+    # kernel and bias are tied.
     ("plain_graph_norm", "a"),
     ("plain_graph_norm", "a_bias"),
     ("plain_mapped_ghosts", "a"),
@@ -58,19 +50,6 @@ MISSED_BY_BOTH = {
     ("plain_signs", "a"),
     ("haiku_stack_of_gains", "stack/rms_norm/scale"),
     ("linen_scan", "ScanLayer_0/RMSNorm_0/scale"),
-    ("linen_masked_norm", "Dense_0/bias"),
-    ("linen_masked_norm", "Dense_0/kernel"),
-    ("linen_synchronized_batch_norm", "Dense_0/bias"),
-    ("linen_synchronized_batch_norm", "Dense_0/kernel"),
-    ("plain_synchronized_batch_norm", "a"),
-    ("plain_synchronized_batch_norm", "a_bias"),
-    ("plain_graph_norm", "a"),
-    ("plain_graph_norm", "a_bias"),
-    ("plain_mapped_ghosts", "a"),
-    ("plain_mapped_ghosts", "a_bias"),
-    ("plain_median_norm", "a"),
-    ("plain_median_norm", "a_bias"),
-    ("plain_mamba", "selection"),
 }
 
 
@@ -163,7 +142,7 @@ def share_found(missed):
 
 def test_nearly_all_that_can_be_found_is():
     assert share_found(MISSED) > 0.9
-    assert share_found(MISSED_BY_BOTH) > 0.95
+    assert share_found(MISSED_BY_BOTH) > 0.97
 
 
 def test_no_verdict_of_the_analysis_is_unsound():

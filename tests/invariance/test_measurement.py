@@ -96,3 +96,26 @@ def test_a_bias_without_effect_is_cut_from_its_kernel():
     tied = found(lambda h: h / jnp.linalg.norm(h, axis=0, keepdims=True))
     assert tied["u"].group == ScaleGroup((), tie="u")
     assert tied["w"].group == ScaleGroup(0, tie="u")
+
+
+def test_all_terms_of_a_sum_have_gradients():
+    """Their scales are fixed before, where no gradient goes."""
+
+    def loss(params, x, norm):
+        b, c = params["b"], params["c"]
+        fixed = jnp.sum(jnp.tanh(jax.lax.stop_gradient(b * c)))
+        fixed += jnp.sum(jnp.tanh(jax.lax.stop_gradient(b)))
+        h = (x + b[None]) + (2.0 * x + c[None])
+        return fixed + jnp.sum(jnp.tanh(norm(h)))
+
+    params = {"b": jnp.ones(3), "c": jnp.full(3, 2.0)}
+
+    def kinds(norm):
+        def one(params, x):
+            return loss(params, x, norm)
+
+        report = find_groups(one, params, X, method="analysis")
+        return {report[path].kind for path in params}
+
+    assert kinds(lambda h: h) == {"ordinary"}
+    assert kinds(lambda h: h - jnp.mean(h, 0, keepdims=True)) == {"inert"}

@@ -1396,4 +1396,34 @@ FAULTS = [
         "{p: g for p, g in groups.items() if p not in bounded}",
         "dict(groups)",
     ),
+    Fault(
+        "symmetries: parts that scale inversely are scale groups",
+        "invariance/symmetry.py",
+        "term.where and len(signs[term.variable]) == 1",
+        "term.where",
+    ),
+    Fault(
+        "symmetries: who lost a tie is not told",
+        "invariance/symmetry.py",
+        "return found, _lost(first, [p for p in rest if p.path not in found])",
+        "return found, {}",
+    ),
+    Fault(
+        "offsets: of those that scale alike the last has a gradient",
+        "invariance/values.py",
+        "offset.reach | (before.reach if before else 0)",
+        "offset.reach",
+    ),
+    Fault(
+        "probe: a bias without effect stays tied",
+        "invariance/measurement.py",
+        "not all(map(probe.has_effect, vectors))",
+        "False",
+    ),
+    Fault(
+        "probe: of a dead unit sums are not rounding",
+        "invariance/search.py",
+        "np.abs(total) <= _CANDIDATE * size + rounding",
+        "np.abs(total) <= _CANDIDATE * size",
+    ),
 ]

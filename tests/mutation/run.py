@@ -43,6 +43,7 @@ TESTS = {
         "tests/invariance/test_equations.py",
         "tests/invariance/test_depth.py",
         "tests/invariance/test_finder.py",
+        "tests/invariance/test_measurement.py",
         "tests/invariance/test_traps.py",
         "tests/invariance/test_control_flow.py",
         "tests/invariance/test_more_rules.py",
@@ -53,6 +54,7 @@ TESTS = {
         "tests/invariance/test_custom_derivatives.py",
         "tests/invariance/test_confrontation.py",
         "tests/invariance/test_properties.py",
+        "tests/invariance/test_reasons.py",
         "tests/invariance/test_zoo.py",
     ],
 }

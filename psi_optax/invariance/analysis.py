@@ -89,13 +89,13 @@ def analyse_program(
     operands, parameters = [], []
     for bit, entry in enumerate(shown):
         shape = tuple(np.shape(entry.leaf))
-        form = {}
+        form, empty = {}, not math.prod(shape)
         if jax.numpy.issubdtype(
             jax.dtypes.result_type(entry.leaf), np.floating
         ):
-            form = equations.unknown(shape)
+            form = {} if empty else equations.unknown(shape)
             parameters.append(Parameter(entry.path, shape, form))
-        reach = 1 << bit | 1 << bit + len(shown)
+        reach = 0 if empty else 1 << bit | 1 << bit + len(shown)
         operands.append(Value(shape, form, reach=reach, alive=1))
     operands += map(interpreter.argument, jax.tree.leaves(args))
     reach = _run(context, program, operands)
@@ -162,19 +162,14 @@ def _verdict(
         return Verdict(
             None,
             "partly",
-            reason="a part of it is scale-invariant: split it in separate"
+            reason="a part of it is scale-invariant: split it into separate"
             " parameters, one for each part",
         )
-    if symmetry.group.tie is None and is_elementwise(
-        symmetry.group, parameter.shape
-    ):
+    epsilon, bound = _epsilon(symmetry), _bound(symmetry)
+    alone = symmetry.group.tie is None and epsilon == 0 and bound == math.inf
+    if alone and is_elementwise(symmetry.group, parameter.shape):
         return _signs_alone(symmetry)
-    return Verdict(
-        symmetry.group,
-        "proved",
-        _epsilon(symmetry),
-        bound=_bound(symmetry),
-    )
+    return Verdict(symmetry.group, "proved", epsilon, bound=bound)
 
 
 def _overlap(symmetry: Symmetry, symmetries: dict[str, Symmetry]) -> str:
@@ -182,15 +177,11 @@ def _overlap(symmetry: Symmetry, symmetries: dict[str, Symmetry]) -> str:
     ties = {path: s.group.tie for path, s in symmetries.items() if s.group}
     taken = [path for path in symmetry.shared if path in ties]
     others = [path for path in symmetry.shared if path not in ties]
-    wanted = {ties[path] for path in taken}
-    tied = [path for path, tie in ties.items() if tie in wanted]
+    wanted = sorted({tie for path in taken if (tie := ties[path])})
     text = f"shares a scale with {_listed(taken)}"
     if others:
         text += f" only together with {_listed(others)}"
-    rest = [path for path in tied if path not in taken]
-    return (
-        f"{text}; tied to {_listed(rest)}" if rest else f"{text}; tied already"
-    )
+    return f"{text} (in the tie {_listed(wanted)}: one of both can be stated)"
 
 
 def _signs_alone(symmetry: Symmetry) -> Verdict:

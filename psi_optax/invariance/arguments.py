@@ -63,7 +63,8 @@ def trace(loss: Callable, params: Tree, args: tuple) -> tuple[Any, int]:
         if not entry.is_hole and not hasattr(entry.leaf, "dtype"):
             raise TypeError(
                 f"params hold {brief(entry.leaf)} at {entry.path!r}, which is"
-                " no array: pass the arrays alone, as eqx.partition parts them."
+                " no array: convert it with jnp.asarray, or move it out of"
+                " params (of an Equinox model, eqx.partition does)."
             )
     floats = [
         entry.path

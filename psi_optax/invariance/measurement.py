@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 
 from psi_optax.invariance.confrontation import (
     Findings,
@@ -14,7 +15,6 @@ from psi_optax.invariance.report import Finding
 from psi_optax.invariance.search import find_candidates, find_measured
 
 _NO_EFFECT = "changes nothing on these arguments"
-_ALONE = "proved together with something that has no effect here"
 
 
 def measure(probe: Probe, findings: Findings) -> Findings:
@@ -45,13 +45,13 @@ def measure(probe: Probe, findings: Findings) -> Findings:
             before.shape,
             group,
             "measured" if group is not None else "inert",
-            reason=_NO_EFFECT if group is None else before.reason or _ALONE,
+            reason=_NO_EFFECT if group is None else _end_of_proof(before),
         )
     return _with_deviation(probe, _cut(found))
 
 
 def _loose(probe: Probe, findings: Findings) -> list[str]:
-    """Return the members of ties in which a vector has no effect.
+    """Return the members of ties in which one of the smaller has no effect.
 
     Such as a bias, tied to the kernel of its layer.
     """
@@ -61,11 +61,18 @@ def _loose(probe: Probe, findings: Findings) -> list[str]:
             ties.setdefault(group.tie, []).append(path)
     loose = []
     for members in ties.values():
-        ranks = {path: len(findings[path].shape) for path in members}
-        vectors = [p for p in members if ranks[p] < max(ranks.values())]
-        if not all(map(probe.has_effect, vectors)):
+        sizes = {path: math.prod(findings[path].shape) for path in members}
+        smaller = [p for p in members if sizes[p] < max(sizes.values())]
+        if not all(map(probe.has_effect, smaller)):
             loose += members
     return loose
+
+
+def _end_of_proof(finding: Finding) -> str:
+    """Return where the analysis ended, of what it found nothing."""
+    if finding.group is not None:
+        return "proved only with the others of a tie, one of them inert"
+    return finding.reason if ", at " in finding.reason else ""
 
 
 def _cut(findings: Findings) -> Findings:

@@ -12,13 +12,22 @@ from psi_optax.invariance.evaluation import Leaves, is_float
 
 Groups = Mapping[str, ScaleGroup]
 
+# Weights of this root mean square are zeros, or small factors, at first: those
+# that are drawn for layers are larger.
+_SMALL = 2e-3
+
 
 def move(w: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return weights in general position: zeros would prove too much."""
+    """Return weights in general position.
+
+    Zeros would prove too much, and so would the small factors that branches of
+    a network begin with.
+    """
     wide = w.astype(np.float64)
     size = float(np.sqrt(np.mean(wide * wide))) if w.size else 0.0
     noise = random.normal(size=w.shape)
-    return (wide + 0.3 * (size or 1.0) * noise).astype(w.dtype)
+    moved = wide + 0.3 * (size if size > _SMALL else 1.0) * noise
+    return moved.astype(w.dtype)
 
 
 def move_number(x: Any, random: np.random.Generator) -> Any:

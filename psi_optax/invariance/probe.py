@@ -117,8 +117,8 @@ class Probe:
         value = self.moved.value
         if not np.all(np.isfinite(value)):
             raise ValueError(
-                "the loss is not finite at weights near the given ones: check"
-                ' the arguments, or take method="analysis".'
+                "the loss is not finite at the given weights, or near them:"
+                ' check the arguments, or take method="analysis".'
             )
         again = self.value(self.moved.leaves)
         if not np.array_equal(value, again):

@@ -171,12 +171,16 @@ class GroupReport:
 
     def __str__(self) -> str:
         rows = [("path", "shape", "axes", "groups", "tie", "known", "notes")]
-        rows += [_row(finding) for finding in self.findings.values()]
         grouped = [f for f in self.findings.values() if f.group is not None]
         tail = (
             f"{len(grouped)} of {len(self.findings)} parameters have scale"
             " groups"
         )
+        deviations = {finding.deviation for finding in grouped}
+        joint = len(grouped) > 1 == len(deviations) and None not in deviations
+        rows += [_row(f, joint) for f in self.findings.values()]
+        if joint:
+            tail += f"; rescaled at once: deviation {deviations.pop():.0e}"
         return "\n".join([*aligned(rows), tail + self._remark(bool(grouped))])
 
     def _remark(self, grouped: bool) -> str:
@@ -184,15 +188,16 @@ class GroupReport:
         remarks = [self.advice] if self.advice else []
         if self.returned > 1:
             remarks.append(
-                f"loss_fn returns {self.returned} arrays, and a scale that one"
-                " of them depends on matters: return the loss alone, no new"
-                " statistics, logits or gradients"
+                f"loss_fn returns {self.returned} arrays, and groups leave all"
+                " of them unchanged: return the loss alone, no new statistics,"
+                " logits or gradients"
             )
         searched = any(f.kind == "ordinary" for f in self.findings.values())
         if searched and not grouped and not remarks:
             remarks.append(
-                "Is it the loss of training, with the statistics of the batch,"
-                " and alone: no new statistics, logits or gradients?"
+                "If the network has normalization layers: pass the loss of"
+                " training, which normalizes by the batch, and return nothing"
+                " else, no new statistics, logits or gradients"
             )
         return "".join(f". {remark}" for remark in remarks)
 
@@ -219,7 +224,7 @@ def with_notes(findings: dict[str, Finding], params) -> dict[str, Finding]:
     }
 
 
-def _row(finding: Finding) -> tuple[str, ...]:
+def _row(finding: Finding, joint: bool) -> tuple[str, ...]:
     group, known = finding.group, finding.kind
     if finding.epsilon:
         known = f"proved up to epsilon {finding.epsilon:.2g}"
@@ -227,7 +232,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
         proved = known if finding.epsilon else "proved"
         known = f"{proved} while |x| <= {finding.bound:.2g}"
     notes = [finding.reason] if finding.reason else []
-    if finding.deviation is not None:
+    if finding.deviation is not None and not joint:
         notes.append(f"deviation {finding.deviation:.0e}")
     if finding.note:
         notes.append(finding.note)

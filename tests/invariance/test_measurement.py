@@ -119,3 +119,27 @@ def test_all_terms_of_a_sum_have_gradients():
 
     assert kinds(lambda h: h) == {"ordinary"}
     assert kinds(lambda h: h - jnp.mean(h, 0, keepdims=True)) == {"inert"}
+
+
+def test_a_branch_that_begins_small_counts():
+    def loss(params, x, branch):
+        stream = params["g"][None] * x + branch(params, x)
+        # The sum is in single precision; the analysis ends at a logarithm.
+        square = jnp.sum(jnp.square(stream.astype(jnp.float32)), 1)
+        norm = jnp.exp(0.5 * jnp.log(square)).astype(x.dtype)
+        return jnp.sum(jnp.tanh(stream / norm[:, None]) ** 3)
+
+    def kind(branch):
+        params = {
+            "g": jnp.ones(3),
+            "w": PARAMS["w"][:, :3],
+            "ls": jnp.full(3, 1e-6),
+        }
+        report = find_groups(lambda p, x: loss(p, x, branch), params, X)
+        return report["g"].group
+
+    def small(params, x):
+        return params["ls"][None] * jnp.tanh(x @ params["w"])
+
+    assert kind(lambda params, x: 0.0 * x) == ScaleGroup(0)
+    assert kind(small) in (None, ScaleGroup(0, tie="g"))

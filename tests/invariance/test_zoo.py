@@ -82,11 +82,14 @@ def _tie(group):
     return group.tie if isinstance(group, ScaleGroup) else None
 
 
-def verdict(found, path):
+def verdict(net, found, path):
     one = found[path]
     if one.group is None:
         return one.kind
     group = one.group
+    alone = group.tie is None and is_elementwise(group, shapes(net)[path])
+    if alone and one.epsilon:
+        return "inert"  # But for the epsilon, which gives it a gradient.
     tied = {
         p
         for p, other in found.items()
@@ -103,7 +106,7 @@ def misses(net, found):
         {
             path
             for path in shapes(net)
-            if verdict(found, path) != answer(net, expected, path)
+            if verdict(net, found, path) != answer(net, expected, path)
         }
         for expected in (net.expected, *net.alternatives)
     ]

@@ -1417,7 +1417,7 @@ FAULTS = [
     Fault(
         "probe: a bias without effect stays tied",
         "invariance/measurement.py",
-        "not all(map(probe.has_effect, vectors))",
+        "not all(map(probe.has_effect, smaller))",
         "False",
     ),
     Fault(
@@ -1425,5 +1425,11 @@ FAULTS = [
         "invariance/search.py",
         "np.abs(total) <= _CANDIDATE * size + rounding",
         "np.abs(total) <= _CANDIDATE * size",
+    ),
+    Fault(
+        "probe: branches stay as small as they begin",
+        "invariance/perturbation.py",
+        "size if size > _SMALL else 1.0",
+        "size or 1.0",
     ),
 ]

@@ -83,8 +83,12 @@ def _sum(context: Context, a: Value, b: Value, shape, function) -> Value:
         return known
     if a.every or b.every:
         one, other = (b, a) if a.every else (a, b)
-        everywhere = one.reach | reach([other])
-        one = one.but(shape=shape, flat=_flat(one, shape), reach=everywhere)
+        one = one.but(
+            shape=shape,
+            flat=_flat(one, shape),
+            reach=one.reach | reach([other]),
+            offsets=(*one.offsets, *_moved_to(context, one, other)),
+        )
         # 0 + x is x; 0 - x is not.
         negative = a.every and function is operator.sub
         return _scaled(one, -1.0, shape) if negative else one
@@ -99,6 +103,19 @@ def _sum(context: Context, a: Value, b: Value, shape, function) -> Value:
     offsets = context.joined((*a.offsets, *b.offsets))
     known = {"reach": a.reach | b.reach, "offsets": offsets}
     return result([a, b], shape, form, **known)
+
+
+def _moved_to(context: Context, one: Value, other: Value) -> tuple[Offset, ...]:
+    """Return the offsets of an array of zeros, as those of what it is added to.
+
+    They have to scale as this does.
+    """
+    moved = []
+    for offset in other.offsets:
+        form = plus(offset.difference, offset.rest)
+        difference = context.equations.reduce(minus(form, one.form))
+        moved.append(offset._replace(difference=difference, rest=one.form))
+    return tuple(moved)
 
 
 def _constant_axes(context: Context, value: Value, shape) -> frozenset[Axis]:
@@ -224,6 +241,10 @@ def _select(context, params, operands, shapes):
         return [result(operands, shapes[0], _alike(context, cases))]
     # What is taken only where something is zero has no say.
     usual, other = cases if predicate.guards > 0 else cases[::-1]
+    if predicate.guarded is not None and usual.every:
+        # Zeros scale in every way; these may be something else.
+        form = _alike(context, cases)
+        return [result(operands, shapes[0], form, every=other.every)]
     found = result(operands, shapes[0], usual.form, every=usual.every)
     if predicate.guarded is None or other.every:
         return [found]
@@ -289,7 +310,8 @@ def _guard(context: Context, operands) -> dict | None:
         if x.alive == 2:
             return {"guards": guards}
         return {"guards": guards, "guarded": moment} if is_norm else None
-    scales = is_norm and bool(context.equations.reduce(x.form))
+    # The square of one element is no norm: it may be small for many inputs.
+    scales = is_norm and moment.axes and context.equations.reduce(x.form)
     if scales and number > 0 and not exact and context.waive(x, number):
         return {"guards": guards}
     return None
@@ -397,7 +419,7 @@ def _squared(value: Value) -> Value:
         value.shape,
         times(value.form, 2),
         every=value.every,
-        const=None if value.const is None else value.const**2,
+        const=_raised(value.const, 2.0),
         flat=value.flat,
         reach=value.reach,
         offsets=value.offsets,
@@ -441,10 +463,19 @@ def _pow(context, params, operands, shapes):
     return [result(operands, shapes[0], {})]
 
 
+def _raised(number: float | None, power: float) -> float | None:
+    """Return a power of a number; None if it is beyond all numbers."""
+    if number is None:
+        return None
+    try:
+        return number**power
+    except OverflowError:
+        return None
+
+
 def _power(value: Value, power: Fraction) -> Value:
-    const = None
-    if value.const is not None and value.const > 0:
-        const = value.const ** float(power)
+    positive = value.const is not None and value.const > 0
+    const = _raised(value.const, float(power)) if positive else None
     moment = value.moment
     if moment is not None and moment.outer == 1 and power > 0:
         moment = moment._replace(outer=power)

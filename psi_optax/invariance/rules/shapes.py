@@ -27,6 +27,8 @@ def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
     flat = moved_axes(value.flat, place) | new
     moment = value.moment and value.moment.moved(place)
     guarded = value.guarded and value.guarded.moved(place)
+    # Infinities are those of one array, with its axes where they are.
+    lost = bool(value.guarded and not guarded) or value.infinite is not None
     if value.moment is None:
         offsets = moved_offsets(value, place)
         offsets = tuple(o._replace(flat=o.flat | new) for o in offsets)
@@ -44,7 +46,7 @@ def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
         offsets=offsets,
         moment=moment,
         alive=value.alive,
-        guards=value.guards if guarded or not value.guarded else 0,
+        guards=0 if lost else value.guards,
         guarded=guarded,
     )
 

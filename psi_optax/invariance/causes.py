@@ -8,9 +8,9 @@ from psi_optax.invariance.values import Origin, Reason
 # Operations that move elements, or convert them.
 LAYOUT = frozenset(
     """
-    reshape squeeze transpose broadcast_in_dim convert_element_type copy copy_p
-    reduce_precision sharding_constraint optimization_barrier expand_dims rev
-    slice pad pvary pcast name
+    reshape squeeze transpose broadcast_in_dim convert_element_type copy
+    reduce_precision sharding_constraint optimization_barrier rev slice pad
+    pvary name
     """.split()  # noqa: SIM905
 )
 

@@ -190,8 +190,8 @@ def over_mesh(
         The function, and its operands: arrays whose first axes are those that
         they vary along.
     """
-    split, joined = map(varying, operands), map(varying, results)
-    split, joined = list(split), list(joined)
+    split = [varying(x) for x in operands]
+    joined = [varying(x) for x in results]
     shapes = [
         jax.ShapeDtypeStruct((*v.values(), *x.aval.shape), x.aval.dtype)
         for x, v in zip(operands, split, strict=True)

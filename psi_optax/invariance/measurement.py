@@ -20,9 +20,9 @@ _NO_EFFECT = "changes nothing on these arguments"
 def measure(probe: Probe, findings: Findings) -> Findings:
     """Return the findings with those of the probe, and how well they hold.
 
-    Tried are parameters with no groups, and those of a tie that have no effect:
-    a bias in front of a mean that the analysis does not know as one. What such
-    a one is tied to may have finer groups without it.
+    It tries parameters without groups, and ties in which a member has no
+    effect: a bias in front of a mean that the analysis does not know. The
+    others of such a tie may have finer groups.
 
     Raises:
         RuntimeError: what is proved to be inert has a gradient.
@@ -69,7 +69,7 @@ def _loose(probe: Probe, findings: Findings) -> list[str]:
 
 
 def _end_of_proof(finding: Finding) -> str:
-    """Return where the analysis ended, of what it found nothing."""
+    """Return the reason of the analysis, if it names a line."""
     if finding.group is not None:
         return "proved only with the others of a tie, one of them inert"
     return finding.reason if ", at " in finding.reason else ""

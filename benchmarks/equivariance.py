@@ -20,8 +20,7 @@ import numpy as np
 import optax
 
 import psi_optax
-from benchmarks import equivariance_problem as problem
-from benchmarks import files, pages, peers
+from benchmarks import equivariance_problem as problem, files, pages, peers
 from benchmarks.equivariance_optimizers import OPTAX, OURS, Entry
 from benchmarks.equivariance_peers import missing
 from benchmarks.errors import one_message

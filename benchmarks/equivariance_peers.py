@@ -15,8 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks import equivariance_problem as problem
-from benchmarks import peers
+from benchmarks import equivariance_problem as problem, peers
 from benchmarks.errors import one_message
 from benchmarks.options import existing
 

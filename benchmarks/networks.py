@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
-from flax import nnx
+from flax import linen as nn, nnx
 
 __all__ = [
     "Problem",

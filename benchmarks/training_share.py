@@ -32,8 +32,7 @@ from benchmarks.options import at_least, one_of
 from benchmarks.step_time import machine
 from benchmarks.step_time_cases import ADAM, SGD, baseline, optimizers
 from benchmarks.step_time_report import cell, duration
-from benchmarks.step_time_steps import Case, compile_case
-from benchmarks.step_time_steps import build as build_alone
+from benchmarks.step_time_steps import Case, build as build_alone, compile_case
 from benchmarks.step_time_turns import quartiles, time_in_turns
 from psi_optax.models import architectures, linen
 

@@ -11,13 +11,20 @@ import psi_optax
 ROOT = pathlib.Path(psi_optax.__file__).parent
 
 # Each room, with the rooms that it may look into.
+ARGUMENTS = {"_messages", "_validation"}
+CORE = ARGUMENTS | {"geometry", "groups"}
 ALLOWED = {
-    "geometry": set(),
-    "groups": {"geometry"},
-    "transforms": {"geometry", "groups"},
-    "invariance": {"geometry", "groups"},
-    "diagnostics": {"geometry", "groups", "transforms"},
-    "optimizers": {"geometry", "groups", "transforms"},
+    "_messages": set(),
+    "_validation": {"_messages"},
+    "groups": ARGUMENTS,
+    "geometry": ARGUMENTS | {"groups"},
+    "transforms": CORE,
+    "wrappers": CORE | {"transforms"},
+    "optimizers": CORE | {"transforms", "wrappers"},
+    "invariance": CORE,
+    "diagnostics": CORE | {"transforms"},
+    "dynamics": ARGUMENTS,
+    "batch_stats": CORE,
     "models": {"groups"},
 }
 

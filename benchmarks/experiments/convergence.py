@@ -20,8 +20,7 @@ import numpy as np
 
 from benchmarks import data
 from benchmarks.experiments import convergence_report
-from benchmarks.experiments.command import Experiment
-from benchmarks.experiments.command import main as run
+from benchmarks.experiments.command import Experiment, main as run
 from benchmarks.experiments.convergence_problem import (
     Path,
     make_descent,

@@ -20,8 +20,7 @@ import optax
 import psi_optax
 from benchmarks import data, matched, training
 from benchmarks.experiments import equilibrium_report
-from benchmarks.experiments.command import Experiment
-from benchmarks.experiments.command import main as run
+from benchmarks.experiments.command import Experiment, main as run
 from benchmarks.experiments.equilibrium_law import (
     Law,
     forecast,
@@ -242,7 +241,7 @@ def _rotational(law: Law) -> Build:
 
     def build(rate: Any, decay: Any, groups: Any):
         return psi_optax.rotational(
-            psi_optax.matching_learning_rate(
+            psi_optax.dynamics.matching_learning_rate(
                 rate, decay, optimizer="adamw", momentum=law.momentum
             ),
             optax.scale_by_adam(law.momentum),

@@ -18,8 +18,7 @@ import numpy as np
 import psi_optax
 from benchmarks import data, training
 from benchmarks.experiments import unbalanced_report
-from benchmarks.experiments.command import Experiment
-from benchmarks.experiments.command import main as run
+from benchmarks.experiments.command import Experiment, main as run
 from benchmarks.experiments.results import Results
 from benchmarks.experiments.unbalanced_network import TwoLayers
 from benchmarks.experiments.unbalanced_training import (
@@ -83,7 +82,7 @@ SMOKE = Settings(
 
 
 def _psi_sgd_unit(rate: Any, groups: Any, **_: Any):
-    return psi_optax.psi_sgd(rate, groups, MOMENTUM, radius=1.0)
+    return psi_optax.psi_sgd(rate, groups, momentum=MOMENTUM, radius=1.0)
 
 
 COMPARED = {

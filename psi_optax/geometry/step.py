@@ -1,7 +1,7 @@
 r"""One step of a scale group on its sphere, in closed form.
 
-Let s = |w|, v = w/s, d a direction (a step of v, to which only its tangent part
-contributes), c the rate and R the radius of the sphere. With
+Let s = |w|, v = w/s, d a direction (a step of v, of which only the tangent part
+counts), c the rate and R the radius of the sphere. With
 
 \[p = c\,\langle v, d\rangle, \qquad t = c\,d - p\,v, \qquad q = |t|^2
     = c^2(|d|^2 - \langle v, d\rangle^2),\]
@@ -11,52 +11,50 @@ a retraction of t at v is \(f(q)\,v + h(q)\,t\), and R times it is
 \[w' = w + \alpha\,w + \beta\,d, \qquad
   s\,\alpha = (R - s) + R\,(f - 1 - p\,h), \quad \beta = c\,R\,h.\]
 
-With the radial part of the step kept, as some methods do, the retraction is of
-p v + t, and f and h depend on p as well.
+If the radial part of the step is kept, the retraction is of p v + t, and f and
+h depend on p as well. With c = 1/s, d is a step of the weights, and w' is
+\(R\,(w + d)/|w + d|\).
 
-Two scalars a group, from \(|w|^2\), \(\langle w,d\rangle\) and \(|d|^2\): w and
-d are read twice and nothing of their size is kept. What is small, R - s and
-f - 1, is computed without cancellation, so that the norm of w' is off R by
-rounding alone and never by a step's history. Every formula is homogeneous:
-multiplying w and R by a power of two multiplies w' by it, to the last bit.
+The two scalars per group follow from \(|w|^2\), \(\langle w,d\rangle\) and
+\(|d|^2\): w and d are read twice, and nothing of their size is stored. The
+small terms R - s and f - 1 are computed without cancellation, so the norm of w'
+is off R by rounding alone, whatever the steps before. Every formula is
+homogeneous: multiplying w and R by a power of two multiplies w' by it, to the
+last bit.
 """
 
 import functools
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from psi_optax.geometry.maps import (
-    ON_SPHERE,
-    Reduction,
-    Scalars,
-    displacement,
+from psi_optax.geometry.numerics import replace_value, safe_divide, safe_sqrt
+from psi_optax.geometry.rounding import (
+    ON_SPHERE_TOLERANCE,
     largest_shrinkage,
-    norm,
     reachable,
-    replace_value,
-    safe_divide,
-    safe_sqrt,
+    rounded_update,
 )
-from psi_optax.geometry.reductions import widen
-from psi_optax.geometry.turns import Leaves, in_turn
+from psi_optax.groups.plan import Plan
+from psi_optax.groups.reductions import to_accumulator
+from psi_optax.groups.types import Leaves, Scalars
 
 # From q and p to (f - 1, h).
 _Curve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def _projection(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(v + t) / |v + t|: rotates by arctan|t|."""
+    """Return (v + t) / |v + t|: a rotation by arctan|t|."""
     reach = 1 / jnp.sqrt(1 + q)
     return -q * reach * reach / (1 + reach), reach
 
 
 def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The geodesic along t: rotates by |t|."""
-    # Both are smooth in q at zero, where the root of q is not: the derivatives
-    # there are those of the series.
+    """Follow the geodesic along t: a rotation by |t|."""
+    # Both are smooth in q at zero, but the root of q is not: there the
+    # derivatives are those of the series.
     near = q < _NEAR
     power = jnp.where(near, q, 0)
     fall, sinc = _rotation(q)
@@ -69,37 +67,37 @@ def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _sum_series(coefficients: list[float], q: jax.Array) -> jax.Array:
-    """Sums a power series, highest power first.
+    """Sum a power series, highest power first.
 
-    Not `jnp.polyval`, a scan, whose carry has to be sharded like q.
+    `jnp.polyval` is a scan, and its carry would have to be sharded like q.
     """
     return functools.reduce(lambda y, c: y * q + c, coefficients, 0.0 * q)
 
 
 def _rotation(q: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """cos(√q) - 1, without cancellation, and sin(√q) / √q."""
+    """Return cos(√q) - 1, without cancellation, and sin(√q) / √q."""
     angle = safe_sqrt(q)
     sinc = jnp.where(q == 0, 1, safe_divide(jnp.sin(angle), angle))
     return -2 * jnp.sin(angle / 2) ** 2, sinc
 
 
-# The same as power series. Up to a q of 1/4 the next terms are below 1e-19.
+# Both as power series. Up to a q of 1/4 the next terms are below 1e-19.
 _NEAR = 0.25
 _FALL = [(-1) ** k / math.factorial(2 * k) for k in range(8, 0, -1)] + [0.0]
 _SINC = [(-1) ** k / math.factorial(2 * k + 1) for k in range(8, -1, -1)]
 
 
 def _additive(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The sum v + t, which leaves the sphere: the PSI paper's, eq. 8."""
+    """Return v + t, which leaves the sphere (PSI paper, eq. 8)."""
     return jnp.zeros_like(q), jnp.ones_like(q)
 
 
 def _whole_projection(
     q: jax.Array, p: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """(v + p v + t) / |v + p v + t|: rotates by arctan(|t| / (1 + p))."""
+    """Return (v + p v + t) / |v + p v + t|: rotates by arctan(|t|/(1 + p))."""
     length = safe_sqrt((1 + p) ** 2 + q)
-    ahead = 1 + p > 0  # Where 1 + p - length cancels.
+    ahead = 1 + p > 0  # There 1 + p - length cancels.
     fall = jnp.where(
         ahead,
         -safe_divide(q, length * jnp.where(ahead, 1 + p + length, 1)),
@@ -109,7 +107,7 @@ def _whole_projection(
 
 
 def _whole_additive(q: jax.Array, p: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The sum v + p v + t."""
+    """Return v + p v + t."""
     return p, jnp.ones_like(q)
 
 
@@ -122,15 +120,15 @@ _CURVES: dict[tuple[str | None, bool], _Curve] = {
 }
 RETRACTIONS = ("projection", "exponential", None)
 
-# By how many roundings a sum may be off, and how much of that is corrected: in
-# 100,000 steps a quarter left the norms of 4 to 576 weights within 1.4 ulp, all
-# of it 2.7 and an eighth 2.3.
+# Roundings by which a sum may be off, and the part of them that is corrected.
+# In 100,000 steps a quarter kept the norms of 4 to 576 weights within 1.4 ulp,
+# all of it within 2.7 and an eighth within 2.3.
 _ROUNDINGS = 16
 _GAIN = 0.25
 
 
 def step(
-    groups: Reduction,
+    plan: Plan,
     w: Leaves,
     d: Leaves,
     rate: Scalars,
@@ -139,114 +137,173 @@ def step(
     retraction: str | None = "projection",
     tangent: bool = True,
     square: Scalars | None = None,
-    kept: Collection[str] = (),
 ) -> Leaves:
-    """Moves every group along d on its sphere; returns what to add to w.
+    """Move every group along d on its sphere; return what to add to w.
 
-    Two rules beside the formula. A group of norm zero stays. A group whose
-    step is exactly zero stays, to the last bit (but -0.0 becomes 0.0), unless
-    it is visibly off its sphere (`ON_SPHERE`), when it is brought onto it. The
-    latter rule is one of values: derivatives are those of the formula.
+    Two rules supplement the formula. A group of norm zero stays. A group whose
+    step is exactly zero keeps every bit (but -0.0 becomes 0.0), unless it is
+    off its sphere by more than `ON_SPHERE_TOLERANCE`: then it is moved onto it.
+    The latter rule changes values only: derivatives are those of the formula.
 
-    A sphere far below the weights is approached over several steps, in the
+    A sphere far smaller than the norm is approached over several steps, in the
     direction of the formula, see `reachable`.
 
-    A group with something not finite in d becomes not finite, as does one
-    whose squared step overflows; no other group is touched. The angle is a
-    difference: a radial part of p radii, far beyond what momentum or decay
-    bring about, costs the new norm a relative error of up to 4 p²/(1 + q) times
-    the precision, until the next steps.
+    A group with a non-finite element of d becomes non-finite, as does a group
+    whose squared step overflows; no other group is affected. The angle is a
+    difference: a radial part of p radii, far beyond that of momentum or decay,
+    costs the new norm a relative error of up to 4 p²/(1 + q) times the
+    precision, until the next steps.
 
     Args:
-        groups: the reduction.
+        plan: the groups.
         w: the weights.
         d: directions, in units of the radius (degree 0), of any length.
-        rate: what d is multiplied by, a scalar or an array of the group
-            shape; minus the learning rate for a direction of ascent.
-        radius: the radius of each group's sphere; None for the norm that it
-            has, which is what `retraction=None` starts from.
+        rate: the factor of d, a scalar or an array of the group shape; minus
+            the learning rate for a direction of ascent.
+        radius: of each group's sphere; None for the current norm, from which
+            `retraction=None` starts.
         retraction: "projection", "exponential" or None.
-        tangent: whether d counts with its tangent part alone; with
-            "exponential" it always does.
-        square: the groups' squared norms, where they are known: sums over
-            devices are not found to be the same and formed once.
-        kept: paths of directions that outlive the step. The others are made
-            one after another (`in_turn`).
+        tangent: whether to use the tangent part of d alone, as "exponential"
+            always does.
+        square: the groups' squared norms, if they are known. XLA does not
+            merge equal sums over devices.
 
     Returns:
         The rounded new weights minus the old, in the dtype of w.
     """
-    curve = _CURVES[retraction, tangent]
+    square = plan.dot(w, w) if square is None else square
+    alpha, beta = step_coefficients(
+        plan,
+        w,
+        d,
+        rate,
+        radius,
+        retraction=retraction,
+        tangent=tangent,
+        square=square,
+    )
+    return combine(plan, w, d, square, alpha, beta)
 
-    def move(name: str, group: Reduction, w: Leaves, d: Leaves):
-        known = group.dot(w, w)[name] if square is None else square[name]
-        dtypes = [x.dtype for x in (*w.values(), *d.values())]
-        alpha, beta = _coefficients(
-            known,
-            group.dot(w, d)[name],
-            group.dot(d, d)[name],
+
+def retract(
+    plan: Plan,
+    w: Leaves,
+    u: Leaves,
+    radius: Scalars | None,
+    *,
+    retraction: str | None = "projection",
+) -> Leaves:
+    r"""Move every group along a step of its weights; return what to add to w.
+
+    "projection" maps w + u to \(R\,(w+u)/|w+u|\). "exponential" follows the
+    geodesic along the tangent part of u, for its length.
+
+    Args:
+        plan: the groups.
+        w: the weights.
+        u: steps of the weights (degree 1).
+        radius: as in `step`.
+        retraction: "projection" or "exponential".
+
+    Returns:
+        The rounded new weights minus the old, in the dtype of w.
+    """
+    square = plan.dot(w, w)
+    return step(
+        plan,
+        w,
+        u,
+        inverse_norms(square),
+        radius,
+        retraction=retraction,
+        tangent=retraction != "projection",
+        square=square,
+    )
+
+
+def inverse_norms(square: Scalars) -> Scalars:
+    """Return 1/|w| from |w|²; zero for a norm of zero."""
+    return jax.tree.map(
+        lambda x: safe_divide(jnp.ones_like(x), safe_sqrt(x)), square
+    )
+
+
+def step_coefficients(
+    plan: Plan,
+    w: Leaves,
+    d: Leaves,
+    rate: Scalars,
+    radius: Scalars | None,
+    *,
+    retraction: str | None,
+    tangent: bool,
+    square: Scalars,
+) -> tuple[Scalars, Scalars]:
+    """Return the coefficients of w and d in the change of w; see `step`.
+
+    Of a group of norm zero they are finite and have no meaning.
+    """
+    curve = _CURVES[retraction, tangent]
+    inner, length = plan.dot(w, d), plan.dot(d, d)
+    alpha: Scalars = {}
+    beta: Scalars = {}
+    for name, part in plan.parts().items():
+        dtypes = [x[path].dtype for path in part.paths for x in (w, d)]
+        alpha[name], beta[name] = _coefficients(
+            square[name],
+            inner[name],
+            length[name],
             rate[name],
             None if radius is None else radius[name],
             curve,
             largest_shrinkage(dtypes),
         )
-        moved = jax.tree.map(
-            _combine,
-            w,
-            d,
-            group.spread({name: known}),
-            group.spread({name: alpha}),
-            group.spread({name: beta}),
-        )
-        return moved, alpha
-
-    return displacement(w, in_turn(groups.parts(), move, w, d, kept))
+    return alpha, beta
 
 
-def exponential(
-    groups: Reduction,
+def combine(
+    plan: Plan,
     w: Leaves,
-    u: Leaves,
-    radius: Scalars,
+    d: Leaves,
+    square: Scalars,
+    alpha: Scalars,
+    beta: Scalars,
 ) -> Leaves:
-    r"""Follows the great circle along the tangent part of u, for its length.
-
-    \(w \mapsto R\,(v \cos|h| + h/|h| \sin|h|)\) with h the tangent part of
-    \(u/|w|\).
-
-    Args:
-        groups: the reduction.
-        w: the weights.
-        u: steps of the weights (degree 1).
-        radius: the radius of each group's sphere.
-
-    Returns:
-        What to add to w, as from `step`.
-    """
-    inverse = jax.tree.map(
-        lambda s: safe_divide(s.dtype.type(1), s), norm(groups, w)
+    """Return alpha w + beta d, rounded as an update of w; zero if w is zero."""
+    moved = jax.tree.map(
+        _combine,
+        w,
+        d,
+        plan.broadcast(square),
+        plan.broadcast(alpha),
+        plan.broadcast(beta),
     )
-    return step(groups, w, u, inverse, radius, retraction="exponential")
+    return rounded_update(w, moved)
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6))
 def _coefficients(
-    square, inner, length, rate, radius, curve: _Curve, ratio: float
-):
-    """(alpha, beta) of one group; anything finite for a norm of zero."""
+    square: jax.Array,
+    inner: jax.Array,
+    length: jax.Array,
+    rate: jax.typing.ArrayLike,
+    radius: jax.Array | None,
+    curve: _Curve,
+    ratio: float,
+) -> tuple[jax.Array, jax.Array]:
     rate = jnp.asarray(rate, square.dtype)
     s = jnp.sqrt(jnp.where(square == 0, 1, square))
     v_d = inner / s
-    # By rounding alone a square is negative; the derivative of a maximum would
-    # be half of its own where it is zero, as it is with the step.
+    # A square is negative by rounding alone. The derivative of a maximum would
+    # be halved at zero, where the step vanishes.
     t_t = length - v_d * v_d
     q = rate * rate * replace_value(t_t, jnp.maximum(t_t, 0))
     p = rate * v_d
     fall, reach = curve(q, p)
     if radius is None:
-        radius, gap = s, 0
+        radius, gap = s, jnp.zeros_like(s)
     else:
-        # All else is zero with the step; the rounding of R alone is not.
+        # With a zero step all else is zero, but the rounding of R is not.
         still = rate * rate * length == 0
         gap = _gap(square, s, radius, still)
         reached = reachable(radius, s, ratio)
@@ -255,25 +312,33 @@ def _coefficients(
     return (gap + radius * (fall - p * reach)) / s, rate * radius * reach
 
 
-def _gap(square, s, radius, still):
-    """R - s, or a part of it where it may be no more than rounding.
+def _gap(
+    square: jax.Array, s: jax.Array, radius: jax.Array, still: jax.Array
+) -> jax.Array:
+    """Return R - s, or a part of it if it may be rounding alone.
 
-    A sum of squares is off by a few roundings, at every step by others. Were
-    all of that corrected, it would pass into the weights; a part of it, step
-    after step, corrects the mean of the last few, and is still enough to keep
-    the rounding of the weights from adding up.
+    A sum of squares is off by a few roundings, different at every step. A full
+    correction would pass them into the weights. A partial one corrects the mean
+    of the last few steps, which keeps the rounding of the weights from adding
+    up.
     """
-    # (R - s) (R + s), without the rounding of the root.
+    # This is (R - s) (R + s), without the rounding of the root.
     whole, total = radius * radius - square, radius + s
     off = jnp.abs(whole)
     rounding = _ROUNDINGS * jnp.finfo(s.dtype).eps
     gap = jnp.where(off <= rounding * s * total, _GAIN * whole, whole)
-    gap = jnp.where(still & (off <= ON_SPHERE * s * total), 0, gap)
+    gap = jnp.where(still & (off <= ON_SPHERE_TOLERANCE * s * total), 0, gap)
     return replace_value(whole, gap) / total
 
 
 @jax.jit
-def _combine(w, d, square, alpha, beta):
-    # In a group of norm zero d may be anything.
-    change = alpha * widen(w) + beta * widen(d)
-    return widen(w) + jnp.where(square == 0, 0, change)
+def _combine(
+    w: jax.Array,
+    d: jax.Array,
+    square: jax.Array,
+    alpha: jax.Array,
+    beta: jax.Array,
+) -> jax.Array:
+    # In a group of norm zero, d may be non-finite.
+    change = alpha * to_accumulator(w) + beta * to_accumulator(d)
+    return to_accumulator(w) + jnp.where(square == 0, 0, change)

@@ -1,55 +1,24 @@
-"""Groups for people: a table; and for optax: labels."""
+"""A table of groups, with the groups that can never move."""
 
 import math
-from typing import Any
+from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from psi_optax.geometry import norm
-from psi_optax.groups.paths import Tree, entries, map_with_path
+from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.groups.plan import GroupedLeaf, Plan, make_plan
+from psi_optax.groups.types import Groups, Tree
 
 _HEADER = ("path", "shape", "axes", "groups", "size", "tie", "radius", "notes")
 _ZERO = "norm zero: never moves; initialize it, or give it None"
 _SINGLE = "one element: has no direction, never moves; tie it, or give it None"
-_NOT_FINITE = "not finite"
+_NOT_FINITE = "non-finite"
 
 
-def group_labels(params: Tree, groups: Any) -> Tree:
-    """Labels every parameter "scale" or "ordinary".
-
-    For `optax.partition`, and for masks such as that of
-    `optax.add_decayed_weights`: decay has no meaning for weights without scale.
-    Hand these a function, `lambda tree: group_labels(tree, groups)`: a tree of
-    labels has to be of the very type of the updates, and `nnx.Optimizer` shows
-    trees of different types to `init` and to `update`.
-
-    Args:
-        params: arrays, or anything of their structure with shapes.
-        groups: scale groups in any form.
-
-    Returns:
-        A tree like params.
-
-    Raises:
-        ValueError: groups do not fit params; see `ScaleGroup`.
-
-    Examples:
-        >>> import jax.numpy as jnp
-        >>> from psi_optax import ScaleGroup
-        >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-        >>> group_labels(params, {"kernel": ScaleGroup(0), "bias": None})
-        {'bias': 'ordinary', 'kernel': 'scale'}
-    """
-    grouped = {leaf.path for leaf in make_plan(groups, params).leaves}
-    return map_with_path(
-        lambda path, _: "scale" if path in grouped else "ordinary", params
-    )
-
-
-def describe_groups(params: Tree, groups: Any) -> str:
-    """A table of what is grouped, and how.
+def describe_groups(params: Tree, groups: Groups) -> str:
+    """Return a table of parameters and their scale groups.
 
     Args:
         params: arrays, or `jax.ShapeDtypeStruct`s, whose radii are unknown.
@@ -57,10 +26,10 @@ def describe_groups(params: Tree, groups: Any) -> str:
 
     Returns:
         A line for each parameter: its path and shape; the axes along which
-        its groups lie, "axis:n" for one cut into n blocks; how many groups
-        there are and of how many weights, tied leaves included; the tie; the
-        least and greatest radius; notes on groups of norm zero, of one
-        element, or not finite, with what to do.
+        its groups lie, "axis:n" for an axis cut into n blocks; the number of
+        groups and of weights in each, tied leaves included; the tie; the
+        least and greatest radius; notes on groups that are zero, of one
+        element or non-finite, with a remedy.
 
     Raises:
         ValueError: groups do not fit params; see `ScaleGroup`.
@@ -80,7 +49,10 @@ def describe_groups(params: Tree, groups: Any) -> str:
     radii = _radii(plan, params)
     grouped = {leaf.path: leaf for leaf in plan.leaves}
     rows: list[tuple[str, ...]] = [_HEADER]
-    for path, x in (entry for entry in entries(params) if not entry.is_hole):
+    for entry in leaves_with_paths(params):
+        if entry.is_placeholder:
+            continue
+        path, x = entry
         head = (path or "(root)", str(np.shape(x)))
         if path in grouped:
             rows.append(head + _cells(grouped[path], plan, radii))
@@ -93,22 +65,22 @@ def describe_groups(params: Tree, groups: Any) -> str:
     return "\n".join([*aligned(rows), tail])
 
 
-def zero_notes(params: Tree, groups: Any) -> dict[str, str]:
-    """What to say of parameters that have groups of norm zero, by path.
+def zero_notes(params: Tree, groups: Groups) -> dict[str, str]:
+    """Return notes on parameters with groups of norm zero, by path.
 
-    Of shapes, nothing. Norms are formed only where there is a zero, as forming
-    all of them takes as long as finding the groups.
+    Shapes without values have no notes. Norms are computed only of leaves that
+    contain a zero: computing all takes as long as finding the groups.
     """
     plan = make_plan(groups, params)
     notes = {}
-    leaves = dict(entries(params))
+    leaves = dict(leaves_with_paths(params))
     for name, part in plan.parts().items():
         here = [leaves[path] for path in part.paths]
         if any(isinstance(x, jax.ShapeDtypeStruct) for x in here):
             continue
         if not any(np.any(np.asarray(x) == 0) for x in here):
             continue
-        radius = np.asarray(norm(part, part.select(params))[name])
+        radius = _norms(part, params)[name]
         if np.any(radius == 0):
             note = _count(_ZERO, radius == 0)
             notes |= dict.fromkeys(part.paths, note)
@@ -119,11 +91,20 @@ def _radii(plan: Plan, params: Tree) -> dict[str, np.ndarray]:
     leaves = jax.tree.leaves(params)
     if any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
         return {}
-    radii = norm(plan, plan.select(params))
-    return {name: np.asarray(radius) for name, radius in radii.items()}
+    return _norms(plan, params)
 
 
-def _cells(leaf: GroupedLeaf, plan: Plan, radii) -> tuple[str, ...]:
+def _norms(plan: Plan, params: Tree) -> dict[str, np.ndarray]:
+    w = plan.select(params)
+    return {
+        name: np.asarray(jnp.sqrt(square))
+        for name, square in plan.dot(w, w).items()
+    }
+
+
+def _cells(
+    leaf: GroupedLeaf, plan: Plan, radii: dict[str, np.ndarray]
+) -> tuple[str, ...]:
     blocks = dict(leaf.group.blocks)
     axes = ", ".join(
         f"{axis}:{blocks[axis]}" if axis in blocks else str(axis)
@@ -145,7 +126,9 @@ def _range(radius: np.ndarray) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _notes(leaf: GroupedLeaf, plan: Plan, radius: np.ndarray | None):
+def _notes(
+    leaf: GroupedLeaf, plan: Plan, radius: np.ndarray | None
+) -> Iterator[str]:
     if leaf.name in plan.singletons:
         yield _SINGLE
     if radius is None:
@@ -163,7 +146,7 @@ def _count(note: str, which: np.ndarray) -> str:
 
 
 def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Lines of a table with columns of equal width."""
+    """Return the lines of a table with columns of equal width."""
     widths = [
         max(len(cell) for cell in column) for column in zip(*rows, strict=True)
     ]

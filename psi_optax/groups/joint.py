@@ -1,66 +1,72 @@
-"""Coarser groups: what is invariant group by group is so jointly."""
+"""Joint groups: weights that are scale-invariant one by one are so jointly."""
 
 import dataclasses
-from typing import Any
 
-from psi_optax.groups.paths import Tree, entries
-from psi_optax.groups.plan import covering, make_plan, read_statements
+from psi_optax.groups.paths import leaves_with_paths
+from psi_optax.groups.plan import make_plan
 from psi_optax.groups.scale_group import ScaleGroup
+from psi_optax.groups.specs import longest_prefix, read_specs
+from psi_optax.groups.types import Groups, Tree
 
 
 @dataclasses.dataclass(frozen=True)
 class JointGroups:
-    """Joint groups of given ones; see `joint_groups`, which makes it."""
+    """Joint groups, as `joint_groups` returns them.
 
-    groups: Any
+    Attributes:
+        groups: the finer groups, in any form.
+        tie: one tie for all, or None to keep the ties of `groups`.
+    """
+
+    groups: Groups
     tie: str | None
 
     def __hash__(self) -> int:
-        """Hashes trees and mappings of groups too, by their leaves."""
-        return hash((frozenset(entries(self.groups)), self.tie))
+        """Hash by leaves, as trees and mappings have no hash."""
+        return hash((frozenset(leaves_with_paths(self.groups)), self.tie))
 
     def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
-        """What is said of each path of params.
+        """Return the joint statement for each path of params.
 
         Raises:
             ValueError: the given groups do not fit params.
         """
-        said: dict[str, ScaleGroup | None] = {}
-        statements = read_statements(self.groups, params)
-        for entry in entries(params):
-            cover = covering(entry.path, statements)
-            hidden = entry.is_hole and cover is not None and statements[cover]
-            # So that a mask that hides a part of the joint group is noticed.
-            said[entry.path] = ScaleGroup((), tie=self.tie) if hidden else None
+        joint: dict[str, ScaleGroup | None] = {}
+        specs = read_specs(self.groups, params)
+        for x in leaves_with_paths(params):
+            cover = longest_prefix(x.path, specs)
+            hidden = x.is_placeholder and cover is not None and specs[cover]
+            # A mask that hides a part of the joint group raises in make_plan.
+            joint[x.path] = ScaleGroup((), tie=self.tie) if hidden else None
         for leaf in make_plan(self.groups, params).leaves:
-            said[leaf.path] = ScaleGroup(
+            joint[leaf.path] = ScaleGroup(
                 tuple(range(len(leaf.shape))),
                 tie=self.tie or leaf.group.tie,
                 axis_name=leaf.group.axis_name,
             )
-        return said
+        return joint
 
 
-def joint_groups(groups: Any, *, tie: str | None = None) -> JointGroups:
-    r"""One group of each parameter's groups, or one of all of them.
+def joint_groups(groups: Groups, *, tie: str | None = None) -> JointGroups:
+    r"""Join all groups of each parameter, or all groups of all parameters.
 
     Filters that can be rescaled one by one can be rescaled together, so a whole
     kernel is a scale group as well: the per-tensor (per-layer) form of a
-    method. Its filters may then grow and shrink at each other's expense. Tied
-    parameters, a kernel and its bias, stay tied.
+    method. One filter of a joint group may then grow while another shrinks.
+    Tied parameters, such as a kernel and its bias, stay tied.
 
-    A joint group of n filters is \(\sqrt n\) times as long as each, and its
-    gradient in direction space too: divide the learning rate of `psi` by n for
-    filters to turn as they did one by one.
+    The norm of a joint group of n filters is \(\sqrt n\) times that of each,
+    and so is its gradient in direction space: divide the learning rate of `psi`
+    by n for the filters to rotate as they did one by one.
 
     Args:
         groups: scale groups in any form.
-        tie: a name, which makes a single group of all: the sphere that a whole
-            network moves on.
+        tie: a name, which joins all parameters in a single group: the sphere
+            of a whole network.
 
     Returns:
-        A rule, to be handed to whatever takes groups. Under `shard_map`, each
-        `axis_name` has to name all axes that the parameter is sharded over.
+        A rule that serves wherever groups are taken. Under `shard_map`, each
+        `axis_name` must name all axes that the parameter is sharded over.
 
     Raises:
         ValueError: when it is resolved, if groups do not fit params.

@@ -1,4 +1,4 @@
-"""Stating groups by hand: by layout and by path."""
+"""Rules that state groups by hand: by layout and by path."""
 
 import dataclasses
 import re
@@ -8,14 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from psi_optax.groups.paths import (
-    Entry,
-    Tree,
-    entries,
-    map_with_path,
-    some,
-)
+from psi_optax._messages import summarize
+from psi_optax.groups.paths import PathLeaf, leaves_with_paths, map_with_path
 from psi_optax.groups.scale_group import ScaleGroup
+from psi_optax.groups.types import Tree
 
 Where = str | Iterable[str] | Callable[[str, Any], bool]
 
@@ -23,11 +19,11 @@ Where = str | Iterable[str] | Callable[[str, Any], bool]
 def output_channels(
     params: Tree, *, where: Where, axis: int | Iterable[int] = -1
 ) -> Tree:
-    """One group per output channel, at the kernels that `where` picks.
+    """State one group per output channel of the kernels that `where` selects.
 
-    Which kernels feed a normalization layer cannot be read off the parameters,
-    so there is no default: the last layer's kernel looks like the others, and
-    its scale matters.
+    There is no default for `where`: parameters do not show which kernels feed a
+    normalization layer. The kernel of the last layer looks like the others, and
+    its scale changes the loss.
 
     | kernel | shape | `axis` |
     |---|---|---|
@@ -39,16 +35,17 @@ def output_channels(
     Args:
         params: arrays or `jax.ShapeDtypeStruct`s.
         where: a regular expression, or several, one of which matches the whole
-            normalized path; or a predicate of path and leaf.
-        axis: the output axis, or axes: one group for each of their indices.
+            normalized path; or a predicate function(path, leaf).
+        axis: the output axis or axes: one group for each of their indices.
 
     Returns:
         A tree like params with a `ScaleGroup` at the chosen leaves and None at
         all others.
 
     Raises:
-        ValueError: `where`, or one of several patterns, picks nothing; an axis
-            is out of range; no axis is left for a group to lie along.
+        TypeError: `where` is neither a pattern nor a predicate.
+        ValueError: `where`, or one of several patterns, selects nothing; an
+            axis is out of range; no axis is left for a group to lie along.
 
     Examples:
         >>> params = {"conv": {"kernel": jnp.ones((3, 3, 8, 16))},
@@ -58,22 +55,22 @@ def output_channels(
          'head': {'kernel': None}}
     """
     axes = ScaleGroup(axis).axes
-    shown = [entry for entry in entries(params) if not entry.is_hole]
-    picked = {}
-    for what, chosen in _predicates(where).items():
-        found = [entry for entry in shown if chosen(*entry)]
+    shown = [x for x in leaves_with_paths(params) if not x.is_placeholder]
+    selected = {}
+    for text, predicate in _predicates(where).items():
+        found = [x for x in shown if predicate(*x)]
         if not found:
-            raise ValueError(_picks_nothing(what, shown))
-        picked |= {entry.path: _all_axes_but(axes, entry) for entry in found}
-    return map_with_path(lambda path, _: picked.get(path), params)
+            raise ValueError(_selects_nothing(text, shown))
+        selected |= {x.path: _all_axes_but(axes, x) for x in found}
+    return map_with_path(lambda path, _: selected.get(path), params)
 
 
 def _predicates(where: Where) -> dict[str, Callable[[str, Any], Any]]:
-    """Each pattern, or the predicate, by how it is written."""
+    """Return a predicate for each pattern, by its repr."""
     if callable(where):
         return {repr(where): where}
     if not isinstance(where, Iterable):
-        raise TypeError(f"where={where!r}: give a pattern, or a predicate.")
+        raise TypeError(f"where={where!r}: pass a pattern or a predicate.")
     listed = [where] if isinstance(where, str) else list(where)
     return {repr(p): _matching(_compile(p)) for p in listed}
 
@@ -82,17 +79,17 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[str, Any], Any]:
     return lambda path, _: pattern.fullmatch(path)
 
 
-def _picks_nothing(what: str, shown: list[Entry]) -> str:
+def _selects_nothing(where: str, shown: list[PathLeaf]) -> str:
     if not shown:
-        return "params have no parameter in them; pass the tree of weights."
-    names = some([repr(entry.path) for entry in shown])
+        return "params hold no parameter: pass the tree of weights."
+    names = summarize([repr(entry.path) for entry in shown])
     return (
-        f"where={what} picks none of {names}. A pattern must match a whole"
+        f"where={where} selects none of {names}. A pattern must match a whole"
         r" path, as r'.*/kernel' does."
     )
 
 
-def _all_axes_but(axes: tuple[int, ...], entry: Entry) -> ScaleGroup:
+def _all_axes_but(axes: tuple[int, ...], entry: PathLeaf) -> ScaleGroup:
     shape = jnp.shape(entry.leaf)
     place = f"{entry.path!r} of shape {shape}"
     try:
@@ -102,8 +99,8 @@ def _all_axes_but(axes: tuple[int, ...], entry: Entry) -> ScaleGroup:
     rest = tuple(i for i in range(len(shape)) if i not in kept)
     if not rest:
         raise ValueError(
-            f"{place} has output axes {axes} only, none for a group to lie"
-            " along. For a bias tied to its kernel, say ScaleGroup(axes=(),"
+            f"{place} has only output axes {axes}, none for a group to lie"
+            " along. For a bias tied to its kernel, state ScaleGroup(axes=(),"
             " tie=...) through groups_from_paths."
         )
     return ScaleGroup(rest)
@@ -111,29 +108,33 @@ def _all_axes_but(axes: tuple[int, ...], entry: Entry) -> ScaleGroup:
 
 @dataclasses.dataclass(frozen=True)
 class PathRules:
-    """Groups by path; see `groups_from_paths`, which makes it."""
+    """Groups by path, as `groups_from_paths` returns them.
+
+    Attributes:
+        rules: pairs of a regular expression and its statement.
+    """
 
     rules: tuple[tuple[str, ScaleGroup | None], ...]
 
     def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
-        """The rules applied to params: what they say of each path.
+        """Return the statement for each path of params.
 
-        Of hidden parameters too, so that a mask that cuts a tie is noticed.
+        Masked parameters are included, so that a mask that cuts a tie raises.
 
         Raises:
-            ValueError: a rule matches no path, and no mask can be hiding it.
+            ValueError: a rule matches no path, and no mask can hide its match.
         """
-        found = entries(params)
-        matched = {e.path: self._match(e.path) for e in found}
+        found = leaves_with_paths(params)
+        matched = {x.path: self._match(x.path) for x in found}
         used = {index for index, _ in matched.values()}
-        masked = any(isinstance(e.leaf, optax.MaskedNode) for e in found)
+        masked = any(isinstance(x.leaf, optax.MaskedNode) for x in found)
         for index, (pattern, group) in enumerate(self.rules):
             if index not in used and not masked:
-                names = some([repr(path) for path in matched])
+                names = summarize([repr(path) for path in matched])
                 raise ValueError(
-                    f"the rule {pattern!r}: {group} decides for none of"
-                    f" {names}. A pattern must match a whole path, and the"
-                    " first one that does decides."
+                    f"the rule {pattern!r}: {group} applies to none of {names}."
+                    " A pattern must match a whole path, and the first match"
+                    " applies."
                 )
         return {path: group for path, (_, group) in matched.items()}
 
@@ -168,25 +169,24 @@ def _compile(pattern: str) -> re.Pattern[str]:
 def groups_from_paths(
     rules: Mapping[str, ScaleGroup | None],
 ) -> PathRules:
-    r"""Groups by regular expressions on normalized paths.
+    r"""State groups by regular expressions on normalized paths.
 
-    Paths are the same for Linen, NNX (as its optimizer shows them to `init` and
-    to `update`), Equinox and Haiku: the keys joined by "/". The first pattern
-    that matches a whole path decides; a path that none matches is ordinary.
-    A tie may refer to groups of its pattern, so that one rule ties each layer
-    to itself.
+    A path is the keys joined by "/", the same for Linen, NNX (in `init` and in
+    `update` of its optimizer), Equinox and Haiku. The first pattern that
+    matches a whole path applies; a path without a match is ordinary. A tie may
+    refer to groups of its pattern, so that one rule ties each layer to itself.
 
-    The result is a rule: it is resolved against whatever parameters it meets,
-    and can be handed to every function that takes groups. It is not callable,
-    because `optax.inject_hyperparams` takes callables for schedules; a bare
-    function of params serves too, given `static_args=("groups",)` there.
+    The result is resolved against the parameters that it meets, and serves
+    wherever groups are taken. It is not callable, because
+    `optax.inject_hyperparams` treats callables as schedules. A function of
+    params serves too, with `static_args=("groups",)` there.
 
     Args:
-        rules: patterns and what they say.
+        rules: statements by pattern.
 
     Returns:
-        The rule. Resolving it raises a ValueError for a pattern that decides
-        for no parameter.
+        The rule. Resolving it raises a ValueError for a pattern that applies
+        to no parameter.
 
     Raises:
         TypeError: a value is neither a `ScaleGroup` nor None.

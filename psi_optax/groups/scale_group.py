@@ -1,4 +1,4 @@
-"""What is said of one parameter: the axes along which its scale groups lie."""
+"""The statement of one parameter's scale groups: the axes they lie along."""
 
 import dataclasses
 import math
@@ -9,18 +9,18 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, init=False)
 class ScaleGroup:
-    """One leaf's scale groups: weights that share one positive scale.
+    """The scale groups of one leaf: weights that share one positive scale.
 
     Multiplying the weights of a group by a positive number leaves the loss
     unchanged. A `ScaleGroup` is hashable and a leaf to `jax.tree` functions.
 
     Attributes:
         axes: the axes along which a group lies, those summed over for a norm;
-            every index of the other axes has a group of its own. An int or a
-            tuple; negative ones count from the end; `()` makes each element a
-            group, which is of use only in a tie.
-        blocks: `{axis: n}` cuts an axis of `axes` into n equal blocks, each
-            with groups of its own, as GroupNorm does with channels.
+            each index of the other axes is a separate group. An int or a
+            tuple; negative axes count from the end; `()` makes each element a
+            group, which is useful only in a tie.
+        blocks: `{axis: n}` cuts an axis of `axes` into n equal blocks with
+            separate groups, as GroupNorm does with channels.
         tie: leaves with the same tie form joint groups: a kernel and its bias
             in front of LayerNorm, or a whole network. Their group shapes must
             be equal.
@@ -33,7 +33,7 @@ class ScaleGroup:
 
     Raises:
         TypeError: an axis, a block count or a name is not of its type.
-        ValueError: an axis stands twice, or a block count is not positive.
+        ValueError: an axis is repeated, or a block count is not positive.
 
     Examples:
         >>> ScaleGroup(axes=0)  # a column of a Dense kernel (in, out)
@@ -55,7 +55,7 @@ class ScaleGroup:
         blocks: Mapping[int, int] | Iterable[tuple[int, int]] | None = None,
         tie: str | None = None,
         axis_name: str | Iterable[str] | None = None,
-    ):
+    ) -> None:
         pairs = blocks.items() if isinstance(blocks, Mapping) else blocks
         fields = {
             "axes": _integers(axes, "axes"),
@@ -69,10 +69,10 @@ class ScaleGroup:
 
     def _check(self) -> None:
         if any(count < 1 for _, count in self.blocks):
-            raise ValueError(f"{self}: a count of blocks must be positive")
+            raise ValueError(f"{self}: a block count must be positive")
         for which in (self.axes, [axis for axis, _ in self.blocks]):
             if len(set(which)) < len(which):
-                raise ValueError(f"{self}: an axis stands twice")
+                raise ValueError(f"{self}: an axis is repeated")
 
     def __repr__(self) -> str:
         shown = {
@@ -85,7 +85,7 @@ class ScaleGroup:
         return f"ScaleGroup({', '.join(fields)})"
 
     def resolve(self, shape: tuple[int, ...]) -> "ScaleGroup":
-        """The same groups with sorted, non-negative axes, for this shape.
+        """Return the same groups with sorted, non-negative axes.
 
         Args:
             shape: the shape of the leaf.
@@ -94,9 +94,9 @@ class ScaleGroup:
             The canonical statement: equal groups give equal objects.
 
         Raises:
-            ValueError: an axis out of range or, once negative axes are
-                counted, standing twice; a blocked axis that is not among
-                `axes`; a count of blocks that does not divide the axis.
+            ValueError: an axis that is out of range, or repeated once negative
+                axes are counted; a blocked axis that is not among `axes`; a
+                block count that does not divide the axis.
 
         Examples:
             >>> ScaleGroup(axes=(-2, 0)).resolve((3, 4, 5))
@@ -109,7 +109,7 @@ class ScaleGroup:
         axes = sorted(axis % rank for axis in self.axes)
         blocks = {axis % rank: count for axis, count in self.blocks}
         if len(set(axes)) < len(axes) or len(blocks) < len(self.blocks):
-            raise ValueError("an axis stands twice")
+            raise ValueError("an axis is repeated")
         for axis, count in blocks.items():
             if axis not in axes:
                 raise ValueError(f"the blocked axis {axis} is not in axes")
@@ -121,7 +121,7 @@ class ScaleGroup:
         return ScaleGroup(axes, blocks, self.tie, self.axis_name)
 
     def group_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """What remains of a leaf's shape; axes must be resolved.
+        """Return the shape of a scalar per group; axes must be resolved.
 
         Examples:
             >>> ScaleGroup(axes=(0, 1, 2)).group_shape((3, 3, 16, 32))
@@ -135,19 +135,19 @@ class ScaleGroup:
         )
 
     def group_size(self, shape: tuple[int, ...]) -> int:
-        """How many elements of the leaf one group has; axes resolved."""
+        """Return the number of elements in one group; axes must be resolved."""
         count = math.prod(self.group_shape(shape))
         return math.prod(shape) // count if count else 0
 
 
-def _integers(value: Any, what: str) -> tuple[int, ...]:
-    """One or several of anything that serves as an index, as ints."""
+def _integers(value: Any, name: str) -> tuple[int, ...]:
+    """Return one index or several, of any integer type, as ints."""
     many = value if isinstance(value, Iterable) else (value,)
     for one in many:
         if isinstance(one, bool) or not hasattr(one, "__index__"):
             raise TypeError(
-                f"{what}={value!r}: {one!r} is not an int; give one, or a"
-                " tuple of them."
+                f"{name}={value!r}: {one!r} is not an int; pass an int or a"
+                " tuple of ints."
             )
     return tuple(operator.index(one) for one in many)
 
@@ -161,9 +161,9 @@ def _blocks(pairs: Any) -> tuple[tuple[int, int], ...]:
     return tuple(sorted((axis, count) for axis, count in listed))
 
 
-def _string(value: Any, what: str) -> str:
+def _string(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{what}={value!r}: {value!r} is not a str.")
+        raise TypeError(f"{name}={value!r}: {value!r} is not a str.")
     return value
 
 

@@ -1,48 +1,49 @@
-"""SGDP and AdamP: momentum without its radial part."""
+"""SGDP and AdamP: steps without their radial part."""
 
 from typing import Any
 
 import jax
 import optax
 
-from psi_optax.transforms import add_weight_decay, project_to_tangent
-from psi_optax.transforms.checks import (
+from psi_optax._validation import (
     check_decay,
     check_flag,
+    check_learning_rate,
     check_nonnegative,
-    check_rate,
     check_schedule,
 )
-from psi_optax.transforms.entrance import on_floats
+from psi_optax.groups import Groups
+from psi_optax.transforms import add_decayed_weights, project_to_tangent
+from psi_optax.transforms.contract import on_floats
 
 
 def sgdp(
     learning_rate: optax.ScalarOrSchedule,
-    groups: Any,
-    momentum: float | jax.Array = 0.9,
-    nesterov: bool = False,
+    groups: Groups,
     *,
+    momentum: jax.typing.ArrayLike = 0.9,
+    nesterov: bool = False,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    wd_ratio: float | jax.Array = 0.1,
+    wd_ratio: jax.typing.ArrayLike = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGDP: SGD with momentum that does not lengthen weights.
+    r"""SGDP: SGD whose momentum loses its radial part.
 
     \[w \leftarrow w - \eta\,\bigl(P m + \tfrac{\lambda q}{1-\mu} w\bigr)\]
 
-    where P removes the part along the weights of every group, after momentum,
-    and q is `wd_ratio` for groups and 1 for ordinary parameters. Norms still
-    grow, by Pythagoras, and a step still depends on them: it is *not*
-    equivariant. Which weights have no scale is said by `groups` here; the
-    published method guesses it at each step (`project_by_cosine`).
+    where P removes the part along the weights of each group, after momentum,
+    and q is `wd_ratio` for groups and 1 for ordinary parameters. A tangent step
+    still increases the norm, and the rotation depends on the norm: it is *not*
+    equivariant. Here `groups` state the scale-invariant weights; the published
+    method tests for them at each step (`project_by_cosine`).
 
     Args:
         learning_rate: a number or a schedule.
         groups: scale groups in any form.
         momentum: the decay \(\mu\), in [0, 1).
-        nesterov: whether to look ahead.
+        nesterov: whether to use Nesterov momentum.
         weight_decay: \(\lambda\), decoupled; a number or a schedule. As in the
-            published method, it is divided by \(1-\mu\), so that it compares
-            with SGD's.
+            published method, it is divided by \(1-\mu\), which makes it
+            comparable with SGD's.
         wd_ratio: the factor q of the decay of groups.
 
     Returns:
@@ -79,20 +80,19 @@ def sgdp(
 
 def adamp(
     learning_rate: optax.ScalarOrSchedule,
-    groups: Any,
+    groups: Groups,
+    *,
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-8,
-    *,
     weight_decay: optax.ScalarOrSchedule = 0.0,
-    wd_ratio: float | jax.Array = 0.1,
+    wd_ratio: jax.typing.ArrayLike = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdamP: Adam whose steps do not lengthen weights.
+    r"""AdamP: Adam whose steps lose their radial part.
 
-    Adam's step without its part along the weights of every group, and decay of
-    \(\eta\lambda\), of `wd_ratio` times that for groups. See `sgdp`, of which
-    all remarks hold: the step is shorter relative to longer weights, so it is
-    *not* equivariant.
+    Adam's step without its part along the weights of each group, and decay of
+    \(\eta\lambda\), times `wd_ratio` for groups. The rotation by a step
+    depends on the norm, see `sgdp`: it is *not* equivariant.
 
     Args:
         learning_rate: a number or a schedule.
@@ -135,23 +135,29 @@ def adamp(
     )
 
 
-def _projected(direction, learning_rate, groups, weight_decay, wd_ratio):
-    """The direction's tangent part, and decay, at a rate."""
-    learning_rate = check_rate(learning_rate)
+def _projected(
+    direction: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    groups: Groups,
+    weight_decay: optax.ScalarOrSchedule,
+    wd_ratio: jax.typing.ArrayLike,
+) -> optax.GradientTransformationExtraArgs:
+    """Return steps along the tangent part of a direction, with decay."""
+    learning_rate = check_learning_rate(learning_rate)
     weight_decay = check_schedule("weight_decay", weight_decay)
     check_nonnegative("wd_ratio", wd_ratio)
     tx = optax.chain(
         direction,
         project_to_tangent(groups),
-        add_weight_decay(weight_decay, groups),
-        add_weight_decay(_times(weight_decay, wd_ratio), groups, of="scale"),
+        add_decayed_weights(weight_decay, groups),
+        add_decayed_weights(_times(weight_decay, wd_ratio), groups, of="scale"),
         optax.scale_by_learning_rate(learning_rate),
     )
     return on_floats(tx, groups)
 
 
 def _times(weight_decay: Any, factor: Any) -> Any:
-    """A decay, or a schedule of decays, times a factor."""
+    """Return a decay, or a schedule of decays, times a factor."""
     if callable(weight_decay):
         return lambda count: factor * weight_decay(count)
     return factor * weight_decay

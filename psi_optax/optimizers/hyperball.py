@@ -1,4 +1,4 @@
-"""Hyperball: steps of one length, and weights back on their sphere."""
+"""Hyperball: normalized steps, and a retraction to the sphere."""
 
 from typing import Any
 
@@ -6,67 +6,68 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from psi_optax.groups import group_labels, joint_groups
-from psi_optax.optimizers.psi import psi
+from psi_optax._validation import (
+    check_decay,
+    check_flag,
+    check_learning_rate,
+    check_nonnegative,
+    check_transformation,
+)
+from psi_optax.groups import Groups, joint_groups
+from psi_optax.optimizers.psi import psi_direction, with_ordinary
 from psi_optax.transforms import (
     normalize_by_group_norm,
     retract,
     scale_by_group_norm,
 )
-from psi_optax.transforms.checks import (
-    Radius,
-    check_decay,
-    check_flag,
-    check_nonnegative,
-    check_rate,
-    check_transformation,
-)
-from psi_optax.transforms.entrance import on_floats
-from psi_optax.transforms.inside import refusing
-from psi_optax.transforms.sharding import automatic_sharding
+from psi_optax.transforms._sharding import automatic_sharding
+from psi_optax.transforms.contract import on_floats
+from psi_optax.transforms.radius import Radius
+from psi_optax.wrappers.nesting import with_nesting_check
 
 
 def hyperball(
     learning_rate: optax.ScalarOrSchedule,
     direction: optax.GradientTransformation,
-    groups: Any,
+    groups: Groups,
     *,
     per_tensor: bool = True,
     equivariant: bool = True,
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""A direction of which only the direction counts, on a sphere.
+    r"""Descend along a normalized direction, on a sphere.
 
     \[w \leftarrow R\,N\bigl(w - \eta\,R\,N(u)\bigr), \qquad N(x) = x/|x|.\]
 
-    The step is not projected to the tangent space: what of it lies along the
-    weights makes it longer or shorter. Zero directions and zero weights stay
-    where they are.
+    The step is not projected to the tangent space: its radial part makes the
+    rotation larger or smaller. Groups with a zero direction or zero weights
+    stay.
 
-    Inside `shard_map` each `axis_name` has to name all mesh axes that its
-    parameter is sharded over, those across groups too, unless
-    `per_tensor=False`: otherwise every device has a ball of its own.
+    Inside `shard_map` each `axis_name` must name all mesh axes that its
+    parameter is sharded over, also those across groups, unless
+    `per_tensor=False`: otherwise every device has its own ball.
 
     Args:
-        learning_rate: a number or a schedule, about the angle a step.
-        direction: `optax.scale_by_adam()`, or the like. No optimizer:
-            `optax.adam(0.1)` in its place would ascend.
+        learning_rate: a number or a schedule, about the angle per step.
+        direction: a transform without a learning rate, such as
+            `optax.scale_by_adam()`. An optimizer, such as `optax.adam(0.1)`,
+            would ascend.
         groups: scale groups in any form.
         per_tensor: whether each parameter is one ball, as published, or each
-            of its groups is.
+            of its groups.
         equivariant: whether the direction sees gradients in direction space,
-            \(r\,g\), and directions as params; otherwise it sees g and w, as
-            published, and an epsilon in it counts more where weights are large.
-        ordinary: an optimizer, with its own rate, for ordinary parameters.
-            Without it they follow the direction at the same rate.
+            \(r\,g\), and directions as params. Otherwise it sees g and w, as
+            published, and the effect of its epsilon grows with the weights.
+        ordinary: see `psi`. Without it ordinary parameters follow the direction
+            at the same learning rate.
         radius: see `psi`.
 
     Returns:
         A transform that needs params; a `PsiState` if equivariant.
 
     Raises:
-        TypeError: a hyperparameter is of another type; the direction is no
+        TypeError: a hyperparameter is of another type; the direction is not a
             gradient transformation.
         ValueError: a hyperparameter is out of its range; see `psi`.
 
@@ -81,18 +82,16 @@ def hyperball(
     References:
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
-    learning_rate = check_rate(learning_rate)
+    learning_rate = check_learning_rate(learning_rate)
     check_transformation(direction=direction)
     check_flag(per_tensor=per_tensor, equivariant=equivariant)
-    if ordinary is not None:
-        check_transformation(ordinary=ordinary)
     balls = joint_groups(groups) if per_tensor else groups
     normalized = optax.chain(direction, normalize_by_group_norm(balls))
     if equivariant:
-        return psi(
+        return psi_direction(
+            learning_rate,
             normalized,
             balls,
-            learning_rate=learning_rate,
             ordinary=ordinary,
             radius=radius,
             tangent=False,
@@ -103,21 +102,17 @@ def hyperball(
         scale_by_group_norm(balls),
         retract(balls, radius=radius),
     )
-    if ordinary is not None:
-        tx = optax.partition(
-            {"scale": tx, "ordinary": ordinary},
-            lambda tree: group_labels(tree, groups),
-        )
-    return on_floats(refusing("hyperball", tx, groups), groups)
+    tx = with_ordinary(tx, ordinary, groups)
+    return on_floats(with_nesting_check("hyperball", tx, groups), groups)
 
 
 def adamh(
     learning_rate: optax.ScalarOrSchedule,
-    groups: Any,
+    groups: Groups,
+    *,
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-8,
-    *,
     per_tensor: bool = True,
     equivariant: bool = True,
     ordinary: optax.GradientTransformation | None = None,
@@ -126,14 +121,15 @@ def adamh(
     r"""AdamH: `hyperball` around Adam.
 
     Args:
-        learning_rate: a number or a schedule, about the angle a step.
+        learning_rate: a number or a schedule, about the angle per step.
         groups: scale groups in any form.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         per_tensor: see `hyperball`.
         equivariant: see `hyperball`.
-        ordinary: see `hyperball`; without it, Adam with the same rate.
+        ordinary: see `psi`. Without it ordinary parameters follow Adam with the
+            same learning rate.
         radius: see `psi`.
 
     Returns:
@@ -170,9 +166,9 @@ def adamh(
 
 def muonh(
     learning_rate: optax.ScalarOrSchedule,
-    groups: Any,
-    beta: jax.typing.ArrayLike = 0.95,
+    groups: Groups,
     *,
+    momentum: jax.typing.ArrayLike = 0.95,
     weight_dimension_numbers: Any = None,
     per_tensor: bool = True,
     equivariant: bool = True,
@@ -182,22 +178,23 @@ def muonh(
     r"""MuonH: `hyperball` around Muon's orthogonalized momentum.
 
     Muon mixes the columns of a matrix. With `equivariant=False` it sees raw
-    gradients, and filters of other relative norms are another run even where
-    each of them is a ball. Inside `shard_map` matrices must be
-    whole: Muon sees what the device has.
+    gradients: the run then depends on the relative norms of filters, even if
+    each filter is a ball. Inside `shard_map` matrices must be whole, as Muon
+    sees the shard of its device alone.
 
     Args:
-        learning_rate: a number or a schedule, about the angle a step.
-        groups: scale groups in any form. Grouped vectors, which are no
-            matrices, follow Adam's direction.
-        beta: decay of the momentum, in [0, 1).
-        weight_dimension_numbers: which axes of a parameter are the rows and the
-            columns of its matrix, as in `optax.contrib.muon`; None takes the
-            last axis for the columns and all others for the rows, which fits
-            Flax's dense and convolution kernels, and not attention's.
+        learning_rate: a number or a schedule, about the angle per step.
+        groups: scale groups in any form. Grouped vectors follow Adam's
+            direction.
+        momentum: decay of the momentum, in [0, 1).
+        weight_dimension_numbers: the axes of rows and of columns of each
+            parameter's matrix, as in `optax.contrib.muon`. None makes the last
+            axis the columns and all others the rows, which fits Flax's dense
+            and convolution kernels, but not attention's.
         per_tensor: see `hyperball`.
         equivariant: see `hyperball`.
-        ordinary: see `hyperball`; without it, Adam with the same rate.
+        ordinary: see `psi`. Without it ordinary parameters follow Adam with the
+            same learning rate.
         radius: see `psi`.
 
     Returns:
@@ -219,13 +216,13 @@ def muonh(
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025;
         Jordan et al., [Muon](https://kellerjordan.github.io/posts/muon), 2024.
     """
-    learning_rate = check_rate(learning_rate)
-    check_decay("beta", beta)
+    learning_rate = check_learning_rate(learning_rate)
+    check_decay("momentum", momentum)
     direction = optax.partition(
         {
             "matrix": automatic_sharding(
                 optax.contrib.scale_by_muon(
-                    beta=beta,
+                    beta=momentum,
                     weight_dimension_numbers=_dimension_numbers(
                         weight_dimension_numbers
                     ),

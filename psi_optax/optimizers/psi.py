@@ -1,4 +1,4 @@
-"""Any optimizer on the PSI manifold."""
+"""Optimizers on the PSI manifold: any optimizer, or any direction."""
 
 from typing import Any, NamedTuple
 
@@ -7,33 +7,33 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import RETRACTIONS, Leaves, Scalars
-from psi_optax.groups import Plan, group_labels, make_plan
-from psi_optax.transforms.base import (
-    additive_rate,
-    initial_radius,
-    radius_of,
-    sphere_radius,
-)
-from psi_optax.transforms.checks import (
-    Radius,
+from psi_optax._validation import (
     check_choice,
     check_flag,
-    check_radius,
-    check_rate,
+    check_learning_rate,
     check_transformation,
 )
-from psi_optax.transforms.entrance import like, on_floats
-from psi_optax.transforms.inside import (
-    REFUSALS,
-    Refusal,
+from psi_optax.geometry import RETRACTIONS
+from psi_optax.geometry._scheduling import barrier, sequential
+from psi_optax.groups import Groups, Leaves, Plan, Tree, group_labels
+from psi_optax.transforms.contract import cast_like, on_params
+from psi_optax.transforms.radius import (
+    Radius,
+    check_radius,
+    initial_radius,
+    radius_for,
+    sphere_radius,
+)
+from psi_optax.wrappers.nesting import (
+    CONFLICTS,
+    Conflict,
+    check_nesting,
     ordinary_paths,
-    refuse,
 )
 
 
 class PsiState(NamedTuple):
-    """What `psi` keeps.
+    """State of `psi` and `psi_direction`.
 
     Attributes:
         count: steps taken; shape=(), dtype=int32.
@@ -47,86 +47,78 @@ class PsiState(NamedTuple):
 
 
 def psi(
-    inner: optax.GradientTransformation,
-    groups: Any,
+    optimizer: optax.GradientTransformation,
+    groups: Groups,
     *,
-    learning_rate: optax.ScalarOrSchedule | None = None,
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
     retraction: str | None = "projection",
     tangent: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Runs an optimizer on the directions of scale groups.
+    r"""Run an optimizer on the directions of scale groups.
 
-    For weights w of norm r the inner optimizer is shown the direction
-    \(v = w/r\) as parameter and the gradient with respect to it, \(r\,g\).
-    Of the step it answers, the tangent part is taken, and the weights end on
-    the sphere of radius R. With SGD inside that is PSI-SGD,
-    \(w - \eta\,r^2 g\) up to the norm. Nothing in it depends on the scale of
-    the weights: multiply a group of the initial weights by a power of two, and
-    every later weight is multiplied by it, to the last bit, with momentum,
-    Adam, decay or clipping inside. A learning rate is an angle, about: a step
-    of length t in direction space turns a group by arctan t.
+    For weights w of norm r the optimizer sees the direction \(v = w/r\) as
+    parameter and the gradient with respect to it, \(r\,g\). The tangent part of
+    its step is applied, and the weights end on the sphere of radius R. With SGD
+    inside this is PSI-SGD, \(w - \eta\,r^2 g\) up to the norm. The result does
+    not depend on the scale of the weights: multiply a group of the initial
+    weights by a power of two, and every later weight is multiplied by it, to
+    the last bit, with momentum, Adam, decay or clipping inside. The learning
+    rate is about an angle: a step of length t in direction space rotates a
+    group by arctan t.
 
-    Other parameters ("ordinary") are handled by the inner optimizer as if
-    `psi` were not there, or by `ordinary`.
+    Parameters without groups (*ordinary* ones) are updated by the optimizer as
+    without `psi`, or by `ordinary`.
 
     Clipping and every other transform belongs inside:
     `psi(chain(clip_by_global_norm(1.0), sgd(0.1)), groups)` clips gradients of
-    degree 0, while a clip in front of `psi` sees raw ones, which are large
-    where weights are small.
+    degree 0. A clip before `psi` sees raw gradients, which are large if weights
+    are small.
 
     A group of norm zero never moves. A group whose step is exactly zero keeps
-    every bit but the sign of -0.0. A gradient that is not finite spoils its own
-    group, and what the inner optimizer mixes with it, but `psi` itself spreads
-    it to no other. Integer and boolean parameters are not moved, nor shown to
-    `inner`: their updates are zeros, of float0 gradients too. What is no
-    number, such as a typed PRNG key, is left alone as well: its update is its
-    gradient, None or float0. Keep keys from `optax.apply_updates`, which can
-    add nothing to them.
+    every bit (but -0.0 becomes 0.0). A non-finite gradient makes its own group
+    non-finite; `psi` itself spreads it to no other group, though the optimizer
+    may. Integer and boolean parameters are hidden from the optimizer: their
+    updates are zeros, of float0 gradients too. A leaf that is not a number,
+    such as a typed PRNG key, has its gradient for its update, None or float0:
+    keep keys from `optax.apply_updates`, which cannot add to them.
 
-    Not supported inside: what keeps copies of grouped weights, which a
-    retraction would leave behind (`schedule_free`, `cocob`), and what takes
-    values and gradients of the loss as extra arguments (`lbfgs`, line
-    searches), which would be unscaled. `lookahead`, `sam`, `master_weights` and
-    `stochastic_rounding` belong around it, `average_weights` behind it. `init`
-    raises for all of them.
+    Some optimizers cannot run inside, and `init` rejects them: those that keep
+    copies of grouped weights, which a retraction leaves behind
+    (`schedule_free`, `cocob`), and those that take values and gradients of the
+    loss as extra arguments (`lbfgs`, line searches), which are unscaled.
+    `lookahead`, `sam`, `master_weights` and `stochastic_rounding` belong around
+    it, and `average_weights` after it.
 
     Args:
-        inner: an optimizer, with its own learning rate; or, *with*
-            `learning_rate`, a direction such as `optax.trace(0.9)` or
-            `optax.scale_by_adam()`. Not the one in the other's place: an
-            optimizer given a rate here ascends, as does a direction given none.
-            A direction spares a scaled copy of itself.
+        optimizer: an optimizer with its own learning rate, such as
+            `optax.sgd(0.1)`. For a direction, such as `optax.trace(0.9)`, see
+            `psi_direction`: here it would ascend.
         groups: scale groups in any form.
-        learning_rate: a real number, at least 0, or a schedule, by which the
-            direction is followed downhill; None if `inner` is an optimizer.
-        ordinary: a whole optimizer, with its own rate, for ordinary
-            parameters, of which `inner` then sees none.
-        radius: "init" keeps the norms that `init` finds, in the state, for
-            ever; None keeps the norm at each step, without memory: rounding
-            then adds up. A number moves groups off that sphere onto it, in one
-            step, or in several from norms that are more than 16 (bfloat16), 32
-            (float16) or 4096 (float32) times larger: an update is rounded as
-            the weights that it is added to.
-        retraction: "projection", "exponential" (a step of length t then turns
-            by t), or None: the paper's w + r d, whose norm grows for ever.
-        tangent: whether to take the tangent part of steps alone. False takes
-            them whole, as methods do that only normalize after the step: a
-            radial part then makes it longer or shorter.
+        ordinary: an optimizer with its own learning rate for ordinary
+            parameters, which are then hidden from `optimizer`.
+        radius: "init" keeps the norms at `init`, in the state. None keeps the
+            norm at each step, without memory: rounding errors add up. A number
+            moves groups onto that sphere in one step, or in several from norms
+            that are more than 16 (bfloat16), 32 (float16) or 4096 (float32)
+            times larger: an update is rounded like the weights.
+        retraction: "projection", "exponential" (a step of length t then rotates
+            by t), or None: the paper's w + r d, whose norm grows.
+        tangent: whether to use the tangent part of steps alone. False uses
+            whole steps, as methods do that only normalize after a step: a
+            radial part then makes the rotation larger or smaller.
 
     Returns:
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: `inner` or `ordinary` is no gradient transformation; the
-            learning rate or the radius is no real number, such as a boolean.
+        TypeError: `optimizer` or `ordinary` is not a gradient transformation;
+            the radius is not a real number, such as a boolean.
         ValueError: groups do not fit params; params are missing in `update`, or
-            updates are not like them; a learning rate that is negative, or an
-            array of several; an unknown radius or retraction; a radius without
-            a retraction; an exponential of steps that are not tangent; an
-            optimizer not supported; a state made for other groups, or by
-            another optimizer.
+            updates are not like them; an unknown radius or retraction; a radius
+            without a retraction; an exponential of whole steps; an optimizer
+            that is not supported; a state made for other groups, or by another
+            optimizer.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -141,94 +133,198 @@ def psi(
         Yi, [Accelerating training of batch normalization: a manifold
         perspective](https://arxiv.org/abs/2101.02916), UAI 2022.
     """
-    check_transformation(inner=inner)
-    if ordinary is not None:
-        check_transformation(ordinary=ordinary)
-    if learning_rate is not None:
-        learning_rate = check_rate(learning_rate)
+    check_transformation(optimizer=optimizer)
+    return _psi(
+        optimizer,
+        groups,
+        learning_rate=None,
+        ordinary=ordinary,
+        radius=radius,
+        retraction=retraction,
+        tangent=tangent,
+    )
+
+
+def psi_direction(
+    learning_rate: optax.ScalarOrSchedule,
+    direction: optax.GradientTransformation,
+    groups: Groups,
+    *,
+    ordinary: optax.GradientTransformation | None = None,
+    radius: Radius = "init",
+    retraction: str | None = "projection",
+    tangent: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Descend along a direction on the spheres of scale groups.
+
+    `psi_direction(rate, direction, groups)` takes the steps of
+    `psi(chain(direction, scale_by_learning_rate(rate)), groups)`, without a
+    scaled copy of the direction. See `psi` for everything else.
+
+    Args:
+        learning_rate: a number, at least 0, or a schedule.
+        direction: a transform without a learning rate, such as
+            `optax.trace(0.9)` or `optax.scale_by_adam()`. An optimizer, such as
+            `optax.sgd(0.1)`, would ascend.
+        groups: scale groups in any form.
+        ordinary: see `psi`. Without it ordinary parameters follow the direction
+            at the same learning rate.
+        radius: see `psi`.
+        retraction: see `psi`.
+        tangent: see `psi`.
+
+    Returns:
+        A transform that needs params, with a `PsiState`.
+
+    Raises:
+        TypeError: the learning rate is neither a number nor a schedule; see
+            `psi`.
+        ValueError: a negative learning rate; see `psi`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = psi_direction(0.1, optax.trace(0.9), ScaleGroup(axes=0))
+        >>> w = jnp.array([3.0, 4.0])
+        >>> u, _ = tx.update(jnp.array([-0.8, 0.6]), tx.init(w), w)
+        >>> print((w + u).round(3))  # rotated by arctan(0.1 * 5 * 1)
+        [4.472 2.236]
+
+    References:
+        Yi, [Accelerating training of batch normalization: a manifold
+        perspective](https://arxiv.org/abs/2101.02916), UAI 2022.
+    """
+    check_transformation(direction=direction)
+    return _psi(
+        direction,
+        groups,
+        learning_rate=check_learning_rate(learning_rate),
+        ordinary=ordinary,
+        radius=radius,
+        retraction=retraction,
+        tangent=tangent,
+    )
+
+
+def _psi(
+    inner: optax.GradientTransformation,
+    groups: Groups,
+    *,
+    learning_rate: optax.ScalarOrSchedule | None,
+    ordinary: optax.GradientTransformation | None,
+    radius: Radius,
+    retraction: str | None,
+    tangent: bool,
+) -> optax.GradientTransformationExtraArgs:
+    """Return `psi` of an optimizer, or of a direction with a learning rate."""
     check_radius(radius)
     check_choice("retraction", retraction, RETRACTIONS)
     check_flag(tangent=tangent)
     if retraction == "exponential" and not tangent:
         raise ValueError(
-            'retraction="exponential" follows tangent steps only: leave'
+            'retraction="exponential" follows tangent steps alone: leave'
             ' tangent=True, or choose "projection".'
         )
-    if ordinary is not None:
-        inner = optax.partition(
-            {"scale": inner, "ordinary": ordinary},
-            lambda tree: group_labels(tree, groups),
-        )
-    inner = optax.with_extra_args_support(inner)
-    radius = radius_of(retraction, radius)
+    inner = optax.with_extra_args_support(
+        with_ordinary(inner, ordinary, groups)
+    )
+    radius = radius_for(retraction, radius)
 
-    def init_fn(params):
-        plan = make_plan(groups, params)
+    def init(plan: Plan, params: Tree) -> PsiState:
         w = plan.select(params)
-        directions = _directions(plan, w, geometry.norm(plan, w))
-        state = inner.init(plan.merge(params, directions))
-        refuse("psi", state, ordinary_paths(params, groups), _REFUSALS)
+        state = inner.init(_directions(plan, w, geometry.norm(plan, w), params))
+        check_nesting(
+            "psi", state, ordinary_paths(params, groups), _PSI_CONFLICTS
+        )
         return PsiState(
             count=jnp.zeros([], jnp.int32),
             radius=initial_radius(radius, plan, w),
             inner=state,
         )
 
-    def update_fn(updates, state, params=None, **extra_args):
-        plan = make_plan(groups, params)
+    def update(
+        plan: Plan,
+        updates: Tree,
+        state: PsiState,
+        params: Tree,
+        **extra_args: Any,
+    ) -> tuple[Tree, PsiState]:
         sphere = sphere_radius(radius, state.radius, plan)
         w, g = plan.select(params), plan.select(updates, "updates")
-        square = geometry.together(plan.dot(w, w))
+        square = barrier(plan.dot(w, w))
         norms = jax.tree.map(geometry.safe_sqrt, square)
-        gradient = like(geometry.scale(plan, g, norms), g)
+        gradient = cast_like(geometry.scale(plan, g, norms), g)
         steps, inner_state = inner.update(
             plan.merge(updates, gradient),
             state.inner,
-            plan.merge(params, _directions(plan, w, norms)),
+            _directions(plan, w, norms, params),
             **extra_args,
         )
         d = plan.select_steps(steps, "the inner optimizer's updates")
-        stored = {id(x) for x in jax.tree.leaves(inner_state)}
-        rate = additive_rate(learning_rate, state.count)
+        rate = signed_rate(learning_rate, state.count)
         moved = geometry.step(
             plan,
             w,
-            d,
+            sequential(plan, w, d, live=inner_state),
             plan.full(rate),
             sphere,
             retraction=retraction,
             tangent=tangent,
             square=square,
-            # Of momentum, the direction is the state.
-            kept={path for path, x in d.items() if id(x) in stored},
         )
         if learning_rate is not None and ordinary is None:
             steps = jax.tree.map(
                 lambda x: jnp.asarray(rate, x.dtype) * x, steps
             )
-        state = PsiState(
-            optax.safe_increment(state.count), state.radius, inner_state
+        count = optax.safe_increment(state.count)
+        return (
+            plan.merge(steps, cast_like(moved, d)),
+            PsiState(count, state.radius, inner_state),
         )
-        return plan.merge(steps, like(moved, d)), state
 
-    return on_floats(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn),
-        groups,
-        kind=PsiState,
+    return on_params(groups, update, kind=PsiState, init=init)
+
+
+def with_ordinary(
+    tx: optax.GradientTransformation,
+    ordinary: optax.GradientTransformation | None,
+    groups: Groups,
+) -> optax.GradientTransformation:
+    """Return a transform of scale groups, with another for the rest, if any.
+
+    Raises:
+        TypeError: `ordinary` is not a gradient transformation.
+    """
+    if ordinary is None:
+        return tx
+    check_transformation(ordinary=ordinary)
+    return optax.partition(
+        {"scale": tx, "ordinary": ordinary},
+        lambda tree: group_labels(tree, groups),
     )
 
 
-def _directions(plan: Plan, w: Leaves, norms: Scalars) -> Leaves:
-    """Each group over its norm; zero for a norm of zero."""
-    inverse = jax.tree.map(
-        lambda n: geometry.safe_divide(n.dtype.type(1), n), norms
-    )
-    return like(geometry.scale(plan, w, inverse), w)
+def signed_rate(
+    learning_rate: optax.ScalarOrSchedule | None, count: jax.typing.ArrayLike
+) -> jax.typing.ArrayLike:
+    """Return the factor of a direction: minus the learning rate, 1 without."""
+    if learning_rate is None:
+        return 1
+    rate = learning_rate(count) if callable(learning_rate) else learning_rate
+    return -jnp.asarray(rate)
 
 
-_UNSCALED = Refusal("it takes unscaled gradients", "Take another.")
-_REFUSALS = {
-    **REFUSALS,
+def _directions(
+    plan: Plan, w: Leaves, norms: dict[str, jax.Array], params: Tree
+) -> Tree:
+    """Return params with every group divided by its norm."""
+    directions = geometry.direction(plan, w, norms)
+    return plan.merge(params, cast_like(directions, w))
+
+
+_UNSCALED = Conflict("it takes unscaled gradients", "Choose another optimizer.")
+_PSI_CONFLICTS = {
+    **CONFLICTS,
     optax.ScaleByBacktrackingLinesearchState: _UNSCALED,
     optax.ScaleByZoomLinesearchState: _UNSCALED,
 }

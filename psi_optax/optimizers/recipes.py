@@ -1,49 +1,47 @@
-"""Named recipes: `psi` around a direction."""
-
-from typing import Any
+"""SGD and Adam on the PSI manifold."""
 
 import jax
 import optax
 
-from psi_optax.optimizers.psi import psi
-from psi_optax.transforms import add_weight_decay
-from psi_optax.transforms.checks import (
-    Radius,
+from psi_optax._validation import (
     check_decay,
     check_flag,
     check_nonnegative,
-    check_rate,
     check_schedule,
 )
+from psi_optax.groups import Groups
+from psi_optax.optimizers.psi import psi_direction
+from psi_optax.transforms import add_decayed_weights
+from psi_optax.transforms.radius import Radius
 
 
 def psi_sgd(
     learning_rate: optax.ScalarOrSchedule,
-    groups: Any,
-    momentum: float | None = None,
-    nesterov: bool = False,
+    groups: Groups,
     *,
+    momentum: jax.typing.ArrayLike | None = None,
+    nesterov: bool = False,
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
     retraction: str | None = "projection",
 ) -> optax.GradientTransformationExtraArgs:
     r"""SGD on the PSI manifold, with momentum in direction space.
 
-    \(m \leftarrow \mu m + r\,g\), and the weights turn against m. Without
-    momentum this is the paper's PSI-SGD, \(w - \eta\,r^2 g\), brought back to
-    its sphere. The momentum is of degree 0 and differs from the paper's, for
-    which see `psi_sgdm`, by the square of the angle a step.
+    \(m \leftarrow \mu m + r\,g\), and the weights rotate against m. Without
+    momentum this is the paper's PSI-SGD, \(w - \eta\,r^2 g\), retracted to the
+    sphere. The momentum is of degree 0. It differs from the paper's, see
+    `psi_sgdm`, by the square of the angle per step.
 
-    A rate of \(\eta/|w|^2\) gives the first step that SGD takes with
-    \(\eta\): about half of it after He initialization. Nothing anneals it, so
-    let it decay.
+    A learning rate of \(\eta/|w|^2\) gives the first step of SGD with
+    \(\eta\): about \(\eta/2\) after He initialization. Decay the learning
+    rate, ideally to zero: no growth of norms does it.
 
     Args:
-        learning_rate: a number or a schedule, about the angle a step for a
+        learning_rate: a number or a schedule, about the angle per step for a
             gradient of norm 1 in direction space.
         groups: scale groups in any form.
-        momentum: the decay \(\mu\), or None for none.
-        nesterov: whether to look ahead, which takes a momentum.
+        momentum: the decay \(\mu\), in [0, 1), or None for none.
+        nesterov: whether to use Nesterov momentum, which needs a momentum.
         ordinary: see `psi`.
         radius: see `psi`.
         retraction: see `psi`.
@@ -61,7 +59,7 @@ def psi_sgd(
         >>> tx = psi_sgd(0.1, ScaleGroup(axes=0), momentum=0.9)
         >>> w = jnp.array([3.0, 4.0])
         >>> u, _ = tx.update(jnp.array([-0.8, 0.6]), tx.init(w), w)
-        >>> print((w + u).round(3))  # turned by arctan(0.1 * 5 * 1)
+        >>> print((w + u).round(3))  # rotated by arctan(0.1 * 5 * 1)
         [4.472 2.236]
 
     References:
@@ -73,15 +71,15 @@ def psi_sgd(
         check_decay("momentum", momentum)
     elif nesterov:
         raise ValueError(
-            "nesterov=True has no effect with momentum=None: give a momentum,"
-            " such as 0.9, or leave nesterov."
+            "nesterov=True has no effect with momentum=None: pass a momentum,"
+            " such as 0.9, or omit nesterov."
         )
-    return psi(
+    return psi_direction(
+        learning_rate,
         optax.identity()
         if momentum is None
         else optax.trace(momentum, nesterov),
         groups,
-        learning_rate=check_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
         retraction=retraction,
@@ -90,25 +88,23 @@ def psi_sgd(
 
 def psi_adam(
     learning_rate: optax.ScalarOrSchedule,
-    groups: Any,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: optax.ScalarOrSchedule | None = None,
+    groups: Groups,
     *,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
     retraction: str | None = "projection",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam on the PSI manifold: both moments of \(r\,g\), in direction space.
+    r"""Adam on the PSI manifold, with both moments of \(r\,g\).
 
-    All moments are of degree 0, so that even `eps` does not break
-    equivariance. Weight decay acts on ordinary parameters only: on a sphere it
-    has nothing to do.
+    The moments are of degree 0, so `eps` keeps the equivariance. Weight decay
+    acts on ordinary parameters alone: on a sphere it has no effect.
 
-    A step of Adam is about as long as the square root of the number of weights
-    in a group, so its rate per weight is to be compared with weights of size
-    \(1/\sqrt{n}\).
+    The norm of a step of Adam is about \(\sqrt{n}\) for n weights in a group.
+    Compare the learning rate with weights of magnitude \(1/\sqrt{n}\).
 
     Args:
         learning_rate: a number or a schedule.
@@ -116,9 +112,9 @@ def psi_adam(
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
-        weight_decay: decoupled decay of ordinary parameters, times the rate; a
-            number, a schedule, or None for none. It cannot be given together
-            with `ordinary`, which it would not act on.
+        weight_decay: decoupled decay of ordinary parameters, times the learning
+            rate; a number or a schedule. It must be zero beside `ordinary`, on
+            which it has no effect.
         ordinary: see `psi`.
         radius: see `psi`.
         retraction: see `psi`.
@@ -146,17 +142,16 @@ def psi_adam(
     check_decay("b1", b1)
     check_decay("b2", b2)
     check_nonnegative("eps", eps)
-    decay = 0.0 if weight_decay is None else weight_decay
-    decay = check_schedule("weight_decay", decay)
+    weight_decay = check_schedule("weight_decay", weight_decay)
     if ordinary is not None:
-        _check_no_decay(decay)
-    return psi(
+        _check_no_decay(weight_decay)
+    return psi_direction(
+        learning_rate,
         optax.chain(
             optax.scale_by_adam(b1, b2, eps),
-            add_weight_decay(decay, groups),
+            add_decayed_weights(weight_decay, groups),
         ),
         groups,
-        learning_rate=check_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
         retraction=retraction,
@@ -164,13 +159,13 @@ def psi_adam(
 
 
 def _check_no_decay(weight_decay: optax.ScalarOrSchedule) -> None:
-    """Raises for a decay that may not be zero, and that would be dropped."""
+    """Reject a decay that may be nonzero, and would have no effect."""
     unknown = callable(weight_decay) or isinstance(
         weight_decay, jax.core.Tracer
     )
     if unknown or weight_decay:
         raise ValueError(
-            f"weight_decay={weight_decay!r} does not act on parameters that"
-            " `ordinary` moves: put the decay into it, as in"
+            f"weight_decay={weight_decay!r} has no effect on parameters that"
+            " `ordinary` updates: put the decay into it, as in"
             " ordinary=optax.adamw(0.001, weight_decay=0.01)."
         )

@@ -1,51 +1,51 @@
-"""SGD-G and Adam-G: geodesic steps and momentum that is transported."""
-
-from typing import Any
+"""SGD-G and Adam-G: geodesic steps with transported momentum."""
 
 import jax
 import optax
 
-from psi_optax.optimizers.psi import psi
+from psi_optax._validation import check_decay, check_learning_rate
+from psi_optax.groups import Groups
+from psi_optax.optimizers.psi import psi, psi_direction
 from psi_optax.transforms import (
     clip_by_group_norm,
     project_to_tangent,
     scale_by_group_adam,
     transported_trace,
 )
-from psi_optax.transforms.checks import Radius, check_decay, check_rate
+from psi_optax.transforms.radius import Radius
 
 
 def sgd_g(
     learning_rate: optax.ScalarOrSchedule,
-    groups: Any,
-    momentum: jax.typing.ArrayLike = 0.9,
+    groups: Groups,
     *,
+    momentum: jax.typing.ArrayLike = 0.9,
     max_norm: jax.typing.ArrayLike | None = 0.1,
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD-G: momentum on great circles.
+    r"""SGD-G: momentum along geodesics.
 
     \[d = \mu\,\tau - \eta\,\mathrm{clip}(P\,r g), \qquad
        v \leftarrow \exp_v(d), \qquad \tau \leftarrow T d\]
 
     with the projection P to the tangent space, the exponential map, and
-    parallel transport T to where it leads. A step of length t turns a group by
-    t radians. The paper starts from weights of norm 1 and sees raw gradients;
-    this is the same there, and equivariant everywhere.
+    parallel transport T to its end. A step of length t rotates a group by t
+    radians. The paper starts from weights of norm 1 and sees raw gradients.
+    This is the same at norm 1, and equivariant at any norm.
 
-    The paper's penalty on filters that are not orthogonal is
+    The paper's penalty on the cosines between filters is
     `chain(add_orthogonality(0.1, groups), sgd_g(...))`.
 
     Args:
         learning_rate: a number or a schedule; it is inside the momentum.
         groups: scale groups in any form.
         momentum: the decay \(\mu\), in [0, 1).
-        max_norm: the longest gradient of a group, in direction space, positive;
-            None for no bound. The paper's runs have 0.1 and a rate of 0.2.
-        ordinary: see `psi`. Without it ordinary parameters get momentum with
-            the same rate; the paper gives them
-            `optax.sgd(0.01, 0.9, nesterov=True)` and decay.
+        max_norm: bound of a group's gradient norm in direction space, positive;
+            None for no bound. The paper uses 0.1, and a learning rate of 0.2.
+        ordinary: see `psi`. Without it ordinary parameters follow momentum with
+            the same learning rate. The paper uses
+            `optax.sgd(0.01, 0.9, nesterov=True)` and decay for them.
         radius: see `psi`.
 
     Returns:
@@ -61,18 +61,18 @@ def sgd_g(
         >>> tx = sgd_g(jnp.pi / 2, ScaleGroup(axes=0), max_norm=1.0)
         >>> w = jnp.array([2.0, 0.0])
         >>> u, _ = tx.update(jnp.array([0.0, -3.0]), tx.init(w), w)
-        >>> print(abs((w + u).round(3)))  # turned by 90 degrees
+        >>> print(abs((w + u).round(3)))  # rotated by 90 degrees
         [0. 2.]
 
     References:
         Cho and Lee, [Riemannian approach to batch
         normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 2.
     """
-    learning_rate = check_rate(learning_rate)
+    learning_rate = check_learning_rate(learning_rate)
     check_decay("momentum", momentum)
     return psi(
         optax.chain(
-            _bounded_gradient(groups, max_norm),
+            _clipped_tangent(groups, max_norm),
             optax.scale_by_learning_rate(learning_rate),
             transported_trace(groups, momentum, transport="parallel"),
         ),
@@ -85,33 +85,33 @@ def sgd_g(
 
 def adam_g(
     learning_rate: optax.ScalarOrSchedule,
-    groups: Any,
+    groups: Groups,
+    *,
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.99,
     eps_root: jax.typing.ArrayLike = 1e-8,
-    *,
     max_norm: jax.typing.ArrayLike | None = 0.1,
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam-G: Adam on great circles, with one second moment a group.
+    r"""Adam-G: Adam along geodesics, with one second moment per group.
 
-    The first moment is transported in parallel and the second is the mean of
-    \(|P\,r g|^2\), one number a group, so that a step keeps the direction of
-    the momentum (see `scale_by_group_adam`). A step turns a group by about
-    `learning_rate` radians or less, whatever its size, and while gradients grow
-    by up to 2.4 times that.
+    The first moment is transported in parallel. The second moment is the mean
+    of \(|P\,r g|^2\), one scalar per group, so a step has the direction of the
+    momentum (see `scale_by_group_adam`). A step rotates a group by about
+    `learning_rate` radians or less, whatever its size, and by up to 2.4 times
+    that while gradients grow.
 
     Args:
-        learning_rate: a number or a schedule, about the angle a step.
+        learning_rate: a number or a schedule, about the angle per step.
         groups: scale groups in any form.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
         eps_root: added to the second moment, whose bias is corrected first
             (the paper's is added to the biased one).
         max_norm: see `sgd_g`.
-        ordinary: see `psi`. Without it ordinary parameters get Adam with the
-            same rate.
+        ordinary: see `psi`. Without it ordinary parameters follow Adam with the
+            same learning rate.
         radius: see `psi`.
 
     Returns:
@@ -127,29 +127,30 @@ def adam_g(
         >>> tx = adam_g(jnp.pi / 2, ScaleGroup(axes=0))
         >>> w = jnp.array([2.0, 0.0])
         >>> u, _ = tx.update(jnp.array([0.0, -3.0]), tx.init(w), w)
-        >>> print(abs((w + u).round(3)))  # turned by 90 degrees
+        >>> print(abs((w + u).round(3)))  # rotated by 90 degrees
         [0. 2.]
 
     References:
         Cho and Lee, [Riemannian approach to batch
         normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 3.
     """
-    learning_rate = check_rate(learning_rate)
     moments = scale_by_group_adam(
         groups, b1, b2, 0.0, eps_root, transport="parallel"
     )
-    return psi(
-        optax.chain(_bounded_gradient(groups, max_norm), moments),
+    return psi_direction(
+        learning_rate,
+        optax.chain(_clipped_tangent(groups, max_norm), moments),
         groups,
-        learning_rate=learning_rate,
         ordinary=ordinary,
         radius=radius,
         retraction="exponential",
     )
 
 
-def _bounded_gradient(groups: Any, max_norm: Any):
-    """The tangent part, which a bound is put on."""
+def _clipped_tangent(
+    groups: Groups, max_norm: jax.typing.ArrayLike | None
+) -> optax.GradientTransformation:
+    """Return the tangent part of gradients, clipped by group."""
     tangent = project_to_tangent(groups)
     if max_norm is None:
         return tangent

@@ -1,62 +1,63 @@
-"""Rotation under control: steps of one length on average."""
-
-from typing import Any
+"""Rotational optimizers: every group rotates by one angle on average."""
 
 import jax
 import optax
 
-from psi_optax.optimizers.psi import psi
+from psi_optax._validation import (
+    check_decay,
+    check_flag,
+    check_transformation,
+)
+from psi_optax.groups import Groups
+from psi_optax.optimizers.psi import psi_direction
 from psi_optax.transforms import (
     project_to_tangent,
     project_to_zero_mean,
     scale_by_group_rms,
 )
-from psi_optax.transforms.checks import (
-    Radius,
-    check_flag,
-    check_rate,
-    check_transformation,
-)
+from psi_optax.transforms.radius import Radius
 
 
 def rotational(
     learning_rate: optax.ScalarOrSchedule,
     direction: optax.GradientTransformation,
-    groups: Any,
+    groups: Groups,
     *,
-    decay: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.9,
     eps: jax.typing.ArrayLike = 1e-8,
     centered: bool = False,
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""A rotational variant: every group turns by the same angle on average.
+    r"""Rotate every group by the same angle per step, on average.
 
-    The tangent part of the direction, over the root of the running mean of its
-    square, times the rate: a step turns a group by \(\arctan\eta\) in the mean
-    over some steps, whatever its gradients (a little less while they shrink).
-    That is what weight decay brings about in the end, from the first step on;
-    `matching_learning_rate` gives the rate for a decay that works.
+    The step is the tangent part of the direction, divided by the root of the
+    running mean of its square, times the learning rate. It rotates a group by
+    \(\arctan\eta\) in the mean over some steps, whatever its gradients (a
+    little less while they shrink). This is the equilibrium of weight decay from
+    the first step; `dynamics.matching_learning_rate` gives the learning rate
+    for a tuned decay.
 
     Args:
-        learning_rate: a number or a schedule: the angle a step.
-        direction: `optax.trace(0.9)`, `optax.scale_by_adam()` or the like,
-            which sees gradients in direction space, and directions as params.
-            No optimizer: `optax.sgd(0.1)` in its place would ascend.
+        learning_rate: a number or a schedule: the angle per step.
+        direction: a transform without a learning rate, such as
+            `optax.trace(0.9)`, which sees gradients in direction space, and
+            directions as params. An optimizer, such as `optax.sgd(0.1)`, would
+            ascend.
         groups: scale groups in any form.
-        decay: of the running mean of squares, in [0, 1).
-        eps: added to the root of it.
-        centered: whether steps have mean zero, as the published method's do.
-            The weights should have it too: `normalize(..., centered=True)`.
-        ordinary: see `psi`. Without it ordinary parameters follow the
-            direction at the same rate, which for an angle is seldom theirs.
+        b2: decay of the running mean of squares, in [0, 1).
+        eps: added to its root.
+        centered: whether steps have mean zero, as in the published method. The
+            weights should have mean zero too: `normalize(..., centered=True)`.
+        ordinary: see `psi`. Without it ordinary parameters follow the direction
+            at the same learning rate, which seldom suits them.
         radius: see `psi`.
 
     Returns:
         A transform that needs params, with a `PsiState`.
 
     Raises:
-        TypeError: a hyperparameter is of another type; the direction is no
+        TypeError: a hyperparameter is of another type; the direction is not a
             gradient transformation.
         ValueError: a hyperparameter is out of its range; see `psi`.
 
@@ -73,19 +74,19 @@ def rotational(
         Kosson, Messmer and Jaggi, [Rotational
         equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, algorithm 1.
     """
-    learning_rate = check_rate(learning_rate)
     check_transformation(direction=direction)
+    check_decay("b2", b2)
     check_flag(centered=centered)
     center = project_to_zero_mean(groups) if centered else optax.identity()
-    return psi(
+    return psi_direction(
+        learning_rate,
         optax.chain(
             direction,
             center,
             project_to_tangent(groups),
-            scale_by_group_rms(groups, decay, eps),
+            scale_by_group_rms(groups, b2, eps),
         ),
         groups,
-        learning_rate=learning_rate,
         ordinary=ordinary,
         radius=radius,
     )

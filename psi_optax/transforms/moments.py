@@ -1,4 +1,4 @@
-"""Second moments of one number a group."""
+"""Second moments: one scalar per group."""
 
 from typing import Any, NamedTuple
 
@@ -7,30 +7,30 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves, Scalars
-from psi_optax.groups import Plan, group_labels, make_plan
-from psi_optax.transforms.base import stored_scalars
-from psi_optax.transforms.checks import (
-    check_choice,
-    check_decay,
-    check_nonnegative,
+from psi_optax._validation import check_choice, check_decay, check_nonnegative
+from psi_optax.groups import Groups, Leaves, Plan, Scalars, Tree, group_labels
+from psi_optax.transforms.contract import (
+    cast_like,
+    on_floats,
+    on_groups,
+    on_params,
 )
-from psi_optax.transforms.entrance import like, on_floats, on_groups
 from psi_optax.transforms.momentum import (
     TRANSPORTS,
-    carry,
-    check_place,
-    initial_place,
-    new_place,
+    check_base_point,
+    initial_base_point,
+    transport_momentum,
 )
+from psi_optax.transforms.states import or_placeholder, stored_scalars
 
 
 class ScaleByGroupRmsState(NamedTuple):
-    """The mean square of each group's updates.
+    """State of `scale_by_group_rms`.
 
     Attributes:
         count: steps taken; shape=(), dtype=int32.
-        nu: `{group name: array of the group shape}`.
+        nu: the mean square of each group's updates; `{group name: array of the
+            group shape}`.
     """
 
     count: jax.typing.ArrayLike
@@ -38,36 +38,37 @@ class ScaleByGroupRmsState(NamedTuple):
 
 
 class ScaleByGroupAdamState(NamedTuple):
-    """Adam's moments, the second of them one number a group.
+    """State of `scale_by_group_adam`.
 
     Attributes:
         count: steps taken; shape=(), dtype=int32.
-        mu: like params.
-        nu: `{group name: array of the group shape}`.
-        place: where mu is tangent, for parallel transport; None otherwise.
+        mu: the first moment; like params.
+        nu: the second moment; `{group name: array of the group shape}`.
+        base_point: where mu is tangent, for parallel transport; None
+            otherwise.
     """
 
     count: jax.typing.ArrayLike
     mu: optax.Updates
     nu: Any
-    place: Any
+    base_point: Any
 
 
 def scale_by_group_rms(
-    groups: Any,
+    groups: Groups,
     decay: jax.typing.ArrayLike = 0.9,
     eps: jax.typing.ArrayLike = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Divides the updates of every group by the root of their mean square.
+    r"""Divide the updates of each group by the root of their mean square.
 
-    \(s \leftarrow \beta s + (1 - \beta) |u|^2\), without its bias towards
-    zero, and \(u \mapsto u / (\sqrt{s} + \epsilon)\): updates of length 1 on
-    average over time, in the same direction. Tangent updates stay tangent.
-    Ordinary parameters pass through.
+    \(s \leftarrow \beta s + (1 - \beta) |u|^2\), corrected for its bias
+    towards zero, and \(u \mapsto u / (\sqrt{s} + \epsilon)\). Updates keep
+    their direction, and have norm 1 on average over time. Ordinary parameters
+    pass through.
 
     Args:
         groups: scale groups in any form.
-        decay: the decay \(\beta\); 0 normalizes every single update.
+        decay: the decay \(\beta\), in [0, 1); 0 normalizes each update.
         eps: added to the root, in the units of updates.
 
     Returns:
@@ -94,15 +95,19 @@ def scale_by_group_rms(
     check_nonnegative("eps", eps)
 
     def init(plan: Plan, w: Leaves) -> ScaleByGroupRmsState:
-        return ScaleByGroupRmsState(*_no_moments(plan, w))
+        count = jnp.zeros([], jnp.int32)
+        return ScaleByGroupRmsState(count, _zero_moments(plan, w))
 
-    def update(plan: Plan, u: Leaves, _: Leaves, state: Any):
+    def update(
+        plan: Plan, u: Leaves, _: Leaves, state: ScaleByGroupRmsState
+    ) -> tuple[Leaves, ScaleByGroupRmsState]:
         count = jnp.asarray(optax.safe_increment(state.count))
-        nu = _mean(decay, _stored(plan, state), plan.dot(u, u))
+        squares = stored_scalars("mean squares", state.nu, plan)
+        nu = _mean(decay, squares, plan.dot(u, u))
         factor = jax.tree.map(
             lambda s: _inverse_root(s, _debias(decay, count, s), eps, 0), nu
         )
-        state = ScaleByGroupRmsState(count, _kept(state.nu, nu))
+        state = ScaleByGroupRmsState(count, _like_stored(state.nu, nu))
         return geometry.scale(plan, u, factor), state
 
     return on_groups(
@@ -115,7 +120,7 @@ def scale_by_group_rms(
 
 
 def scale_by_group_adam(
-    groups: Any,
+    groups: Groups,
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-8,
@@ -123,18 +128,19 @@ def scale_by_group_adam(
     *,
     transport: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam with one second moment a group, which keeps the direction of steps.
+    r"""Scale updates by Adam with one second moment per group.
 
     \[m \leftarrow \beta_1 T m + (1-\beta_1) u, \qquad
        s \leftarrow \beta_2 s + (1-\beta_2) |u|^2, \qquad
        u \mapsto \frac{\hat m}{\sqrt{\hat s + \epsilon_0} + \epsilon}\]
 
-    with the usual correction of both moments. Nothing of it depends on the
-    axes of the weights: rotate them and the step is rotated. A step is about as
-    long as 1 where gradients all point the same way, and shorter where they do
-    not, whatever the size of the group; after gradients have grown it is
-    longer, up to \((1-\beta_1)/\sqrt{(1-\beta_2)(1-\beta_1^2/\beta_2)}\), 7.3
-    by default. Ordinary parameters get plain Adam.
+    with the usual bias correction of both moments. The step has the direction
+    of the first moment. It does not depend on the axes of the weights: if they
+    are rotated, the step is rotated. Its norm is about 1 if all gradients have
+    one direction, and less otherwise, whatever the size of the group. After
+    gradients have grown it is more, up to
+    \((1-\beta_1)/\sqrt{(1-\beta_2)(1-\beta_1^2/\beta_2)}\), 7.3 by default.
+    Ordinary parameters get plain Adam.
 
     Args:
         groups: scale groups in any form.
@@ -142,11 +148,11 @@ def scale_by_group_adam(
         b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         eps_root: added to the second moment.
-        transport: "projection" or "parallel" carry the first moment along with
-            the weights, as in `transported_trace`; None leaves it.
+        transport: "projection" or "parallel" transport the first moment along
+            with the weights, as in `transported_trace`; None leaves it.
 
     Returns:
-        A transform with a `ScaleByGroupAdamState` inside, which needs params if
+        A transform with a `ScaleByGroupAdamState` inside. It needs params if
         it transports.
 
     Raises:
@@ -175,24 +181,30 @@ def scale_by_group_adam(
     check_nonnegative("eps_root", eps_root)
     check_choice("transport", transport, (*TRANSPORTS, None))
 
-    def init_fn(params):
-        plan = make_plan(groups, params)
-        count, nu = _no_moments(plan, plan.select(params))
+    def init(plan: Plan, params: Tree) -> ScaleByGroupAdamState:
         return ScaleByGroupAdamState(
-            count,
+            jnp.zeros([], jnp.int32),
             optax.tree.zeros_like(params),
-            nu,
-            initial_place(transport, params),
+            _zero_moments(plan, plan.select(params)),
+            initial_base_point(transport, params),
         )
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update(
+        plan: Plan,
+        updates: Tree,
+        state: ScaleByGroupAdamState,
+        params: Tree | None,
+        **extra_args: Any,
+    ) -> tuple[Tree, ScaleByGroupAdamState]:
         del extra_args
-        plan, mu, place = make_plan(groups, updates), state.mu, state.place
-        squares = _stored(plan, state)
-        check_place(transport, place)
-        if transport is not None:
-            mu = carry(plan, mu, place, params)
-            place = new_place(plan, place, params)
+        mu, base_point = state.mu, state.base_point
+        squares = stored_scalars("mean squares", state.nu, plan)
+        if transport is None:
+            check_base_point(transport, base_point)
+        else:
+            mu, base_point = transport_momentum(
+                plan, mu, base_point, params, transport
+            )
         g, m = plan.select(updates), plan.select(mu, "moments")
         count = jnp.asarray(optax.safe_increment(state.count))
         m = {k: _mix(b1, m[k].astype(x.dtype), x) for k, x in g.items()}
@@ -204,17 +216,19 @@ def scale_by_group_adam(
             ),
             nu,
         )
-        return (
-            plan.merge(updates, like(geometry.scale(plan, m, factor), g)),
-            ScaleByGroupAdamState(
-                count,
-                plan.merge(mu, like(m, plan.select(mu))),
-                _kept(state.nu, nu),
-                place,
-            ),
+        steps = cast_like(geometry.scale(plan, m, factor), g)
+        mu = plan.merge(mu, cast_like(m, plan.select(mu)))
+        return plan.merge(updates, steps), ScaleByGroupAdamState(
+            count, mu, _like_stored(state.nu, nu), base_point
         )
 
-    grouped = optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    grouped = on_params(
+        groups,
+        update,
+        kind=ScaleByGroupAdamState,
+        init=init,
+        needs_params=transport is not None,
+    )
     both = optax.partition(
         {
             "scale": grouped,
@@ -225,39 +239,42 @@ def scale_by_group_adam(
     return on_floats(both, groups, needs_params=transport is not None)
 
 
-def _no_moments(plan: Plan, w: Leaves) -> tuple[jax.Array, Any]:
-    # A leaf in place of an empty dictionary: see `initial_radius`.
-    if not plan.leaves:
-        return jnp.zeros([], jnp.int32), jnp.zeros([])
-    # Zeros that are sharded as the sums over groups will be.
-    nu = jax.tree.map(jnp.zeros_like, plan.dot(w, w))
-    return jnp.zeros([], jnp.int32), nu
+def _zero_moments(plan: Plan, w: Leaves) -> Any:
+    """Return zeros that are sharded like the sums over groups."""
+    return or_placeholder(jax.tree.map(jnp.zeros_like, plan.dot(w, w)))
 
 
-def _stored(plan: Plan, state: Any) -> Scalars:
-    return stored_scalars("mean squares", state.nu, plan)
+def _like_stored(stored: Any, nu: Scalars) -> Any:
+    """Return the moments, or the placeholder of a state without groups."""
+    return nu if isinstance(stored, dict) else stored
 
 
-def _kept(before: Any, nu: Scalars) -> Any:
-    return nu if isinstance(before, dict) else before
-
-
-def _mix(decay, old: jax.Array, new: jax.Array) -> jax.Array:
+def _mix(
+    decay: jax.typing.ArrayLike, old: jax.Array, new: jax.Array
+) -> jax.Array:
     decay = jnp.asarray(decay, old.dtype)
     return decay * old + (1 - decay) * new
 
 
-def _mean(decay, old: Scalars, new: Scalars) -> Scalars:
+def _mean(decay: jax.typing.ArrayLike, old: Scalars, new: Scalars) -> Scalars:
     return jax.tree.map(lambda x, y: _mix(decay, x, y), old, new)
 
 
-def _debias(decay, count: jax.Array, like: jax.Array) -> jax.Array:
-    decay = jnp.asarray(decay, like.dtype)
-    return 1 / (1 - decay ** count.astype(like.dtype))
+def _debias(
+    decay: jax.typing.ArrayLike, count: jax.Array, moment: jax.Array
+) -> jax.Array:
+    """Return the factor that corrects a moment for its bias towards zero."""
+    decay = jnp.asarray(decay, moment.dtype)
+    return 1 / (1 - decay ** count.astype(moment.dtype))
 
 
-def _inverse_root(square, debias, eps, eps_root) -> jax.Array:
-    """One over the root of a mean square; zero where there is nothing."""
+def _inverse_root(
+    square: jax.Array,
+    debias: jax.Array,
+    eps: jax.typing.ArrayLike,
+    eps_root: jax.typing.ArrayLike,
+) -> jax.Array:
+    """Return one over the root of a mean square; zero for a root of zero."""
     square = square * debias + jnp.asarray(eps_root, square.dtype)
     root = geometry.safe_sqrt(square) + jnp.asarray(eps, square.dtype)
     return geometry.safe_divide(jnp.ones_like(root), root)

@@ -1,4 +1,4 @@
-"""Momentum that follows the weights from one tangent space to the next."""
+"""Momentum that is transported between tangent spaces, with its base point."""
 
 from typing import Any, NamedTuple
 
@@ -7,52 +7,52 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves
-from psi_optax.groups import Plan, make_plan
-from psi_optax.groups.paths import Tree
-from psi_optax.transforms.checks import check_choice, check_decay, check_flag
-from psi_optax.transforms.entrance import like, on_floats
+from psi_optax._validation import check_choice, check_decay, check_flag
+from psi_optax.groups import Groups, Leaves, Plan, Tree
+from psi_optax.transforms.contract import cast_like, on_params
 
 TRANSPORTS = ("projection", "parallel")
 
 
 class TransportedTraceState(NamedTuple):
-    """The momentum and, for parallel transport, where it is tangent.
+    """State of `transported_trace`.
 
     Attributes:
-        trace: like params.
-        place: like params, zeros at ordinary leaves; None for projection.
+        trace: the momentum; like params.
+        base_point: where the momentum is tangent; like params, zeros at
+            ordinary leaves. None for projection.
     """
 
     trace: optax.Updates
-    place: Any
+    base_point: Any
 
 
 def transported_trace(
-    groups: Any,
+    groups: Groups,
     decay: jax.typing.ArrayLike = 0.9,
     nesterov: bool = False,
     *,
     transport: str = "projection",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""`optax.trace` on spheres, carried along with the weights.
+    r"""Accumulate a momentum that is transported along with the weights.
 
-    \(m \leftarrow \mu\, T m + u\), where T takes the tangent space of the
-    weights before to that of the weights now. "projection" drops what has
-    become radial and needs no memory. "parallel" turns the momentum as the
-    weights turned, along the shortest great circle: its length is kept, and a
-    copy of the weights is. A step that turns a group by nearly half a turn,
-    \(\pi - \delta\), leaves the direction of its momentum known only to
-    \(4\,\varepsilon/\delta\): in float32 to 0.4 at \(\delta = 10^{-6}\).
+    This is `optax.trace` on spheres: \(m \leftarrow \mu\, T m + u\), where T
+    maps the tangent space of the last weights to that of the current ones.
+    "projection" removes the part that became radial, and needs no memory.
+    "parallel" rotates the momentum as the weights rotated, along the shortest
+    geodesic: it keeps the norm of the momentum, and a copy of the weights. A
+    step that rotates a group by nearly half a turn, \(\pi - \delta\),
+    determines the direction of its momentum only to \(4\,\varepsilon/\delta\):
+    in float32 to 0.4 at \(\delta = 10^{-6}\).
 
     Updates should be tangent, as gradients are, and of one degree: put it
-    between `scale_by_group_norm` and the rate, or inside `psi`. Ordinary
-    parameters get plain momentum.
+    between `scale_by_group_norm` and the learning rate, or inside `psi`.
+    Ordinary parameters get plain momentum.
 
     Args:
         groups: scale groups in any form.
         decay: the decay \(\mu\), in [0, 1).
-        nesterov: whether to look ahead.
+        nesterov: whether to use Nesterov momentum.
         transport: "projection" or "parallel".
 
     Returns:
@@ -84,74 +84,78 @@ def transported_trace(
     check_flag(nesterov=nesterov)
     check_choice("transport", transport, TRANSPORTS)
 
-    def init_fn(params):
-        make_plan(groups, params)
+    def init(plan: Plan, params: Tree) -> TransportedTraceState:
+        del plan
         return TransportedTraceState(
-            optax.tree.zeros_like(params), initial_place(transport, params)
+            optax.tree.zeros_like(params),
+            initial_base_point(transport, params),
         )
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update(
+        plan: Plan,
+        updates: Tree,
+        state: TransportedTraceState,
+        params: Tree,
+        **extra_args: Any,
+    ) -> tuple[Tree, TransportedTraceState]:
         del extra_args
-        plan = make_plan(groups, params)
-        check_place(transport, state.place)
-        carried = carry(plan, state.trace, state.place, params)
+        moved, base_point = transport_momentum(
+            plan, state.trace, state.base_point, params, transport
+        )
 
-        def add(m, u):
+        def add(m: jax.Array, u: jax.Array) -> jax.Array:
             return jnp.asarray(decay, u.dtype) * m.astype(u.dtype) + u
 
-        trace = jax.tree.map(add, carried, updates)
+        trace = jax.tree.map(add, moved, updates)
         step = jax.tree.map(add, trace, updates) if nesterov else trace
         trace = jax.tree.map(lambda m, x: x.astype(m.dtype), state.trace, trace)
-        place = new_place(plan, state.place, params)
-        return step, TransportedTraceState(trace, place)
+        return step, TransportedTraceState(trace, base_point)
 
-    return on_floats(
-        optax.GradientTransformationExtraArgs(init_fn, update_fn),
-        groups,
-        kind=TransportedTraceState,
-    )
+    return on_params(groups, update, kind=TransportedTraceState, init=init)
 
 
-def initial_place(transport: str | None, params: Tree) -> Any:
-    """What to remember of the weights: nothing unless transport is parallel.
+def initial_base_point(transport: str | None, params: Tree) -> Any:
+    """Return zeros like params for parallel transport, None otherwise.
 
-    Zeros, not params: the momentum is zero as well, and a copy would share the
-    buffers of params, which may be donated.
+    The momentum is zero as well. A copy of params would share their buffers,
+    which may be donated.
     """
     return optax.tree.zeros_like(params) if transport == "parallel" else None
 
 
-def check_place(transport: str | None, place: Any) -> None:
-    """Raises for a state that was made with another transport.
+def transport_momentum(
+    plan: Plan,
+    momentum: optax.Updates,
+    base_point: Any,
+    params: Tree,
+    transport: str,
+) -> tuple[optax.Updates, Any]:
+    """Return the momentum in the tangent space of params, and its base point.
 
     Raises:
-        ValueError: what parallel transport remembers is missing, or is there
-            without it.
+        ValueError: the state was made with another transport.
     """
-    if (place is not None) != (transport == "parallel"):
+    check_base_point(transport, base_point)
+    m, w = plan.select(momentum, "momentum"), plan.select(params)
+    if base_point is None:
+        moved = geometry.project_to_tangent(plan, w, m)
+        return plan.merge(momentum, cast_like(moved, m)), None
+    old: Leaves = plan.select(base_point, "base points")
+    moved = geometry.transport(plan, old, w, m)
+    return (
+        plan.merge(momentum, cast_like(moved, m)),
+        plan.merge(base_point, cast_like(w, old)),
+    )
+
+
+def check_base_point(transport: str | None, base_point: Any) -> None:
+    """Require a base point for parallel transport, and no other.
+
+    Raises:
+        ValueError: the state was made with another transport.
+    """
+    if (base_point is not None) != (transport == "parallel"):
         raise ValueError(
             f"transport={transport!r}, but the state was made with another:"
             " begin with init(params)."
         )
-
-
-def new_place(plan: Plan, place: Any, params: Tree) -> Any:
-    """The weights now, where they are remembered."""
-    if place is None:
-        return None
-    w = plan.select(params)
-    return plan.merge(place, like(w, plan.select(place, "places")))
-
-
-def carry(
-    plan: Plan, momentum: optax.Updates, place: Any, params: Tree
-) -> optax.Updates:
-    """The momentum, carried to the tangent space of params."""
-    m, w = plan.select(momentum, "momentum"), plan.select(params)
-    return plan.merge(momentum, like(_carry(plan, m, place, w), m))
-
-
-def _carry(plan: Plan, m: Leaves, place: Any, w: Leaves) -> Leaves:
-    if place is None:
-        return geometry.project_to_tangent(plan, w, m)
-    return geometry.transport(plan, plan.select(place, "places"), w, m)

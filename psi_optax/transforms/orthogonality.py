@@ -1,4 +1,4 @@
-"""A penalty that keeps the groups of a layer orthogonal to one another."""
+"""A penalty on the cosines between the groups of one layer."""
 
 import math
 from collections import defaultdict
@@ -9,32 +9,31 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves, widen
-from psi_optax.groups import Plan
-from psi_optax.groups.plan import GroupedLeaf, sum_over_mesh
-from psi_optax.transforms.checks import check_positive
-from psi_optax.transforms.entrance import stateless
-from psi_optax.transforms.sharding import automatic_sharding
+from psi_optax._validation import check_positive
+from psi_optax.groups import GroupedLeaf, Groups, Leaves, Plan
+from psi_optax.groups.reductions import to_accumulator
+from psi_optax.transforms._sharding import automatic_sharding
+from psi_optax.transforms.contract import stateless
 
 
 def add_orthogonality(
-    strength: jax.typing.ArrayLike, groups: Any
+    strength: jax.typing.ArrayLike, groups: Groups
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adds the gradient of a penalty on cosines between groups of one layer.
+    r"""Add the gradient of a penalty on the cosines between groups of a layer.
 
-    With the directions of a layer's groups as the columns of Y,
+    With the directions of a layer's groups as the columns of Y, the penalty is
 
     \[\tfrac{\alpha}{2}\,\lVert Y^\top Y - I\rVert_F^2.\]
 
-    The penalty does not depend on norms. Its gradient with respect to the
-    weights is of degree -1, like that of the loss, and so it stands where the
-    gradient of the loss does: in front of an optimizer, or inside `psi`. A
-    layer with more groups than weights in each of them cannot get to zero.
-    Ordinary parameters pass through.
+    It does not depend on norms. Its gradient with respect to the weights is of
+    degree -1, like that of the loss, so it belongs where the gradient of the
+    loss is: before an optimizer, or inside `psi`. A layer with more groups than
+    weights in each cannot reach a penalty of zero. Ordinary parameters pass
+    through.
 
     The cost is that of a product of the layer's matrix with its Gram matrix.
-    Inside `shard_map` a device sees the groups that it holds: shard a layer
-    along its groups (`axis_name`), not across them.
+    Inside `shard_map` a device sees its own groups alone: shard a layer along
+    its groups (`axis_name`), not across them.
 
     Args:
         strength: \(\alpha\), positive.
@@ -63,7 +62,7 @@ def add_orthogonality(
     def function(plan: Plan, u: Leaves, w: Leaves) -> Leaves:
         gradient = _gradient(plan, w)
         return jax.tree.map(
-            lambda x, y: widen(x) + jnp.asarray(strength, y.dtype) * y,
+            lambda x, y: to_accumulator(x) + jnp.asarray(strength, y.dtype) * y,
             u,
             gradient,
         )
@@ -72,11 +71,8 @@ def add_orthogonality(
 
 
 def _gradient(plan: Plan, w: Leaves) -> Leaves:
-    """The tangent part of 2 Y (Y'Y - I), over the norms."""
-    inverse = jax.tree.map(
-        lambda r: geometry.safe_divide(jnp.ones_like(r), r),
-        geometry.norm(plan, w),
-    )
+    """Return the tangent part of 2 Y (Y'Y - I), over the norms."""
+    inverse = geometry.inverse_norms(plan.dot(w, w))
     directions = geometry.scale(plan, w, inverse)
     columns = {
         leaf.path: _columns(leaf, directions[leaf.path]) for leaf in plan.leaves
@@ -85,29 +81,28 @@ def _gradient(plan: Plan, w: Leaves) -> Leaves:
     for leaf in plan.leaves:
         y = columns[leaf.path]
         product = jnp.matmul(y.T, y, precision="highest")
-        product = sum_over_mesh(product, leaf).astype(plan.dtypes[leaf.name])
-        grams[leaf.name] += product
+        grams[leaf.name] += plan.sum_over_mesh(product, leaf)
     slopes = {}
     for leaf in plan.leaves:
         y = columns[leaf.path]
         gram = grams[leaf.name].astype(y.dtype)
-        # A part along Y itself is radial, and falls to the projection.
+        # The projection removes the part along Y, which is radial.
         slope = 2 * jnp.matmul(y, gram, precision="highest")
-        slopes[leaf.path] = _leaf(leaf, slope)
+        slopes[leaf.path] = _from_columns(leaf, slope)
     tangent = geometry.project_to_tangent(plan, w, slopes)
     return geometry.scale(plan, tangent, inverse)
 
 
 def _columns(leaf: GroupedLeaf, x: jax.Array) -> jax.Array:
-    """A leaf as a matrix with a column for each group."""
+    """Return a leaf as a matrix with a column for each group."""
     shape, order = _cut(leaf)
     count = math.prod(leaf.group_shape)
     size = math.prod(leaf.shape) // max(count, 1)
     return x.reshape(shape).transpose(order).reshape(size, count)
 
 
-def _leaf(leaf: GroupedLeaf, columns: jax.Array) -> jax.Array:
-    """The leaf of which these are the columns."""
+def _from_columns(leaf: GroupedLeaf, columns: jax.Array) -> jax.Array:
+    """Return the leaf with these columns: the inverse of `_columns`."""
     shape, order = _cut(leaf)
     inverse = sorted(range(len(order)), key=order.__getitem__)
     moved = columns.reshape([shape[i] for i in order])
@@ -115,7 +110,7 @@ def _leaf(leaf: GroupedLeaf, columns: jax.Array) -> jax.Array:
 
 
 def _cut(leaf: GroupedLeaf) -> tuple[list[int], list[int]]:
-    """The shape with blocked axes in two, and the axes of a group first."""
+    """Return the shape with blocked axes cut in two, a group's axes first."""
     blocks = dict(leaf.group.blocks)
     shape: list[int] = []
     along: list[int] = []

@@ -1,4 +1,4 @@
-"""Weight rescaling: back to one norm, every so many steps."""
+"""Weight rescaling: groups return to one norm periodically."""
 
 from typing import Any, NamedTuple
 
@@ -7,19 +7,24 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves
-from psi_optax.groups import Plan
-from psi_optax.transforms.base import initial_radius, sphere_radius
-from psi_optax.transforms.checks import check_period, check_radius
-from psi_optax.transforms.entrance import like, on_groups
+from psi_optax._validation import check_period
+from psi_optax.geometry._scheduling import sequential
+from psi_optax.groups import Groups, Leaves, Plan
+from psi_optax.transforms.contract import cast_like, on_groups
+from psi_optax.transforms.radius import (
+    check_radius,
+    initial_radius,
+    sphere_radius,
+)
 
 
 class RescaleWeightsState(NamedTuple):
-    """How many steps were taken, and the radii where they are stored.
+    """State of `rescale_weights`.
 
     Attributes:
-        count: shape=(), dtype=int32.
-        radius: `{group name: array of the group shape}`, or None.
+        count: steps taken; shape=(), dtype=int32.
+        radius: `{group name: array of the group shape}` for `radius="init"`;
+            None otherwise.
     """
 
     count: jax.typing.ArrayLike
@@ -27,27 +32,27 @@ class RescaleWeightsState(NamedTuple):
 
 
 def rescale_weights(
-    groups: Any,
+    groups: Groups,
     *,
     radius: jax.typing.ArrayLike | str = 1.0,
     every: jax.typing.ArrayLike = 1,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Rescales every group to its radius after each `every`-th step.
+    r"""Rescale each group to its radius after every `every`-th step.
 
-    \(w + u \mapsto R\,(w+u)/|w+u|\) when the number of steps, this one
-    included, is a multiple of `every`; otherwise u passes. Put it last in a
-    chain. The state of an optimizer in front is not rescaled with the weights:
-    with long periods and momentum that is a jump, and the way the method is
-    run; `psi` has no such jump. Groups of norm zero stay as they are, and so
-    does, when it is due, a group without an update within 1 % of the radius. A
-    group of one element can be rescaled, not turned.
+    \(w + u \mapsto R\,(w+u)/|w+u|\) if the number of steps, including this
+    one, is a multiple of `every`; otherwise u passes through. Put it last in a
+    chain. The state of a preceding optimizer is not rescaled with the weights:
+    with momentum and long periods its steps jump, as in the published method.
+    `psi` has no such jump. Groups of norm zero stay, and so does, at a
+    rescaling, a group with a zero update within 1 % of its radius. A group of
+    one element can be rescaled, not rotated.
 
-    BatchNorm's collected statistics do not follow a rescaling: see `retract`.
+    BatchNorm's running statistics do not follow a rescaling: see `retract`.
 
     Args:
         groups: scale groups in any form.
-        radius: the norm R, positive; or "init", the norms that `init` finds.
-            From far larger norms it takes several steps, see `psi`.
+        radius: the norm R, positive; or "init", the norms at `init`. From far
+            larger norms it takes several steps, see `psi`.
         every: the period in steps, at least 1.
 
     Returns:
@@ -68,7 +73,7 @@ def rescale_weights(
     References:
         Liu et al., [Weight rescaling](https://arxiv.org/abs/2102.03497), 2022:
         rescaling to unit norm in place of weight decay. Its period and grouping
-        are not known to us, and are options here.
+        are unknown to us, and are options here.
     """
     if radius is None:
         raise ValueError('radius=None: choose "init" or a number.')
@@ -80,14 +85,15 @@ def rescale_weights(
             jnp.zeros([], jnp.int32), initial_radius(radius, plan, w)
         )
 
-    def update(plan: Plan, passed: Leaves, w: Leaves, state: Any):
-        u = plan.select_steps(passed)
+    def update(
+        plan: Plan, u: Leaves, w: Leaves, state: RescaleWeightsState
+    ) -> tuple[Leaves, RescaleWeightsState]:
         count = optax.safe_increment(state.count)
         now = jnp.mod(count, jnp.asarray(every, jnp.int32)) == 0
-        target = sphere_radius(radius, state.radius, plan) or {}
-        on_sphere = geometry.retract(plan, w, u, target)
-        rescaled = like(geometry.displacement(w, on_sphere), u)
-        chosen = {k: jnp.where(now, rescaled[k], passed[k]) for k in u}
+        target = sphere_radius(radius, state.radius, plan)
+        steps = sequential(plan, w, plan.select_steps(u))
+        rescaled = cast_like(geometry.retract(plan, w, steps, target), u)
+        chosen = {k: jnp.where(now, rescaled[k], u[k]) for k in u}
         return chosen, RescaleWeightsState(count, state.radius)
 
     return on_groups(groups, update, kind=RescaleWeightsState, init=init)

@@ -1,55 +1,59 @@
-"""Retraction: updates that end on the sphere."""
+"""Retraction: updates that end on the sphere of each group."""
 
 from typing import Any, NamedTuple
 
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves
-from psi_optax.groups import Plan
-from psi_optax.transforms.base import initial_radius, sphere_radius
-from psi_optax.transforms.checks import Radius, check_choice, check_radius
-from psi_optax.transforms.entrance import on_groups
+from psi_optax._validation import check_choice
+from psi_optax.geometry._scheduling import sequential
+from psi_optax.groups import Groups, Leaves, Plan
+from psi_optax.transforms.contract import on_groups
+from psi_optax.transforms.radius import (
+    Radius,
+    check_radius,
+    initial_radius,
+    sphere_radius,
+)
 
 
 class RetractState(NamedTuple):
-    """Radii by group, where they are stored; None otherwise.
+    """State of `retract`.
 
     Attributes:
-        radius: `{group name: array of the group shape}`, in the accumulator's
-            dtype.
+        radius: `{group name: array of the group shape}`, in the accumulation
+            dtype, for `radius="init"`; None otherwise.
     """
 
     radius: Any
 
 
 def retract(
-    groups: Any, *, radius: Radius = "init", retraction: str = "projection"
+    groups: Groups, *, radius: Radius = "init", retraction: str = "projection"
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Bends the updates of every group so that they end on its sphere.
+    r"""Change the updates of each group so that they end on its sphere.
 
-    "projection" takes w + u to the nearest point, \(R (w+u)/|w+u|\), and
-    "exponential" follows the great circle along the tangent part of u for the
-    length of it. Put it last in a chain, after the learning rate: what is
-    added to the result leaves the sphere again. The new weights are rounded to
-    their dtype first and the old ones subtracted afterwards, so that applying
-    the update gives what was meant; unless updates come in a narrower dtype
-    than the weights, which they keep.
+    "projection" maps w + u to the nearest point, \(R (w+u)/|w+u|\).
+    "exponential" follows the geodesic along the tangent part of u, for its
+    length. Put it last in a chain, after the learning rate: a later addition
+    leaves the sphere. The new weights are rounded to their dtype before the old
+    ones are subtracted, so that `optax.apply_updates` gives exactly these;
+    unless updates have a narrower dtype than the weights, which they keep.
 
-    A group of norm zero stays, a group whose update is exactly zero stays to
-    the last bit (but -0.0 becomes 0.0), a group of one element can be rescaled
-    but never turned, and ordinary parameters pass through.
+    A group of norm zero stays. A group whose update is exactly zero keeps every
+    bit (but -0.0 becomes 0.0). A group of one element can be rescaled but never
+    rotated. Ordinary parameters pass through.
 
-    Rescaling weights changes the statistics that a BatchNorm after them has
-    collected: with a number for the radius, evaluation is off until they have
-    caught up. Normalize before training (`normalize`) and keep the radius.
+    Rescaling weights changes the inputs of a following BatchNorm: with a number
+    for the radius, evaluation is wrong until its running statistics have
+    adapted. Call `normalize` before training, and keep the radius.
 
     Args:
         groups: scale groups in any form.
-        radius: "init" keeps the norms that `init` finds, in the state; None
-            keeps the norm at each step, with no memory and a slow drift; a
-            number moves groups off the sphere onto it, from far larger norms
-            in several steps, see `psi`.
+        radius: "init" keeps the norms at `init`, in the state; None keeps the
+            norm at each step, with no memory and a slow drift; a number moves
+            groups onto that sphere, from far larger norms in several steps,
+            see `psi`.
         retraction: "projection" or "exponential".
 
     Returns:
@@ -65,8 +69,8 @@ def retract(
         >>> tx = retract(ScaleGroup(axes=0))
         >>> w = jnp.array([5.0, 0.0])
         >>> u, _ = tx.update(jnp.array([-2.0, 4.0]), tx.init(w), w)
-        >>> optax.apply_updates(w, u).tolist()
-        [3.0, 4.0]
+        >>> print(optax.apply_updates(w, u).round(5))
+        [3. 4.]
 
     References:
         Absil, Mahony and Sepulchre, [Optimization algorithms on matrix
@@ -75,18 +79,15 @@ def retract(
     check_radius(radius)
     check_choice("retraction", retraction, ("projection", "exponential"))
 
-    def move(plan: Plan, w: Leaves, u: Leaves, target) -> Leaves:
-        if retraction == "projection":
-            target = target or geometry.norm(plan, w)
-            on_sphere = geometry.retract(plan, w, u, target)
-            return geometry.displacement(w, on_sphere)
-        return geometry.exponential(plan, w, u, target)
-
     def init(plan: Plan, w: Leaves) -> RetractState:
         return RetractState(initial_radius(radius, plan, w))
 
-    def update(plan: Plan, u: Leaves, w: Leaves, state: RetractState):
+    def update(
+        plan: Plan, u: Leaves, w: Leaves, state: RetractState
+    ) -> tuple[Leaves, RetractState]:
         target = sphere_radius(radius, state.radius, plan)
-        return move(plan, w, plan.select_steps(u), target), state
+        u = sequential(plan, w, plan.select_steps(u))
+        moved = geometry.retract(plan, w, u, target, retraction=retraction)
+        return moved, state
 
     return on_groups(groups, update, kind=RetractState, init=init)

@@ -1,26 +1,25 @@
-"""Transforms that multiply every group by one number."""
-
-from typing import Any
+"""Transforms that multiply the updates of each group by a scalar."""
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves
-from psi_optax.groups import Plan
-from psi_optax.transforms.checks import check_positive
-from psi_optax.transforms.entrance import stateless
+from psi_optax._validation import check_positive
+from psi_optax.groups import Groups, Leaves, Plan
+from psi_optax.transforms.contract import stateless
 
 
-def scale_by_group_norm(groups: Any) -> optax.GradientTransformationExtraArgs:
-    r"""Multiplies the updates of every group by the norm of its weights.
+def scale_by_group_norm(
+    groups: Groups,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Multiply the updates of each group by the norm of its weights.
 
-    \(u \mapsto |w|\, u\). Before an optimizer it turns the gradient with
+    \(u \mapsto |w|\, u\). Before an optimizer it converts the gradient with
     respect to weights into the gradient with respect to their direction, which
-    does not depend on their scale; after it, a step of the direction into a
-    step of the weights. Groups of norm zero get zero, whatever their updates
-    are. Ordinary parameters pass through.
+    does not depend on their scale. After an optimizer it converts a step of the
+    direction into a step of the weights. Groups of norm zero get zero, whatever
+    their updates are. Ordinary parameters pass through.
 
     Args:
         groups: scale groups in any form.
@@ -51,13 +50,13 @@ def scale_by_group_norm(groups: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def clip_by_group_norm(
-    groups: Any, max_norm: jax.typing.ArrayLike
+    groups: Groups, max_norm: jax.typing.ArrayLike
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Shortens the updates of every group to a norm of at most `max_norm`.
+    r"""Clip the updates of each group to a norm of at most `max_norm`.
 
-    \(u \mapsto u \min(1, m/|u|)\). Equivariant where updates are of
-    degree 0: between the two `scale_by_group_norm`, or inside `psi`. Groups
-    within the bound are not changed by a bit. Ordinary parameters pass.
+    \(u \mapsto u \min(1, m/|u|)\). It is equivariant if updates are of degree
+    0: between the two `scale_by_group_norm`, or inside `psi`. Groups within the
+    bound keep every bit. Ordinary parameters pass through.
 
     Args:
         groups: scale groups in any form.
@@ -84,24 +83,25 @@ def clip_by_group_norm(
     check_positive("max_norm", max_norm)
 
     def function(plan: Plan, u: Leaves, _: Leaves) -> Leaves:
-        factor = jax.tree.map(_shortening, geometry.norm(plan, u))
-        return geometry.scale(plan, u, factor)
+        return geometry.scale(
+            plan, u, jax.tree.map(clip, geometry.norm(plan, u))
+        )
 
-    def _shortening(norm: jax.Array) -> jax.Array:
+    def clip(norm: jax.Array) -> jax.Array:
         bound = jnp.asarray(max_norm, norm.dtype)
-        return jnp.where(norm <= bound, 1, geometry.factor_to(bound, norm))
+        factor = geometry.rescaling_factor(bound, norm)
+        return jnp.where(norm <= bound, 1, factor)
 
     return stateless(groups, function, needs_params=False)
 
 
 def normalize_by_group_norm(
-    groups: Any,
+    groups: Groups,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Divides the updates of every group by their norm.
+    r"""Divide the updates of each group by their norm.
 
-    \(u \mapsto u/|u|\): only the direction of an update counts. Updates of
-    norm zero, in float32 below 1e-19, stay as they are. Ordinary parameters
-    pass through.
+    \(u \mapsto u/|u|\). Updates of norm zero, in float32 below 1e-19, are
+    unchanged. Ordinary parameters pass through.
 
     Args:
         groups: scale groups in any form.

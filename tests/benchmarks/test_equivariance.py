@@ -12,8 +12,12 @@ import optax
 import pytest
 
 import psi_optax
-from benchmarks import equivariance, pages, peers
-from benchmarks import equivariance_problem as problem
+from benchmarks import (
+    equivariance,
+    equivariance_problem as problem,
+    pages,
+    peers,
+)
 from benchmarks.equivariance_optimizers import OPTAX, OURS, Entry
 from benchmarks.equivariance_peers import missing
 from tests.theory.training import quick_jit

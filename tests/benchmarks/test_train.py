@@ -17,6 +17,7 @@ from benchmarks.train import (
     __main__,
     batches,
     command,
+    events as event_files,
     folder,
     networks,
     presets,
@@ -25,7 +26,6 @@ from benchmarks.train import (
     seals,
     settings,
 )
-from benchmarks.train import events as event_files
 from benchmarks.train.optimizers import OPTIMIZERS
 from benchmarks.train.schedules import SCHEDULES
 from benchmarks.training import kernel_groups

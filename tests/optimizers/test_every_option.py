@@ -11,8 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-import psi_optax
-from tests.registry import GROUPS, draw, public_transforms
+from tests.registry import (
+    GROUPS,
+    draw,
+    public_functions,
+    public_transforms,
+)
 from tests.theory.training import lenient, quick_jit
 
 STEPS = 3
@@ -25,7 +29,7 @@ TRACE = optax.trace(0.9)
 # gradient is as good as its direction unless the norms change.
 GIVEN = {
     "add_orthogonality": {"strength": 0.5},
-    "add_weight_decay": {"weight_decay": 0.1},
+    "add_decayed_weights": {"weight_decay": 0.1},
     "adamh": {"radius": 3.0},
     "adamp": {"weight_decay": 0.1},
     "average_weights": {"decay": 0.9},
@@ -35,18 +39,18 @@ GIVEN = {
     "monitor_groups": {"learning_rate": 0.1, "degree": 1},
     "muonh": {"radius": 3.0},
     "project_by_cosine": {"inner": TRACE, "weight_decay": 0.1, "delta": 100.0},
-    "psi": {"inner": TRACE, "learning_rate": 0.1},
+    "psi": {"optimizer": optax.sgd(0.1, 0.9)},
+    "psi_direction": {"learning_rate": 0.1, "direction": TRACE},
     "psi_sgd": {"momentum": 0.9},
     "rotational": {"direction": TRACE},
     "sgdp": {"weight_decay": 0.1},
     "stochastic_rounding": {"inner": optax.sgd(0.1), "key": 0},
-    "weight_rescaling": {"inner": optax.sgd(0.1, 0.9)},
+    "weight_rescaling": {"optimizer": optax.sgd(0.1, 0.9)},
 }
 # Other values than those given and than the defaults.
 OTHERS = {
     "b1": [0.5],
     "b2": [0.5],
-    "beta": [0.5],
     "centered": [True],
     "channels": ["first"],
     "decay": [0.5],
@@ -79,11 +83,17 @@ REFUSED = {
 }
 # Not options: what is wrapped, and what it is for. And what matters only from
 # three axes on: test_controlled.py.
-LEFT_OUT = {"groups", "inner", "direction", "weight_dimension_numbers"}
+LEFT_OUT = {
+    "groups",
+    "inner",
+    "optimizer",
+    "direction",
+    "weight_dimension_numbers",
+}
 
 
 def signature(name):
-    return inspect.signature(getattr(psi_optax, name)).parameters
+    return inspect.signature(public_functions()[name]).parameters
 
 
 def given(name):
@@ -95,7 +105,7 @@ def given(name):
 
 def seen(name, **changed):
     """Weights after some steps and, of what leaves these alone, its state."""
-    tx = lenient(getattr(psi_optax, name)(**given(name) | changed))
+    tx = lenient(public_functions()[name](**given(name) | changed))
     # Stochastic rounding is for narrow weights.
     narrow = name == "stochastic_rounding"
     dtype = "bfloat16" if narrow else "float64"

@@ -8,8 +8,7 @@ to be rearranged in the same way.
 import collections
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from tests.properties import symmetries
 from tests.properties.checking import (
@@ -46,7 +45,7 @@ ROTATED = {
     "psi_sgdm",
     "psi_sgdm_additive",
     "normalize_by_group_norm",
-    "add_weight_decay",
+    "add_decayed_weights",
     "transported_trace",
     "transported_trace_parallel",
     "scale_by_group_rms",

@@ -1,0 +1,157 @@
+"""The PSI paper's own momentum, which is of degree 1."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from psi_optax import geometry
+from psi_optax._validation import (
+    check_choice,
+    check_decay,
+    check_learning_rate,
+)
+from psi_optax.groups import Groups, Leaves, Plan, Scalars, Tree
+from psi_optax.optimizers.psi import signed_rate, with_ordinary
+from psi_optax.transforms.contract import cast_like, on_floats, on_params
+from psi_optax.transforms.radius import (
+    Radius,
+    check_radius,
+    initial_radius,
+    radius_for,
+    sphere_radius,
+)
+
+
+class PsiSgdmState(NamedTuple):
+    """State of `psi_sgdm`.
+
+    Attributes:
+        count: steps taken; shape=(), dtype=int32.
+        radius: `{group name: array of the group shape}`, or None.
+        momentum: like params, of degree 1.
+    """
+
+    count: jax.typing.ArrayLike
+    radius: Any
+    momentum: optax.Updates
+
+
+def psi_sgdm(
+    learning_rate: optax.ScalarOrSchedule,
+    groups: Groups,
+    *,
+    momentum: jax.typing.ArrayLike = 0.9,
+    ordinary: optax.GradientTransformation | None = None,
+    radius: Radius = "init",
+    retraction: str | None = "projection",
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD with the momentum of the PSI paper.
+
+    \[u \leftarrow \mu u - \eta\,r^2 g, \qquad w \leftarrow w + u.\]
+
+    The momentum is of degree 1: it grows and shrinks with the weights.
+    Therefore the retraction of w + u to the sphere multiplies it by the same
+    factor. It is neither projected nor transported. The directions are those of
+    the paper's additive update, which `retraction=None` gives.
+    `psi_sgd(..., momentum=...)` is the alternative whose state is of degree 0.
+
+    Args:
+        learning_rate: a number or a schedule; it is inside the momentum.
+        groups: scale groups in any form.
+        momentum: the decay \(\mu\), in [0, 1).
+        ordinary: see `psi`. Without it ordinary parameters follow SGD with the
+            same learning rate and momentum.
+        radius: see `psi`.
+        retraction: "projection" or None.
+
+    Returns:
+        A transform that needs params, with a `PsiSgdmState`, inside a
+        partition if `ordinary` is given.
+
+    Raises:
+        TypeError: a hyperparameter is of another type.
+        ValueError: a hyperparameter is out of its range; see `psi`.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from psi_optax import ScaleGroup
+        >>> tx = psi_sgdm(0.1, ScaleGroup(axes=0), retraction=None)
+        >>> w = jnp.array([2.0, 0.0])
+        >>> print(tx.update(jnp.array([0.0, 1.0]), tx.init(w), w)[0])
+        [ 0.  -0.4]
+
+    References:
+        Yi, [Accelerating training of batch normalization: a manifold
+        perspective](https://arxiv.org/abs/2101.02916), UAI 2022, eq. 11.
+    """
+    learning_rate = check_learning_rate(learning_rate)
+    check_decay("momentum", momentum)
+    check_radius(radius)
+    check_choice("retraction", retraction, ("projection", None))
+    radius = radius_for(retraction, radius)
+
+    def init(plan: Plan, params: Tree) -> PsiSgdmState:
+        return PsiSgdmState(
+            count=jnp.zeros([], jnp.int32),
+            radius=initial_radius(radius, plan, plan.select(params)),
+            momentum=optax.tree.zeros_like(params),
+        )
+
+    def update(
+        plan: Plan,
+        updates: Tree,
+        state: PsiSgdmState,
+        params: Tree,
+        **extra_args: Any,
+    ) -> tuple[Tree, PsiSgdmState]:
+        del extra_args
+        w, g = plan.select(params), plan.select_steps(updates)
+        square = plan.dot(w, w)
+        r = jax.tree.map(geometry.safe_sqrt, square)
+        gradient = geometry.scale(plan, geometry.scale(plan, g, r), r)
+        rate = signed_rate(learning_rate, state.count)
+        steps = jax.tree.map(
+            lambda m, x: (
+                jnp.asarray(momentum, x.dtype) * m.astype(x.dtype)
+                + jnp.asarray(rate, x.dtype) * x
+            ),
+            state.momentum,
+            plan.merge(updates, cast_like(gradient, g)),
+        )
+        u = buffer = plan.select(steps, "updates")
+        if retraction is not None:
+            u, buffer = retract(plan, w, u, square, state)
+        return plan.merge(steps, cast_like(u, g)), PsiSgdmState(
+            optax.safe_increment(state.count),
+            state.radius,
+            jax.tree.map(
+                lambda m, x: x.astype(m.dtype),
+                state.momentum,
+                plan.merge(steps, buffer),
+            ),
+        )
+
+    def retract(
+        plan: Plan, w: Leaves, u: Leaves, square: Scalars, state: PsiSgdmState
+    ) -> tuple[Leaves, Leaves]:
+        """Return the step onto the sphere, and the momentum after it."""
+        alpha, beta = geometry.step_coefficients(
+            plan,
+            w,
+            u,
+            geometry.inverse_norms(square),
+            sphere_radius(radius, state.radius, plan),
+            retraction=retraction,
+            tangent=False,
+            square=square,
+        )
+        # The new weights are beta (w + u).
+        moved = geometry.combine(plan, w, u, square, alpha, beta)
+        return moved, geometry.scale(plan, u, beta)
+
+    tx = on_params(groups, update, kind=PsiSgdmState, init=init)
+    if ordinary is None:
+        return tx
+    return on_floats(with_ordinary(tx, ordinary, groups), groups)

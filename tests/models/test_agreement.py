@@ -1,8 +1,14 @@
-"""With the same weights, Linen and NNX compute the same."""
+"""With the same weights, both frameworks compute the same."""
+
+import dataclasses
+import inspect
 
 import jax
 import pytest
 from flax import nnx
+
+from psi_optax.models import linen, options
+from psi_optax.models import nnx as nnx_models
 
 from .twins import (
     BATCH_NORMALIZED,
@@ -19,14 +25,14 @@ from .twins import (
 
 
 def options_of(name):
-    """None of them as it is by default."""
+    """Return options that differ from the defaults."""
     return {"epsilon": 1e-3} | (
         {"momentum": 0.7} if name in BATCH_NORMALIZED else {}
     )
 
 
 def linen_results(name):
-    """Logits of both modes, and the statistics after training mode."""
+    """Return logits and statistics in training mode, logits in evaluation."""
     model = CASES[name].linen(**options_of(name))
 
     @jax.jit
@@ -48,6 +54,33 @@ def nnx_results(name):
         return model(IMAGES), statistics_of(model), evaluated
 
     return run(model)
+
+
+def arguments(cls):
+    """Return the positional arguments of a constructor, with their defaults."""
+    _, *parameters = inspect.signature(cls.__init__).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in FRAMEWORK
+    }
+
+
+FRAMEWORK = {"parent", "name", "in_features"}
+
+
+@pytest.mark.parametrize("name", linen.__all__)
+def test_both_frameworks_take_the_same_arguments(name):
+    ours = arguments(getattr(nnx_models, name))
+    assert ours == arguments(getattr(linen, name))
+    assert "num_classes" in ours
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm", "RMSNorm"])
+def test_both_frameworks_take_the_same_options(kind):
+    fields = dataclasses.fields(getattr(options, f"{kind}Options"))
+    keywords = getattr(options, f"{kind}Keywords").__annotations__
+    assert list(keywords) == [field.name for field in fields]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -40,9 +40,9 @@ class Convolution(NamedTuple):
     """A convolution with a square kernel.
 
     Attributes:
-        width: Number of output channels.
-        size: Height and width of the kernel, in pixels.
-        stride: Step of the kernel in both directions, in pixels.
+        width: number of output channels.
+        size: height and width of the kernel, in pixels.
+        stride: step of the kernel in both directions, in pixels.
     """
 
     width: int
@@ -54,12 +54,12 @@ class Block(NamedTuple):
     """A residual block.
 
     Attributes:
-        width_in: Number of input channels.
-        convolutions: Convolutions of the branch, in order.
-        projection: The 1x1 convolution on the shortcut. None for a shortcut
+        width_in: number of input channels.
+        convolutions: convolutions of the branch, in order.
+        projection: the 1x1 convolution on the shortcut. None for a shortcut
             without parameters: the identity, or `zero_pad_shortcut` of
             `psi_optax.models.functions` if the branch changes the shape.
-        starts_stage: Whether the block is the first one of its stage.
+        starts_stage: True for the first block of its stage.
     """
 
     width_in: int
@@ -88,9 +88,9 @@ class ResNetArchitecture(NamedTuple):
     """A residual network without its head.
 
     Attributes:
-        stem: The first convolution.
-        pool: Whether a 3x3 max pooling with stride 2 follows the stem.
-        blocks: All blocks, in order.
+        stem: the first convolution.
+        pool: True for a 3x3 max pooling with stride 2 after the stem.
+        blocks: all blocks, in order.
     """
 
     stem: Convolution
@@ -107,11 +107,11 @@ class ViTArchitecture(NamedTuple):
     """A vision Transformer without its head.
 
     Attributes:
-        patch_size: Height and width of a patch, in pixels.
-        width: Number of channels of the residual stream, a multiple of 4 and of
+        patch_size: height and width of a patch, in pixels.
+        width: number of channels of the residual stream, a multiple of 4 and of
             `heads`.
-        depth: Number of layers.
-        heads: Number of attention heads.
+        depth: number of layers.
+        heads: number of attention heads.
     """
 
     patch_size: int
@@ -123,13 +123,13 @@ class ViTArchitecture(NamedTuple):
         """Check that patches tile the images, and heads the width.
 
         Args:
-            images: Shape of a batch, `(batch, height, width, channels)`.
+            images: shape of a batch, `(batch, height, width, channels)`.
 
         Raises:
-            ValueError: If `patch_size` does not divide height and width, or if
+            ValueError: if `patch_size` does not divide height and width, or if
                 4 and `heads` do not divide the width.
         """
-        _, height, width, _ = images
+        height, width = images[1:3]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f"patch_size={self.patch_size} does not divide the height and"
@@ -154,14 +154,14 @@ def vgg(depth: int, width: int = 64) -> tuple[tuple[int, ...], ...]:
     Args:
         depth: 11 (configuration A of the paper) or 16 (configuration D): the
             number of convolutions, plus three dense layers.
-        width: Number of channels of the first stage.
+        width: number of channels of the first stage.
 
     Returns:
         For each of five stages, the number of output channels of each
         convolution. A 2x2 max pooling follows each stage.
 
     Raises:
-        ValueError: If the depth is another.
+        ValueError: if the depth is another.
 
     Examples:
         >>> vgg(11)
@@ -197,8 +197,8 @@ def cifar_resnet(
 
     Args:
         depth: 6n + 2 for n blocks in each stage.
-        width: Number of channels of the first stage.
-        projection: Where the shape changes, project the input by a 1x1
+        width: number of channels of the first stage.
+        projection: where the shape changes, project the input by a 1x1
             convolution (option B of the paper). By default subsample the input
             and append channels of zeros, without parameters (option A).
 
@@ -206,7 +206,7 @@ def cifar_resnet(
         The architecture.
 
     Raises:
-        ValueError: If the depth is not 6n + 2 with n at least 1.
+        ValueError: if the depth is not 6n + 2 with n at least 1.
 
     Examples:
         >>> architecture = cifar_resnet(20)
@@ -240,13 +240,13 @@ def imagenet_resnet(depth: int, width: int = 64) -> ResNetArchitecture:
 
     Args:
         depth: 18, 34 or 50.
-        width: Number of channels of the stem.
+        width: number of channels of the stem.
 
     Returns:
         The architecture.
 
     Raises:
-        ValueError: If the depth is another.
+        ValueError: if the depth is another.
 
     Examples:
         >>> imagenet_resnet(50).width

@@ -65,14 +65,14 @@ def vgg_features(x: jax.Array, has_dense: bool) -> jax.Array:
     """Return all pixels for VGG's dense layers, or their mean for a head alone.
 
     Args:
-        x: Output of the last stage, `(batch, height, width, channels)`.
-        has_dense: Whether dense layers come before the head.
+        x: output of the last stage, `(batch, height, width, channels)`.
+        has_dense: True for dense layers before the head.
 
     Returns:
         Features of shape `(batch, features)`.
 
     Raises:
-        ValueError: If dense layers get images of another size than 224 x 224.
+        ValueError: if dense layers get images of another size than 224 x 224.
     """
     if not has_dense:
         return global_average_pool(x)
@@ -89,7 +89,7 @@ def tokens_with_positions(x: jax.Array) -> jax.Array:
     """Return embedded patches as tokens, with their positions added.
 
     Args:
-        x: Patches of shape `(batch, height, width, channels)`.
+        x: patches of shape `(batch, height, width, channels)`.
 
     Returns:
         Tokens of shape `(batch, height * width, channels)`.
@@ -102,9 +102,9 @@ def position_encoding(height: int, width: int, channels: int) -> np.ndarray:
     """Return sines and cosines of the coordinates of each cell of a grid.
 
     Args:
-        height: Number of rows.
-        width: Number of columns.
-        channels: Multiple of 4, for sines and cosines of rows and columns.
+        height: number of rows.
+        width: number of columns.
+        channels: multiple of 4, for sines and cosines of rows and columns.
 
     Returns:
         Array in float32, of shape `(height, width, channels)`.

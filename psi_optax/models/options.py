@@ -26,23 +26,21 @@ _HE_FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _HE_FAN_IN = jax.nn.initializers.he_normal()
 
 
-# Linen modules inherit from the options: they are dataclasses of this kind.
-
-
+# Linen modules inherit from the options, and are dataclasses of this kind.
 @dataclasses.dataclass(kw_only=True, unsafe_hash=True)
 class BatchNormOptions:
     """Options of a network with batch normalization.
 
     Attributes:
-        epsilon: Number that batch normalization adds to the variance. At 0 the
+        epsilon: number that batch normalization adds to the variance. At 0 the
             scale invariance is exact.
-        momentum: Decay rate of the running statistics, per step.
-        axis_name: Name of the mapped axis (of `jax.pmap`, `jax.shard_map` or
+        momentum: decay rate of the running statistics, per step.
+        axis_name: name of the mapped axis (of `jax.pmap`, `jax.shard_map` or
             `jax.vmap`) that divides the batch, for statistics of the whole
             batch. None for statistics of the local part. Under `jax.jit` they
             are statistics of the whole batch in any case.
-        dtype: Dtype of the computation, such as `jnp.bfloat16`. Parameters,
-            statistics and logits remain in float32. None for the dtype of
+        dtype: type of the computation, such as `jnp.bfloat16`. Parameters,
+            statistics and logits remain in float32. None for the type of
             inputs and parameters.
     """
 
@@ -81,10 +79,10 @@ class RMSNormOptions:
     """Options of a network with RMSNorm.
 
     Attributes:
-        epsilon: Number that RMSNorm adds to the mean square. At 0 the scale
+        epsilon: number that RMSNorm adds to the mean square. At 0 the scale
             invariance is exact.
-        dtype: Dtype of the computation, such as `jnp.bfloat16`. Parameters and
-            logits remain in float32. None for the dtype of inputs and
+        dtype: type of the computation, such as `jnp.bfloat16`. Parameters and
+            logits remain in float32. None for the type of inputs and
             parameters.
     """
 

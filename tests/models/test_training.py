@@ -51,7 +51,7 @@ def linen_losses(name):
     return np.array(losses), carry[1]
 
 
-@pytest.mark.parametrize("name", ["VGG", "ResNet", "PreActResNet", "ViT"])
+@pytest.mark.parametrize("name", ["PreActResNet", "ViT"])
 def test_training_lowers_the_loss_and_moves_the_statistics(name):
     losses, statistics = linen_losses(name)
     assert (np.diff(losses) < 0).all()
@@ -88,4 +88,5 @@ def test_nnx_trains_to_the_same_losses():
     for _ in range(STEPS):
         value, carry = step(*carry)
         losses.append(value)
+    assert (np.diff(losses) < 0).all()
     np.testing.assert_allclose(losses, linen_losses("CNN")[0], rtol=1e-5)

@@ -23,8 +23,8 @@ class CNN(BatchNormNetwork):
     See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
-        widths: Number of channels of each hidden layer.
-        num_classes: Number of outputs.
+        widths: number of channels of each hidden layer.
+        num_classes: number of outputs.
 
     Examples:
         >>> import jax, jax.numpy as jnp

@@ -28,7 +28,7 @@ class Layers(BatchNormOptions):
     """Factory of the layers of one network, for use in compact methods.
 
     Attributes:
-        train: Whether to normalize by the statistics of the batch.
+        train: True to normalize by the statistics of the batch.
     """
 
     train: bool
@@ -64,10 +64,10 @@ def head(
     """Return logits `(batch, num_classes)`, a linear map of x with a bias.
 
     Args:
-        x: Features of shape `(batch, features)`.
-        num_classes: Number of outputs.
-        dtype: Dtype of the computation up to the features. None to compute the
-            logits in the dtype of the features, otherwise in float32.
+        x: features of shape `(batch, features)`.
+        num_classes: number of outputs.
+        dtype: type of the computation up to the features. None for logits of
+            the features' type, otherwise logits are in float32.
 
     Returns:
         Logits.

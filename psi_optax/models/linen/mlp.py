@@ -23,8 +23,8 @@ class MLP(BatchNormNetwork):
     See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
-        widths: Number of units of each hidden layer.
-        num_classes: Number of outputs.
+        widths: number of units of each hidden layer.
+        num_classes: number of outputs.
 
     Examples:
         >>> import jax, jax.numpy as jnp

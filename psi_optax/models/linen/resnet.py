@@ -33,8 +33,9 @@ class ResNet(BatchNormNetwork):
     See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
-        architecture: Architecture, from `psi_optax.models.architectures`.
-        num_classes: Number of outputs.
+        architecture: depths, widths and strides, from
+            `psi_optax.models.architectures`.
+        num_classes: number of outputs.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -84,8 +85,9 @@ class PreActResNet(BatchNormNetwork):
     See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
-        architecture: Architecture, from `psi_optax.models.architectures`.
-        num_classes: Number of outputs.
+        architecture: depths, widths and strides, from
+            `psi_optax.models.architectures`.
+        num_classes: number of outputs.
 
     Examples:
         >>> import jax, jax.numpy as jnp

@@ -30,10 +30,10 @@ class VGG(BatchNormNetwork):
     See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
-        stages: Number of channels of each convolution, stage by stage, such as
+        stages: number of channels of each convolution, stage by stage, such as
             `psi_optax.models.architectures.vgg` returns.
-        num_classes: Number of outputs.
-        dense: Number of units of each dense layer before the head.
+        num_classes: number of outputs.
+        dense: number of units of each dense layer before the head.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -59,7 +59,7 @@ class VGG(BatchNormNetwork):
         """Return the logits of images `(batch, height, width, channels)`.
 
         Raises:
-            ValueError: If dense layers get images of another size than
+            ValueError: if dense layers get images of another size than
                 224 x 224.
         """
         layers = self.layers(train)

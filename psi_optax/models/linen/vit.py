@@ -37,9 +37,9 @@ class ViT(nn.Module, RMSNormOptions):
     See `psi_optax.models.options.RMSNormOptions` for the other attributes.
 
     Attributes:
-        architecture: Architecture, by default of patches of 4 x 4 pixels, 6
-            layers, 3 heads and 192 channels.
-        num_classes: Number of outputs.
+        architecture: patch size, width, depth and heads; by default patches of
+            4 x 4 pixels, 192 channels, 6 layers and 3 heads.
+        num_classes: number of outputs.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -70,14 +70,14 @@ class ViT(nn.Module, RMSNormOptions):
         """Return the logits of images `(batch, height, width, channels)`.
 
         Args:
-            x: Images.
-            train: Has no effect: both modes are the same.
+            x: images, as above.
+            train: has no effect: both modes are the same.
 
         Returns:
             Logits of shape `(batch, num_classes)`.
 
         Raises:
-            ValueError: If patches do not tile the images, or heads the width.
+            ValueError: if patches do not tile the images, or heads the width.
         """
         del train
         self.architecture.check(x.shape)

@@ -18,12 +18,11 @@ class CNN(nnx.Module):
     See its twin `psi_optax.models.linen.CNN` for layers and scale groups.
 
     Args:
-        in_features: Number of channels of the images.
-        widths: Number of channels of each hidden layer.
-        num_classes: Number of outputs.
-        rngs: Random keys.
-        options: Options, by name. See
-            `psi_optax.models.options.BatchNormOptions`.
+        in_features: number of channels of the images.
+        widths: number of channels of each hidden layer.
+        num_classes: number of outputs.
+        rngs: random keys.
+        options: see `psi_optax.models.options.BatchNormOptions`.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -19,7 +19,7 @@ class Layers(BatchNormOptions):
     """Factory of the layers of one network.
 
     Attributes:
-        rngs: Random keys of the initial values.
+        rngs: random keys of the initial values.
     """
 
     rngs: nnx.Rngs
@@ -42,11 +42,11 @@ class Head(nnx.Linear):
     """A linear map to logits, with a bias.
 
     Args:
-        width_in: Number of inputs.
-        num_classes: Number of outputs.
-        dtype: Dtype of the computation up to the inputs. None to compute the
-            logits in the dtype of the inputs, otherwise in float32.
-        rngs: Random keys.
+        width_in: number of inputs.
+        num_classes: number of outputs.
+        dtype: type of the computation up to the inputs. None for logits of the
+            inputs' type, otherwise logits are in float32.
+        rngs: random keys.
     """
 
     def __init__(

@@ -18,12 +18,11 @@ class MLP(nnx.Module):
     See its twin `psi_optax.models.linen.MLP` for layers and scale groups.
 
     Args:
-        in_features: Number of features of one input, flattened.
-        widths: Number of units of each hidden layer.
-        num_classes: Number of outputs.
-        rngs: Random keys.
-        options: Options, by name. See
-            `psi_optax.models.options.BatchNormOptions`.
+        in_features: number of features of one input, flattened.
+        widths: number of units of each hidden layer.
+        num_classes: number of outputs.
+        rngs: random keys.
+        options: see `psi_optax.models.options.BatchNormOptions`.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -31,12 +31,12 @@ class ResNet(nnx.Module):
     the paper.
 
     Args:
-        in_features: Number of channels of the images.
-        architecture: Architecture, from `psi_optax.models.architectures`.
-        num_classes: Number of outputs.
-        rngs: Random keys.
-        options: Options, by name. See
-            `psi_optax.models.options.BatchNormOptions`.
+        in_features: number of channels of the images.
+        architecture: depths, widths and strides, from
+            `psi_optax.models.architectures`.
+        num_classes: number of outputs.
+        rngs: random keys.
+        options: see `psi_optax.models.options.BatchNormOptions`.
 
     Examples:
         >>> import jax
@@ -82,12 +82,12 @@ class PreActResNet(nnx.Module):
     and the paper.
 
     Args:
-        in_features: Number of channels of the images.
-        architecture: Architecture, from `psi_optax.models.architectures`.
-        num_classes: Number of outputs.
-        rngs: Random keys.
-        options: Options, by name. See
-            `psi_optax.models.options.BatchNormOptions`.
+        in_features: number of channels of the images.
+        architecture: depths, widths and strides, from
+            `psi_optax.models.architectures`.
+        num_classes: number of outputs.
+        rngs: random keys.
+        options: see `psi_optax.models.options.BatchNormOptions`.
 
     Examples:
         >>> import jax

@@ -28,14 +28,13 @@ class VGG(nnx.Module):
     of parameters and the paper.
 
     Args:
-        in_features: Number of channels of the images.
-        stages: Number of channels of each convolution, stage by stage, such as
+        in_features: number of channels of the images.
+        stages: number of channels of each convolution, stage by stage, such as
             `psi_optax.models.architectures.vgg` returns.
-        num_classes: Number of outputs.
-        dense: Number of units of each dense layer before the head.
-        rngs: Random keys.
-        options: Options, by name. See
-            `psi_optax.models.options.BatchNormOptions`.
+        num_classes: number of outputs.
+        dense: number of units of each dense layer before the head.
+        rngs: random keys.
+        options: see `psi_optax.models.options.BatchNormOptions`.
 
     Examples:
         >>> import jax
@@ -78,7 +77,7 @@ class VGG(nnx.Module):
         """Return the logits of images `(batch, height, width, channels)`.
 
         Raises:
-            ValueError: If dense layers get images of another size than
+            ValueError: if dense layers get images of another size than
                 224 x 224.
         """
         layers = get_layers(self, "layer", sum(self.depths))

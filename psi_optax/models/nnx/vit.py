@@ -28,13 +28,11 @@ class ViT(nnx.Module):
     of parameters and the papers.
 
     Args:
-        in_features: Number of channels of the images.
-        architecture: Architecture, by default of patches of 4 x 4 pixels, 6
-            layers, 3 heads and 192 channels.
-        num_classes: Number of outputs.
-        rngs: Random keys.
-        options: Options, by name. See
-            `psi_optax.models.options.RMSNormOptions`.
+        in_features: number of channels of the images.
+        architecture: patch size, width, depth and heads.
+        num_classes: number of outputs.
+        rngs: random keys.
+        options: see `psi_optax.models.options.RMSNormOptions`.
 
     Examples:
         >>> import jax
@@ -68,7 +66,7 @@ class ViT(nnx.Module):
         """Return the logits of images `(batch, height, width, channels)`.
 
         Raises:
-            ValueError: If patches do not tile the images, or heads the width.
+            ValueError: if patches do not tile the images, or heads the width.
         """
         self.architecture.check(x.shape)
         x = tokens_with_positions(self.embed(x))
@@ -82,7 +80,7 @@ class Layers(RMSNormOptions):
     """Factory of the layers of one network.
 
     Attributes:
-        rngs: Random keys of the initial values.
+        rngs: random keys of the initial values.
     """
 
     rngs: nnx.Rngs

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.groups.paths import Tree, entries
+from psi_optax.groups.paths import leaves_with_paths
+from psi_optax.groups.types import Tree
 from psi_optax.invariance import compat, interpreter
 from psi_optax.invariance.causes import describe
 from psi_optax.invariance.equations import Equations
@@ -82,7 +83,9 @@ def analyse_program(
         args: see `analyse`.
         max_epsilon: see `analyse`.
     """
-    shown = [entry for entry in entries(params) if not entry.is_hole]
+    shown = [
+        entry for entry in leaves_with_paths(params) if not entry.is_placeholder
+    ]
     equations = Equations()
     context = Context(equations, max_epsilon, len(shown))
     context.site = compat.function_site(program)

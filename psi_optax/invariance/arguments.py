@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psi_optax.groups.paths import Tree, brief, check_no_refs, entries
+from psi_optax._messages import short_repr
+from psi_optax.groups.paths import check_no_refs, leaves_with_paths
+from psi_optax.groups.types import Tree
 from psi_optax.invariance import compat
 
 
@@ -22,7 +24,7 @@ def with_static(loss_fn: Callable, args: tuple) -> tuple[Callable, tuple]:
     """
     if not callable(loss_fn):
         raise TypeError(
-            f"loss_fn is {brief(loss_fn)}, which cannot be called. Are the"
+            f"loss_fn is {short_repr(loss_fn)}, which cannot be called. Are the"
             " arguments in order? They are loss_fn, params, then what else the"
             " loss takes."
         )
@@ -59,17 +61,17 @@ def trace(loss: Callable, params: Tree, args: tuple) -> tuple[Any, int]:
         ValueError: the loss has no gradient.
     """
     check_no_refs(params)
-    for entry in entries(params):
-        if not entry.is_hole and not hasattr(entry.leaf, "dtype"):
+    for entry in leaves_with_paths(params):
+        if not entry.is_placeholder and not hasattr(entry.leaf, "dtype"):
             raise TypeError(
-                f"params hold {brief(entry.leaf)} at {entry.path!r}, which is"
+                f"params hold {short_repr(entry.leaf)} at {entry.path!r}, which is"
                 " no array: convert it with jnp.asarray, or move it out of"
                 " params (of an Equinox model, eqx.partition does)."
             )
     floats = [
         entry.path
-        for entry in entries(params)
-        if not entry.is_hole
+        for entry in leaves_with_paths(params)
+        if not entry.is_placeholder
         and jnp.issubdtype(jax.dtypes.result_type(entry.leaf), np.floating)
     ]
     if not floats:

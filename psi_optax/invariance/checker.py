@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from psi_optax.groups import Plan, ScaleGroup, make_plan
-from psi_optax.groups.paths import Tree, entries
+from psi_optax.groups.paths import leaves_with_paths
+from psi_optax.groups.types import Tree
 from psi_optax.invariance.arguments import (
     any_shapes,
     double_precision,
@@ -91,8 +92,8 @@ def check_groups(
             reason="" if entry.path in stated else "ordinary, unchecked",
             deviation=given.get(entry.path),
         )
-        for entry in entries(params)
-        if not entry.is_hole
+        for entry in leaves_with_paths(params)
+        if not entry.is_placeholder
     }
     return make_report(params, with_notes(findings, params))
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psi_optax.groups.paths import Tree, entries, map_with_path
+from psi_optax.groups.paths import leaves_with_paths, map_with_path
+from psi_optax.groups.types import Tree
 from psi_optax.invariance import compat
 
 # In numpy: in JAX each shape of an array would be compiled for.
@@ -39,7 +40,11 @@ class Evaluator:
         args: tuple,
         random: np.random.Generator,
     ):
-        shown = [entry for entry in entries(params) if not entry.is_hole]
+        shown = [
+            entry
+            for entry in leaves_with_paths(params)
+            if not entry.is_placeholder
+        ]
         floats = {e.path: e.leaf for e in shown if is_float(e.leaf)}
         # Shards stay where they are: a loss may depend on it.
         self._shardings = {

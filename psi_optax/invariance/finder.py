@@ -7,7 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from psi_optax.groups.paths import Entry, Tree, entries
+from psi_optax.groups.paths import PathLeaf, leaves_with_paths
+from psi_optax.groups.types import Tree
 from psi_optax.invariance.analysis import Verdict, analyse_program
 from psi_optax.invariance.arguments import (
     any_shapes,
@@ -128,8 +129,8 @@ def find_groups(
             verdicts = analyse_program(program, params, traced, epsilon)
         return {
             entry.path: _proved(entry, verdicts.get(entry.path))
-            for entry in entries(params)
-            if not entry.is_hole
+            for entry in leaves_with_paths(params)
+            if not entry.is_placeholder
         }
 
     findings, unmeasured = prove(max_epsilon), ""
@@ -170,7 +171,7 @@ def _penalized(
     }
 
 
-def _proved(entry: Entry, verdict: Verdict | None) -> Finding:
+def _proved(entry: PathLeaf, verdict: Verdict | None) -> Finding:
     shape = tuple(jnp.shape(entry.leaf))
     if verdict is None:
         reason = "not found to be invariant"

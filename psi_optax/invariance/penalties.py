@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from psi_optax.groups.paths import Tree, entries, some
+from psi_optax._messages import summarize
+from psi_optax.groups.paths import leaves_with_paths
+from psi_optax.groups.types import Tree
 from psi_optax.invariance import compat
 from psi_optax.invariance.causes import LAYOUT
 from psi_optax.invariance.liveness import called_body
@@ -87,8 +89,8 @@ def find_penalties(program: Any, params: Tree) -> list[Penalty]:
     inner, _ = compat.open_jaxpr(program)
     terms = [
         _weights(entry.path, entry.leaf)
-        for entry in entries(params)
-        if not entry.is_hole
+        for entry in leaves_with_paths(params)
+        if not entry.is_placeholder
     ]
     others = inner.invars[len(terms) :]
     terms += [_FIXED.but(single=not compat.shape(v)) for v in others]
@@ -127,7 +129,7 @@ def advice(
     sites = list(dict.fromkeys(one.site for one in penalties))
     return (
         f"{names} in the loss sees the scale of its weights: leave it out of"
-        f" the loss given to {reader}, at {some(sites, 3)}"
+        f" the loss given to {reader}, at {summarize(sites, 3)}"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from psi_optax.groups.paths import Tree
+from psi_optax.groups.types import Tree
 from psi_optax.invariance.evaluation import Evaluator, Leaves
 from psi_optax.invariance.perturbation import (
     Groups,

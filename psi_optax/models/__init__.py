@@ -1,22 +1,21 @@
 """Flax networks with normalization layers, for examples and verification.
 
-`psi_optax.models.linen` and `psi_optax.models.nnx` hold the same networks with
+`psi_optax.models.linen` and `psi_optax.models.nnx` have the same networks with
 the same names, parameter paths, shapes and outputs:
 
 - `MLP` and `CNN`, small, with batch normalization;
-- `VGG`, `ResNet` and `PreActResNet`, with batch normalization, of what
-  `psi_optax.models.architectures` lists: VGG-11 and 16; ResNet-20, 32, 44, 56,
-  110 for CIFAR; ResNet-18, 34, 50 for ImageNet;
+- `VGG`, `ResNet` and `PreActResNet`, with batch normalization, for the
+  architectures of `psi_optax.models.architectures`: VGG-11 and 16; ResNet-20,
+  32, 44, 56, 110 for CIFAR; ResNet-18, 34, 50 for ImageNet;
 - `ViT`, with RMSNorm, also of queries and keys.
 
-Convolutions and dense layers before a batch normalization have no bias, which
-it would subtract again. Their kernels have one scale group for each output
-channel, those of queries and keys one for each head; the head is ordinary.
-`psi_optax.find_groups` finds this from the training loss, and what other
-parameters have groups.
+Convolutions and dense layers before a batch normalization have no bias: it
+would have no effect. Their kernels have one scale group for each output
+channel. The kernels of queries and keys have one scale group for each head. The
+head is ordinary: it is not scale-invariant. `psi_optax.find_groups` finds these
+groups, and those of other parameters, from the training loss.
 
-This is the only part of psi_optax that imports Flax
-(`pip install psi_optax[flax]`).
+Only this part of psi_optax imports Flax (`pip install psi_optax[flax]`).
 
 Examples:
     >>> import jax, jax.numpy as jnp

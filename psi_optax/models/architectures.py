@@ -1,19 +1,31 @@
-"""Networks in numbers: depths, widths and strides, for both frameworks.
+"""Depths, widths and strides of the networks.
 
-`psi_optax.models.linen` and `psi_optax.models.nnx` build their layers from
-what is here, so that both have the same ones.
+`psi_optax.models.linen` and `psi_optax.models.nnx` both build their layers from
+these tables.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 __all__ = [
     "Block",
     "Convolution",
     "ResNetArchitecture",
+    "ViTArchitecture",
     "cifar_resnet",
     "imagenet_resnet",
     "vgg",
 ]
+
+# Units of each hidden layer of an MLP, channels of each one of a CNN.
+MLP_WIDTHS = (64, 64)
+CNN_WIDTHS = (8, 16, 32)
+
+NUM_CLASSES = 10
+
+# Width of the hidden layer of a Transformer's feed-forward network, relative to
+# the residual stream.
+FEED_FORWARD_FACTOR = 4
 
 # Convolutions of each stage, by the number of layers with weights.
 _VGG = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
@@ -25,12 +37,12 @@ _BOTTLENECK = {50: (3, 4, 6, 3)}
 
 
 class Convolution(NamedTuple):
-    """A convolution, as wide as it is high.
+    """A convolution with a square kernel.
 
     Attributes:
         width: number of output channels.
-        size: of the kernel, in pixels.
-        stride: in pixels.
+        size: height and width of the kernel, in pixels.
+        stride: step of the kernel in both directions, in pixels.
     """
 
     width: int
@@ -42,12 +54,12 @@ class Block(NamedTuple):
     """A residual block.
 
     Attributes:
-        width_in: number of channels that go in.
-        convolutions: those of the branch, in their order.
-        projection: the 1x1 convolution on the shortcut; None where there is
-            none: the input is added as it is, or by `pad_shortcut` if its shape
-            is another.
-        starts_stage: whether it is the first one of its stage.
+        width_in: number of input channels.
+        convolutions: convolutions of the branch, in order.
+        projection: the 1x1 convolution on the shortcut. None for a shortcut
+            without parameters: the identity, or `zero_pad_shortcut` of
+            `psi_optax.models.functions` if the branch changes the shape.
+        starts_stage: True for the first block of its stage.
     """
 
     width_in: int
@@ -57,13 +69,19 @@ class Block(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Number of channels that come out."""
+        """Number of output channels."""
         return self.convolutions[-1].width
 
     @property
     def stride(self) -> int:
-        """By what the branch divides the image's height and width."""
+        """Factor by which the branch divides the image's height and width."""
         return max(c.stride for c in self.convolutions)
+
+    @property
+    def branch(self) -> list[tuple[int, Convolution]]:
+        """Number of input channels and specification of each convolution."""
+        widths = [self.width_in, *(c.width for c in self.convolutions[:-1])]
+        return list(zip(widths, self.convolutions, strict=True))
 
 
 class ResNetArchitecture(NamedTuple):
@@ -71,8 +89,8 @@ class ResNetArchitecture(NamedTuple):
 
     Attributes:
         stem: the first convolution.
-        pool: whether a 3x3 maximum of stride 2 follows it.
-        blocks: all blocks, in their order.
+        pool: True for a 3x3 max pooling with stride 2 after the stem.
+        blocks: all blocks, in order.
     """
 
     stem: Convolution
@@ -81,24 +99,69 @@ class ResNetArchitecture(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Number of channels that the head sees."""
+        """Number of input channels of the head."""
         return self.blocks[-1].width
 
 
+class ViTArchitecture(NamedTuple):
+    """A vision Transformer without its head.
+
+    Attributes:
+        patch_size: height and width of a patch, in pixels.
+        width: number of channels of the residual stream, a multiple of 4 and of
+            `heads`.
+        depth: number of layers.
+        heads: number of attention heads.
+    """
+
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+
+    def check(self, images: Sequence[int]) -> None:
+        """Check that patches tile the images, and heads the width.
+
+        Args:
+            images: shape of a batch, `(batch, height, width, channels)`.
+
+        Raises:
+            ValueError: if `patch_size` does not divide height and width, or if
+                4 and `heads` do not divide the width.
+        """
+        height, width = images[1:3]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"patch_size={self.patch_size} does not divide the height and"
+                f" width of images of shape {tuple(images)}: choose a common"
+                f" divisor of {height} and {width}."
+            )
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(
+                f"width={self.width}, heads={self.heads}: choose a width that"
+                " is a multiple of heads and of 4, which the position encoding"
+                " requires."
+            )
+
+
+# Small, for images of 32 x 32 pixels.
+CIFAR_VIT = ViTArchitecture(patch_size=4, width=192, depth=6, heads=3)
+
+
 def vgg(depth: int, width: int = 64) -> tuple[tuple[int, ...], ...]:
-    """The convolutions of VGG.
+    """Return the widths of VGG's convolutions, stage by stage.
 
     Args:
-        depth: 11 (configuration A of the paper) or 16 (configuration D). It
-            counts the convolutions and three dense layers.
+        depth: 11 (configuration A of the paper) or 16 (configuration D): the
+            number of convolutions, plus three dense layers.
         width: number of channels of the first stage.
 
     Returns:
-        For each of five stages the numbers of channels of its convolutions. A
-        maximum over 2x2 pixels follows each stage.
+        For each of five stages, the number of output channels of each
+        convolution. A 2x2 max pooling follows each stage.
 
     Raises:
-        ValueError: another depth.
+        ValueError: if the depth is another.
 
     Examples:
         >>> vgg(11)
@@ -118,10 +181,11 @@ def vgg(depth: int, width: int = 64) -> tuple[tuple[int, ...], ...]:
 def cifar_resnet(
     depth: int, width: int = 16, *, projection: bool = False
 ) -> ResNetArchitecture:
-    """The residual networks for images of 32 x 32 pixels.
+    """Return a residual network for images of 32 x 32 pixels.
 
-    Three stages of basic blocks, of `width`, twice and four times as many
-    channels. With 10 classes, width 16 and no projections there are
+    Three stages of basic blocks have `width`, twice and four times as many
+    channels. With 10 classes, width 16 and no projections, `ResNet` and
+    `PreActResNet` both have
 
     | depth | parameters | in the paper |
     | ----: | ---------: | -----------: |
@@ -131,21 +195,18 @@ def cifar_resnet(
     |    56 |    853,018 |       0.85 M |
     |   110 |  1,727,962 |        1.7 M |
 
-    parameters, in `ResNet` and in `PreActResNet`.
-
     Args:
         depth: 6n + 2 for n blocks in each stage.
         width: number of channels of the first stage.
         projection: where the shape changes, project the input by a 1x1
-            convolution (option B of the paper). Otherwise take every other
-            pixel and append channels of zeros, which needs no parameters
-            (option A).
+            convolution (option B of the paper). By default subsample the input
+            and append channels of zeros, without parameters (option A).
 
     Returns:
         The architecture.
 
     Raises:
-        ValueError: a depth that is not 6n + 2, or n is 0.
+        ValueError: if the depth is not 6n + 2 with n at least 1.
 
     Examples:
         >>> architecture = cifar_resnet(20)
@@ -160,8 +221,8 @@ def cifar_resnet(
     count, rest = divmod(depth - 2, 6)
     if rest or count < 1:
         raise ValueError(
-            f"depth={depth}: a ResNet for small images has 6n + 2 layers, such"
-            " as 8, 20, 32, 44, 56, 110."
+            f"depth={depth}: choose a depth of 6n + 2 for a CIFAR ResNet, such"
+            " as 8, 20, 32, 44, 56 or 110."
         )
     stem = Convolution(width, 3)
     blocks = _blocks(width, _basic, width, (count,) * 3, projection)
@@ -169,12 +230,13 @@ def cifar_resnet(
 
 
 def imagenet_resnet(depth: int, width: int = 64) -> ResNetArchitecture:
-    """The residual networks for images of 224 x 224 pixels.
+    """Return a residual network for images of 224 x 224 pixels.
 
-    Four stages, whose projections are convolutions. With 1000 classes and width
-    64, `ResNet` has 11,689,512 parameters at depth 18 and 21,797,672 at 34, of
-    basic blocks, and 25,557,032 at depth 50, of bottlenecks. These have their
-    stride in the 3x3 convolution ("version 1.5"), not in the 1x1 before it.
+    It has four stages, with projections by convolutions. With 1000 classes and
+    width 64, `ResNet` has 11,689,512 parameters at depth 18 and 21,797,672 at
+    34, of basic blocks, and 25,557,032 at depth 50, of bottlenecks. A
+    bottleneck has its stride in the 3x3 convolution ("version 1.5"), not in the
+    1x1 convolution before it.
 
     Args:
         depth: 18, 34 or 50.
@@ -184,7 +246,7 @@ def imagenet_resnet(depth: int, width: int = 64) -> ResNetArchitecture:
         The architecture.
 
     Raises:
-        ValueError: another depth.
+        ValueError: if the depth is another.
 
     Examples:
         >>> imagenet_resnet(50).width
@@ -198,17 +260,17 @@ def imagenet_resnet(depth: int, width: int = 64) -> ResNetArchitecture:
         al., [Accurate, Large Minibatch SGD](https://arxiv.org/abs/1706.02677),
         2017, Section 5.1, for the stride.
     """
-    _check_depth(depth, "ResNet for large images", [*_BASIC, *_BOTTLENECK])
-    convolutions = _basic if depth in _BASIC else _bottleneck
+    _check_depth(depth, "an ImageNet ResNet", [*_BASIC, *_BOTTLENECK])
+    branch = _basic if depth in _BASIC else _bottleneck
     counts = {**_BASIC, **_BOTTLENECK}[depth]
     stem = Convolution(width, 7, 2)
-    blocks = _blocks(width, convolutions, width, counts, projection=True)
+    blocks = _blocks(width, branch, width, counts, projection=True)
     return ResNetArchitecture(stem, pool=True, blocks=blocks)
 
 
-def _check_depth(depth: int, what: str, known: list[int]) -> None:
+def _check_depth(depth: int, network: str, known: list[int]) -> None:
     if depth not in known:
-        raise ValueError(f"depth={depth}: a {what} has a depth of {known}.")
+        raise ValueError(f"depth={depth}: choose one of {known} for {network}.")
 
 
 def _basic(width: int, stride: int) -> tuple[Convolution, ...]:
@@ -223,23 +285,27 @@ def _bottleneck(width: int, stride: int) -> tuple[Convolution, ...]:
     )
 
 
-def _blocks(width_in, convolutions, width, counts, projection):
-    """All blocks: each stage but the first halves the image first."""
+def _blocks(
+    width_in: int,
+    branch: Callable[[int, int], tuple[Convolution, ...]],
+    width: int,
+    counts: tuple[int, ...],
+    projection: bool,
+) -> tuple[Block, ...]:
+    """Return the blocks of all stages: each but the first halves the image."""
     blocks = []
     for stage, count in enumerate(counts):
         for index in range(count):
             stride = 2 if stage and not index else 1
-            branch = convolutions(width * 2**stage, stride)
-            width_out = branch[-1].width
-            changes = stride > 1 or width_in != width_out
-            shortcut = Convolution(width_out, 1, stride)
-            blocks.append(
-                Block(
-                    width_in,
-                    branch,
-                    shortcut if projection and changes else None,
-                    starts_stage=not index,
-                )
+            convolutions = branch(width * 2**stage, stride)
+            shortcut = Convolution(convolutions[-1].width, 1, stride)
+            changes = stride > 1 or width_in != shortcut.width
+            block = Block(
+                width_in,
+                convolutions,
+                shortcut if projection and changes else None,
+                starts_stage=not index,
             )
-            width_in = width_out
+            blocks.append(block)
+            width_in = block.width
     return tuple(blocks)

@@ -1,8 +1,14 @@
-"""With the same weights, Linen and NNX compute the same."""
+"""With the same weights, both frameworks compute the same."""
+
+import dataclasses
+import inspect
 
 import jax
 import pytest
 from flax import nnx
+
+from psi_optax.models import linen, options
+from psi_optax.models import nnx as nnx_models
 
 from .twins import (
     BATCH_NORMALIZED,
@@ -19,14 +25,14 @@ from .twins import (
 
 
 def options_of(name):
-    """None of them as it is by default."""
+    """Return options that differ from the defaults."""
     return {"epsilon": 1e-3} | (
         {"momentum": 0.7} if name in BATCH_NORMALIZED else {}
     )
 
 
 def linen_results(name):
-    """Logits of both modes, and the statistics after training mode."""
+    """Return logits and statistics in training mode, logits in evaluation."""
     model = CASES[name].linen(**options_of(name))
 
     @jax.jit
@@ -50,6 +56,33 @@ def nnx_results(name):
     return run(model)
 
 
+def arguments(cls):
+    """Return the positional arguments of a constructor, with their defaults."""
+    _, *parameters = inspect.signature(cls.__init__).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in FRAMEWORK
+    }
+
+
+FRAMEWORK = {"parent", "name", "in_features"}
+
+
+@pytest.mark.parametrize("name", linen.__all__)
+def test_both_frameworks_take_the_same_arguments(name):
+    ours = arguments(getattr(nnx_models, name))
+    assert ours == arguments(getattr(linen, name))
+    assert "num_classes" in ours
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm", "RMSNorm"])
+def test_both_frameworks_take_the_same_options(kind):
+    fields = dataclasses.fields(getattr(options, f"{kind}Options"))
+    keywords = getattr(options, f"{kind}Keywords").__annotations__
+    assert list(keywords) == [field.name for field in fields]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_both_frameworks_have_the_same_parameters(name):
     variables = variables_of(name)
@@ -60,11 +93,10 @@ def test_both_frameworks_have_the_same_parameters(name):
     )
 
 
-# Nothing differs on a CPU, where both compile to the same. If one of them were
-# to add up in another order: n terms of one sign are off by sqrt(n) roundings
-# of 2^-24, and a sum that cancels, or a variance of few values, by ten times
-# that; n is 768 at most and there are up to nine layers in a row, so
-# 10 * sqrt(768 * 9) * 2^-24 = 5e-5.
+# On a CPU both compile to the same operations. If one of them added in another
+# order, n terms of one sign would be off by sqrt(n) roundings of 2^-24, and a
+# sum that cancels, or a variance of few values, by ten times that. n is 768 at
+# most, in up to nine layers in a row: 10 * sqrt(768 * 9) * 2^-24 = 5e-5.
 TOLERANCE = 5e-5
 
 
@@ -73,11 +105,13 @@ def test_both_frameworks_compute_the_same(name):
     theirs, ours = linen_results(name), nnx_results(name)
     assert shapes(ours) == shapes(theirs)
     assert difference(ours, theirs) < TOLERANCE
-    # The two modes are not the same, nor are statistics what they were.
+    # The modes differ, and training moves all statistics.
     before = variables_of(name).get("batch_stats", {})
     trained, statistics, evaluated = ours
     if name in BATCH_NORMALIZED:
         assert difference(trained, evaluated) > 1e-2
         assert difference(statistics, before) > 1e-2
+        moved = jax.tree.map(lambda x, y: (x != y).all(), statistics, before)
+        assert all(jax.tree.leaves(moved))
     else:
         assert difference(trained, evaluated) == 0

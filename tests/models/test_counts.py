@@ -1,6 +1,6 @@
-"""The full networks, on which nothing is computed: parameters and shapes."""
+"""Parameters and shapes of the full networks, without computation."""
 
-import re
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -8,14 +8,20 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from psi_optax.models import linen, nnx as nnx_models
-from psi_optax.models.architectures import cifar_resnet, imagenet_resnet, vgg
+from psi_optax.models import linen
+from psi_optax.models import nnx as nnx_models
+from psi_optax.models.architectures import (
+    ViTArchitecture,
+    cifar_resnet,
+    imagenet_resnet,
+    vgg,
+)
 
-from .twins import count, shapes
+from .twins import CASES, count, shapes, variables_of
 
 
 class Case(NamedTuple):
-    """A network, for images of so many pixels, and its published size."""
+    """A network, its input size and its published number of parameters."""
 
     name: str
     args: tuple
@@ -31,21 +37,21 @@ def imagenet(name, architecture, parameters, *more):
     return Case(name, (architecture, 1000, *more), 224, parameters)
 
 
-# For CIFAR the numbers behind Table 6 of He et al. (2015), which has two digits
-# of them; for ImageNet as torchvision counts.
+# For CIFAR the numbers behind Table 6 of He et al. (2015), which rounds them to
+# two digits; for ImageNet the numbers of torchvision.
 RESNETS = {
     "20": cifar("ResNet", cifar_resnet(20), 269_722),
     "32": cifar("ResNet", cifar_resnet(32), 464_154),
     "44": cifar("ResNet", cifar_resnet(44), 658_586),
     "56": cifar("ResNet", cifar_resnet(56), 853_018),
     "110": cifar("ResNet", cifar_resnet(110), 1_727_962),
-    "110, preact": cifar("PreActResNet", cifar_resnet(110), 1_727_962),
+    "20, preact": cifar("PreActResNet", cifar_resnet(20), 269_722),
     "18": imagenet("ResNet", imagenet_resnet(18), 11_689_512),
     "34": imagenet("ResNet", imagenet_resnet(34), 21_797_672),
     "50": imagenet("ResNet", imagenet_resnet(50), 25_557_032),
 }
-# These have a bias in each convolution, which BatchNorm subtracts again; ours
-# have none, and BatchNorm has a bias for each of them.
+# These have a bias in each convolution, which BatchNorm subtracts. Ours have
+# none, and BatchNorm has as many biases.
 VGGS = {
     "11": cifar("VGG", vgg(11), 9_231_114),
     "16": cifar("VGG", vgg(16), 14_728_266),
@@ -55,7 +61,7 @@ VGGS = {
 
 
 def linen_shapes(name, args, pixels):
-    """Shapes of the parameters and of the logits of two images."""
+    """Return the shapes of the parameters and of the logits of two images."""
     model = getattr(linen, name)(*args)
     images = jax.ShapeDtypeStruct((2, pixels, pixels, 3), jnp.float32)
 
@@ -74,17 +80,24 @@ def nnx_shapes(name, args):
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
 
-def check(case, missing):
-    """Both frameworks have all parameters but those that are missing."""
+# They differ from depth 20 only in the number of blocks.
+DEEPER = ("32", "44", "56", "110")
+
+
+def check(case, missing=lambda params: 0):
+    """Check the number of parameters, with those that are missing."""
     params, logits = linen_shapes(case.name, case.args, case.pixels)
     assert count(params) + missing(params) == case.parameters
     assert logits.shape == (2, 10 if case.pixels == 32 else 1000)
-    assert shapes(nnx_shapes(case.name, case.args)) == shapes(params)
+    return params
 
 
 @pytest.mark.parametrize("depth", RESNETS)
 def test_residual_networks_have_the_published_number(depth):
-    check(RESNETS[depth], lambda _: 0)
+    case = RESNETS[depth]
+    params = check(case)
+    if depth not in DEEPER:
+        assert shapes(nnx_shapes(case.name, case.args)) == shapes(params)
 
 
 @pytest.mark.parametrize("depth", VGGS)
@@ -93,7 +106,22 @@ def test_vgg_has_the_published_number_without_biases(depth):
         layers = [p for name, p in params.items() if name.startswith("layer")]
         return sum(layer["norm"]["bias"].size for layer in layers)
 
-    check(VGGS[depth], missing)
+    case = VGGS[depth]
+    params = check(case, missing)
+    assert shapes(nnx_shapes(case.name, case.args)) == shapes(params)
+
+
+@pytest.mark.parametrize("name", ["MLP", "CNN"])
+def test_hidden_layers_have_no_bias(name):
+    taps = 1 if name == "MLP" else 9
+    widths, classes = CASES[name].args
+    sizes = (CASES[name].in_features, *widths)
+    expected = sum(
+        taps * fan_in * fan_out + 2 * fan_out
+        for fan_in, fan_out in itertools.pairwise(sizes)
+    )
+    expected += (widths[-1] + 1) * classes
+    assert count(variables_of(name)["params"]) == expected
 
 
 def test_residual_networks_have_the_millions_of_the_paper():
@@ -118,7 +146,7 @@ def test_projections_have_parameters_of_their_own():
 @pytest.mark.parametrize("heads", [2, 4])
 def test_vit_has_the_number_in_its_description(heads):
     patch, width, depth, classes = 8, 32, 3, 7
-    args = patch, width, depth, heads, classes
+    args = ViTArchitecture(patch, width, depth, heads), classes
     params, logits = linen_shapes("ViT", args, 16)
     layer = 12 * width**2 + 2 * width + 2 * width // heads
     head = (width + 1) * classes
@@ -154,16 +182,16 @@ def test_version_one_and_a_half_strides_in_the_3x3_convolution():
 
 
 @pytest.mark.parametrize(
-    ("make", "depth", "message"),
+    ("make", "depth", "remedy"),
     [
-        (vgg, 12, "depth=12: a VGG has a depth of [11, 16]."),
-        (cifar_resnet, 18, "depth=18: a ResNet for small images has 6n + 2"),
-        (cifar_resnet, 2, "depth=2: a ResNet for small images has 6n + 2"),
-        (imagenet_resnet, 20, "large images has a depth of [18, 34, 50]."),
+        (vgg, 12, "11, 16"),
+        (cifar_resnet, 18, "6n"),
+        (cifar_resnet, 2, "6n"),
+        (imagenet_resnet, 20, "18, 34, 50"),
     ],
 )
-def test_unknown_depths_are_refused(make, depth, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+def test_unknown_depths_are_refused(make, depth, remedy):
+    with pytest.raises(ValueError, match=f"depth={depth}.*{remedy}"):
         make(depth)
 
 
@@ -179,15 +207,14 @@ def nnx_logits(name, args, pixels):
 
 @pytest.mark.parametrize("run", [linen_shapes, nnx_logits])
 @pytest.mark.parametrize(
-    ("case", "message"),
+    ("name", "args", "pixels", "message"),
     [
-        (("VGG", (vgg(11, 2), 10, (8,)), 192), "6 x 6 pixels are left"),
-        (("ViT", (5,), 32), r"images of shape \(32, 32, 3\) cannot be cut"),
-        (("ViT", (4, 16, 1, 3), 32), "width=16, heads=3: the width has to be"),
-        (("ViT", (4, 18, 1, 3), 32), "width=18, heads=3: the width has to be"),
+        ("VGG", (((2,),), 10, (8,)), 192, "96, 96.*224 x 224"),
+        ("ViT", (ViTArchitecture(5, 16, 1, 2),), 32, "patch_size=5.*32, 32"),
+        ("ViT", (ViTArchitecture(4, 16, 1, 3),), 32, "width=16, heads=3"),
+        ("ViT", (ViTArchitecture(4, 18, 1, 3),), 32, "width=18, heads=3"),
     ],
-    ids=lambda x: x if isinstance(x, str) else x[0],
 )
-def test_sizes_that_do_not_fit_are_refused(run, case, message):
+def test_sizes_that_do_not_fit_are_refused(run, name, args, pixels, message):
     with pytest.raises(ValueError, match=message):
-        run(*case)
+        run(name, args, pixels)

@@ -1,4 +1,4 @@
-"""What has no parameters, and shortcuts alone, computed by hand."""
+"""Operations without parameters, and shortcuts alone, computed by hand."""
 
 import copy
 
@@ -16,26 +16,26 @@ random = np.random.RandomState(0)
 def test_maxima_are_those_of_the_windows():
     x = random.normal(size=(1, 4, 4, 1)).astype(np.float32)
     pairs = x.reshape(1, 2, 2, 2, 2, 1).max((2, 4))
-    np.testing.assert_array_equal(functions.pool_2x2(x), pairs)
+    np.testing.assert_array_equal(functions.max_pool_2x2(x), pairs)
     windows = [slice(0, 2), slice(1, 4)]
     expected = [[x[0, r, c].max() for c in windows] for r in windows]
-    pooled = functions.pool_stem(x)
+    pooled = functions.max_pool_3x3(x)
     np.testing.assert_array_equal(pooled[0, ..., 0], expected)
     # One pixel that is left over is a window of its own.
-    assert functions.pool_2x2(x[:, :3, :3])[0, 1, 1, 0] == x[0, 2, 2, 0]
+    assert functions.max_pool_2x2(x[:, :3, :3])[0, 1, 1, 0] == x[0, 2, 2, 0]
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_shortcut_takes_each_other_pixel_and_appends_zeros(stride):
     x = random.normal(size=(2, 4, 4, 3)).astype(np.float32)
-    y = functions.pad_shortcut(x, 5, stride)
+    y = functions.zero_pad_shortcut(x, 5, stride)
     np.testing.assert_array_equal(y[..., :3], x[:, ::stride, ::stride])
     np.testing.assert_array_equal(y[..., 3:], 0)
     assert y.shape == (2, 4 // stride, 4 // stride, 5)
 
 
 def test_positions_are_the_angles_of_rows_and_columns():
-    positions = functions.grid_positions(3, 5, 8)
+    positions = functions.position_encoding(3, 5, 8)
     assert (positions.shape, positions.dtype) == ((3, 5, 8), np.float32)
     row, column = 2, 4
     # Wave lengths of 2 pi and of a hundred times that; rounded to float32.
@@ -48,7 +48,7 @@ def test_positions_are_the_angles_of_rows_and_columns():
 
 
 def rectified(x, params, statistics):
-    """A normalization by running statistics, and a ReLU."""
+    """Return the ReLU of x, normalized by the running statistics."""
     params, statistics = jax.tree.map(np.asarray, (params, statistics))
     deviation = np.sqrt(statistics["var"] + np.float32(1e-5))
     x = (x - statistics["mean"]) / deviation
@@ -68,25 +68,25 @@ def stem(kernel):
 
 
 def halved(x):
-    """Each other pixel, and as many channels of zeros again."""
+    """Return every other pixel, with twice the channels."""
     return np.concatenate([x[:, ::2, ::2], 0 * x[:, ::2, ::2]], axis=-1)
 
 
 def by_hand(name, variables):
-    """Logits in evaluation mode, when all branches are zero."""
+    """Return the logits in evaluation mode for branches of zero."""
     params, statistics = variables["params"], variables["batch_stats"]
 
     if name == "ResNet":
         x = stem(params["stem"]["conv"]["kernel"])
         norm = params["stem"]["norm"], statistics["stem"]["norm"]
-        x = halved(halved(rectified(x, *norm)))
+        x = halved(rectified(x, *norm))
     else:
         x = stem(params["stem"]["kernel"])
-        for index in range(3):
-            block = f"block_{index}"
+        # Shortcuts start behind the normalization where a stage starts.
+        for block in ("block_0", "block_2"):
             norm = params[block]["norm_0"], statistics[block]["norm_0"]
             x = rectified(x, *norm)
-            x = halved(x) if index else x
+            x = halved(x) if block == "block_2" else x
         norm = params["norm"], statistics["norm"]
         x = rectified(x, *norm)
     head = jax.tree.map(np.asarray, params["head"])

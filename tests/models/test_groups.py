@@ -1,4 +1,4 @@
-"""The finder finds the groups that follow from how the networks are built."""
+"""The finder finds the groups that follow from the layers of the networks."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def tied(group, tie):
 
 
 def pair(norm):
-    """The scale and the bias of a normalization that another one follows."""
+    """Return groups of a normalization that another one follows."""
     return {
         f"{norm}/{name}": ScaleGroup(0, tie=f"{norm}/bias")
         for name in ("scale", "bias")
@@ -29,7 +29,7 @@ def pair(norm):
 
 
 def layer(name):
-    """A convolution and its normalization, which another one follows."""
+    """Return groups of a convolution and its normalization, likewise."""
     return {f"{name}/conv/kernel": FILTERS, **pair(f"{name}/norm")}
 
 
@@ -38,7 +38,10 @@ def kernels(*names):
 
 
 def preact_block(name):
-    """What writes to the stream may grow with what the stream starts from."""
+    """Return groups of a block that starts a stage.
+
+    The branch has one factor with the normalization that starts the stream.
+    """
     tie = f"{name}/conv_1/kernel"
     groups = {f"{name}/conv_0/kernel": FILTERS, tie: tied(WHOLE, tie)}
     for leaf in ("scale", "bias"):
@@ -46,8 +49,22 @@ def preact_block(name):
     return groups
 
 
+def inner_block(name, first):
+    """Return groups of a block that adds to the stream of the first block."""
+    branch = tied(WHOLE, f"{first}/conv_1/kernel")
+    return {
+        f"{name}/conv_0/kernel": FILTERS,
+        f"{name}/conv_1/kernel": branch,
+        **pair(f"{name}/norm_0"),
+    }
+
+
 def projected_block(name):
-    """The sum is normalized channel by channel; all it reads grows at once."""
+    """Return groups of a block with a projection.
+
+    Its sum is normalized channel by channel. The normalizations before the sum
+    have one factor.
+    """
     tie, norms = f"{name}/conv_1/kernel", f"{name}/norm_0/bias"
     groups = {f"{name}/conv_0/kernel": FILTERS, tie: tied(FILTERS, tie)}
     groups[f"{name}/shortcut/kernel"] = tied(FILTERS, tie)
@@ -66,11 +83,12 @@ EXPECTED = {
     },
     "CNN": {**kernels("hidden_0", "hidden_1"), **pair("norm_0")},
     "VGG": {
-        **{k: g for i in range(7) for k, g in layer(f"layer_{i}").items()},
-        "layer_7/conv/kernel": FILTERS,
+        **layer("layer_0"),
+        **layer("layer_1"),
+        **kernels("layer_2/conv"),
     },
-    # By the shortcuts without parameters the stream runs from the stem to the
-    # head, and all normalizations that write to it are ordinary.
+    # With shortcuts without parameters the stream runs from the stem to the
+    # head. All normalizations that write to it are ordinary.
     "ResNet": {
         **kernels("stem/conv"),
         **{
@@ -103,14 +121,13 @@ EXPECTED = {
     "PreActResNet": {
         **kernels("stem"),
         **preact_block("block_0"),
-        **preact_block("block_1"),
+        **inner_block("block_1", first="block_0"),
         **preact_block("block_2"),
     },
     "Projections": {
         **kernels("stem"),
         **preact_block("block_0"),
         **projected_block("block_1"),
-        **projected_block("block_2"),
     },
     "ViT": {
         "layer_0/attention/query/kernel": HEADS,
@@ -139,7 +156,7 @@ def test_the_finder_says_the_same_of_nnx(name):
 
 
 def powers_of_two(groups, params):
-    """A factor for each grouped leaf: one for each of its groups."""
+    """Return factors for each grouped leaf, one for each group."""
     plan = make_plan(groups, params)
     random = np.random.RandomState(2)
 
@@ -175,7 +192,7 @@ def test_the_loss_sees_the_scale_of_all_parameters_but_those(name):
 
 
 def test_kernels_alone_can_be_selected():
-    """As the descriptions of the networks say."""
+    """The docstrings of the networks give these patterns."""
     report = found("ResNet").select(".*/conv/kernel")
     assert len(grouped(report)) == 7
     report = found("PreActResNet").select("stem/kernel|.*/conv_0/kernel")

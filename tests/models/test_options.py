@@ -1,14 +1,16 @@
-"""The options of normalizations reach every one of them."""
+"""Options reach all normalizations, and initializers all kernels."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn, nnx
+from flax import linen as nn
+from flax import nnx
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, PartitionSpec
 
-from psi_optax.models import linen, nnx as nnx_models
+from psi_optax.models import linen
+from psi_optax.models import nnx as nnx_models
 
 from .twins import (
     BATCH_NORMALIZED,
@@ -21,7 +23,7 @@ from .twins import (
     variables_of,
 )
 
-# Flax computes statistics in float32, whatever comes in, by promotion.
+# Flax computes statistics in float32 by promotion of its inputs.
 FLAX_PROMOTION = pytest.mark.usefixtures("optax_promotion")
 
 OPTIONS = {
@@ -33,7 +35,7 @@ OPTIONS = {
 
 
 def linen_norms(model, name):
-    """The normalizations that are called, by what they are set to."""
+    """Return the normalizations that a call of the model applies."""
     norms = []
 
     def note(following, args, kwargs, context):
@@ -41,7 +43,7 @@ def linen_norms(model, name):
             norms.append(context.module)
         return following(*args, **kwargs)
 
-    variables = variables_of(name)  # Made by another call, the first time.
+    variables = variables_of(name)  # The first time, by another call.
     with nn.intercept_methods(note):
         jax.eval_shape(lambda v: model.apply(v, IMAGES, train=False), variables)
     return norms
@@ -56,7 +58,7 @@ def nnx_norms(model):
 
 
 def norms_of(name, **options):
-    """The normalizations of both frameworks."""
+    """Return the normalizations of both frameworks."""
     case = CASES[name]
     return (
         *linen_norms(case.linen(**options), name),
@@ -73,7 +75,7 @@ def test_all_batch_normalizations_have_the_options(name):
     for norm in norms:
         assert not norm.use_fast_variance
         assert {key: getattr(norm, key) for key in OPTIONS} == OPTIONS
-    # Neither are these the defaults.
+    # These are not the defaults.
     for norm in norms_of(name):
         assert not any(getattr(norm, k) == v for k, v in OPTIONS.items())
 
@@ -88,7 +90,7 @@ def test_all_root_mean_squares_have_the_options():
 
 
 def products(jaxpr):
-    """What all convolutions and matrix products take, in order."""
+    """Yield the dtypes of inputs of convolutions and matrix products."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in ("conv_general_dilated", "dot_general"):
             yield {x.aval.dtype for x in equation.invars}
@@ -116,7 +118,7 @@ def test_dtype_is_that_of_the_computation_before_the_head(name):
 
 def synchronized_linen(axis_name):
     model = CASES["CNN"].linen(momentum=0.0, axis_name=axis_name)
-    # Made here: they are kept, and must not be of a trace.
+    # Cached here, outside of any trace.
     variables = variables_of("CNN")
     return lambda images: apply(model, variables, images)
 
@@ -134,7 +136,7 @@ def synchronized_nnx(axis_name):
 
 
 def on_two_devices(run):
-    """Logits of all, and the statistics of the first device."""
+    """Return all logits, and the statistics of the first device."""
     mesh = Mesh(np.array(jax.devices()[:2]), ("batch",))
     split = PartitionSpec("batch")
 
@@ -160,18 +162,34 @@ def test_statistics_of_two_devices_are_those_of_the_whole_batch(make):
     assert difference(apart[1], whole[1]) > 1e-2
 
 
-@pytest.mark.parametrize("framework", ["linen", "nnx"])
-def test_kernels_begin_with_the_variance_that_fan_out_asks_for(framework):
-    stages = ((64,),)
-    if framework == "linen":
-        model = linen.VGG(stages)
-        init = model.init(jax.random.key(0), IMAGES, train=False)
-        kernel = init["params"]["layer_0"]["conv"]["kernel"]
-    else:
-        model = nnx_models.VGG(3, stages, rngs=nnx.Rngs(0))
-        kernel = model.layer_0.conv.kernel[...]
+def linen_kernel(name, *args):
+    model = getattr(linen, name)(*args)
+
+    @jax.jit
+    def init(key):
+        return jax.tree.leaves(model.init(key, IMAGES, train=False)["params"])
+
+    return largest(init(jax.random.key(0)))
+
+
+def nnx_kernel(name, *args):
+    model = getattr(nnx_models, name)(3, *args, rngs=nnx.Rngs(0))
+    return largest(jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+def largest(leaves):
+    return max(leaves, key=lambda leaf: leaf.size)
+
+
+@pytest.mark.parametrize("kernel", [linen_kernel, nnx_kernel])
+@pytest.mark.parametrize(
+    ("name", "args", "fan"),
+    [("VGG", (((64,),),), 9 * 64), ("CNN", ((64,),), 9 * 3)],
+    ids=["fan_out", "fan_in"],
+)
+def test_kernels_begin_with_the_variance_of_he(kernel, name, args, fan):
+    x = kernel(name, *args)
     # The mean of n = 1728 squares of standard normal numbers has a standard
-    # deviation of sqrt(2 / n) = 0.034: five of them. Fan-in would be 64/3.
-    assert kernel.size == 1728
-    ratio = np.mean(np.square(kernel)) / (2 / (9 * 64))
-    assert abs(ratio - 1) < 0.17
+    # deviation of sqrt(2 / n) = 0.034; five of them are allowed.
+    assert x.size == 1728
+    assert abs(np.mean(np.square(x)) / (2 / fan) - 1) < 0.17

@@ -1,4 +1,4 @@
-"""One compiled step of training after another, on one small batch."""
+"""Training by compiled steps, on one small batch."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ RATE = 0.01
 
 
 def linen_losses(name):
-    """The loss before each step, and the last statistics."""
+    """Return the loss before each step, and the last statistics."""
     model, variables = CASES[name].linen(), variables_of(name)
     optimizer = psi_sgd(RATE, found(name))
 
@@ -51,7 +51,7 @@ def linen_losses(name):
     return np.array(losses), carry[1]
 
 
-@pytest.mark.parametrize("name", ["VGG", "ResNet", "PreActResNet", "ViT"])
+@pytest.mark.parametrize("name", ["PreActResNet", "ViT"])
 def test_training_lowers_the_loss_and_moves_the_statistics(name):
     losses, statistics = linen_losses(name)
     assert (np.diff(losses) < 0).all()
@@ -65,10 +65,10 @@ def test_training_lowers_the_loss_and_moves_the_statistics(name):
 
 
 def test_nnx_trains_to_the_same_losses():
-    model = CASES["ResNet"].nnx()
-    load_linen(model, variables_of("ResNet"))
+    model = CASES["CNN"].nnx()
+    load_linen(model, variables_of("CNN"))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    optimizer = psi_sgd(RATE, found("ResNet"))
+    optimizer = psi_sgd(RATE, found("CNN"))
 
     def loss(params, rest):
         model = nnx.merge(graph, params, rest, copy=True)
@@ -88,4 +88,5 @@ def test_nnx_trains_to_the_same_losses():
     for _ in range(STEPS):
         value, carry = step(*carry)
         losses.append(value)
-    np.testing.assert_allclose(losses, linen_losses("ResNet")[0], rtol=1e-5)
+    assert (np.diff(losses) < 0).all()
+    np.testing.assert_allclose(losses, linen_losses("CNN")[0], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Small networks of every kind, in both frameworks, with the same weights."""
+"""Small networks of each kind, in both frameworks, with the same weights."""
 
 import functools
 from typing import Any, NamedTuple
@@ -13,9 +13,9 @@ from psi_optax import find_groups
 from psi_optax.models import linen, nnx
 from psi_optax.models.architectures import (
     Convolution,
+    ViTArchitecture,
     cifar_resnet,
     imagenet_resnet,
-    vgg,
 )
 
 CLASSES = 5
@@ -26,7 +26,7 @@ LABELS = random.randint(0, CLASSES, len(IMAGES))
 
 
 class Case(NamedTuple):
-    """A network: its class, and what both frameworks construct it from."""
+    """A network: its class, and the arguments of both frameworks."""
 
     name: str
     args: tuple
@@ -40,7 +40,7 @@ class Case(NamedTuple):
         return getattr(linen, self.name)(*self.args, **options)
 
     def nnx(self, **options):
-        """Without weights: `load_linen` gives it some."""
+        """Return a model without weights, for `load_linen`."""
         cls = getattr(nnx, self.name)
         return flax_nnx.eval_shape(
             lambda: cls(
@@ -52,31 +52,39 @@ class Case(NamedTuple):
         )
 
 
-# The stem and a maximum, a bottleneck as it is and one that halves the image.
+def first_blocks(count, architecture):
+    return architecture._replace(blocks=architecture.blocks[:count])
+
+
+# A stem with max pooling, and two blocks: an identity, and one that halves the
+# image.
 BOTTLENECKS = imagenet_resnet(50, width=2)._replace(
     stem=Convolution(8, 7, 2), blocks=imagenet_resnet(50, width=2).blocks[2:4]
 )
+# Three blocks: the first of the network, one within a stage, and one that
+# halves the image.
+BASIC = first_blocks(3, cifar_resnet(14, width=4))
+# Two blocks: an identity, and a projection that halves the image.
+PROJECTIONS = first_blocks(2, cifar_resnet(8, width=4, projection=True))
 
 CASES = {
     "MLP": Case("MLP", ((6, 7), CLASSES), in_features=16 * 16 * 3),
     "CNN": Case("CNN", ((4, 6), CLASSES)),
-    "VGG": Case("VGG", (vgg(11, width=4), CLASSES)),
-    "ResNet": Case("ResNet", (cifar_resnet(8, width=4), CLASSES)),
+    "VGG": Case("VGG", (((4,), (4, 6)), CLASSES)),
+    "ResNet": Case("ResNet", (BASIC, CLASSES)),
     "Bottlenecks": Case("ResNet", (BOTTLENECKS, CLASSES)),
-    "PreActResNet": Case("PreActResNet", (cifar_resnet(8, width=4), CLASSES)),
-    "Projections": Case(
-        "PreActResNet", (cifar_resnet(8, 4, projection=True), CLASSES)
-    ),
-    "ViT": Case("ViT", (8, 16, 1, 2, CLASSES)),
+    "PreActResNet": Case("PreActResNet", (BASIC, CLASSES)),
+    "Projections": Case("PreActResNet", (PROJECTIONS, CLASSES)),
+    "ViT": Case("ViT", (ViTArchitecture(8, 16, 1, 2), CLASSES)),
 }
 BATCH_NORMALIZED = [n for n, c in CASES.items() if c.is_batch_normalized]
 
 
 @functools.cache
 def variables_of(name):
-    """Variables of the Linen model, of which no vector is 0 or 1.
+    """Return random variables of the Linen model, without vectors of 0 or 1.
 
-    Not by its own initialization, which takes long to compile.
+    The model's own initialization takes longer to compile.
     """
     model = CASES[name].linen()
     random = np.random.RandomState(1)
@@ -95,7 +103,7 @@ def variables_of(name):
 
 
 def apply(model, variables, images=IMAGES, train=True):
-    """The logits, and the running statistics after them."""
+    """Return the logits and the updated running statistics."""
     logits, updates = model.apply(
         variables, images, train=train, mutable=["batch_stats"]
     )
@@ -111,7 +119,7 @@ def statistics_of(model):
 
 
 def load_linen(model, variables):
-    """Put variables of the Linen twin into an NNX model."""
+    """Load the variables of the Linen twin into an NNX model."""
     for kind, collection in (
         (flax_nnx.Param, variables["params"]),
         (flax_nnx.BatchStat, variables.get("batch_stats", {})),
@@ -127,20 +135,22 @@ def cross_entropy(logits, labels=LABELS):
     ).mean()
 
 
-def linen_loss(name, **options):
-    """The loss of training, as a function of the parameters."""
+def linen_loss(name, train=True, **options):
+    """Return the loss as a function of the parameters."""
     model, variables = CASES[name].linen(**options), variables_of(name)
 
     def loss(params):
-        return cross_entropy(apply(model, {**variables, "params": params})[0])
+        variables_now = {**variables, "params": params}
+        return cross_entropy(apply(model, variables_now, train=train)[0])
 
     return loss
 
 
-def nnx_loss(name, **options):
-    """The same for the NNX model."""
+def nnx_loss(name, train=True, **options):
+    """Return the loss of the NNX model as a function of the parameters."""
     model = CASES[name].nnx(**options)
     load_linen(model, variables_of(name))
+    model.train() if train else model.eval()
     graph, params, rest = flax_nnx.split(model, flax_nnx.Param, ...)
 
     def loss(pure):
@@ -154,13 +164,13 @@ def nnx_loss(name, **options):
 
 @functools.cache
 def found(name) -> Any:
-    """The report of the finder on the Linen model, by analysis."""
+    """Return the finder's report on the Linen model, by analysis."""
     params = variables_of(name)["params"]
     return find_groups(linen_loss(name), params, method="analysis")
 
 
 def difference(a, b):
-    """The largest, relative to the largest number of each array."""
+    """Return the largest difference relative to each array's maximum."""
     return max(
         float(np.abs(x - y).max() / np.abs(y).max())
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -172,5 +182,5 @@ def shapes(tree):
 
 
 def count(tree):
-    """Number of parameters."""
+    """Return the number of parameters."""
     return sum(x.size for x in jax.tree.leaves(tree))

@@ -1,7 +1,12 @@
-"""The networks in Flax Linen.
+"""Networks in Flax Linen.
 
 Each has a twin of the same name in `psi_optax.models.nnx` with the same
-parameter paths, shapes and outputs. All are called as `model(x, train)`.
+parameter paths, shapes and outputs.
+
+All are called as `model(x, train)` and return logits of shape
+`(batch, num_classes)`. With `train` batch normalization uses the statistics of
+the batch, and updates the running statistics if `batch_stats` is mutable.
+Otherwise it uses the running statistics.
 """
 
 from psi_optax.models.linen.cnn import CNN

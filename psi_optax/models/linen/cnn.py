@@ -3,20 +3,24 @@
 import jax
 from flax import linen as nn
 
-from psi_optax.models.functions import mean_pixels
+from psi_optax.models.architectures import CNN_WIDTHS, NUM_CLASSES
+from psi_optax.models.functions import global_average_pool
 from psi_optax.models.linen.layers import BatchNormNetwork, head
+from psi_optax.models.options import hidden_conv_options
 
 
 class CNN(BatchNormNetwork):
     """A convolutional network with batch normalization.
 
-    Every hidden layer is a 3x3 convolution of stride 2 without bias, a batch
-    normalization and a ReLU; the mean over all pixels goes through a linear
-    head with a bias. The filters of `hidden_i/kernel` (its slices along the
-    last axis) are scale groups. `norm_i/scale` and `norm_i/bias` are one scale
-    group together, but for the last ones, which the head sees.
+    Each hidden layer is a 3x3 convolution with stride 2 and without bias, a
+    batch normalization and a ReLU. The head, a linear map with a bias, reads
+    the mean over all pixels.
 
-    Its other attributes are those of `BatchNormNetwork`.
+    The filters of `hidden_i/kernel` (its slices along the last axis) are scale
+    groups. `norm_i/scale` and `norm_i/bias` form one joint group, except those
+    of the last hidden layer, which the head reads.
+
+    See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
         widths: number of channels of each hidden layer.
@@ -33,30 +37,15 @@ class CNN(BatchNormNetwork):
         (4, 10)
     """
 
-    widths: tuple[int, ...] = (8, 16, 32)
-    num_classes: int = 10
+    widths: tuple[int, ...] = CNN_WIDTHS
+    num_classes: int = NUM_CLASSES
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of images, of shape `(batch, height, width, channels)`.
-            train: as in `MLP`.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
-        """
+        """Return the logits of images `(batch, height, width, channels)`."""
         layers = self.layers(train)
+        options = hidden_conv_options(self.dtype)
         for index, width in enumerate(self.widths):
-            x = nn.Conv(
-                width,
-                kernel_size=(3, 3),
-                strides=(2, 2),
-                use_bias=False,
-                kernel_init=nn.initializers.he_normal(),
-                dtype=self.dtype,
-                name=f"hidden_{index}",
-            )(x)
+            x = nn.Conv(width, name=f"hidden_{index}", **options)(x)
             x = nn.relu(layers.norm(f"norm_{index}")(x))
-        return head(mean_pixels(x), self.num_classes, self.dtype)
+        return head(global_average_pool(x), self.num_classes, self.dtype)

@@ -1,104 +1,75 @@
-"""The layers of networks with batch normalization, in Linen."""
+"""Layers of networks with batch normalization, in Linen."""
 
 import dataclasses
-from typing import Any
 
 import jax
 from flax import linen as nn
 
 from psi_optax.models.architectures import Convolution
-from psi_optax.models.functions import HE_FAN_OUT, in_float32
+from psi_optax.models.functions import head_input
+from psi_optax.models.options import BatchNormOptions, conv_options
+
+__all__ = ["BatchNormNetwork", "Layers", "NormedConv", "head"]
 
 
-class BatchNormNetwork(nn.Module, kw_only=True):
-    """A network with batch normalization: the options that all of them have.
+class BatchNormNetwork(nn.Module, BatchNormOptions):
+    """Base class of networks with batch normalization.
 
-    Attributes:
-        epsilon: what batch normalization adds to the variance. At 0 the scale
-            invariance is exact.
-        momentum: decay rate of the running statistics, per step.
-        axis_name: of the mapped axis (of `jax.pmap`, `jax.shard_map` or
-            `jax.vmap`) over which the batch is divided, so that the statistics
-            are those of the whole batch; None: those of the part at hand.
-            Under `jax.jit` they are of the whole batch anyway, wherever it is.
-        dtype: of the computation, such as `jnp.bfloat16`; parameters,
-            statistics and logits are in float32. None: as inputs and
-            parameters have it.
+    See `psi_optax.models.options.BatchNormOptions` for its attributes.
     """
 
-    epsilon: float = 1e-5
-    momentum: float = 0.99
-    axis_name: str | None = None
-    dtype: jax.typing.DTypeLike | None = None
-
     def layers(self, train: bool) -> "Layers":
-        """What makes the layers, in training mode or not."""
-        return Layers(
-            train, self.epsilon, self.momentum, self.axis_name, self.dtype
-        )
+        """Return the factory of the layers, in training mode or not."""
+        return Layers(train=train, **self.keywords())
 
 
-@dataclasses.dataclass(frozen=True)
-class Layers:
-    """Makes the layers of one network, inside of a compact method."""
+@dataclasses.dataclass(kw_only=True, unsafe_hash=True)
+class Layers(BatchNormOptions):
+    """Factory of the layers of one network, for use in compact methods.
+
+    Attributes:
+        train: True to normalize by the statistics of the batch.
+    """
 
     train: bool
-    epsilon: float
-    momentum: float
-    axis_name: str | None
-    dtype: Any
 
     def norm(self, name: str) -> nn.BatchNorm:
-        """A batch normalization."""
-        # The fast variance, E[x^2] - E[x]^2, cancels catastrophically and is
-        # clipped at zero: neither keeps the invariance in floating point.
+        """Return a batch normalization."""
         return nn.BatchNorm(
-            use_running_average=not self.train,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            use_fast_variance=False,
-            name=name,
+            use_running_average=not self.train, name=name, **self.norm_options()
         )
 
     def conv(self, convolution: Convolution, name: str) -> nn.Conv:
-        """A convolution without bias, padded so that stride 1 keeps size."""
-        width, size, stride = convolution
-        return nn.Conv(
-            width,
-            kernel_size=(size, size),
-            strides=(stride, stride),
-            padding=size // 2,
-            use_bias=False,
-            kernel_init=HE_FAN_OUT,
-            dtype=self.dtype,
-            name=name,
-        )
+        """Return a convolution without bias."""
+        options = conv_options(convolution, self.dtype)
+        return nn.Conv(convolution.width, name=name, **options)
 
 
 class NormedConv(nn.Module):
-    """A convolution and its batch normalization: `conv` and `norm`."""
+    """A convolution, `conv`, followed by a batch normalization, `norm`."""
 
     convolution: Convolution
     layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Of shape (batch, height, width, channels), as x is."""
+        """Return the normalized convolution of images."""
         x = self.layers.conv(self.convolution, "conv")(x)
         return self.layers.norm("norm")(x)
 
 
-def head(x: jax.Array, num_classes: int, dtype: Any) -> jax.Array:
-    """Logits by a linear map with a bias, in float32.
+def head(
+    x: jax.Array, num_classes: int, dtype: jax.typing.DTypeLike | None
+) -> jax.Array:
+    """Return logits `(batch, num_classes)`, a linear map of x with a bias.
 
     Args:
-        x: of shape (batch, width).
+        x: features of shape `(batch, features)`.
         num_classes: number of outputs.
-        dtype: of the computation before; None leaves x as it is.
+        dtype: type of the computation up to the features. None for logits of
+            the features' type, otherwise logits are in float32.
 
     Returns:
-        Logits of shape (batch, num_classes).
+        Logits.
     """
-    return nn.Dense(num_classes, name="head")(in_float32(x, dtype))
+    return nn.Dense(num_classes, name="head")(head_input(x, dtype))

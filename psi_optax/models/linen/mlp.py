@@ -3,20 +3,24 @@
 import jax
 from flax import linen as nn
 
+from psi_optax.models.architectures import MLP_WIDTHS, NUM_CLASSES
+from psi_optax.models.functions import flatten
 from psi_optax.models.linen.layers import BatchNormNetwork, head
+from psi_optax.models.options import hidden_options
 
 
 class MLP(BatchNormNetwork):
     """A multilayer perceptron with batch normalization.
 
-    Every hidden layer is a linear map without bias, a batch normalization and
-    a ReLU; the head is linear with a bias. The loss of a training batch does
-    not change when a column of `hidden_i/kernel` is multiplied by a positive
-    number (up to `epsilon`), so the columns are scale groups. `norm_i/scale`
-    and `norm_i/bias` are one scale group together, but for the last ones, which
-    the head sees.
+    Each hidden layer is a linear map without bias, a batch normalization and a
+    ReLU. The head is a linear map with a bias.
 
-    Its other attributes are those of `BatchNormNetwork`.
+    The columns of `hidden_i/kernel` are scale groups: the loss of a training
+    batch does not change when one is multiplied by a positive number (up to
+    `epsilon`). `norm_i/scale` and `norm_i/bias` form one joint group, except
+    those of the last hidden layer, which the head reads.
+
+    See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
         widths: number of units of each hidden layer.
@@ -36,32 +40,16 @@ class MLP(BatchNormNetwork):
         (4, 10)
     """
 
-    widths: tuple[int, ...] = (64, 64)
-    num_classes: int = 10
+    widths: tuple[int, ...] = MLP_WIDTHS
+    num_classes: int = NUM_CLASSES
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of inputs, of shape `(batch, ...)`; all but the first
-                axis are flattened.
-            train: normalize by the statistics of this batch, and update the
-                running ones if `batch_stats` is mutable; otherwise normalize
-                by the running ones.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
-        """
+        """Return the logits of inputs `(batch, ...)`, which are flattened."""
         layers = self.layers(train)
-        x = x.reshape(x.shape[0], -1)
+        options = hidden_options(self.dtype)
+        x = flatten(x)
         for index, width in enumerate(self.widths):
-            x = nn.Dense(
-                width,
-                use_bias=False,
-                kernel_init=nn.initializers.he_normal(),
-                dtype=self.dtype,
-                name=f"hidden_{index}",
-            )(x)
+            x = nn.Dense(width, name=f"hidden_{index}", **options)(x)
             x = nn.relu(layers.norm(f"norm_{index}")(x))
         return head(x, self.num_classes, self.dtype)

@@ -4,10 +4,15 @@ import jax
 from flax import linen as nn
 
 from psi_optax.models.architectures import (
+    NUM_CLASSES,
     Block,
     ResNetArchitecture,
 )
-from psi_optax.models.functions import mean_pixels, pad_shortcut, pool_stem
+from psi_optax.models.functions import (
+    global_average_pool,
+    max_pool_3x3,
+    zero_pad_shortcut,
+)
 from psi_optax.models.linen.layers import (
     BatchNormNetwork,
     Layers,
@@ -17,18 +22,19 @@ from psi_optax.models.linen.layers import (
 
 
 class ResNet(BatchNormNetwork):
-    """A residual network: ReLUs follow the sums.
+    """A residual network with a ReLU after each sum.
 
-    The filters of all `conv/kernel` are scale groups, and so are scale and bias
-    together of each batch normalization within a branch. Those at the end of
-    the branches that add to one stream, from one projection to the next, have
-    one group in common. But they are ordinary where the stream goes to the
-    head: everywhere, if there are no projections.
+    The filters of each `conv/kernel` are scale groups. Scale and bias of a
+    batch normalization within a branch form one joint group. The batch
+    normalizations at the end of the branches that add to one stream, from one
+    projection to the next, form joint groups with each other. They are ordinary
+    where the stream reaches the head: everywhere, without projections.
 
-    Its other attributes are those of `BatchNormNetwork`.
+    See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
-        architecture: of `psi_optax.models.architectures`.
+        architecture: depths, widths and strides, from
+            `psi_optax.models.architectures`.
         num_classes: number of outputs.
 
     Examples:
@@ -49,45 +55,38 @@ class ResNet(BatchNormNetwork):
     """
 
     architecture: ResNetArchitecture
-    num_classes: int = 10
+    num_classes: int = NUM_CLASSES
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of images, of shape `(batch, height, width, channels)`.
-            train: as in `MLP`.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
-        """
+        """Return the logits of images `(batch, height, width, channels)`."""
         layers = self.layers(train)
         stem = NormedConv(self.architecture.stem, layers, name="stem")
         x = nn.relu(stem(x))
-        x = pool_stem(x) if self.architecture.pool else x
+        x = max_pool_3x3(x) if self.architecture.pool else x
         for index, block in enumerate(self.architecture.blocks):
             x = ResidualBlock(block, layers, name=f"block_{index}")(x)
-        return head(mean_pixels(x), self.num_classes, self.dtype)
+        return head(global_average_pool(x), self.num_classes, self.dtype)
 
 
 class PreActResNet(BatchNormNetwork):
     """A residual network with the ReLUs in the branches, before convolutions.
 
-    Nothing is done to the stream between two sums but where its shape changes:
-    shortcuts there start behind the batch normalization and ReLU of the branch,
-    and so does that of the first block. With `cifar_resnet(depth)` it has as
-    many parameters as `ResNet`.
+    The stream from one sum to the next is the identity, except where its shape
+    changes: a shortcut there starts behind the first batch normalization and
+    ReLU of the branch, as does the shortcut of the first block. With
+    `cifar_resnet(depth)` it has as many parameters as `ResNet`.
 
-    The filters of `stem/kernel` and of each block's convolutions but the last
+    The filters of `stem/kernel` and of each convolution of a block but the last
     are scale groups (`report.select(r"stem/kernel|.*/conv_0/kernel")`, for
-    blocks of two). The last ones write to a stream that is normalized further
-    on: they have groups in common with all that does.
+    blocks of two). The last convolutions write to a stream that is normalized
+    later: they form joint groups with all parameters that write to it.
 
-    Its other attributes are those of `BatchNormNetwork`.
+    See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
-        architecture: of `psi_optax.models.architectures`.
+        architecture: depths, widths and strides, from
+            `psi_optax.models.architectures`.
         num_classes: number of outputs.
 
     Examples:
@@ -106,37 +105,29 @@ class PreActResNet(BatchNormNetwork):
     """
 
     architecture: ResNetArchitecture
-    num_classes: int = 10
+    num_classes: int = NUM_CLASSES
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of images, of shape `(batch, height, width, channels)`.
-            train: as in `MLP`.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
-        """
+        """Return the logits of images `(batch, height, width, channels)`."""
         layers = self.layers(train)
         x = layers.conv(self.architecture.stem, "stem")(x)
-        x = pool_stem(x) if self.architecture.pool else x
+        x = max_pool_3x3(x) if self.architecture.pool else x
         for index, block in enumerate(self.architecture.blocks):
             x = PreActBlock(block, layers, name=f"block_{index}")(x)
         x = nn.relu(layers.norm("norm")(x))
-        return head(mean_pixels(x), self.num_classes, self.dtype)
+        return head(global_average_pool(x), self.num_classes, self.dtype)
 
 
 class ResidualBlock(nn.Module):
-    """Convolution, normalization and ReLU in turn; the last ReLU is outside."""
+    """Convolutions, each with its normalization, and ReLUs between them."""
 
     block: Block
     layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The shortcut and the branch, added."""
+        """Return the ReLU of the sum of shortcut and branch."""
         y = x
         for index, convolution in enumerate(self.block.convolutions):
             y = nn.relu(y) if index else y
@@ -146,19 +137,19 @@ class ResidualBlock(nn.Module):
     def _shortcut(self, x: jax.Array) -> jax.Array:
         projection = self.block.projection
         if projection is None:
-            return pad_shortcut(x, self.block.width, self.block.stride)
+            return zero_pad_shortcut(x, self.block.width, self.block.stride)
         return NormedConv(projection, self.layers, name="shortcut")(x)
 
 
 class PreActBlock(nn.Module):
-    """Normalization, ReLU and convolution in turn."""
+    """Convolutions, each behind a normalization and a ReLU."""
 
     block: Block
     layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The shortcut and the branch, added."""
+        """Return the sum of shortcut and branch."""
         y = x
         for index, convolution in enumerate(self.block.convolutions):
             y = nn.relu(self.layers.norm(f"norm_{index}")(y))
@@ -170,5 +161,5 @@ class PreActBlock(nn.Module):
     def _shortcut(self, x: jax.Array) -> jax.Array:
         projection = self.block.projection
         if projection is None:
-            return pad_shortcut(x, self.block.width, self.block.stride)
+            return zero_pad_shortcut(x, self.block.width, self.block.stride)
         return self.layers.conv(projection, "shortcut")(x)

@@ -1,33 +1,37 @@
 """VGG in Linen."""
 
+import itertools
+
 import jax
 from flax import linen as nn
 
-from psi_optax.models.architectures import Convolution
-from psi_optax.models.functions import pool_2x2, vgg_features
+from psi_optax.models.architectures import NUM_CLASSES, Convolution
+from psi_optax.models.functions import max_pool_2x2, vgg_features
 from psi_optax.models.linen.layers import BatchNormNetwork, NormedConv, head
 
 
 class VGG(BatchNormNetwork):
-    """VGG with batch normalization: 3x3 convolutions, maxima between stages.
+    """VGG with batch normalization: 3x3 convolutions, and pooled stages.
 
-    By default the mean over the pixels that are left (of 32 x 32 it is one)
-    goes to a head alone, as is usual for CIFAR: 9,228,362 parameters at depth
-    11, 14,724,042 at depth 16. With `dense=(4096, 4096)` and 1000 classes,
-    for images of 224 x 224, it is the network of the paper, without its
+    By default the head alone reads the mean over the remaining pixels (one
+    pixel for images of 32 x 32), as usual for CIFAR: 9,228,362 parameters at
+    depth 11 and 14,724,042 at depth 16. With `dense=(4096, 4096)` and 1000
+    classes, for images of 224 x 224, it is the network of the paper without
     dropout: 132,866,088 and 138,361,768 parameters.
 
-    That is 2,752 and 4,224 fewer than other libraries have (132,868,840 and
-    138,365,992), whose convolutions have biases, which do nothing here: the
-    batch normalizations subtract them.
+    Other libraries have 2,752 and 4,224 more parameters (132,868,840 and
+    138,365,992): the biases of their convolutions. They have no effect, since
+    the batch normalizations subtract them.
 
-    The filters of `layer_i/conv/kernel` are scale groups; `layer_i/norm/scale`
-    and `layer_i/norm/bias` are one together, but for the last layer's.
+    The filters of `layer_i/conv/kernel` are scale groups. `layer_i/norm/scale`
+    and `layer_i/norm/bias` form one joint group, except those of the last
+    layer.
 
-    Its other attributes are those of `BatchNormNetwork`.
+    See `psi_optax.models.options.BatchNormOptions` for the other attributes.
 
     Attributes:
-        stages: the number of channels of each convolution, stage by stage.
+        stages: number of channels of each convolution, stage by stage, such as
+            `psi_optax.models.architectures.vgg` returns.
         num_classes: number of outputs.
         dense: number of units of each dense layer before the head.
 
@@ -47,33 +51,27 @@ class VGG(BatchNormNetwork):
     """
 
     stages: tuple[tuple[int, ...], ...]
-    num_classes: int = 10
+    num_classes: int = NUM_CLASSES
     dense: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of images, of shape `(batch, height, width, channels)`.
-            train: as in `MLP`.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
+        """Return the logits of images `(batch, height, width, channels)`.
 
         Raises:
-            ValueError: dense layers, and images of another size than they are
-                for.
+            ValueError: if dense layers get images of another size than
+                224 x 224.
         """
         layers = self.layers(train)
-        index = 0
-        for widths in self.stages:
-            for width in widths:
-                convolution = Convolution(width, 3)
-                layer = NormedConv(convolution, layers, name=f"layer_{index}")
-                x = nn.relu(layer(x))
-                index += 1
-            x = pool_2x2(x)
+        widths = itertools.chain(*self.stages)
+        convolutions = (
+            NormedConv(Convolution(width, 3), layers, name=f"layer_{index}")
+            for index, width in enumerate(widths)
+        )
+        for stage in self.stages:
+            for convolution in itertools.islice(convolutions, len(stage)):
+                x = nn.relu(convolution(x))
+            x = max_pool_2x2(x)
         x = vgg_features(x, bool(self.dense))
         for index, width in enumerate(self.dense):
             dense = nn.Dense(width, dtype=self.dtype, name=f"dense_{index}")

@@ -1,38 +1,45 @@
 """A vision Transformer in Linen."""
 
+import dataclasses
+
 import jax
 from flax import linen as nn
 
-from psi_optax.models.functions import check_vit, grid_positions
+from psi_optax.models.architectures import (
+    CIFAR_VIT,
+    FEED_FORWARD_FACTOR,
+    NUM_CLASSES,
+    ViTArchitecture,
+)
+from psi_optax.models.functions import tokens_with_positions
 from psi_optax.models.linen.layers import head
+from psi_optax.models.options import RMSNormOptions, patch_options
 
 
-class ViT(nn.Module):
+class ViT(nn.Module, RMSNormOptions):
     """A vision Transformer with RMSNorm, also of queries and keys.
 
-    Patches are mapped linearly, and sines and cosines of their coordinates
-    added. Each layer adds attention to the stream, then a perceptron with one
-    GELU layer four times as wide, each behind an RMSNorm; after a last one the
-    mean over the patches goes to the head. Only the head has a bias.
+    A linear map embeds the patches, and sines and cosines of their coordinates
+    are added. Each layer adds attention to the residual stream, then a
+    feed-forward network with a GELU layer four times as wide, both behind an
+    RMSNorm. The head reads the mean over the patches behind a last RMSNorm, and
+    is the only layer with a bias.
 
-    With p = `patch_size`, c channels, w = `width`, d = `depth`, h = `heads` and
-    k = `num_classes` there are c p² w + d (12 w² + 2 w + 2 w / h) + w + (w + 1)
-    k parameters: 2,668,618 by default, for images of 3 channels.
+    With p = `patch_size`, w = `width`, d = `depth` and h = `heads` of the
+    architecture, c channels and k = `num_classes` there are c p² w + d (12 w² +
+    2 w + 2 w / h) + w + (w + 1) k parameters: 2,668,618 by default, for images
+    of 3 channels.
 
     Queries and keys are normalized head by head: the slices of
     `attention/query/kernel` and `attention/key/kernel` along their middle axis
     are scale groups. All other parameters are ordinary.
 
+    See `psi_optax.models.options.RMSNormOptions` for the other attributes.
+
     Attributes:
-        patch_size: in pixels.
-        width: number of channels of the stream, a multiple of 4 and of `heads`.
-        depth: number of layers.
-        heads: number of attention heads.
+        architecture: patch size, width, depth and heads; by default patches of
+            4 x 4 pixels, 192 channels, 6 layers and 3 heads.
         num_classes: number of outputs.
-        epsilon: what RMSNorm adds to the mean square. At 0 the scale
-            invariance is exact.
-        dtype: of the computation, such as `jnp.bfloat16`; parameters and logits
-            are in float32. None: as inputs and parameters have it.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -55,108 +62,101 @@ class ViT(nn.Module):
         Normalization](https://arxiv.org/abs/1910.07467), 2019.
     """
 
-    patch_size: int = 4
-    width: int = 192
-    depth: int = 6
-    heads: int = 3
-    num_classes: int = 10
-    epsilon: float = 1e-6
-    dtype: jax.typing.DTypeLike | None = None
+    architecture: ViTArchitecture = CIFAR_VIT
+    num_classes: int = NUM_CLASSES
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Compute the logits.
+        """Return the logits of images `(batch, height, width, channels)`.
 
         Args:
-            x: batch of images, of shape `(batch, height, width, channels)`.
-            train: not used: this network has but one mode.
+            x: images, as above.
+            train: has no effect: both modes are the same.
 
         Returns:
             Logits of shape `(batch, num_classes)`.
 
         Raises:
-            ValueError: images that cannot be cut into patches, or a width that
-                cannot be divided among the heads.
+            ValueError: if patches do not tile the images, or heads the width.
         """
         del train
-        check_vit(x.shape, self.patch_size, self.width, self.heads)
-        patch = self.patch_size, self.patch_size
-        x = nn.Conv(
-            self.width,
-            kernel_size=patch,
-            strides=patch,
-            use_bias=False,
-            dtype=self.dtype,
-            name="embed",
-        )(x)
-        x = x + grid_positions(*x.shape[1:]).astype(x.dtype)[None]
-        x = x.reshape(len(x), -1, self.width)
-        for index in range(self.depth):
-            x = Layer(
-                self.heads, self.epsilon, self.dtype, name=f"layer_{index}"
-            )(x)
-        x = _rms_norm(self, "norm")(x)
+        self.architecture.check(x.shape)
+        patch_size, width, depth, heads = self.architecture
+        layers = Layers(epsilon=self.epsilon, dtype=self.dtype)
+        options = patch_options(patch_size, self.dtype)
+        x = nn.Conv(width, name="embed", **options)(x)
+        x = tokens_with_positions(x)
+        for index in range(depth):
+            x = TransformerLayer(heads, layers, name=f"layer_{index}")(x)
+        x = layers.norm("norm")(x)
         return head(x.mean(1), self.num_classes, self.dtype)
 
 
-class Layer(nn.Module):
-    """Attention and perceptron, each behind a norm, added to the stream."""
+@dataclasses.dataclass(kw_only=True, unsafe_hash=True)
+class Layers(RMSNormOptions):
+    """Factory of the layers of one network, for use in compact methods."""
+
+    def norm(self, name: str) -> nn.RMSNorm:
+        """Return a normalization of the last axis."""
+        return nn.RMSNorm(name=name, **self.norm_options())
+
+    def linear(
+        self,
+        features: int | tuple[int, ...],
+        name: str,
+        axis: int | tuple[int, ...] = -1,
+    ) -> nn.DenseGeneral:
+        """Return a linear map without bias, from `axis` to new last axes."""
+        return nn.DenseGeneral(
+            features, axis, use_bias=False, dtype=self.dtype, name=name
+        )
+
+
+class TransformerLayer(nn.Module):
+    """Attention and feed-forward network, each behind an RMSNorm."""
 
     heads: int
-    epsilon: float
-    dtype: jax.typing.DTypeLike | None
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The stream with what this layer adds to it."""
-        attention = Attention(
-            self.heads, self.epsilon, self.dtype, name="attention"
-        )
-        x = x + attention(_rms_norm(self, "attention_norm")(x))
-        mlp = Perceptron(self.dtype, name="mlp")
-        return x + mlp(_rms_norm(self, "mlp_norm")(x))
+        """Return the residual stream with the outputs of this layer added."""
+        attention = Attention(self.heads, self.layers, name="attention")
+        x = x + attention(self.layers.norm("attention_norm")(x))
+        mlp = FeedForward(self.layers, name="mlp")
+        return x + mlp(self.layers.norm("mlp_norm")(x))
 
 
 class Attention(nn.Module):
     """Attention with an RMSNorm of the queries and keys of each head."""
 
     heads: int
-    epsilon: float
-    dtype: jax.typing.DTypeLike | None
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """What each position gathers from all of them."""
+        """Return the attention of tokens `(batch, length, width)`."""
         width = x.shape[-1]
         shape = self.heads, width // self.heads
         query, key, value = (
-            nn.DenseGeneral(shape, use_bias=False, dtype=self.dtype, name=name)(
-                x
-            )
+            self.layers.linear(shape, name)(x)
             for name in ("query", "key", "value")
         )
-        query = _rms_norm(self, "query_norm")(query)
-        key = _rms_norm(self, "key_norm")(key)
+        query = self.layers.norm("query_norm")(query)
+        key = self.layers.norm("key_norm")(key)
         x = jax.nn.dot_product_attention(query, key, value)
-        return nn.DenseGeneral(
-            width, (-2, -1), use_bias=False, dtype=self.dtype, name="out"
-        )(x)
+        return self.layers.linear(width, "out", axis=(-2, -1))(x)
 
 
-class Perceptron(nn.Module):
+class FeedForward(nn.Module):
     """Two linear maps with a GELU between them."""
 
-    dtype: jax.typing.DTypeLike | None
+    layers: Layers
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The hidden layer is four times as wide."""
+        """Return the map of each token, of the same width."""
         width = x.shape[-1]
-        up = nn.Dense(4 * width, use_bias=False, dtype=self.dtype, name="up")
-        down = nn.Dense(width, use_bias=False, dtype=self.dtype, name="down")
+        up = self.layers.linear(FEED_FORWARD_FACTOR * width, "up")
+        down = self.layers.linear(width, "down")
         return down(nn.gelu(up(x)))
-
-
-def _rms_norm(module: ViT | Layer | Attention, name: str) -> nn.RMSNorm:
-    """With the options of the module that it is in."""
-    return nn.RMSNorm(epsilon=module.epsilon, dtype=module.dtype, name=name)

@@ -1,10 +1,15 @@
-"""The networks in Flax NNX.
+"""Networks in Flax NNX.
 
 Each has a twin of the same name in `psi_optax.models.linen` with the same
-parameter paths, shapes and outputs. All take the number of features, or of
-channels, of their inputs first and are called as `model(x)`. A new model is in
-training mode: `model.eval()` switches to the running statistics and
-`model.train()` back to those of the batch.
+parameter paths, shapes and outputs, which describes its layers and its scale
+groups. The constructors take the number of input features or channels first,
+then the arguments of the twin, and random keys, of which they use the stream
+`params`.
+
+All are called as `model(x)` and return logits of shape `(batch, num_classes)`.
+A new model is in training mode: batch normalization uses the statistics of the
+batch, and updates the running statistics. `model.eval()` switches to the
+running statistics and `model.train()` back.
 """
 
 from psi_optax.models.nnx.cnn import CNN

@@ -6,31 +6,23 @@ from typing import Unpack
 import jax
 from flax import nnx
 
-from psi_optax.models.functions import mean_pixels
-from psi_optax.models.nnx.layers import (
-    BatchNormOptions,
-    Layers,
-    add_layers,
-    layers_of,
-)
+from psi_optax.models.architectures import CNN_WIDTHS, NUM_CLASSES
+from psi_optax.models.functions import global_average_pool
+from psi_optax.models.nnx.layers import Layers, get_layers
+from psi_optax.models.options import BatchNormKeywords, hidden_conv_options
 
 
 class CNN(nnx.Module):
     """A convolutional network with batch normalization.
 
-    Every hidden layer is a 3x3 convolution of stride 2 without bias, a batch
-    normalization and a ReLU; the mean over all pixels goes through a linear
-    head with a bias. The filters of `hidden_i/kernel` (its slices along the
-    last axis) are scale groups. `norm_i/scale` and `norm_i/bias` are one scale
-    group together, but for the last ones, which the head sees.
+    See its twin `psi_optax.models.linen.CNN` for layers and scale groups.
 
     Args:
         in_features: number of channels of the images.
         widths: number of channels of each hidden layer.
         num_classes: number of outputs.
-        rngs: random keys; the stream `params` is used.
-        options: `epsilon`, `momentum`, `axis_name` and `dtype`, as in
-            `BatchNormOptions`.
+        rngs: random keys.
+        options: see `psi_optax.models.options.BatchNormOptions`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -45,48 +37,28 @@ class CNN(nnx.Module):
     def __init__(
         self,
         in_features: int,
-        widths: tuple[int, ...] = (8, 16, 32),
-        num_classes: int = 10,
+        widths: tuple[int, ...] = CNN_WIDTHS,
+        num_classes: int = NUM_CLASSES,
         *,
         rngs: nnx.Rngs,
-        **options: Unpack[BatchNormOptions],
+        **options: Unpack[BatchNormKeywords],
     ):
-        layers = Layers(rngs, **options)
+        layers = Layers(rngs=rngs, **options)
         sizes = (in_features, *widths)
+        conv = hidden_conv_options(layers.dtype)
         self.depth = len(widths)
-        pairs = [
-            (
-                nnx.Conv(
-                    fan_in,
-                    width,
-                    kernel_size=(3, 3),
-                    strides=(2, 2),
-                    use_bias=False,
-                    kernel_init=nnx.initializers.he_normal(),
-                    dtype=layers.dtype,
-                    rngs=rngs,
-                ),
-                layers.norm(width),
-            )
-            for fan_in, width in itertools.pairwise(sizes)
-        ]
-        add_layers(self, "hidden", (hidden for hidden, _ in pairs))
-        add_layers(self, "norm", (norm for _, norm in pairs))
+        for index, (width_in, width) in enumerate(itertools.pairwise(sizes)):
+            hidden = nnx.Conv(width_in, width, rngs=rngs, **conv)
+            setattr(self, f"hidden_{index}", hidden)
+            setattr(self, f"norm_{index}", layers.norm(width))
         self.head = layers.head(sizes[-1], num_classes)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of images, of shape `(batch, height, width, channels)`.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
-        """
+        """Return the logits of images `(batch, height, width, channels)`."""
         for hidden, norm in zip(
-            layers_of(self, "hidden", self.depth),
-            layers_of(self, "norm", self.depth),
+            get_layers(self, "hidden", self.depth),
+            get_layers(self, "norm", self.depth),
             strict=True,
         ):
             x = nnx.relu(norm(hidden(x)))
-        return self.head(mean_pixels(x))
+        return self.head(global_average_pool(x))

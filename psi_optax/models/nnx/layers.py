@@ -1,91 +1,51 @@
-"""The layers of networks with batch normalization, in NNX."""
+"""Layers of networks with batch normalization, in NNX."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 from flax import nnx
 
 from psi_optax.models.architectures import Convolution
-from psi_optax.models.functions import HE_FAN_OUT, in_float32
+from psi_optax.models.functions import head_input
+from psi_optax.models.options import BatchNormOptions, conv_options
+
+__all__ = ["Head", "Layers", "NormedConv", "add_layers", "get_layers"]
 
 
-class BatchNormOptions(TypedDict, total=False):
-    """The options that all networks with batch normalization have.
+@dataclasses.dataclass(kw_only=True)
+class Layers(BatchNormOptions):
+    """Factory of the layers of one network.
 
     Attributes:
-        epsilon: what batch normalization adds to the variance, 1e-5 by default.
-            At 0 the scale invariance is exact.
-        momentum: decay rate of the running statistics, per step, 0.99 by
-            default.
-        axis_name: of the mapped axis (of `jax.pmap`, `jax.shard_map` or
-            `jax.vmap`) over which the batch is divided, so that the statistics
-            are those of the whole batch; None, by default: those of the part at
-            hand. Under `jax.jit` they are of the whole batch anyway, wherever
-            it is.
-        dtype: of the computation, such as `jnp.bfloat16`; parameters,
-            statistics and logits are in float32. None, by default: as inputs
-            and parameters have it.
+        rngs: random keys of the initial values.
     """
 
-    epsilon: float
-    momentum: float
-    axis_name: str | None
-    dtype: jax.typing.DTypeLike | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Layers:
-    """Makes the layers of one network."""
-
     rngs: nnx.Rngs
-    epsilon: float = 1e-5
-    momentum: float = 0.99
-    axis_name: str | None = None
-    dtype: Any = None
 
     def norm(self, width: int) -> nnx.BatchNorm:
-        """A batch normalization."""
-        # The fast variance, E[x^2] - E[x]^2, cancels catastrophically and is
-        # clipped at zero: neither keeps the invariance in floating point.
-        return nnx.BatchNorm(
-            width,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            use_fast_variance=False,
-            rngs=self.rngs,
-        )
+        """Return a batch normalization."""
+        return nnx.BatchNorm(width, rngs=self.rngs, **self.norm_options())
 
     def conv(self, width_in: int, convolution: Convolution) -> nnx.Conv:
-        """A convolution without bias, padded so that stride 1 keeps size."""
-        width, size, stride = convolution
-        return nnx.Conv(
-            width_in,
-            width,
-            kernel_size=(size, size),
-            strides=(stride, stride),
-            padding=size // 2,
-            use_bias=False,
-            kernel_init=HE_FAN_OUT,
-            dtype=self.dtype,
-            rngs=self.rngs,
-        )
+        """Return a convolution without bias."""
+        options = conv_options(convolution, self.dtype)
+        return nnx.Conv(width_in, convolution.width, rngs=self.rngs, **options)
 
     def head(self, width_in: int, num_classes: int) -> "Head":
-        """A linear map with a bias."""
+        """Return a linear map to logits, with a bias."""
         return Head(width_in, num_classes, dtype=self.dtype, rngs=self.rngs)
 
 
 class Head(nnx.Linear):
-    """A linear map to logits, with a bias, in float32.
+    """A linear map to logits, with a bias.
 
     Args:
         width_in: number of inputs.
         num_classes: number of outputs.
-        dtype: of the computation before; None leaves inputs as they are.
+        dtype: type of the computation up to the inputs. None for logits of the
+            inputs' type, otherwise logits are in float32.
         rngs: random keys.
     """
 
@@ -101,33 +61,33 @@ class Head(nnx.Linear):
         self.input_dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits of shape (batch, num_classes)."""
-        return super().__call__(in_float32(x, self.input_dtype))
+        """Return logits of shape `(batch, num_classes)`."""
+        return super().__call__(head_input(x, self.input_dtype))
 
 
 class NormedConv(nnx.Module):
-    """A convolution and its batch normalization: `conv` and `norm`."""
+    """A convolution, `conv`, followed by a batch normalization, `norm`."""
 
     def __init__(self, width_in: int, convolution: Convolution, layers: Layers):
         self.conv = layers.conv(width_in, convolution)
         self.norm = layers.norm(convolution.width)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Of shape (batch, height, width, channels), as x is."""
+        """Return the normalized convolution of images."""
         return self.norm(self.conv(x))
 
 
-# Layers are attributes, not an nnx.List, so that the paths are those of Linen.
+# Layers are attributes, not an nnx.List, for the same paths as in Linen.
 
 
 def add_layers(
     module: nnx.Module, name: str, layers: Iterable[nnx.Module]
 ) -> None:
-    """Make layers the attributes `name_0`, `name_1`, ... of a module."""
+    """Set layers as the attributes `name_0`, `name_1`, ... of a module."""
     for index, layer in enumerate(layers):
         setattr(module, f"{name}_{index}", layer)
 
 
-def layers_of(module: nnx.Module, name: str, count: int) -> Iterator[Any]:
-    """The first `count` layers that `add_layers` has added."""
+def get_layers(module: nnx.Module, name: str, count: int) -> Iterator[Any]:
+    """Return the first `count` layers that `add_layers` has set."""
     return (getattr(module, f"{name}_{index}") for index in range(count))

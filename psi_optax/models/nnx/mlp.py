@@ -6,31 +6,23 @@ from typing import Unpack
 import jax
 from flax import nnx
 
-from psi_optax.models.nnx.layers import (
-    BatchNormOptions,
-    Layers,
-    add_layers,
-    layers_of,
-)
+from psi_optax.models.architectures import MLP_WIDTHS, NUM_CLASSES
+from psi_optax.models.functions import flatten
+from psi_optax.models.nnx.layers import Layers, get_layers
+from psi_optax.models.options import BatchNormKeywords, hidden_options
 
 
 class MLP(nnx.Module):
     """A multilayer perceptron with batch normalization.
 
-    Every hidden layer is a linear map without bias, a batch normalization and
-    a ReLU; the head is linear with a bias. The loss of a training batch does
-    not change when a column of `hidden_i/kernel` is multiplied by a positive
-    number (up to `epsilon`), so the columns are scale groups. `norm_i/scale`
-    and `norm_i/bias` are one scale group together, but for the last ones, which
-    the head sees.
+    See its twin `psi_optax.models.linen.MLP` for layers and scale groups.
 
     Args:
         in_features: number of features of one input, flattened.
         widths: number of units of each hidden layer.
         num_classes: number of outputs.
-        rngs: random keys; the stream `params` is used.
-        options: `epsilon`, `momentum`, `axis_name` and `dtype`, as in
-            `BatchNormOptions`.
+        rngs: random keys.
+        options: see `psi_optax.models.options.BatchNormOptions`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -45,47 +37,28 @@ class MLP(nnx.Module):
     def __init__(
         self,
         in_features: int,
-        widths: tuple[int, ...] = (64, 64),
-        num_classes: int = 10,
+        widths: tuple[int, ...] = MLP_WIDTHS,
+        num_classes: int = NUM_CLASSES,
         *,
         rngs: nnx.Rngs,
-        **options: Unpack[BatchNormOptions],
+        **options: Unpack[BatchNormKeywords],
     ):
-        layers = Layers(rngs, **options)
+        layers = Layers(rngs=rngs, **options)
         sizes = (in_features, *widths)
+        linear = hidden_options(layers.dtype)
         self.depth = len(widths)
-        pairs = [
-            (
-                nnx.Linear(
-                    fan_in,
-                    width,
-                    use_bias=False,
-                    kernel_init=nnx.initializers.he_normal(),
-                    dtype=layers.dtype,
-                    rngs=rngs,
-                ),
-                layers.norm(width),
-            )
-            for fan_in, width in itertools.pairwise(sizes)
-        ]
-        add_layers(self, "hidden", (hidden for hidden, _ in pairs))
-        add_layers(self, "norm", (norm for _, norm in pairs))
+        for index, (width_in, width) in enumerate(itertools.pairwise(sizes)):
+            hidden = nnx.Linear(width_in, width, rngs=rngs, **linear)
+            setattr(self, f"hidden_{index}", hidden)
+            setattr(self, f"norm_{index}", layers.norm(width))
         self.head = layers.head(sizes[-1], num_classes)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of inputs, of shape `(batch, ...)`; all but the first
-                axis are flattened.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
-        """
-        x = x.reshape(x.shape[0], -1)
+        """Return the logits of inputs `(batch, ...)`, which are flattened."""
+        x = flatten(x)
         for hidden, norm in zip(
-            layers_of(self, "hidden", self.depth),
-            layers_of(self, "norm", self.depth),
+            get_layers(self, "hidden", self.depth),
+            get_layers(self, "norm", self.depth),
             strict=True,
         ):
             x = nnx.relu(norm(hidden(x)))

@@ -6,35 +6,37 @@ import jax
 from flax import nnx
 
 from psi_optax.models.architectures import (
+    NUM_CLASSES,
     Block,
     ResNetArchitecture,
 )
-from psi_optax.models.functions import mean_pixels, pad_shortcut, pool_stem
+from psi_optax.models.functions import (
+    global_average_pool,
+    max_pool_3x3,
+    zero_pad_shortcut,
+)
 from psi_optax.models.nnx.layers import (
-    BatchNormOptions,
     Layers,
     NormedConv,
     add_layers,
-    layers_of,
+    get_layers,
 )
+from psi_optax.models.options import BatchNormKeywords
 
 
 class ResNet(nnx.Module):
-    """A residual network: ReLUs follow the sums.
+    """A residual network with a ReLU after each sum.
 
-    The filters of all `conv/kernel` are scale groups, and so are scale and bias
-    together of each batch normalization within a branch. Those at the end of
-    the branches that add to one stream, from one projection to the next, have
-    one group in common. But they are ordinary where the stream goes to the
-    head: everywhere, if there are no projections.
+    See its twin `psi_optax.models.linen.ResNet` for layers, scale groups and
+    the paper.
 
     Args:
         in_features: number of channels of the images.
-        architecture: of `psi_optax.models.architectures`.
+        architecture: depths, widths and strides, from
+            `psi_optax.models.architectures`.
         num_classes: number of outputs.
-        rngs: random keys; the stream `params` is used.
-        options: `epsilon`, `momentum`, `axis_name` and `dtype`, as in
-            `BatchNormOptions`.
+        rngs: random keys.
+        options: see `psi_optax.models.options.BatchNormOptions`.
 
     Examples:
         >>> import jax
@@ -46,22 +48,18 @@ class ResNet(nnx.Module):
         >>> params = jax.tree.leaves(nnx.state(model, nnx.Param))
         >>> sum(x.size for x in params)
         269722
-
-    References:
-        He et al., [Deep Residual Learning for Image
-        Recognition](https://arxiv.org/abs/1512.03385), 2015.
     """
 
     def __init__(
         self,
         in_features: int,
         architecture: ResNetArchitecture,
-        num_classes: int = 10,
+        num_classes: int = NUM_CLASSES,
         *,
         rngs: nnx.Rngs,
-        **options: Unpack[BatchNormOptions],
+        **options: Unpack[BatchNormKeywords],
     ):
-        layers = Layers(rngs, **options)
+        layers = Layers(rngs=rngs, **options)
         blocks = (ResidualBlock(b, layers) for b in architecture.blocks)
         self.architecture = architecture
         self.stem = NormedConv(in_features, architecture.stem, layers)
@@ -69,41 +67,27 @@ class ResNet(nnx.Module):
         self.head = layers.head(architecture.width, num_classes)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of images, of shape `(batch, height, width, channels)`.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
-        """
+        """Return the logits of images `(batch, height, width, channels)`."""
         x = nnx.relu(self.stem(x))
-        x = pool_stem(x) if self.architecture.pool else x
-        for block in layers_of(self, "block", len(self.architecture.blocks)):
+        x = max_pool_3x3(x) if self.architecture.pool else x
+        for block in get_layers(self, "block", len(self.architecture.blocks)):
             x = block(x)
-        return self.head(mean_pixels(x))
+        return self.head(global_average_pool(x))
 
 
 class PreActResNet(nnx.Module):
     """A residual network with the ReLUs in the branches, before convolutions.
 
-    Nothing is done to the stream between two sums but where its shape changes:
-    shortcuts there start behind the batch normalization and ReLU of the branch,
-    and so does that of the first block. With `cifar_resnet(depth)` it has as
-    many parameters as `ResNet`.
-
-    The filters of `stem/kernel` and of each block's convolutions but the last
-    are scale groups (`report.select(r"stem/kernel|.*/conv_0/kernel")`, for
-    blocks of two). The last ones write to a stream that is normalized further
-    on: they have groups in common with all that does.
+    See its twin `psi_optax.models.linen.PreActResNet` for layers, scale groups
+    and the paper.
 
     Args:
         in_features: number of channels of the images.
-        architecture: of `psi_optax.models.architectures`.
+        architecture: depths, widths and strides, from
+            `psi_optax.models.architectures`.
         num_classes: number of outputs.
-        rngs: random keys; the stream `params` is used.
-        options: `epsilon`, `momentum`, `axis_name` and `dtype`, as in
-            `BatchNormOptions`.
+        rngs: random keys.
+        options: see `psi_optax.models.options.BatchNormOptions`.
 
     Examples:
         >>> import jax
@@ -115,22 +99,18 @@ class PreActResNet(nnx.Module):
         >>> params = jax.tree.leaves(nnx.state(model, nnx.Param))
         >>> sum(x.size for x in params)
         269722
-
-    References:
-        He et al., [Identity Mappings in Deep Residual
-        Networks](https://arxiv.org/abs/1603.05027), 2016.
     """
 
     def __init__(
         self,
         in_features: int,
         architecture: ResNetArchitecture,
-        num_classes: int = 10,
+        num_classes: int = NUM_CLASSES,
         *,
         rngs: nnx.Rngs,
-        **options: Unpack[BatchNormOptions],
+        **options: Unpack[BatchNormKeywords],
     ):
-        layers = Layers(rngs, **options)
+        layers = Layers(rngs=rngs, **options)
         blocks = (PreActBlock(b, layers) for b in architecture.blocks)
         self.architecture = architecture
         self.stem = layers.conv(in_features, architecture.stem)
@@ -139,61 +119,51 @@ class PreActResNet(nnx.Module):
         self.head = layers.head(architecture.width, num_classes)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of images, of shape `(batch, height, width, channels)`.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
-        """
+        """Return the logits of images `(batch, height, width, channels)`."""
         x = self.stem(x)
-        x = pool_stem(x) if self.architecture.pool else x
-        for block in layers_of(self, "block", len(self.architecture.blocks)):
+        x = max_pool_3x3(x) if self.architecture.pool else x
+        for block in get_layers(self, "block", len(self.architecture.blocks)):
             x = block(x)
-        return self.head(mean_pixels(nnx.relu(self.norm(x))))
+        return self.head(global_average_pool(nnx.relu(self.norm(x))))
 
 
 class ResidualBlock(nnx.Module):
-    """Convolution, normalization and ReLU in turn; the last ReLU is outside."""
+    """Convolutions, each with its normalization, and ReLUs between them."""
 
     def __init__(self, block: Block, layers: Layers):
-        branch = (
-            NormedConv(width_in, convolution, layers)
-            for width_in, convolution in _with_inputs(block)
-        )
+        branch = (NormedConv(*pair, layers) for pair in block.branch)
         add_layers(self, "layer", branch)
         if block.projection is not None:
             self.shortcut = NormedConv(block.width_in, block.projection, layers)
         self.block = block
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The shortcut and the branch, added."""
+        """Return the ReLU of the sum of shortcut and branch."""
         y = x
-        branch = layers_of(self, "layer", len(self.block.convolutions))
+        branch = get_layers(self, "layer", len(self.block.convolutions))
         for index, layer in enumerate(branch):
             y = layer(nnx.relu(y) if index else y)
         return nnx.relu(y + _shortcut(self, x))
 
 
 class PreActBlock(nnx.Module):
-    """Normalization, ReLU and convolution in turn."""
+    """Convolutions, each behind a normalization and a ReLU."""
 
     def __init__(self, block: Block, layers: Layers):
-        inputs = _with_inputs(block)
-        add_layers(self, "norm", (layers.norm(width) for width, _ in inputs))
-        add_layers(self, "conv", (layers.conv(*pair) for pair in inputs))
+        norms = (layers.norm(width_in) for width_in, _ in block.branch)
+        add_layers(self, "norm", norms)
+        add_layers(self, "conv", (layers.conv(*p) for p in block.branch))
         if block.projection is not None:
             self.shortcut = layers.conv(block.width_in, block.projection)
         self.block = block
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The shortcut and the branch, added."""
+        """Return the sum of shortcut and branch."""
         y = x
         count = len(self.block.convolutions)
         branch = zip(
-            layers_of(self, "norm", count),
-            layers_of(self, "conv", count),
+            get_layers(self, "norm", count),
+            get_layers(self, "conv", count),
             strict=True,
         )
         for index, (norm, conv) in enumerate(branch):
@@ -204,13 +174,8 @@ class PreActBlock(nnx.Module):
         return y + _shortcut(self, x)
 
 
-def _with_inputs(block: Block) -> list:
-    """The convolutions of a branch, each behind the width that goes in."""
-    widths = [block.width_in, *(c.width for c in block.convolutions[:-1])]
-    return list(zip(widths, block.convolutions, strict=True))
-
-
 def _shortcut(module: ResidualBlock | PreActBlock, x: jax.Array) -> jax.Array:
-    if module.block.projection is None:
-        return pad_shortcut(x, module.block.width, module.block.stride)
+    block = module.block
+    if block.projection is None:
+        return zero_pad_shortcut(x, block.width, block.stride)
     return module.shortcut(x)

@@ -1,42 +1,38 @@
 """A vision Transformer in NNX."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Unpack
 
 import jax
 from flax import nnx
 
-from psi_optax.models.functions import check_vit, grid_positions
-from psi_optax.models.nnx.layers import Head, add_layers, layers_of
+from psi_optax.models.architectures import (
+    CIFAR_VIT,
+    FEED_FORWARD_FACTOR,
+    NUM_CLASSES,
+    ViTArchitecture,
+)
+from psi_optax.models.functions import tokens_with_positions
+from psi_optax.models.nnx.layers import Head, add_layers, get_layers
+from psi_optax.models.options import (
+    RMSNormKeywords,
+    RMSNormOptions,
+    patch_options,
+)
 
 
 class ViT(nnx.Module):
     """A vision Transformer with RMSNorm, also of queries and keys.
 
-    Patches are mapped linearly, and sines and cosines of their coordinates
-    added. Each layer adds attention to the stream, then a perceptron with one
-    GELU layer four times as wide, each behind an RMSNorm; after a last one the
-    mean over the patches goes to the head. Only the head has a bias.
-
-    With p = `patch_size`, c channels, w = `width`, d = `depth`, h = `heads` and
-    k = `num_classes` there are c p² w + d (12 w² + 2 w + 2 w / h) + w + (w + 1)
-    k parameters: 2,668,618 by default, for images of 3 channels.
-
-    Queries and keys are normalized head by head: the slices of
-    `attention/query/kernel` and `attention/key/kernel` along their middle axis
-    are scale groups. All other parameters are ordinary.
+    See its twin `psi_optax.models.linen.ViT` for layers, scale groups, number
+    of parameters and the papers.
 
     Args:
         in_features: number of channels of the images.
-        patch_size: in pixels.
-        width: number of channels of the stream, a multiple of 4 and of `heads`.
-        depth: number of layers.
-        heads: number of attention heads.
+        architecture: patch size, width, depth and heads.
         num_classes: number of outputs.
-        epsilon: what RMSNorm adds to the mean square. At 0 the scale
-            invariance is exact.
-        dtype: of the computation, such as `jnp.bfloat16`; parameters and logits
-            are in float32. None: as inputs and parameters have it.
-        rngs: random keys; the stream `params` is used.
+        rngs: random keys.
+        options: see `psi_optax.models.options.RMSNormOptions`.
 
     Examples:
         >>> import jax
@@ -45,88 +41,64 @@ class ViT(nnx.Module):
         >>> params = jax.tree.leaves(nnx.state(model, nnx.Param))
         >>> sum(x.size for x in params)
         2668618
-
-    References:
-        Dosovitskiy et al., [An Image is Worth 16x16
-        Words](https://arxiv.org/abs/2010.11929), 2020. Beyer et al., [Better
-        Plain ViT Baselines for ImageNet-1k](https://arxiv.org/abs/2205.01580),
-        2022, for positions and the mean. Henry et al., [Query-Key Normalization
-        for Transformers](https://arxiv.org/abs/2010.04245), 2020. Zhang &
-        Sennrich, [Root Mean Square Layer
-        Normalization](https://arxiv.org/abs/1910.07467), 2019.
     """
 
     def __init__(
         self,
         in_features: int,
-        patch_size: int = 4,
-        width: int = 192,
-        depth: int = 6,
-        heads: int = 3,
-        num_classes: int = 10,
+        architecture: ViTArchitecture = CIFAR_VIT,
+        num_classes: int = NUM_CLASSES,
         *,
-        epsilon: float = 1e-6,
-        dtype: jax.typing.DTypeLike | None = None,
         rngs: nnx.Rngs,
+        **options: Unpack[RMSNormKeywords],
     ):
-        layers = ViTLayers(rngs, epsilon, dtype)
-        patch = patch_size, patch_size
-        self.embed = nnx.Conv(
-            in_features,
-            width,
-            kernel_size=patch,
-            strides=patch,
-            use_bias=False,
-            dtype=dtype,
-            rngs=rngs,
-        )
-        stack = (Layer(width, heads, layers) for _ in range(depth))
+        patch_size, width, depth, heads = architecture
+        layers = Layers(rngs=rngs, **options)
+        patch = patch_options(patch_size, layers.dtype)
+        stack = (TransformerLayer(width, heads, layers) for _ in range(depth))
+        self.architecture = architecture
+        self.embed = nnx.Conv(in_features, width, rngs=rngs, **patch)
         add_layers(self, "layer", stack)
         self.norm = layers.norm(width)
-        self.head = Head(width, num_classes, dtype=dtype, rngs=rngs)
-        self.sizes = patch_size, width, heads
-        self.depth = depth
+        self.head = Head(width, num_classes, dtype=layers.dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Compute the logits.
-
-        Args:
-            x: batch of images, of shape `(batch, height, width, channels)`.
-
-        Returns:
-            Logits of shape `(batch, num_classes)`.
+        """Return the logits of images `(batch, height, width, channels)`.
 
         Raises:
-            ValueError: images that cannot be cut into patches, or a width that
-                cannot be divided among the heads.
+            ValueError: if patches do not tile the images, or heads the width.
         """
-        check_vit(x.shape, *self.sizes)
-        x = self.embed(x)
-        x = x + grid_positions(*x.shape[1:]).astype(x.dtype)[None]
-        x = x.reshape(len(x), -1, x.shape[-1])
-        for layer in layers_of(self, "layer", self.depth):
+        self.architecture.check(x.shape)
+        x = tokens_with_positions(self.embed(x))
+        for layer in get_layers(self, "layer", self.architecture.depth):
             x = layer(x)
         return self.head(self.norm(x).mean(1))
 
 
-class ViTLayers(NamedTuple):
-    """Makes the layers of one network."""
+@dataclasses.dataclass(kw_only=True)
+class Layers(RMSNormOptions):
+    """Factory of the layers of one network.
+
+    Attributes:
+        rngs: random keys of the initial values.
+    """
 
     rngs: nnx.Rngs
-    epsilon: float
-    dtype: jax.typing.DTypeLike | None
 
     def norm(self, width: int) -> nnx.RMSNorm:
-        """A normalization of the last axis."""
-        return nnx.RMSNorm(
-            width, epsilon=self.epsilon, dtype=self.dtype, rngs=self.rngs
-        )
+        """Return a normalization of the last axis."""
+        return nnx.RMSNorm(width, rngs=self.rngs, **self.norm_options())
 
-    def linear(self, shape_in, shape, axis=-1) -> nnx.LinearGeneral:
-        """A linear map without bias, of one or more axes."""
+    def linear(
+        self,
+        features_in: int | tuple[int, ...],
+        features: int | tuple[int, ...],
+        axis: int | tuple[int, ...] = -1,
+    ) -> nnx.LinearGeneral:
+        """Return a linear map without bias, from `axis` to new last axes."""
         return nnx.LinearGeneral(
-            shape_in,
-            shape,
+            features_in,
+            features,
             axis=axis,
             use_bias=False,
             dtype=self.dtype,
@@ -134,17 +106,17 @@ class ViTLayers(NamedTuple):
         )
 
 
-class Layer(nnx.Module):
-    """Attention and perceptron, each behind a norm, added to the stream."""
+class TransformerLayer(nnx.Module):
+    """Attention and feed-forward network, each behind an RMSNorm."""
 
-    def __init__(self, width: int, heads: int, layers: ViTLayers):
+    def __init__(self, width: int, heads: int, layers: Layers):
         self.attention_norm = layers.norm(width)
         self.attention = Attention(width, heads, layers)
         self.mlp_norm = layers.norm(width)
-        self.mlp = Perceptron(width, layers)
+        self.mlp = FeedForward(width, layers)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The stream with what this layer adds to it."""
+        """Return the residual stream with the outputs of this layer added."""
         x = x + self.attention(self.attention_norm(x))
         return x + self.mlp(self.mlp_norm(x))
 
@@ -152,7 +124,7 @@ class Layer(nnx.Module):
 class Attention(nnx.Module):
     """Attention with an RMSNorm of the queries and keys of each head."""
 
-    def __init__(self, width: int, heads: int, layers: ViTLayers):
+    def __init__(self, width: int, heads: int, layers: Layers):
         shape = heads, width // heads
         self.query = layers.linear(width, shape)
         self.key = layers.linear(width, shape)
@@ -162,20 +134,20 @@ class Attention(nnx.Module):
         self.out = layers.linear(shape, width, axis=(-2, -1))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """What each position gathers from all of them."""
+        """Return the attention of tokens `(batch, length, width)`."""
         query = self.query_norm(self.query(x))
         key = self.key_norm(self.key(x))
         x = jax.nn.dot_product_attention(query, key, self.value(x))
         return self.out(x)
 
 
-class Perceptron(nnx.Module):
+class FeedForward(nnx.Module):
     """Two linear maps with a GELU between them."""
 
-    def __init__(self, width: int, layers: ViTLayers):
-        self.up = layers.linear(width, 4 * width)
-        self.down = layers.linear(4 * width, width)
+    def __init__(self, width: int, layers: Layers):
+        self.up = layers.linear(width, FEED_FORWARD_FACTOR * width)
+        self.down = layers.linear(FEED_FORWARD_FACTOR * width, width)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The hidden layer is four times as wide."""
+        """Return the map of each token, of the same width."""
         return self.down(nnx.gelu(self.up(x)))

@@ -7,20 +7,20 @@ import jax.numpy as jnp
 
 from psi_optax.groups import Plan, ScaleGroup, make_plan
 from psi_optax.groups.paths import Tree, entries
-from psi_optax.invariance.arguments import (
-    any_shapes,
-    double_precision,
-    trace,
-    with_static,
-)
-from psi_optax.invariance.confrontation import tied_with
+from psi_optax.invariance.cross_check import tied_with
 from psi_optax.invariance.penalties import Penalty, advice, find_penalties
-from psi_optax.invariance.probe import NOTICEABLE, Probe
+from psi_optax.invariance.probe.probe import NOTICEABLE, Probe
 from psi_optax.invariance.report import (
     Finding,
     GroupReport,
     make_report,
     with_notes,
+)
+from psi_optax.invariance.tracing import (
+    any_shapes,
+    double_precision,
+    trace,
+    with_static,
 )
 
 

@@ -9,22 +9,22 @@ import jax.numpy as jnp
 
 from psi_optax.groups.paths import Entry, Tree, entries
 from psi_optax.invariance.analysis import Verdict, analyse_program
-from psi_optax.invariance.arguments import (
-    any_shapes,
-    double_precision,
-    trace,
-    with_static,
-)
-from psi_optax.invariance.confrontation import Findings, confront
-from psi_optax.invariance.evaluation import UnmeasurableError
-from psi_optax.invariance.measurement import measure
+from psi_optax.invariance.cross_check import Findings, confront
 from psi_optax.invariance.penalties import advice, find_penalties, reasons
-from psi_optax.invariance.probe import Probe
+from psi_optax.invariance.probe.evaluation import UnmeasurableError
+from psi_optax.invariance.probe.measurement import measure
+from psi_optax.invariance.probe.probe import Probe
 from psi_optax.invariance.report import (
     Finding,
     GroupReport,
     make_report,
     with_notes,
+)
+from psi_optax.invariance.tracing import (
+    any_shapes,
+    double_precision,
+    trace,
+    with_static,
 )
 
 METHODS = ("both", "analysis", "probe")

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from psi_optax.groups.paths import Tree, entries, some
-from psi_optax.invariance import compat
-from psi_optax.invariance.causes import LAYOUT
-from psi_optax.invariance.liveness import called_body
+from psi_optax.invariance import jaxprs
+from psi_optax.invariance.analysis.liveness import called_body
+from psi_optax.invariance.analysis.reasons import LAYOUT
 
 Paths = frozenset[str]
 
@@ -84,15 +84,15 @@ def find_penalties(program: Any, params: Tree) -> list[Penalty]:
         program: the jaxpr of a function of params and of other arrays.
         params: arrays or shapes.
     """
-    inner, _ = compat.open_jaxpr(program)
+    inner, _ = jaxprs.open_jaxpr(program)
     terms = [
         _weights(entry.path, entry.leaf)
         for entry in entries(params)
         if not entry.is_hole
     ]
     others = inner.invars[len(terms) :]
-    terms += [_FIXED.but(single=not compat.shape(v)) for v in others]
-    results = _follow(program, terms, compat.function_site(program))
+    terms += [_FIXED.but(single=not jaxprs.shape(v)) for v in others]
+    results = _follow(program, terms, jaxprs.function_site(program))
     found = frozenset().union(*(term.added for term in results))
     return sorted(found, key=lambda p: (p.site, sorted(p.paths)))
 
@@ -142,13 +142,13 @@ def _weights(path: str, leaf: Any) -> _Term:
 
 def _follow(program: Any, terms: Sequence[_Term], site: str) -> list[_Term]:
     """Return the terms that the results of a program are."""
-    inner, _ = compat.open_jaxpr(program)
-    known = {v: _FIXED.but(single=not compat.shape(v)) for v in inner.constvars}
+    inner, _ = jaxprs.open_jaxpr(program)
+    known = {v: _FIXED.but(single=not jaxprs.shape(v)) for v in inner.constvars}
     known |= zip(inner.invars, terms, strict=True)
 
     def read(atom: Any) -> _Term:
         return (
-            _FIXED.but(single=True) if compat.is_literal(atom) else known[atom]
+            _FIXED.but(single=True) if jaxprs.is_literal(atom) else known[atom]
         )
 
     for equation in inner.eqns:
@@ -160,12 +160,12 @@ def _follow(program: Any, terms: Sequence[_Term], site: str) -> list[_Term]:
 
 def _equation(equation: Any, operands: list[_Term], site: str) -> list[_Term]:
     name = equation.primitive.name
-    shapes = [compat.shape(variable) for variable in equation.outvars]
+    shapes = [jaxprs.shape(variable) for variable in equation.outvars]
     body = called_body(equation)
     if name == "shard_map":
         body = equation.params["jaxpr"]
     if body is not None:
-        return _follow(body, operands, compat.site(equation) or site)
+        return _follow(body, operands, jaxprs.site(equation) or site)
     if all(term.kind == "fixed" for term in operands) or _is_zero(equation):
         single = all(term.single for term in operands)
         # Random numbers are made of one key.
@@ -190,7 +190,7 @@ def _equation(equation: Any, operands: list[_Term], site: str) -> list[_Term]:
 def _is_zero(equation: Any) -> bool:
     """Return whether a result is multiplied by zero."""
     return equation.primitive.name == "mul" and any(
-        compat.is_literal(x) and np.all(np.asarray(x.val) == 0)
+        jaxprs.is_literal(x) and np.all(np.asarray(x.val) == 0)
         for x in equation.invars
     )
 
@@ -206,7 +206,7 @@ def _moved(step: _Step) -> _Term:
         "convert_element_type",
         "copy",
     ):
-        shape = compat.shape(step.equation.outvars[0])
+        shape = jaxprs.shape(step.equation.outvars[0])
         source = term.source and (term.source, shape)
     return term.but(source=source)
 
@@ -222,7 +222,7 @@ def _square(step: _Step) -> _Term:
 
 def _power(step: _Step) -> _Term:
     exponent = step.equation.params.get("y")
-    if exponent is None and compat.is_literal(step.equation.invars[1]):
+    if exponent is None and jaxprs.is_literal(step.equation.invars[1]):
         exponent = float(step.equation.invars[1].val)
     return _square(step) if exponent == 2 else _OTHER
 
@@ -262,7 +262,7 @@ def _dot(step: _Step) -> _Term:
     (mine, yours), _ = step.equation.params["dimension_numbers"]
     if (
         not same
-        or compat.shape(step.equation.outvars[0])
+        or jaxprs.shape(step.equation.outvars[0])
         or tuple(mine) != tuple(yours)
     ):
         return _OTHER
@@ -294,7 +294,7 @@ def _added(step: _Step) -> _Term:
     added = a.added | b.added
     for one in (a, b):
         if one.kind == "penalty" and one.single:
-            site = compat.site(step.equation) or step.site
+            site = jaxprs.site(step.equation) or step.site
             added |= {Penalty(one.names, one.paths, site)}
     return _OTHER.but(added=added)
 

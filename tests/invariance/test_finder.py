@@ -8,8 +8,9 @@ import pytest
 
 from psi_optax import ScaleGroup, check_groups, find_groups, psi_sgd
 from psi_optax.groups import make_plan
-from psi_optax.invariance import arguments, evaluation, finder
+from psi_optax.invariance import finder, tracing
 from psi_optax.invariance.analysis import Verdict
+from psi_optax.invariance.probe import evaluation
 
 
 def draw(seed, *shape):
@@ -334,7 +335,7 @@ def test_the_analysis_traces_the_loss_once(monkeypatch):
 
         return call
 
-    for where, name in ((arguments.compat, "make_jaxpr"), (jax, "eval_shape")):
+    for where, name in ((tracing.jaxprs, "make_jaxpr"), (jax, "eval_shape")):
         monkeypatch.setattr(where, name, counted(getattr(where, name)))
     report = find_groups(loss, PARAMS, X, method="analysis")
     assert report["kernel"].group is not None

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psi_optax.invariance import interpreter, liveness
-from psi_optax.invariance.analysis import analyse
+from psi_optax.invariance.analysis import analyse, interpreter, liveness
 from tests.invariance.holds import broken, proved, reached
 from tests.invariance.programs import (
     FINISHES,
@@ -121,7 +120,7 @@ def test_no_verdict_is_unsound(part):
 
 def as_written(variable, array):
     """Arrays of one element taken for constants of the program."""
-    if interpreter.compat.is_ref(variable):
+    if interpreter.jaxprs.is_ref(variable):
         return closed_over(variable, array)
     return interpreter.known(array)
 

@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
 from psi_optax import ScaleGroup, find_groups
-from psi_optax.invariance.rules.shapes import _made_of
+from psi_optax.invariance.analysis.rules.shapes import _made_of
 
 X = jax.ShapeDtypeStruct((8, 6), jnp.float32)
 W = jax.ShapeDtypeStruct((6, 4), jnp.float32)

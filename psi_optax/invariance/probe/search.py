@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.invariance.perturbation import Groups
-from psi_optax.invariance.probe import Probe
+from psi_optax.invariance.probe.perturbation import Groups
+from psi_optax.invariance.probe.probe import Probe
 
 # Sums that are this small a part of their terms may be zero, up to the epsilon
 # of a norm: the rescaling decides.

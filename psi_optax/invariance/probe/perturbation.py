@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.groups import ScaleGroup, make_plan
-from psi_optax.invariance.evaluation import Leaves, is_float
+from psi_optax.invariance.probe.evaluation import Leaves, is_float
 
 Groups = Mapping[str, ScaleGroup]
 

@@ -12,8 +12,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.invariance.equations import Equations
-from psi_optax.invariance.forms import (
+from psi_optax.invariance.analysis.equations import Equations
+from psi_optax.invariance.analysis.linear_forms import (
     Digit,
     Form,
     Variable,
@@ -127,14 +127,14 @@ def _as_wholes(equations: Equations, rest: list[Parameter]) -> Equations:
     for one in rest:
         if narrowed.reduce(one.form):
             whole = narrowed.unknown(())
-            narrowed.vanish(minus(one.form, whole), None)
+            narrowed.require_zero(minus(one.form, whole), None)
     return narrowed
 
 
 def _without(equations: Equations, others: Iterable[Parameter]) -> Equations:
     narrowed = equations.copy()
     for other in others:
-        narrowed.vanish(other.form, None)
+        narrowed.require_zero(other.form, None)
     return narrowed
 
 
@@ -231,7 +231,7 @@ def _options(
     split = next((d for t in form for d, _ in t.where), None)
     if split is not None:
         parts = [
-            equations.part(form, split, index, None)
+            equations.restrict(form, split, index, None)
             for index in range(split.count)
         ]
         # What all parts have in common, the parts told apart or not.
@@ -261,7 +261,7 @@ def _stated(
     for member in members:
         place = _group_axes(groups[member.path], member.shape)
         wanted = move_digits(scale, place.__getitem__)
-        equations.vanish(minus(member.form, wanted), None)
+        equations.require_zero(minus(member.form, wanted), None)
     variables = _free(equations, scale, set(digits_of(scale)))
     if variables is None:
         return None
@@ -296,7 +296,7 @@ def _free(
         return None
     found: frozenset[Variable] = frozenset()
     for index in range(split.count):
-        part = equations.part(form, split, index, None)
+        part = equations.restrict(form, split, index, None)
         rest = _apart_from(digits, split)
         own = _free(equations, part, rest)
         if own is None or own & found:
@@ -430,7 +430,7 @@ class _Search:
         basis = []
         for one in _parameters(order):
             if left.reduce(one.form):
-                left.vanish(one.form, None)
+                left.require_zero(one.form, None)
                 basis.append(one.path)
         ways = {
             way.one.path: way

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psi_optax.invariance import compat, rules
-from psi_optax.invariance.forms import (
+from psi_optax.invariance import jaxprs
+from psi_optax.invariance.analysis import rules
+from psi_optax.invariance.analysis.linear_forms import (
     ZERO,
     Digit,
     Form,
@@ -21,15 +22,15 @@ from psi_optax.invariance.forms import (
     moved_axes,
     plus,
 )
-from psi_optax.invariance.liveness import (
+from psi_optax.invariance.analysis.liveness import (
     called_body,
     has_own_derivative,
     kept_by_loop,
     live_equations,
 )
-from psi_optax.invariance.mesh import gathered, sharded
-from psi_optax.invariance.rules.elementwise import constant
-from psi_optax.invariance.values import (
+from psi_optax.invariance.analysis.mesh import gathered, sharded
+from psi_optax.invariance.analysis.rules.elementwise import constant
+from psi_optax.invariance.analysis.values import (
     Cell,
     Context,
     Operand,
@@ -64,7 +65,7 @@ def run(
 
     They are of type `Value`, or `Cell` where a result is a ref.
     """
-    inner, constants = compat.open_jaxpr(jaxpr)
+    inner, constants = jaxprs.open_jaxpr(jaxpr)
     needed = needed or Needed([True] * len(inner.outvars))
     values: dict[Any, Operand] = {
         variable: _closed_over(variable, array)
@@ -75,17 +76,17 @@ def run(
     live, _ = live_equations(inner, needed.results, kept)
 
     def read(atom) -> Operand:
-        if compat.is_literal(atom):
+        if jaxprs.is_literal(atom):
             return known(atom.val)
         # An operand that does not matter is not in the dictionary.
-        return values.get(atom) or Value(compat.shape(atom))
+        return values.get(atom) or Value(jaxprs.shape(atom))
 
     program = Program(inner)
     for equation, used, kept in live:
         outer = context.primitive, context.site, context.origin
         context.origin = Origin(program, equation)
         context.primitive = equation.primitive.name
-        context.site = compat.site(equation) or outer[1]
+        context.site = jaxprs.site(equation) or outer[1]
         cells = frozenset(_cells([values[ref] for ref in kept]))
         arguments = [read(atom) for atom in equation.invars]
         found = _equation(
@@ -95,7 +96,7 @@ def run(
         values.update(zip(equation.outvars, found, strict=True))
         context.primitive, context.site, context.origin = outer
     return [
-        read(atom) if need else Value(compat.shape(atom))
+        read(atom) if need else Value(jaxprs.shape(atom))
         for atom, need in zip(inner.outvars, needed.results, strict=True)
     ]
 
@@ -122,7 +123,7 @@ def _representable(variable: Any, value: Operand) -> Operand:
     limits = jnp.iinfo(dtype)
     if limits.min <= value.const <= limits.max:
         return value
-    return value.but(const=None, every=False)
+    return value.replace(const=None, is_zero_or_inf=False)
 
 
 def _closed_over(variable: Any, array: Any) -> Operand:
@@ -130,7 +131,7 @@ def _closed_over(variable: Any, array: Any) -> Operand:
 
     Whatever its size: a counter or a gate has another value tomorrow.
     """
-    if compat.is_ref(variable):
+    if jaxprs.is_ref(variable):
         return Cell(Value(tuple(np.shape(array))))
     return argument(array)
 
@@ -144,9 +145,9 @@ def argument(array: Any) -> Value:
         return Value(shape)
     known = isinstance(array, np.ndarray | np.generic | jax.Array)
     if not known or isinstance(array, jax.core.Tracer):
-        return Value(shape, given=math.nan)
+        return Value(shape, runtime_number=math.nan)
     number = float(jax.device_get(array).item())
-    return Value(shape, given=number if number > 0 else math.nan)
+    return Value(shape, runtime_number=number if number > 0 else math.nan)
 
 
 def _equation(
@@ -157,15 +158,18 @@ def _equation(
         return _CONTROL[name](context, params, operands, needed)
     body = called_body(equation)
     if body is None:
-        shapes = [compat.shape(variable) for variable in equation.outvars]
+        shapes = [jaxprs.shape(variable) for variable in equation.outvars]
         return rules.apply(context, name, params, operands, shapes)
     found = run(context, body, operands, needed)
     if has_own_derivative(equation):
-        reach = rules.reach(operands)
-        if not compat.is_of_jax(equation):
+        reach = rules.dependencies(operands)
+        if not jaxprs.is_of_jax(equation):
             # What cancels in a value need not cancel in its gradient.
-            found = [context.unstacked(x).apart() for x in found]
-        found = [value.but(reach=value.reach | reach) for value in found]
+            found = [context.merge_parts(x).as_new_array() for x in found]
+        found = [
+            value.replace(depends_on=value.depends_on | reach)
+            for value in found
+        ]
         _follow_derivative(context, jaxpr, equation, operands, found)
     return found
 
@@ -185,7 +189,7 @@ def _follow_derivative(
     if any(isinstance(x, Cell) for x in operands):
         rules.unknown(context, operands, "a custom derivative of a `jax.Ref`")
         return
-    settled = [context.settle(x) for x in operands]
+    settled = [context.resolve_offsets(x) for x in operands]
     if not any(x.form for x in settled):
         return
     try:
@@ -197,25 +201,29 @@ def _follow_derivative(
     known_as = {
         variable: x
         for variable, x in zip(equation.invars, settled, strict=True)
-        if not compat.is_literal(variable)
+        if not jaxprs.is_literal(variable)
     }
-    known_as |= zip(equation.outvars, map(context.settle, found), strict=True)
+    known_as |= zip(
+        equation.outvars, map(context.resolve_offsets, found), strict=True
+    )
     arguments = [_whole(known_as[v], v) for v in inputs]
     arguments += [
-        _whole(Value(compat.shape(v), minus(ZERO, known_as[v].form)), v)
+        _whole(Value(jaxprs.shape(v), minus(ZERO, known_as[v].form)), v)
         for v in cotangents
     ]
     results = run(context, pullback, arguments)
     differentiated = [v for v in inputs if _is_float(v)]
     for variable, gradient in zip(differentiated, results, strict=True):
-        gradient = context.settle(gradient)
+        gradient = context.resolve_offsets(gradient)
         x = _whole(known_as[variable], variable)
-        if not compat.is_of_jax(equation):
+        if not jaxprs.is_of_jax(equation):
             # Euler's identity need not hold for it.
             stop = Stop(x.form, context.site, "a custom derivative")
             context.stops.append(stop)
-        if context.has_gradient(x.reach) and not (x.every or gradient.every):
-            context.vanish(
+        if context.has_gradient(x.depends_on) and not (
+            x.is_zero_or_inf or gradient.is_zero_or_inf
+        ):
+            context.require_zero(
                 plus(x.form, gradient.form),
                 "nonlinear",
                 f"the custom derivative of `{context.primitive}` does not"
@@ -225,7 +233,7 @@ def _follow_derivative(
 
 def _pullback(jaxpr: Any, equation: Any) -> tuple[Any, list, list]:
     """Return a program from inputs and cotangents to cotangents of inputs."""
-    function, inputs = compat.function_of(jaxpr, equation)
+    function, inputs = jaxprs.function_of(jaxpr, equation)
     outputs = [v for v in equation.outvars if _is_float(v)]
 
     def pull(*operands):
@@ -247,14 +255,14 @@ def _pullback(jaxpr: Any, equation: Any) -> tuple[Any, list, list]:
         return list(jax.vjp(floats, *moved)[1](cotangents))
 
     pulled = [v for v in inputs if _is_float(v)]
-    whole, shapes = compat.over_mesh(pull, [*inputs, *outputs], pulled)
-    program, _ = compat.make_jaxpr(whole, *shapes)
+    whole, shapes = jaxprs.over_mesh(pull, [*inputs, *outputs], pulled)
+    program, _ = jaxprs.make_jaxpr(whole, *shapes)
     return program, inputs, outputs
 
 
 def _whole(value: Value, variable: Any) -> Value:
     """Return an array of one device with those of all, along its first axes."""
-    names = compat.varying(variable)
+    names = jaxprs.varying(variable)
     if not names:
         return value
     place = {a: a + len(names) for a in range(value.rank)}
@@ -263,9 +271,9 @@ def _whole(value: Value, variable: Any) -> Value:
     return Value(
         (*names.values(), *value.shape),
         form,
-        every=value.every,
-        reach=value.reach,
-        alive=value.alive,
+        is_zero_or_inf=value.is_zero_or_inf,
+        depends_on=value.depends_on,
+        nonzero=value.nonzero,
     )
 
 
@@ -277,7 +285,10 @@ def _is_float(variable: Any) -> bool:
 
 
 def _settled(context: Context, operands: Sequence[Operand]) -> list[Any]:
-    return [x if isinstance(x, Cell) else context.settle(x) for x in operands]
+    return [
+        x if isinstance(x, Cell) else context.resolve_offsets(x)
+        for x in operands
+    ]
 
 
 def _cells(operands: Sequence[Operand]) -> list[Cell]:
@@ -295,23 +306,23 @@ def _loop(context, jaxpr, fixed, carry, sliced=(), needed=None):
     cells = _cells([*fixed, *carry])
     begin = [*carry, *(cell.content for cell in cells)]
     # A gradient may reach any carry through any other.
-    reach = rules.reach([*fixed, *begin, *sliced])
+    reach = rules.dependencies([*fixed, *begin, *sliced])
     carried = []
-    for value in map(context.settle, begin):
+    for value in map(context.resolve_offsets, begin):
         form = value.form
-        if value.every:
+        if value.is_zero_or_inf:
             form = context.equations.unknown(value.shape)
             context.carried |= {term.variable for term in form}
-        carried.append(Value(value.shape, form, reach=reach))
+        carried.append(Value(value.shape, form, depends_on=reach))
     _store(cells, carried[len(carry) :])
     carry = carried[: len(carry)]
     operands = [*fixed, *carry, *sliced]
     found = run(context, jaxpr, operands, _every_time(jaxpr, operands, needed))
     end = [*found[: len(carry)], *(cell.content for cell in cells)]
     for before, after in zip(carried, end, strict=True):
-        after = context.settle(after)
-        if not after.every:
-            context.vanish(
+        after = context.resolve_offsets(after)
+        if not after.is_zero_or_inf:
+            context.require_zero(
                 minus(after.form, before.form),
                 "mixture",
                 "what a loop carries scales from turn to turn",
@@ -329,7 +340,7 @@ def _every_time(jaxpr, operands, needed: Needed | None) -> Needed | None:
     """Return what is needed of a body that runs again after itself."""
     if needed is None:
         return None
-    inner, _ = compat.open_jaxpr(jaxpr)
+    inner, _ = jaxprs.open_jaxpr(jaxpr)
     pairs = list(zip(inner.invars, operands, strict=True))
     kept = _variables(pairs, needed.cells)
     kept = kept_by_loop(inner, needed.results, kept)
@@ -342,7 +353,7 @@ def _variables(pairs: Iterable[tuple[Any, Operand]], cells) -> list[Any]:
 
 
 def _scan(context, params, operands, needed) -> list[Value]:
-    fixed_count, carry_count = compat.scan_sizes(params)
+    fixed_count, carry_count = jaxprs.scan_sizes(params)
     operands = _settled(context, operands)
     fixed = operands[:fixed_count]
     carry = operands[fixed_count : fixed_count + carry_count]
@@ -361,7 +372,7 @@ def _scan(context, params, operands, needed) -> list[Value]:
         needed._replace(results=results),
     )
     stacked = [
-        _over_turns(context.settle(value), turn, params["length"])
+        _over_turns(context.resolve_offsets(value), turn, params["length"])
         for value in found[carry_count:]
     ]
     return carried + stacked
@@ -371,19 +382,21 @@ def _at_turn(context: Context, value: Value, turn: str) -> Value:
     """Return one slice along the first axis, whose index is the loop's."""
     form = context.equations.reduce(value.form)
     first = [d for d in digits_of(form) if 0 in d.over]
-    reason = context.because("shape", "a loop over what is looked up")
-    context.equations.uniform(form, first, reason)
+    reason = context.reason("shape", "a loop over what is looked up")
+    context.equations.require_uniform(form, first, reason)
     form = move_digits(
         context.equations.reduce(form), lambda d: _shifted(d, -1, {0: turn})
     )
-    flat = moved_axes(value.flat, {a: a - 1 for a in range(1, value.rank)})
+    flat = moved_axes(
+        value.constant_axes, {a: a - 1 for a in range(1, value.rank)}
+    )
     return Value(
         value.shape[1:],
         form,
-        every=value.every,
+        is_zero_or_inf=value.is_zero_or_inf,
         const=value.const,
-        flat=flat,
-        reach=value.reach,
+        constant_axes=flat,
+        depends_on=value.depends_on,
     )
 
 
@@ -399,7 +412,12 @@ def _over_turns(value: Value, turn: str, length: int) -> Value:
 
     form = move_digits(value.form, move)
     shape = (length, *value.shape)
-    return Value(shape, form, every=value.every, reach=value.reach)
+    return Value(
+        shape,
+        form,
+        is_zero_or_inf=value.is_zero_or_inf,
+        depends_on=value.depends_on,
+    )
 
 
 def _shifted(digit: Digit, by: int, names: dict[int, str]) -> Digit:
@@ -422,13 +440,13 @@ def _while(context, params, operands, needed) -> list[Value]:
     carried, _ = _loop(context, params["body_jaxpr"], fixed, carry, (), every)
     # For the equations of what decides.
     decides = run(context, params["cond_jaxpr"], [*tested, *carried])
-    depends = context.as_values(rules.reach(decides))
-    return [x.but(reach=x.reach | depends) for x in carried]
+    depends = context.without_gradient(rules.dependencies(decides))
+    return [x.replace(depends_on=x.depends_on | depends) for x in carried]
 
 
 def _cond(context, params, operands, needed) -> list[Value]:
     chosen, *operands = _settled(context, operands)
-    depends = context.as_values(chosen.reach)
+    depends = context.without_gradient(chosen.depends_on)
     cells = _cells(operands)
     before = [cell.content for cell in cells]
     branches = []
@@ -439,7 +457,7 @@ def _cond(context, params, operands, needed) -> list[Value]:
     joined = [
         _either(context, values) for values in zip(*branches, strict=True)
     ]
-    joined = [x.but(reach=x.reach | depends) for x in joined]
+    joined = [x.replace(depends_on=x.depends_on | depends) for x in joined]
     count = len(joined) - len(cells)
     _store(cells, joined[count:])
     return joined[:count]
@@ -447,13 +465,18 @@ def _cond(context, params, operands, needed) -> list[Value]:
 
 def _either(context: Context, values: Sequence[Value]) -> Value:
     """Return the value that is one of these."""
-    values = [context.settle(value) for value in values]
-    able = [value for value in values if not value.every] or values[:1]
+    values = [context.resolve_offsets(value) for value in values]
+    able = [value for value in values if not value.is_zero_or_inf] or values[:1]
     form: Form = able[0].form
     for other in able[1:]:
-        form = context.alike(able[0], other)
-    every = all(value.every for value in values)
-    return Value(values[0].shape, form, every=every, reach=rules.reach(values))
+        form = context.unify(able[0], other)
+    every = all(value.is_zero_or_inf for value in values)
+    return Value(
+        values[0].shape,
+        form,
+        is_zero_or_inf=every,
+        depends_on=rules.dependencies(values),
+    )
 
 
 def _shard_map(context, params, operands, _) -> list[Value]:
@@ -462,22 +485,22 @@ def _shard_map(context, params, operands, _) -> list[Value]:
             context,
             operands,
             "a `jax.Ref` in `shard_map`",
-            [compat.shape(v) for v in params["jaxpr"].outvars],
+            [jaxprs.shape(v) for v in params["jaxpr"].outvars],
         )
-    sizes = compat.mesh_sizes(params)
+    sizes = jaxprs.mesh_sizes(params)
     operands = [
-        sharded(context, context.settle(value), spec, sizes)
+        sharded(context, context.resolve_offsets(value), spec, sizes)
         for value, spec in zip(
-            operands, compat.specs(params["in_specs"]), strict=True
+            operands, jaxprs.specs(params["in_specs"]), strict=True
         )
     ]
     outer, context.mesh = context.mesh, context.mesh | sizes
     found = run(context, params["jaxpr"], operands)
     context.mesh = outer
     return [
-        gathered(context, context.settle(value), spec, sizes)
+        gathered(context, context.resolve_offsets(value), spec, sizes)
         for value, spec in zip(
-            found, compat.specs(params["out_specs"]), strict=True
+            found, jaxprs.specs(params["out_specs"]), strict=True
         )
     ]
 

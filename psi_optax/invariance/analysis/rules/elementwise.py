@@ -7,9 +7,19 @@ from fractions import Fraction
 
 import jax.numpy as jnp
 
-from psi_optax.invariance.forms import Axis, Form, minus, plus, times
-from psi_optax.invariance.rules.table import by_parts, reach, rule
-from psi_optax.invariance.values import (
+from psi_optax.invariance.analysis.linear_forms import (
+    Axis,
+    Form,
+    minus,
+    plus,
+    times,
+)
+from psi_optax.invariance.analysis.rules.table import (
+    by_parts,
+    dependencies,
+    rule,
+)
+from psi_optax.invariance.analysis.values import (
     LARGEST,
     Context,
     Moment,
@@ -22,10 +32,10 @@ from psi_optax.invariance.values import (
 def _flat(value: Value, shape: tuple[int, ...]) -> frozenset[Axis]:
     everything = frozenset(range(len(shape)))
     if value.rank == 0 or value.const is not None:
-        return value.flat | everything
+        return value.constant_axes | everything
     # An axis of length 1 is stretched to that of the result.
     stretched = {a for a, n in enumerate(value.shape) if n == 1 != shape[a]}
-    return value.flat | stretched
+    return value.constant_axes | stretched
 
 
 def result(operands, shape, form: Form, **known) -> Value:
@@ -33,8 +43,8 @@ def result(operands, shape, form: Form, **known) -> Value:
     flats = [_flat(value, shape) for value in operands if value.const is None]
     everything = frozenset(range(len(shape)))
     flat = frozenset.intersection(*flats) if flats else everything
-    known.setdefault("reach", reach(operands))
-    return Value(shape, form, flat=flat, **known)
+    known.setdefault("depends_on", dependencies(operands))
+    return Value(shape, form, constant_axes=flat, **known)
 
 
 def _constant(function: Callable, operands, shape) -> Value | None:
@@ -53,7 +63,7 @@ def constant(number: float, shape: tuple[int, ...]) -> Value:
     """An array that is everywhere the same, known, number."""
     every = number == 0 or not math.isfinite(number)
     flat = frozenset(range(len(shape)))
-    return Value(shape, every=every, const=number, flat=flat)
+    return Value(shape, is_zero_or_inf=every, const=number, constant_axes=flat)
 
 
 # -- sums -----------------------------------------------------------------
@@ -81,27 +91,27 @@ def _sum(context: Context, a: Value, b: Value, shape, function) -> Value:
     known = _constant(function, [a, b], shape)
     if known is not None:
         return known
-    if a.every or b.every:
-        one, other = (b, a) if a.every else (a, b)
-        one = one.but(
+    if a.is_zero_or_inf or b.is_zero_or_inf:
+        one, other = (b, a) if a.is_zero_or_inf else (a, b)
+        one = one.replace(
             shape=shape,
-            flat=_flat(one, shape),
-            reach=one.reach | reach([other]),
+            constant_axes=_flat(one, shape),
+            depends_on=one.depends_on | dependencies([other]),
             offsets=(*one.offsets, *_moved_to(context, one, other)),
         )
         # 0 + x is x; 0 - x is not.
-        negative = a.every and function is operator.sub
+        negative = a.is_zero_or_inf and function is operator.sub
         return _scaled(one, -1.0, shape) if negative else one
     for one, other in ((a, b), (b, a)):
-        if context.waive(one, other.number):
-            return result([a, b], shape, context.settle(one).form)
-    a, b = a.blurred(), b.blurred()
+        if context.ignore_epsilon(one, other.number):
+            return result([a, b], shape, context.resolve_offsets(one).form)
+    a, b = a.without_moment(), b.without_moment()
     for one, other in ((a, b), (b, a)):
         if _is_flatter(context, other, one, shape):
             return _with_offset(context, one, other, shape)
-    form = context.alike(a, b)
-    offsets = context.joined((*a.offsets, *b.offsets))
-    known = {"reach": a.reach | b.reach, "offsets": offsets}
+    form = context.unify(a, b)
+    offsets = context.merge_offsets((*a.offsets, *b.offsets))
+    known = {"depends_on": a.depends_on | b.depends_on, "offsets": offsets}
     return result([a, b], shape, form, **known)
 
 
@@ -136,15 +146,17 @@ def _is_flatter(context: Context, a: Value, b: Value, shape) -> bool:
 
 def _with_offset(context: Context, a: Value, b: Value, shape) -> Value:
     """A sum whose second term may yet cancel against its mean."""
-    b = context.settle(b)
+    b = context.resolve_offsets(b)
     difference = context.equations.reduce(minus(b.form, a.form))
-    reason = context.mixture(a, b)
+    reason = context.mixture_reason(a, b)
     flat = _constant_axes(context, b, shape)
-    offset = Offset(difference, flat, b.reach, a.form, reason)
+    offset = Offset(difference, flat, b.depends_on, a.form, reason)
     offsets = a.offsets
-    if difference or b.reach:
+    if difference or b.depends_on:
         offsets = (*offsets, offset)
-    return result([a, b], shape, a.form, reach=a.reach, offsets=offsets)
+    return result(
+        [a, b], shape, a.form, depends_on=a.depends_on, offsets=offsets
+    )
 
 
 def _centered(context: Context, x: Value, mean: Value) -> Value | None:
@@ -156,8 +168,10 @@ def _centered(context: Context, x: Value, mean: Value) -> Value | None:
         return None
     if not m.is_aligned(x.rank):
         return None
-    x = context.cancel(x, m.axes)
-    return Value(x.shape, x.form, flat=x.flat, reach=x.reach)
+    x = context.subtract_mean(x, m.axes)
+    return Value(
+        x.shape, x.form, constant_axes=x.constant_axes, depends_on=x.depends_on
+    )
 
 
 def _variance(context: Context, a: Value, b: Value) -> Value | None:
@@ -167,8 +181,13 @@ def _variance(context: Context, a: Value, b: Value) -> Value | None:
         return None
     if n != m._replace(inner=1, outer=2) or m.count != 1:
         return None
-    a = context.cancel(a, m.axes)
-    return Value(a.shape, a.form, flat=a.flat & b.flat, reach=a.reach)
+    a = context.subtract_mean(a, m.axes)
+    return Value(
+        a.shape,
+        a.form,
+        constant_axes=a.constant_axes & b.constant_axes,
+        depends_on=a.depends_on,
+    )
 
 
 @rule("max", "min")
@@ -209,18 +228,18 @@ def _is_passed_over(
 ) -> bool:
     """Whether a bound is too small, or too wide, to act on what scales."""
     if bound.number is not None and bound.number * sign > 0:
-        return context.waive(x, bound.number)
+        return context.ignore_epsilon(x, bound.number)
     if bound.const is None or not math.isfinite(bound.const):
         return False
-    return context.is_within(x, bound.const)
+    return context.ignore_bound(x, bound.const)
 
 
 def _alike(context: Context, operands) -> Form:
     """The one form of several operands."""
-    able = [value for value in operands if not value.every]
+    able = [value for value in operands if not value.is_zero_or_inf]
     first, *others = able or operands
     for other in others:
-        first = first.but(form=context.alike(first, other))
+        first = first.replace(form=context.unify(first, other))
     return first.form
 
 
@@ -234,32 +253,38 @@ def _clamp(context, params, operands, shapes):
 @rule("select_n")
 def _select(context, params, operands, shapes):
     predicate, *cases = operands
-    if predicate.infinite is not None:
+    if predicate.inf_test_of is not None:
         cases = _with_infinity(predicate, cases)
         return [result(operands, shapes[0], _alike(context, cases))]
-    if not predicate.guards or len(cases) != 2:
+    if not predicate.zero_test or len(cases) != 2:
         return [result(operands, shapes[0], _alike(context, cases))]
     # What is taken only where something is zero has no say.
-    usual, other = cases if predicate.guards > 0 else cases[::-1]
-    if predicate.guarded is not None and usual.every:
+    usual, other = cases if predicate.zero_test > 0 else cases[::-1]
+    if predicate.tested_norm is not None and usual.is_zero_or_inf:
         # Zeros scale in every way; these may be something else.
         form = _alike(context, cases)
-        return [result(operands, shapes[0], form, every=other.every)]
-    found = result(operands, shapes[0], usual.form, every=usual.every)
-    if predicate.guarded is None or other.every:
+        return [
+            result(
+                operands, shapes[0], form, is_zero_or_inf=other.is_zero_or_inf
+            )
+        ]
+    found = result(
+        operands, shapes[0], usual.form, is_zero_or_inf=usual.is_zero_or_inf
+    )
+    if predicate.tested_norm is None or other.is_zero_or_inf:
         return [found]
     # A norm may well be zero: then it matters what is divided by it.
     difference = context.equations.reduce(minus(other.form, usual.form))
-    reason = context.mixture(usual, other)
+    reason = context.mixture_reason(usual, other)
     offset = Offset(
         difference,
         frozenset(),
-        other.reach,
+        other.depends_on,
         usual.form,
         reason,
-        predicate.guarded,
+        predicate.tested_norm,
     )
-    return [found.but(offsets=(offset,) if difference else ())]
+    return [found.replace(offsets=(offset,) if difference else ())]
 
 
 def _with_infinity(predicate: Value, cases: list[Value]) -> list[Value]:
@@ -268,9 +293,9 @@ def _with_infinity(predicate: Value, cases: list[Value]) -> list[Value]:
     As `jnp.nan_to_num` puts it where an array is infinite. Another number in
     the place of an infinity, or of NaN, does not scale as the array does.
     """
-    usual, other = cases if predicate.guards > 0 else cases[::-1]
+    usual, other = cases if predicate.zero_test > 0 else cases[::-1]
     is_largest = other.const is not None and abs(other.const) >= LARGEST
-    if is_largest and predicate.infinite == usual.identity:
+    if is_largest and predicate.inf_test_of == usual.identity:
         return [usual]
     return cases
 
@@ -286,7 +311,7 @@ def _compare(context, params, operands, shapes):
     if known is None:
         _alike(context, operands)
         known = {}
-    return [result(operands, shapes[0], {}, reach=0, **known)]
+    return [result(operands, shapes[0], {}, depends_on=0, **known)]
 
 
 def _guard(context: Context, operands) -> dict | None:
@@ -303,17 +328,22 @@ def _guard(context: Context, operands) -> dict | None:
         return None
     guards, exact = _AT_BOUND[name], name in ("eq", "ne")
     if bound.const is not None and math.isinf(number) and exact:
-        return {"guards": guards, "infinite": x.identity}
+        return {"zero_test": guards, "inf_test_of": x.identity}
     is_norm = moment is not None and moment.inner == 2 and moment.outer > 0
     if bound.const == 0 and (exact or (is_norm and name in ("le", "gt"))):
         # A group of weights is hardly zero; one of its weights may well be.
-        if x.alive == 2:
-            return {"guards": guards}
-        return {"guards": guards, "guarded": moment} if is_norm else None
+        if x.nonzero == 2:
+            return {"zero_test": guards}
+        return {"zero_test": guards, "tested_norm": moment} if is_norm else None
     # The square of one element is no norm: it may be small for many inputs.
     scales = is_norm and moment.axes and context.equations.reduce(x.form)
-    if scales and number > 0 and not exact and context.waive(x, number):
-        return {"guards": guards}
+    if (
+        scales
+        and number > 0
+        and not exact
+        and context.ignore_epsilon(x, number)
+    ):
+        return {"zero_test": guards}
     return None
 
 
@@ -339,14 +369,14 @@ def _mul(context, params, operands, shapes):
     if known is not None:
         return [known]
     if a.identity == b.identity and a.shape == b.shape:
-        return [_squared(context.settle_guards(a))]
+        return [_squared(context.resolve_guards(a))]
     for one, number in ((a, b.const), (b, a.const)):
         if number and math.isfinite(number):
             return [_scaled(one, number, shapes[0])]
-    a, b = context.settle(a), context.settle(b)
-    every = a.every or b.every
+    a, b = context.resolve_offsets(a), context.resolve_offsets(b)
+    every = a.is_zero_or_inf or b.is_zero_or_inf
     form = {} if every else plus(a.form, b.form)
-    return [result([a, b], shapes[0], form, every=every)]
+    return [result([a, b], shapes[0], form, is_zero_or_inf=every)]
 
 
 @rule("div", keeps_parts=True)
@@ -359,9 +389,9 @@ def _div(context, params, operands, shapes):
     if b.const and math.isfinite(b.const):
         return [_scaled(a, 1 / b.const, shapes[0])]
     b = _unguarded(a, b)
-    a, b = context.settle(a), context.settle(b)
-    form = {} if a.every else minus(a.form, b.form)
-    return [result([a, b], shapes[0], form, every=a.const == 0)]
+    a, b = context.resolve_offsets(a), context.resolve_offsets(b)
+    form = {} if a.is_zero_or_inf else minus(a.form, b.form)
+    return [result([a, b], shapes[0], form, is_zero_or_inf=a.const == 0)]
 
 
 def _unguarded(a: Value, b: Value) -> Value:
@@ -376,7 +406,7 @@ def _unguarded(a: Value, b: Value) -> Value:
         or o.guard.of != a.identity
         or not o.guard.is_aligned(a.rank)
     ]
-    return b.but(offsets=tuple(kept))
+    return b.replace(offsets=tuple(kept))
 
 
 def _quotient(a: float, b: float) -> float:
@@ -393,16 +423,16 @@ def _scaled(value: Value, number: float, shape) -> Value:
     if moment is not None:
         whole = abs(number * moment.count - 1) < 3e-7
         moment = moment._replace(count=1) if whole else None
-    value = value if moment else value.blurred()
+    value = value if moment else value.without_moment()
     return result(
         [value],
         shape,
         value.form,
-        every=value.every,
-        reach=value.reach,
+        is_zero_or_inf=value.is_zero_or_inf,
+        depends_on=value.depends_on,
         offsets=value.offsets,
         moment=moment,
-        alive=value.alive,
+        nonzero=value.nonzero,
     )
 
 
@@ -413,31 +443,31 @@ def _squared(value: Value) -> Value:
     elif (moment.inner, moment.outer, moment.count) == (1, 1, 1):
         moment = moment._replace(outer=2)
     else:
-        value, moment = value.blurred(), None
+        value, moment = value.without_moment(), None
     # An offset is part of a polynomial now, of which only a variance gets rid.
     return Value(
         value.shape,
         times(value.form, 2),
-        every=value.every,
+        is_zero_or_inf=value.is_zero_or_inf,
         const=_raised(value.const, 2.0),
-        flat=value.flat,
-        reach=value.reach,
+        constant_axes=value.constant_axes,
+        depends_on=value.depends_on,
         offsets=value.offsets,
         moment=moment,
-        alive=value.alive,
+        nonzero=value.nonzero,
     )
 
 
 @rule("square", keeps_offsets=True)
 def _square(context, params, operands, shapes):
-    return [_squared(context.settle_guards(operands[0]))]
+    return [_squared(context.resolve_guards(operands[0]))]
 
 
 @rule("integer_pow", keeps_offsets=True)
 def _integer_pow(context, params, operands, shapes):
     if params["y"] == 2:
-        return [_squared(context.settle_guards(operands[0]))]
-    return [_power(context.settle(operands[0]), Fraction(params["y"]))]
+        return [_squared(context.resolve_guards(operands[0]))]
+    return [_power(context.resolve_offsets(operands[0]), Fraction(params["y"]))]
 
 
 @rule("sqrt", "rsqrt", "cbrt", "reciprocal")
@@ -457,9 +487,9 @@ def _pow(context, params, operands, shapes):
     if exponent.const is not None and math.isfinite(exponent.const):
         power = Fraction(exponent.const).limit_denominator(64)
         if abs(float(power) - exponent.const) < 6e-8 * abs(exponent.const):
-            return [_power(base.but(shape=shapes[0]), power)]
+            return [_power(base.replace(shape=shapes[0]), power)]
     for value in operands:
-        context.invariant(value, "nonlinear", "`pow` of what scales")
+        context.require_invariant(value, "nonlinear", "`pow` of what scales")
     return [result(operands, shapes[0], {})]
 
 
@@ -485,9 +515,9 @@ def _power(value: Value, power: Fraction) -> Value:
         [value],
         value.shape,
         times(value.form, power),
-        every=value.every and power > 0,
+        is_zero_or_inf=value.is_zero_or_inf and power > 0,
         const=const,
-        alive=value.alive,
+        nonzero=value.nonzero,
         moment=moment,
     )
 
@@ -499,7 +529,7 @@ def _power(value: Value, power: Fraction) -> Value:
 def _neg(context, params, operands, shapes):
     [x] = operands
     const = None if x.const is None else -x.const
-    return [_scaled(x, -1.0, shapes[0]).but(const=const)]
+    return [_scaled(x, -1.0, shapes[0]).replace(const=const)]
 
 
 @rule("abs", "reduce_precision", "real", "imag", "conj")
@@ -508,7 +538,11 @@ def _same_degree(context, params, operands, shapes):
     const = None if x.const is None else abs(x.const)
     if context.primitive != "abs":
         const = x.const
-    return [result([x], shapes[0], x.form, every=x.every, const=const)]
+    return [
+        result(
+            [x], shapes[0], x.form, is_zero_or_inf=x.is_zero_or_inf, const=const
+        )
+    ]
 
 
 @rule("convert_element_type", keeps_parts=True)
@@ -516,14 +550,14 @@ def _convert(context, params, operands, shapes):
     [x] = operands
     if jnp.issubdtype(params["new_dtype"], jnp.inexact):
         return [x]
-    x = context.invariant(x, "nonlinear", "a conversion to integers")
+    x = context.require_invariant(x, "nonlinear", "a conversion to integers")
     return [
         Value(
             x.shape,
-            every=x.const == 0,
+            is_zero_or_inf=x.const == 0,
             const=x.const,
-            flat=x.flat,
-            reach=context.as_values(x.reach),
+            constant_axes=x.constant_axes,
+            depends_on=context.without_gradient(x.depends_on),
         )
     ]
 
@@ -550,19 +584,20 @@ def _identity(context, params, operands, shapes):
 
 @rule("stop_gradient", keeps_offsets=True)
 def _stop_gradient(context, params, operands, shapes):
-    x = operands[0].blurred()
+    x = operands[0].without_moment()
     context.stops.append(Stop(x.form, context.site, "stop_gradient"))
     offsets = tuple(
-        o._replace(reach=context.as_values(o.reach)) for o in x.offsets
+        o._replace(depends_on=context.without_gradient(o.depends_on))
+        for o in x.offsets
     )
     return [
         Value(
             x.shape,
             x.form,
-            every=x.every,
+            is_zero_or_inf=x.is_zero_or_inf,
             const=x.const,
-            flat=x.flat,
-            reach=context.as_values(x.reach),
+            constant_axes=x.constant_axes,
+            depends_on=context.without_gradient(x.depends_on),
             offsets=offsets,
         )
     ]
@@ -570,4 +605,4 @@ def _stop_gradient(context, params, operands, shapes):
 
 @rule("sign", "is_finite")
 def _no_degree(context, params, operands, shapes):
-    return [result(operands, shapes[0], {}, reach=0)]
+    return [result(operands, shapes[0], {}, depends_on=0)]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.groups.paths import Tree, brief, check_no_refs, entries
-from psi_optax.invariance import compat
+from psi_optax.invariance import jaxprs
 
 
 def with_static(loss_fn: Callable, args: tuple) -> tuple[Callable, tuple]:
@@ -78,7 +78,7 @@ def trace(loss: Callable, params: Tree, args: tuple) -> tuple[Any, int]:
             " variables['params'] or nnx.state(model, nnx.Param)."
         )
     try:
-        program, found = compat.make_jaxpr(loss, params, *args)
+        program, found = jaxprs.make_jaxpr(loss, params, *args)
     except Exception as error:
         error.add_note(
             "while calling loss_fn(params, *args): it has to take params of"

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from psi_optax.invariance.rules.elementwise import added, constant
-from psi_optax.invariance.rules.table import RULES, rule, unknown
-from psi_optax.invariance.values import Cell, Context, Value
+from psi_optax.invariance.analysis.rules.elementwise import added, constant
+from psi_optax.invariance.analysis.rules.table import RULES, rule, unknown
+from psi_optax.invariance.analysis.values import Cell, Context, Value
 
 Shape = tuple[int, ...]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from psi_optax.invariance.forms import (
+from psi_optax.invariance.analysis.linear_forms import (
     Axis,
     Digit,
     Form,
@@ -10,8 +10,12 @@ from psi_optax.invariance.forms import (
     move_digits,
     plus,
 )
-from psi_optax.invariance.rules.table import reach, rule, unknown
-from psi_optax.invariance.values import Context, Value
+from psi_optax.invariance.analysis.rules.table import (
+    dependencies,
+    rule,
+    unknown,
+)
+from psi_optax.invariance.analysis.values import Context, Value
 
 
 def _contracted(
@@ -44,15 +48,15 @@ def _contracted(
         forms.append(move_axes(form, place))
     form = plus(*forms)
     for axis in sorted(summed, key=repr):
-        form = context.uniform(form, axis)
+        form = context.require_uniform(form, axis)
     return form
 
 
 def _without_lookups(context: Context, form: Form, axis: int) -> Form:
     text = "a sum over what is looked up"
     looked_up = [d for t in form for d in t.all_digits if axis in d.over]
-    reason = context.because("shape", text)
-    context.equations.uniform(form, looked_up, reason)
+    reason = context.reason("shape", text)
+    context.equations.require_uniform(form, looked_up, reason)
     return context.equations.reduce(form)
 
 
@@ -60,8 +64,14 @@ def _without_lookups(context: Context, form: Form, axis: int) -> Form:
 def _dot_general(context, params, operands, shapes):
     a, b = operands
     (a_summed, b_summed), (a_batch, b_batch) = params["dimension_numbers"]
-    if a.every or b.every:
-        return [Value(shapes[0], every=True, reach=reach(operands))]
+    if a.is_zero_or_inf or b.is_zero_or_inf:
+        return [
+            Value(
+                shapes[0],
+                is_zero_or_inf=True,
+                depends_on=dependencies(operands),
+            )
+        ]
     summed = [f"summed {k}" for k in range(len(a_summed))]
     a_place: dict[int, Axis] = dict(zip(a_summed, summed, strict=True))
     b_place: dict[int, Axis] = dict(zip(b_summed, summed, strict=True))
@@ -74,19 +84,25 @@ def _dot_general(context, params, operands, shapes):
                 place[axis] = free
                 free += 1
     form = _contracted(context, a.form, b.form, (a_place, b_place), summed)
-    return [Value(shapes[0], form, reach=reach(operands))]
+    return [Value(shapes[0], form, depends_on=dependencies(operands))]
 
 
 @rule("conv_general_dilated")
 def _convolution(context, params, operands, shapes):
     x, kernel = operands
-    if x.every or kernel.every:
-        return [Value(shapes[0], every=True, reach=reach(operands))]
+    if x.is_zero_or_inf or kernel.is_zero_or_inf:
+        return [
+            Value(
+                shapes[0],
+                is_zero_or_inf=True,
+                depends_on=dependencies(operands),
+            )
+        ]
     if params["batch_group_count"] != 1:
         text = "no rule for a convolution with batch groups"
         for value in operands:
-            context.invariant(value, "unknown", text)
-        return [Value(shapes[0], reach=reach(operands))]
+            context.require_invariant(value, "unknown", text)
+        return [Value(shapes[0], depends_on=dependencies(operands))]
     numbers = params["dimension_numbers"]
     batch, channel, *spatial = numbers.lhs_spec
     outputs, inputs, *window = numbers.rhs_spec
@@ -96,12 +112,12 @@ def _convolution(context, params, operands, shapes):
     # (group, input), those of the output (group, output).
     x_form, k_form = x.form, kernel.form
     for axis in spatial:
-        x_form = context.uniform(x_form, axis)
+        x_form = context.require_uniform(x_form, axis)
     for axis in window:
-        k_form = context.uniform(k_form, axis)
+        k_form = context.require_uniform(k_form, axis)
     x_form = _without_lookups(context, x_form, channel)
     width, out_width = kernel.shape[inputs], kernel.shape[outputs] // groups
-    reason = context.because("shape", "groups of scaled channels")
+    reason = context.reason("shape", "groups of scaled channels")
     x_form = context.equations.cut(x_form, channel, width, reason)
 
     def move(digit: Digit) -> Digit:
@@ -118,8 +134,8 @@ def _convolution(context, params, operands, shapes):
     x_form = move_digits(x_form, move)
     k_form = context.equations.reduce(k_form)
     k_form = move_axes(k_form, {inputs: "input", outputs: out_channel})
-    form = context.uniform(plus(x_form, k_form), "input")
-    return [Value(shapes[0], form, reach=reach(operands))]
+    form = context.require_uniform(plus(x_form, k_form), "input")
+    return [Value(shapes[0], form, depends_on=dependencies(operands))]
 
 
 @rule("ragged_dot_general")
@@ -132,8 +148,14 @@ def _ragged_dot(context, params, operands, shapes):
     if any(batch) or len(group) != 1 or set(ragged) & set(a_summed):
         text = "no rule for a product of ragged sums"
         return unknown(context, operands, text, shapes)
-    if a.every or b.every:
-        return [Value(shapes[0], every=True, reach=reach(operands))]
+    if a.is_zero_or_inf or b.is_zero_or_inf:
+        return [
+            Value(
+                shapes[0],
+                is_zero_or_inf=True,
+                depends_on=dependencies(operands),
+            )
+        ]
     summed = [f"summed {k}" for k in range(len(a_summed))]
     a_place: dict[int, Axis] = dict(zip(a_summed, summed, strict=True))
     b_place: dict[int, Axis] = dict(zip(b_summed, summed, strict=True))
@@ -152,4 +174,4 @@ def _ragged_dot(context, params, operands, shapes):
         form,
         lambda d: d._replace(axis=name, over=over) if d.axis == "group" else d,
     )
-    return [Value(shapes[0], form, reach=reach(operands))]
+    return [Value(shapes[0], form, depends_on=dependencies(operands))]

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from psi_optax.groups.paths import Tree
-from psi_optax.invariance.evaluation import Evaluator, Leaves
-from psi_optax.invariance.perturbation import (
+from psi_optax.invariance.probe.evaluation import Evaluator, Leaves
+from psi_optax.invariance.probe.perturbation import (
     Groups,
     move,
     move_number,

@@ -3,10 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from psi_optax.invariance.forms import Digit, Form, move_axes, move_digits
-from psi_optax.invariance.rules.reductions import without_lookups
-from psi_optax.invariance.rules.table import Rule, rule, unknown
-from psi_optax.invariance.values import Context, Value
+from psi_optax.invariance.analysis.linear_forms import (
+    Digit,
+    Form,
+    move_axes,
+    move_digits,
+)
+from psi_optax.invariance.analysis.rules.reductions import without_lookups
+from psi_optax.invariance.analysis.rules.table import Rule, rule, unknown
+from psi_optax.invariance.analysis.values import Context, Value
 
 
 def split_over(
@@ -21,7 +26,7 @@ def split_over(
         name: the mesh axis that it is divided over.
         local: the length that is left.
     """
-    reason = context.because("shape", "shards of a scaled axis")
+    reason = context.reason("shape", "shards of a scaled axis")
     form = context.equations.cut(form, axis, local, reason)
     return move_digits(
         context.equations.reduce(form),
@@ -64,7 +69,14 @@ def _of_one_name(function: _Follow) -> Rule:
         [x] = operands
         x = without_lookups(context, x)
         form = function(context, params, x, names[0])
-        return [Value(shapes[0], form, every=x.every, reach=x.reach)]
+        return [
+            Value(
+                shapes[0],
+                form,
+                is_zero_or_inf=x.is_zero_or_inf,
+                depends_on=x.depends_on,
+            )
+        ]
 
     return guarded
 
@@ -83,7 +95,7 @@ def _all_gather(context, params, x, name):
 @_of_one_name
 def _reduce_scatter(context, params, x, name):
     axis, size = params["scatter_dimension"], params["axis_size"]
-    form = context.uniform(x.form, name)
+    form = context.require_uniform(x.form, name)
     form = split_over(context, form, axis, name, x.shape[axis] // size)
     if params["tiled"]:
         return form
@@ -112,4 +124,4 @@ def _all_to_all(context, params, operands, shapes):
 @rule("ppermute", "pbroadcast")
 @_of_one_name
 def _ppermute(context, params, x, name):
-    return context.uniform(x.form, name)
+    return context.require_uniform(x.form, name)

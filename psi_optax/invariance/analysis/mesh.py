@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from psi_optax.invariance import rules
-from psi_optax.invariance.rules.collectives import join_over, split_over
-from psi_optax.invariance.values import Context, Value
+from psi_optax.invariance.analysis import rules
+from psi_optax.invariance.analysis.rules.collectives import (
+    join_over,
+    split_over,
+)
+from psi_optax.invariance.analysis.values import Context, Value
 
 
 def _mesh_axes(spec, axis: int) -> tuple[str, ...]:
@@ -20,7 +23,9 @@ def sharded(
     """Return the part of an array that one device has."""
     value = rules.without_lookups(context, value)
     form, shape = value.form, list(value.shape)
-    divided = [axis for axis in range(value.rank) if axis not in value.flat]
+    divided = [
+        axis for axis in range(value.rank) if axis not in value.constant_axes
+    ]
     varying = {name for axis in divided for name in _mesh_axes(spec, axis)}
     for axis in range(value.rank):
         # From the last name, which changes fastest, to the first.
@@ -32,11 +37,11 @@ def sharded(
     return Value(
         tuple(shape),
         form,
-        every=value.every,
+        is_zero_or_inf=value.is_zero_or_inf,
         const=value.const,
-        given=value.given,
-        flat=value.flat | (sizes.keys() - varying),
-        reach=value.reach,
+        runtime_number=value.runtime_number,
+        constant_axes=value.constant_axes | (sizes.keys() - varying),
+        depends_on=value.depends_on,
     )
 
 
@@ -51,5 +56,10 @@ def gathered(
             form = join_over(form, axis, name, shape[axis])
             shape[axis] *= sizes[name]
     for name in sizes:
-        form = context.uniform(form, name)
-    return Value(tuple(shape), form, every=value.every, reach=value.reach)
+        form = context.require_uniform(form, name)
+    return Value(
+        tuple(shape),
+        form,
+        is_zero_or_inf=value.is_zero_or_inf,
+        depends_on=value.depends_on,
+    )

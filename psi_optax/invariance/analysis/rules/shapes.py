@@ -3,7 +3,7 @@
 import bisect
 import math
 
-from psi_optax.invariance.forms import (
+from psi_optax.invariance.analysis.linear_forms import (
     MAX_PARTS,
     Axis,
     Digit,
@@ -16,38 +16,45 @@ from psi_optax.invariance.forms import (
     moved_axes,
     plus,
 )
-from psi_optax.invariance.rules.reductions import moved_offsets, without
-from psi_optax.invariance.rules.table import reach, rule, stack
-from psi_optax.invariance.values import Context, Value
+from psi_optax.invariance.analysis.rules.reductions import (
+    moved_offsets,
+    without,
+)
+from psi_optax.invariance.analysis.rules.table import dependencies, rule, stack
+from psi_optax.invariance.analysis.values import Context, Value
 
 
 def rearranged(value: Value, shape, form: Form, place: dict) -> Value:
     """An array with its axes at other places; new ones are constant."""
     new = set(range(len(shape))) - set(place.values())
-    flat = moved_axes(value.flat, place) | new
+    flat = moved_axes(value.constant_axes, place) | new
     moment = value.moment and value.moment.moved(place)
-    guarded = value.guarded and value.guarded.moved(place)
+    guarded = value.tested_norm and value.tested_norm.moved(place)
     # Infinities are those of one array, with its axes where they are.
-    lost = bool(value.guarded and not guarded) or value.infinite is not None
+    lost = (
+        bool(value.tested_norm and not guarded) or value.inf_test_of is not None
+    )
     if value.moment is None:
         offsets = moved_offsets(value, place)
-        offsets = tuple(o._replace(flat=o.flat | new) for o in offsets)
+        offsets = tuple(
+            o._replace(constant_axes=o.constant_axes | new) for o in offsets
+        )
     else:
-        value = value if moment else value.blurred()
+        value = value if moment else value.without_moment()
         offsets = value.offsets
     return Value(
         tuple(shape),
         form,
-        every=value.every,
+        is_zero_or_inf=value.is_zero_or_inf,
         const=value.const,
-        given=value.given,
-        flat=flat,
-        reach=value.reach,
+        runtime_number=value.runtime_number,
+        constant_axes=flat,
+        depends_on=value.depends_on,
         offsets=offsets,
         moment=moment,
-        alive=value.alive,
-        guards=0 if lost else value.guards,
-        guarded=guarded,
+        nonzero=value.nonzero,
+        zero_test=0 if lost else value.zero_test,
+        tested_norm=guarded,
     )
 
 
@@ -73,10 +80,10 @@ def _transpose(context, params, operands, shapes):
 def _transposed(context: Context, x: Value, order) -> Value:
     shape = tuple(x.shape[a] for a in order)
     if x.parts:
-        place = without(x, (x.stacked,))
-        own = [place[a] for a in order if a != x.stacked]
+        place = without(x, (x.stack_axis,))
+        own = [place[a] for a in order if a != x.stack_axis]
         parts = [_transposed(context, part, own) for part in x.parts]
-        return stack(context, parts, list(order).index(x.stacked), shape)
+        return stack(context, parts, list(order).index(x.stack_axis), shape)
     place = {a: b for b, a in enumerate(order)}
     form = move_axes(context.equations.reduce(x.form), place)
     return rearranged(x, shape, form, place)
@@ -98,11 +105,11 @@ def _reshape(context, params, operands, shapes):
     made = _made_of(x.shape, shape)
     if x.moment is None:
         offsets = tuple(
-            o._replace(flat=_spread(old.flat, made))
+            o._replace(constant_axes=_spread(old.constant_axes, made))
             for o, old in zip(value.offsets, x.offsets, strict=True)
         )
-        value = value.but(offsets=offsets)
-    return [value.but(flat=_spread(x.flat, made))]
+        value = value.replace(offsets=offsets)
+    return [value.replace(constant_axes=_spread(x.constant_axes, made))]
 
 
 def _spread(flat: frozenset[Axis], made: list[set[int]]) -> frozenset[Axis]:
@@ -150,7 +157,7 @@ def _kept(shape, new_shape) -> dict[int, int]:
 
 def _reshaped(context: Context, form: Form, shape, new_shape) -> Form:
     tails, new_tails = _tails(shape), _tails(new_shape)
-    reason = context.because("shape", "a reshape that merges a scaled axis")
+    reason = context.reason("shape", "a reshape that merges a scaled axis")
     while True:
         form = context.equations.reduce(form)
         moved = {}
@@ -160,7 +167,7 @@ def _reshaped(context: Context, form: Form, shape, new_shape) -> Form:
                 form = context.equations.cut(form, digit.axis, place, reason)
                 break
             if place is None:
-                context.equations.uniform(form, [digit], reason)
+                context.equations.require_uniform(form, [digit], reason)
                 break
             moved[digit] = place
         else:
@@ -203,10 +210,10 @@ def _tile(context, params, operands, shapes):
         Value(
             shapes[0],
             x.form,
-            every=x.every,
+            is_zero_or_inf=x.is_zero_or_inf,
             const=x.const,
-            flat=x.flat | repeated,
-            reach=x.reach,
+            constant_axes=x.constant_axes | repeated,
+            depends_on=x.depends_on,
         )
     ]
 
@@ -215,9 +222,9 @@ def _tile(context, params, operands, shapes):
 def _unstack(context, params, operands, shapes):
     [x] = operands
     axis, found = params["axis"] % x.rank, []
-    if x.parts and x.stacked == axis:
+    if x.parts and x.stack_axis == axis:
         return list(x.parts)
-    x = context.settle(x)
+    x = context.resolve_offsets(x)
     place = without(x, (axis,))
     for index in range(x.shape[axis]):
         starts, limits = [0] * x.rank, list(x.shape)
@@ -233,8 +240,16 @@ def _rev(context, params, operands, shapes):
     [x] = operands
     form = x.form
     for axis in params["dimensions"]:
-        form = context.uniform(form, axis)
-    return [Value(shapes[0], form, every=x.every, const=x.const, reach=x.reach)]
+        form = context.require_uniform(form, axis)
+    return [
+        Value(
+            shapes[0],
+            form,
+            is_zero_or_inf=x.is_zero_or_inf,
+            const=x.const,
+            depends_on=x.depends_on,
+        )
+    ]
 
 
 @rule("slice", keeps_parts=True)
@@ -242,13 +257,13 @@ def _slice(context, params, operands, shapes):
     starts, limits = params["start_indices"], params["limit_indices"]
     strides = params["strides"] or (1,) * len(starts)
     [x] = operands
-    kept = [a for a in range(x.rank) if a != x.stacked]
-    one = [1 if a == x.stacked else n for a, n in enumerate(x.shape)]
+    kept = [a for a in range(x.rank) if a != x.stack_axis]
+    one = [1 if a == x.stack_axis else n for a, n in enumerate(x.shape)]
     if x.parts and list(shapes[0]) == one:
-        part, place = x.parts[starts[x.stacked]], dict(enumerate(kept))
+        part, place = x.parts[starts[x.stack_axis]], dict(enumerate(kept))
         form = move_axes(context.equations.reduce(part.form), place)
         return [rearranged(part, shapes[0], form, place)]
-    x = context.settle(x)
+    x = context.resolve_offsets(x)
     return [sliced(context, x, starts, limits, strides)]
 
 
@@ -257,23 +272,23 @@ def sliced(context: Context, x: Value, starts, limits, strides) -> Value:
     form, shape = x.form, list(x.shape)
     if any(a >= b for a, b in zip(starts, limits, strict=True)):
         empty = [max(b - a, 0) for a, b in zip(starts, limits, strict=True)]
-        return Value(tuple(empty), every=True)
+        return Value(tuple(empty), is_zero_or_inf=True)
     for axis, cut in enumerate(zip(starts, limits, strides, strict=True)):
         start, limit, stride = cut
         shape[axis] = -(-(limit - start) // stride)
         if shape[axis] == x.shape[axis]:
             continue
         if stride != 1:
-            form = context.uniform(form, axis)
+            form = context.require_uniform(form, axis)
         else:
             form = _sliced(context, form, axis, x.shape[axis], start, limit)
     return Value(
         tuple(shape),
         form,
-        every=x.every,
+        is_zero_or_inf=x.is_zero_or_inf,
         const=x.const,
-        flat=x.flat,
-        reach=x.reach,
+        constant_axes=x.constant_axes,
+        depends_on=x.depends_on,
     )
 
 
@@ -284,11 +299,11 @@ def _sliced(context, form: Form, axis, length, start, limit) -> Form:
         return form
     unit = math.gcd(start, limit, length)
     if any(d.over for d in along) or length // unit > MAX_PARTS:
-        return context.uniform(form, axis)
-    reason = context.because("shape", "a part of a scaled axis")
+        return context.require_uniform(form, axis)
+    reason = context.reason("shape", "a part of a scaled axis")
     block = Digit(axis, unit, length // unit)
     parts = [
-        context.equations.part(form, block, index, reason)
+        context.equations.restrict(form, block, index, reason)
         for index in range(start // unit, limit // unit)
     ]
     return _stacked(context, parts, axis, unit)
@@ -329,10 +344,10 @@ def _concatenate(context, params, operands, shapes):
     operands = [
         _without_lookups(context, x, axis) for x in operands if x.shape[axis]
     ]
-    every = all(x.every for x in operands)
-    known = {"every": every, "reach": reach(operands)}
+    every = all(x.is_zero_or_inf for x in operands)
+    known = {"is_zero_or_inf": every, "depends_on": dependencies(operands)}
     reduce = context.equations.reduce
-    scaled = [reduce(x.form) for x in operands if not x.every]
+    scaled = [reduce(x.form) for x in operands if not x.is_zero_or_inf]
     one = scaled and all(form == scaled[0] for form in scaled)
     if every or (one and not digits_along(scaled[0], axis)):
         return [Value(shape, scaled[0] if one else {}, **known)]
@@ -340,16 +355,16 @@ def _concatenate(context, params, operands, shapes):
     if shape[axis] // unit > MAX_PARTS:
         form = scaled[0]
         for other in scaled[1:]:
-            form = context.uniform(form, axis)
-            other = context.uniform(other, axis)
-            form = context.alike(Value(shape, form), Value(shape, other))
-        return [Value(shape, context.uniform(form, axis), **known)]
-    reason = context.because("shape", "a part of a scaled axis")
+            form = context.require_uniform(form, axis)
+            other = context.require_uniform(other, axis)
+            form = context.unify(Value(shape, form), Value(shape, other))
+        return [Value(shape, context.require_uniform(form, axis), **known)]
+    reason = context.reason("shape", "a part of a scaled axis")
     parts = []
     for x in operands:
         block = Digit(axis, unit, x.shape[axis] // unit)
         parts += [
-            context.equations.part(x.form, block, index, reason)
+            context.equations.restrict(x.form, block, index, reason)
             for index in range(block.count)
         ]
     return [Value(shape, _stacked(context, parts, axis, unit), **known)]
@@ -360,7 +375,7 @@ def _stack(context, params, operands, shapes):
     axis = params["axis"] % len(shapes[0])
     whole = _stacked_whole(context, axis, operands, shapes[0])
     if any(x.offsets or x.moment for x in operands):
-        whole = whole.but(parts=tuple(operands), stacked=axis)
+        whole = whole.replace(parts=tuple(operands), stack_axis=axis)
     return [whole]
 
 
@@ -370,18 +385,20 @@ def _stacked_whole(context: Context, axis: int, operands, shape) -> Value:
         move_axes(context.equations.reduce(x.form), place) for x in operands
     ]
     known = {
-        "every": all(x.every for x in operands),
-        "reach": reach(operands),
+        "is_zero_or_inf": all(x.is_zero_or_inf for x in operands),
+        "depends_on": dependencies(operands),
     }
     scaled = [
-        part for x, part in zip(operands, parts, strict=True) if not x.every
+        part
+        for x, part in zip(operands, parts, strict=True)
+        if not x.is_zero_or_inf
     ]
     if all(part == scaled[0] for part in scaled):
         return Value(shape, scaled[0] if scaled else {}, **known)
     if len(parts) > MAX_PARTS:
         values = [Value(shape, part) for part in scaled]
         for value in values[1:]:
-            context.alike(values[0], value)
+            context.unify(values[0], value)
         return Value(shape, context.equations.reduce(scaled[0]), **known)
     return Value(shape, _stacked(context, parts, axis, 1), **known)
 
@@ -390,9 +407,9 @@ def _without_lookups(context: Context, x: Value, axis: int) -> Value:
     """What is looked up along an axis is another thing in another array."""
     form = context.equations.reduce(x.form)
     lookups = [d for d in digits_along(form, axis) if d.axis != axis]
-    reason = context.because("shape", "parts of what is looked up")
-    context.equations.uniform(form, lookups, reason)
-    return x.but(form=context.equations.reduce(form))
+    reason = context.reason("shape", "parts of what is looked up")
+    context.equations.require_uniform(form, lookups, reason)
+    return x.replace(form=context.equations.reduce(form))
 
 
 @rule("pad")
@@ -403,15 +420,15 @@ def _pad(context, params, operands, shapes):
         a for a, amount in enumerate(params["padding_config"]) if any(amount)
     ]
     for axis in padded:
-        form = context.uniform(form, axis)
-    x = x.but(form=form)
-    if padded and not value.every:
-        form = context.alike(x, value.but(shape=x.shape))
+        form = context.require_uniform(form, axis)
+    x = x.replace(form=form)
+    if padded and not value.is_zero_or_inf:
+        form = context.unify(x, value.replace(shape=x.shape))
     return [
         Value(
             shapes[0],
             form,
-            every=x.every and value.every,
-            reach=reach(operands),
+            is_zero_or_inf=x.is_zero_or_inf and value.is_zero_or_inf,
+            depends_on=dependencies(operands),
         )
     ]

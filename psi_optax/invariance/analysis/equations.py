@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple
 
-from psi_optax.invariance.forms import (
+from psi_optax.invariance.analysis.linear_forms import (
     MAX_PARTS,
     Axis,
     Digit,
@@ -121,12 +121,14 @@ class Equations:
             self._layers[-1][variable] = solved._replace(form=form)
         return form
 
-    def vanish(self, form: Form, reason: object) -> None:
+    def require_zero(self, form: Form, reason: object) -> None:
         """Makes a form zero everywhere."""
         self._reason = reason
         self._vanish(form)
 
-    def uniform(self, form: Form, digits: Iterable[Digit], reason) -> None:
+    def require_uniform(
+        self, form: Form, digits: Iterable[Digit], reason
+    ) -> None:
         """Makes a form independent of some digits."""
         self._reason = reason
         for digit in digits:
@@ -149,7 +151,7 @@ class Equations:
             else:
                 self._drop(form, across[0])
 
-    def part(self, form: Form, digit: Digit, index: int, reason) -> Form:
+    def restrict(self, form: Form, digit: Digit, index: int, reason) -> Form:
         """The form where a digit has a value."""
         self._reason = reason
         return self._part(form, digit, index)

@@ -15,7 +15,7 @@ scale.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from psi_optax.invariance.values import Cell, Context, Operand, Value
+from psi_optax.invariance.analysis.values import Cell, Context, Operand, Value
 
 Shapes = Sequence[tuple[int, ...]]
 Rule = Callable[[Context, Mapping[str, Any], list[Any], Shapes], list[Any]]
@@ -36,7 +36,11 @@ def rule(
 
     def register(function: Rule) -> Rule:
         def settled(context, params, operands, shapes):
-            settle = context.unstacked if keeps_offsets else context.settle
+            settle = (
+                context.merge_parts
+                if keeps_offsets
+                else context.resolve_offsets
+            )
             operands = [
                 x if isinstance(x, Cell) else settle(x) for x in operands
             ]
@@ -44,8 +48,8 @@ def rule(
             if keeps_offsets:
                 return found
             # Results without a gradient depend on their operands all the same.
-            depends = context.as_values(reach(operands))
-            return [x.but(reach=x.reach | depends) for x in found]
+            depends = context.without_gradient(dependencies(operands))
+            return [x.replace(depends_on=x.depends_on | depends) for x in found]
 
         for name in names:
             RULES[name] = function if keeps_parts else settled
@@ -60,14 +64,14 @@ def by_parts(function: Rule) -> Rule:
     def applied(context, params, operands, shapes):
         stacks = [x for x in operands if x.const is None]
         if len(stacks) != 1 or not stacks[0].parts:
-            operands = [context.unstacked(x) for x in operands]
+            operands = [context.merge_parts(x) for x in operands]
             return function(context, params, operands, shapes)
         [whole] = stacks
         changed = []
         for part in whole.parts:
             same = [part if x is whole else x for x in operands]
             changed += function(context, params, same, [part.shape])
-        return [stack(context, changed, whole.stacked, shapes[0])]
+        return [stack(context, changed, whole.stack_axis, shapes[0])]
 
     return applied
 
@@ -80,14 +84,14 @@ def stack(
     return whole
 
 
-def reach(operands: Sequence[Operand]) -> int:
+def dependencies(operands: Sequence[Operand]) -> int:
     """Return the parameters through which the gradient of a result may go."""
     found = 0
     for operand in operands:
         value = operand.content if isinstance(operand, Cell) else operand
-        found |= value.reach
+        found |= value.depends_on
         for offset in value.offsets:
-            found |= offset.reach
+            found |= offset.depends_on
     return found
 
 
@@ -121,14 +125,16 @@ def unknown(
     None of the operands may scale, nor what refs among them hold; what these
     hold afterwards depends on all of them.
     """
-    everything = reach(operands)
+    everything = dependencies(operands)
     for operand in operands:
         if isinstance(operand, Cell):
-            context.invariant(operand.content, kind, text)
-            operand.content = Value(operand.content.shape, reach=everything)
+            context.require_invariant(operand.content, kind, text)
+            operand.content = Value(
+                operand.content.shape, depends_on=everything
+            )
         else:
-            context.invariant(operand, kind, text)
-    return [Value(shape, reach=everything) for shape in shapes]
+            context.require_invariant(operand, kind, text)
+    return [Value(shape, depends_on=everything) for shape in shapes]
 
 
 def _any_cells(operands: Sequence[Operand]) -> bool:

@@ -3,9 +3,19 @@
 import math
 from fractions import Fraction
 
-from psi_optax.invariance.forms import Axis, move_axes, moved_axes, times
-from psi_optax.invariance.rules.table import reach, rule, stack, unknown
-from psi_optax.invariance.values import Context, Moment, Offset, Value
+from psi_optax.invariance.analysis.linear_forms import (
+    Axis,
+    move_axes,
+    moved_axes,
+    times,
+)
+from psi_optax.invariance.analysis.rules.table import (
+    dependencies,
+    rule,
+    stack,
+    unknown,
+)
+from psi_optax.invariance.analysis.values import Context, Moment, Offset, Value
 
 
 def without(value: Value, axes) -> dict[int, int]:
@@ -20,21 +30,23 @@ def reduced(context: Context, value: Value, axes, shape) -> Value:
         value = without_lookups(context, value)
     form = value.form
     for axis in axes:
-        form = context.uniform(form, axis)
+        form = context.require_uniform(form, axis)
     place = without(value, axes)
     return Value(
         shape,
         move_axes(form, place),
-        every=value.every,
-        flat=moved_axes(value.flat, place) | over_mesh,
-        reach=value.reach,
+        is_zero_or_inf=value.is_zero_or_inf,
+        constant_axes=moved_axes(value.constant_axes, place) | over_mesh,
+        depends_on=value.depends_on,
     )
 
 
 @rule("reduce_max", "reduce_min")
 def _extremum(context, params, operands, shapes):
     [x] = operands
-    return [reduced(context, x, params["axes"], shapes[0]).but(const=x.const)]
+    return [
+        reduced(context, x, params["axes"], shapes[0]).replace(const=x.const)
+    ]
 
 
 @rule("reduce_sum", keeps_parts=True)
@@ -44,11 +56,11 @@ def _sum(context, params, operands, shapes):
 
 
 def _summed_by_parts(context: Context, x: Value, axes, shape) -> Value:
-    if not x.parts or x.stacked in axes:
-        return summed(context, context.unstacked(x), axes, shape)
-    place = without(x, (x.stacked,))
+    if not x.parts or x.stack_axis in axes:
+        return summed(context, context.merge_parts(x), axes, shape)
+    place = without(x, (x.stack_axis,))
     own = tuple(place.get(axis, axis) for axis in axes)
-    at = without(x, axes)[x.stacked]
+    at = without(x, axes)[x.stack_axis]
     one = (*shape[:at], *shape[at + 1 :])
     parts = [summed(context, part, own, one) for part in x.parts]
     return stack(context, parts, at, shape)
@@ -56,7 +68,7 @@ def _summed_by_parts(context: Context, x: Value, axes, shape) -> Value:
 
 def summed(context: Context, x: Value, axes, shape) -> Value:
     """The sum along some axes, which may be part of a mean."""
-    x = context.settle_guards(x)
+    x = context.resolve_guards(x)
     total = reduced(context, x, axes, shape)
     lengths = dict(enumerate(x.shape)) | context.mesh
     count = math.prod(lengths[a] for a in axes)
@@ -68,18 +80,18 @@ def summed(context: Context, x: Value, axes, shape) -> Value:
     here: set[Axis] = {a for a, b in enumerate(moment.place) if b in axes}
     here |= context.mesh.keys() & set(axes)
     if moment.outer != 1 or len(here) != len(axes):
-        return reduced(context, context.settle(x), axes, shape)
+        return reduced(context, context.resolve_offsets(x), axes, shape)
     moment = moment._replace(
         axes=moment.axes | here,
         count=moment.count * count,
         place=tuple(None if b is None else place.get(b) for b in moment.place),
     )
     const = None if x.const is None else x.const * count
-    return total.but(
+    return total.replace(
         moment=moment,
         const=const,
         offsets=x.offsets,
-        alive=2 if x.alive and moment.inner == 2 else 0,
+        nonzero=2 if x.nonzero and moment.inner == 2 else 0,
     )
 
 
@@ -89,14 +101,14 @@ def _product(context, params, operands, shapes):
     axes = tuple(params["axes"])
     count = math.prod(x.shape[a] for a in axes)
     product = reduced(context, x, axes, shapes[0])
-    return [product.but(form=times(product.form, Fraction(count)))]
+    return [product.replace(form=times(product.form, Fraction(count)))]
 
 
 @rule("argmax", "argmin")
 def _arg(context, params, operands, shapes):
     [x] = operands
     chosen = reduced(context, x, tuple(params["axes"]), shapes[0])
-    return [chosen.but(form={}, every=False, reach=0)]
+    return [chosen.replace(form={}, is_zero_or_inf=False, depends_on=0)]
 
 
 @rule("fft")
@@ -104,15 +116,29 @@ def _fft(context, params, operands, shapes):
     [x] = operands
     form = x.form
     for axis in range(x.rank - len(params["fft_lengths"]), x.rank):
-        form = context.uniform(form, axis)
-    return [Value(shapes[0], form, every=x.every, reach=x.reach)]
+        form = context.require_uniform(form, axis)
+    return [
+        Value(
+            shapes[0],
+            form,
+            is_zero_or_inf=x.is_zero_or_inf,
+            depends_on=x.depends_on,
+        )
+    ]
 
 
 @rule("cumsum", "cummax", "cummin")
 def _cumulative(context, params, operands, shapes):
     [x] = operands
-    form = context.uniform(x.form, params["axis"])
-    return [Value(shapes[0], form, every=x.every, reach=x.reach)]
+    form = context.require_uniform(x.form, params["axis"])
+    return [
+        Value(
+            shapes[0],
+            form,
+            is_zero_or_inf=x.is_zero_or_inf,
+            depends_on=x.depends_on,
+        )
+    ]
 
 
 @rule("sort")
@@ -121,9 +147,9 @@ def _sort(context, params, operands, shapes):
     return [
         Value(
             shape,
-            context.uniform(x.form, axis),
-            every=x.every,
-            reach=reach(operands),
+            context.require_uniform(x.form, axis),
+            is_zero_or_inf=x.is_zero_or_inf,
+            depends_on=dependencies(operands),
         )
         for x, shape in zip(operands, shapes, strict=True)
     ]
@@ -133,8 +159,8 @@ def _sort(context, params, operands, shapes):
 def _top_k(context, params, operands, shapes):
     [x] = operands
     axis = params.get("axis", params.get("reduction_dimension", -1))
-    form = context.uniform(x.form, axis % x.rank)
-    return [Value(shapes[0], form, reach=x.reach), Value(shapes[1])]
+    form = context.require_uniform(x.form, axis % x.rank)
+    return [Value(shapes[0], form, depends_on=x.depends_on), Value(shapes[1])]
 
 
 @rule(
@@ -145,25 +171,25 @@ def _top_k(context, params, operands, shapes):
 )
 def _window(context, params, operands, shapes):
     [x] = operands
-    x = x.blurred()
+    x = x.without_moment()
     moved = _moved_by_window(params)
-    kept = [offset for offset in x.offsets if moved <= offset.flat]
+    kept = [offset for offset in x.offsets if moved <= offset.constant_axes]
     padded = any(any(pair) for pair in params["padding"])
     dilated = any(n != 1 for n in params["base_dilation"])
     if dilated or (padded and context.primitive == "reduce_window_sum"):
         kept = []
-    x = context.settle(
-        x.but(offsets=tuple(o for o in x.offsets if o not in kept))
+    x = context.resolve_offsets(
+        x.replace(offsets=tuple(o for o in x.offsets if o not in kept))
     )
     form = x.form
     for axis in moved:
-        form = context.uniform(form, axis)
+        form = context.require_uniform(form, axis)
     return [
         Value(
             shapes[0],
             form,
-            every=x.every,
-            reach=x.reach,
+            is_zero_or_inf=x.is_zero_or_inf,
+            depends_on=x.depends_on,
             offsets=tuple(kept),
         )
     ]
@@ -175,9 +201,16 @@ def _selected_by_window(context, params, operands, shapes):
     moving, compared = operands
     form = moving.form
     for axis in _moved_by_window(params):
-        form = context.uniform(form, axis)
-        context.uniform(compared.form, axis)
-    return [Value(shapes[0], form, every=moving.every, reach=reach(operands))]
+        form = context.require_uniform(form, axis)
+        context.require_uniform(compared.form, axis)
+    return [
+        Value(
+            shapes[0],
+            form,
+            is_zero_or_inf=moving.is_zero_or_inf,
+            depends_on=dependencies(operands),
+        )
+    ]
 
 
 def _moved_by_window(params) -> set[int]:
@@ -204,7 +237,7 @@ def _over_mesh(context, params, operands, shapes):
     # An axis of a `shard_map` around the whole loss has an unknown length.
     means = names <= context.mesh.keys()
     if context.primitive in ("pmax", "pmin") or not means:
-        operands = [context.settle(x) for x in operands]
+        operands = [context.resolve_offsets(x) for x in operands]
         return [
             reduced(context, x, axes, shape)
             for x, shape in zip(operands, shapes, strict=True)
@@ -219,16 +252,16 @@ def without_lookups(context: Context, x: Value) -> Value:
     """What another device may look up otherwise has to be uniform."""
     form = context.equations.reduce(x.form)
     lookups = [d for term in form for d in term.all_digits if d.is_lookup]
-    reason = context.because("shape", "lookups on many devices")
-    context.equations.uniform(form, lookups, reason)
-    return x.but(form=context.equations.reduce(form))
+    reason = context.reason("shape", "lookups on many devices")
+    context.equations.require_uniform(form, lookups, reason)
+    return x.replace(form=context.equations.reduce(form))
 
 
 def moved_offsets(value: Value, place: dict[int, int]) -> tuple[Offset, ...]:
     """The offsets of an array whose axes have moved."""
     return tuple(
         offset._replace(
-            flat=moved_axes(offset.flat, place),
+            constant_axes=moved_axes(offset.constant_axes, place),
             guard=offset.guard and (offset.guard.moved(place) or LOST),
         )
         for offset in value.offsets

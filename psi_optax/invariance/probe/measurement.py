@@ -4,15 +4,15 @@ import collections
 import dataclasses
 import math
 
-from psi_optax.invariance.confrontation import (
+from psi_optax.invariance.cross_check import (
     Findings,
     confront_inert,
     grouped,
     of_kind,
 )
-from psi_optax.invariance.probe import Probe
+from psi_optax.invariance.probe.probe import Probe
+from psi_optax.invariance.probe.search import find_candidates, find_measured
 from psi_optax.invariance.report import Finding
-from psi_optax.invariance.search import find_candidates, find_measured
 
 _NO_EFFECT = "changes nothing on these arguments"
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.groups.paths import Tree, entries, map_with_path
-from psi_optax.invariance import compat
+from psi_optax.invariance import jaxprs
 
 # In numpy: in JAX each shape of an array would be compiled for.
 Leaves = dict[str, np.ndarray]
@@ -57,7 +57,7 @@ class Evaluator:
             # variables of its own, running averages for example.
             program, found = self._trace(flat, held, args, _as_given)
         self.precision = _precision(program)
-        self._call, constants = compat.without_constants(program)
+        self._call, constants = jaxprs.without_constants(program)
         self.data = constants, self._args
         self._weights = random.normal(size=found.shape)
         self._compiled = functools.cache(self._compile)
@@ -67,7 +67,7 @@ class Evaluator:
     ) -> tuple[Any, Any]:
         self.given = {path: convert(w) for path, w in held.items()}
         self._args = jax.tree.map(convert, args)
-        return compat.make_jaxpr(flat, self._placed(self.given), self._args)
+        return jaxprs.make_jaxpr(flat, self._placed(self.given), self._args)
 
     def __call__(
         self, leaves: Leaves, data: Any, paths: frozenset[str] = frozenset()
@@ -160,6 +160,6 @@ def _flat_loss(
 
 def _precision(program: Any) -> float:
     floats = [
-        d for d in compat.dtypes(program) if jnp.issubdtype(d, np.floating)
+        d for d in jaxprs.dtypes(program) if jnp.issubdtype(d, np.floating)
     ]
     return max((float(jnp.finfo(d).eps) for d in floats), default=0.0)

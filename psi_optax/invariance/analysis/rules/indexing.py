@@ -1,14 +1,14 @@
 """Elements picked by indices that the program computes."""
 
-from psi_optax.invariance.forms import (
+from psi_optax.invariance.analysis.linear_forms import (
     Digit,
     digits_along,
     move_axes,
     move_digits,
 )
-from psi_optax.invariance.rules.shapes import sliced
-from psi_optax.invariance.rules.table import reach, rule
-from psi_optax.invariance.values import Context, Value
+from psi_optax.invariance.analysis.rules.shapes import sliced
+from psi_optax.invariance.analysis.rules.table import dependencies, rule
+from psi_optax.invariance.analysis.values import Context, Value
 
 
 @rule("gather")
@@ -29,19 +29,19 @@ def _gather(context, params, operands, shapes):
     filling = params.get("fill_value")
     if filling is not None and filling == filling and filling != 0:
         text = "what is looked up beyond the end has a value of its own"
-        x = context.invariant(x, "mixture", text)
+        x = context.require_invariant(x, "mixture", text)
         form = x.form
     looked_up = []
     for axis in numbers.collapsed_slice_dims:
         if axis in numbers.start_index_map:
             looked_up.append(axis)
         else:  # Always the first.
-            form = context.uniform(form, axis)
+            form = context.require_uniform(form, axis)
     for axis in kept:
         if sizes[axis] == 1 and axis in numbers.start_index_map:
             looked_up.append(axis)
         elif sizes[axis] != x.shape[axis]:
-            form = context.uniform(form, axis)
+            form = context.require_uniform(form, axis)
     form = context.equations.reduce(form)
 
     def move(digit: Digit) -> Digit:
@@ -58,14 +58,21 @@ def _gather(context, params, operands, shapes):
     for axis in looked_up:
         form = _without_nested(context, form, axis)
     form = move_digits(form, move)
-    return [Value(shapes[0], form, every=x.every, reach=reach(operands))]
+    return [
+        Value(
+            shapes[0],
+            form,
+            is_zero_or_inf=x.is_zero_or_inf,
+            depends_on=dependencies(operands),
+        )
+    ]
 
 
 def _without_nested(context: Context, form, axis: int):
     """Lookups in what was looked up along the same axis are given up."""
     nested = [d for t in form for d in t.all_digits if axis in d.over]
-    reason = context.because("shape", "a lookup in what is looked up")
-    context.equations.uniform(form, nested, reason)
+    reason = context.reason("shape", "a lookup in what is looked up")
+    context.equations.require_uniform(form, nested, reason)
     return context.equations.reduce(form)
 
 
@@ -87,7 +94,7 @@ def _dynamic_slice(context, params, operands, shapes):
     for axis in partial:
         lookups = any(d.over for d in digits_along(form, axis))
         if sizes[axis] != 1 or lookups:
-            form = context.uniform(form, axis)
+            form = context.require_uniform(form, axis)
     form = context.equations.reduce(form)
 
     def move(digit: Digit) -> Digit:
@@ -97,7 +104,14 @@ def _dynamic_slice(context, params, operands, shapes):
         return digit._replace(axis=f"lookup {start.identity} of {length}")
 
     form = move_digits(form, move)
-    return [Value(shapes[0], form, every=x.every, reach=reach(operands))]
+    return [
+        Value(
+            shapes[0],
+            form,
+            is_zero_or_inf=x.is_zero_or_inf,
+            depends_on=dependencies(operands),
+        )
+    ]
 
 
 @rule("dynamic_update_slice")
@@ -106,11 +120,18 @@ def _dynamic_update_slice(context, params, operands, shapes):
     form, new = x.form, update.form
     for axis in range(x.rank):
         if update.shape[axis] != x.shape[axis]:
-            form = context.uniform(form, axis)
-            new = context.uniform(new, axis)
-    form = context.alike(x.but(form=form), update.but(form=new))
-    every = x.every and update.every
-    return [Value(shapes[0], form, every=every, reach=reach(operands))]
+            form = context.require_uniform(form, axis)
+            new = context.require_uniform(new, axis)
+    form = context.unify(x.replace(form=form), update.replace(form=new))
+    every = x.is_zero_or_inf and update.is_zero_or_inf
+    return [
+        Value(
+            shapes[0],
+            form,
+            is_zero_or_inf=every,
+            depends_on=dependencies(operands),
+        )
+    ]
 
 
 @rule(
@@ -125,13 +146,22 @@ def _scatter(context, params, operands, shapes):
     place = _aligned(params["dimension_numbers"], x, updates)
     old, new = x.form, updates.form
     for axis in set(range(x.rank)) - set(place.values()):
-        old = context.uniform(old, axis)
+        old = context.require_uniform(old, axis)
     for axis in set(range(updates.rank)) - set(place):
-        new = context.uniform(new, axis)
+        new = context.require_uniform(new, axis)
     new = move_axes(context.equations.reduce(new), place)
-    form = context.alike(x.but(form=old), updates.but(form=new, shape=x.shape))
-    every = x.every and updates.every
-    return [Value(shapes[0], form, every=every, reach=reach(operands))]
+    form = context.unify(
+        x.replace(form=old), updates.replace(form=new, shape=x.shape)
+    )
+    every = x.is_zero_or_inf and updates.is_zero_or_inf
+    return [
+        Value(
+            shapes[0],
+            form,
+            is_zero_or_inf=every,
+            depends_on=dependencies(operands),
+        )
+    ]
 
 
 def _aligned(numbers, x: Value, updates: Value) -> dict[int, int]:
@@ -156,11 +186,20 @@ def _aligned(numbers, x: Value, updates: Value) -> dict[int, int]:
 @rule("scatter-mul")
 def _scatter_multiply(context, params, operands, shapes):
     x, _, factors = operands
-    context.invariant(factors, "mixture", "some are multiplied by what scales")
-    return [Value(shapes[0], x.form, every=x.every, reach=reach(operands))]
+    context.require_invariant(
+        factors, "mixture", "some are multiplied by what scales"
+    )
+    return [
+        Value(
+            shapes[0],
+            x.form,
+            is_zero_or_inf=x.is_zero_or_inf,
+            depends_on=dependencies(operands),
+        )
+    ]
 
 
 @rule("iota")
 def _iota(context, params, operands, shapes):
     flat = frozenset(range(len(shapes[0]))) - {params["dimension"]}
-    return [Value(shapes[0], flat=flat)]
+    return [Value(shapes[0], constant_axes=flat)]

@@ -9,8 +9,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from psi_optax.invariance.equations import Equations
-from psi_optax.invariance.forms import Axis, Form, Variable, digits_along, minus
+from psi_optax.invariance.analysis.equations import Equations
+from psi_optax.invariance.analysis.linear_forms import (
+    Axis,
+    Form,
+    Variable,
+    digits_along,
+    minus,
+)
 
 _IDENTITIES = itertools.count()
 # The largest number of bfloat16, below those of wider dtypes: as good as
@@ -49,7 +55,7 @@ class Reason(NamedTuple):
     text: str
     site: str
     origin: Origin | None = None
-    flat: bool | None = None
+    constant_axes: bool | None = None
 
 
 class Waiver(NamedTuple):
@@ -87,8 +93,10 @@ class Offset(NamedTuple):
     """
 
     difference: Form  # as an array of the shape that the sum had
-    flat: frozenset[Axis]  # axes of the value along which it is constant
-    reach: int
+    constant_axes: frozenset[
+        Axis
+    ]  # axes of the value along which it is constant
+    depends_on: int
     rest: Form  # of what it was added to
     reason: Reason  # why the difference has to vanish, where it has to
     guard: "Moment | None" = None
@@ -124,42 +132,44 @@ class Value:
         shape: of the array.
         form: each element is multiplied by the exponential of this. Integers
             and booleans do not scale: what makes one of a float sees to it.
-        every: zero or infinite everywhere, which scales in every way.
+        is_zero_or_inf: zero or infinite everywhere, which scales in every way.
         const: the number that it is everywhere, if that is known.
-        given: the number that an argument is, NaN if that is not known or not
-            positive. It may change, and is looked at as an epsilon alone.
-        flat: axes along which it is constant, of the array and of a mesh.
-        reach: a bit for each parameter that its gradient goes to, and above
-            these one for each that it depends on: see `Context.as_values`.
+        runtime_number: the number that an argument is, NaN if that is not
+            known or not positive. It may change, and is looked at as an epsilon
+            alone.
+        constant_axes: axes along which it is constant, of the array and of a
+            mesh.
+        depends_on: a bit for each parameter that its gradient goes to, and
+            above these one for each that it depends on: see `Context.as_values`.
         offsets: terms that have still to vanish or to be made to scale.
         moment: of what it is a mean, a square or a sum of squares.
-        alive: 1 where each element is zero only if a weight is; 2 where only
+        nonzero: 1 where each element is zero only if a weight is; 2 where only
             if all weights of a norm are, which they hardly are.
-        guards: 1 if it says where another is zero, -1 where it is not.
-        guarded: the other, if it is a sum of squares that may well be zero.
-        infinite: the identity of the array of which it says where it is
+        zero_test: 1 if it says where another is zero, -1 where it is not.
+        tested_norm: the other, if it is a sum of squares that may well be zero.
+        inf_test_of: the identity of the array of which it says where it is
             infinite, if it says that; `guards` speaks of that then.
         parts: the arrays that it is a stack of, if they have offsets or
             moments.
-        stacked: the axis along which they are stacked.
+        stack_axis: the axis along which they are stacked.
         identity: equal for arrays that are equal up to their dtype.
     """
 
     shape: tuple[int, ...]
     form: Form = dataclasses.field(default_factory=dict)
-    every: bool = False
+    is_zero_or_inf: bool = False
     const: float | None = None
-    given: float | None = None
-    flat: frozenset[Axis] = frozenset()
-    reach: int = 0
+    runtime_number: float | None = None
+    constant_axes: frozenset[Axis] = frozenset()
+    depends_on: int = 0
     offsets: tuple[Offset, ...] = ()
     moment: Moment | None = None
-    alive: int = 0
-    guards: int = 0
-    guarded: Moment | None = None
-    infinite: int | None = None
+    nonzero: int = 0
+    zero_test: int = 0
+    tested_norm: Moment | None = None
+    inf_test_of: int | None = None
     parts: tuple["Value", ...] = ()
-    stacked: int = 0
+    stack_axis: int = 0
     identity: int = dataclasses.field(
         default_factory=lambda: next(_IDENTITIES), compare=False
     )
@@ -172,20 +182,22 @@ class Value:
     @property
     def number(self) -> float | None:
         """The number that it is everywhere, known or given."""
-        return self.given if self.const is None else self.const
+        return self.runtime_number if self.const is None else self.const
 
-    def blurred(self) -> "Value":
+    def without_moment(self) -> "Value":
         """Without the moment, and offsets that no mean can cancel any more."""
         if self.moment is None:
             return self
-        offsets = tuple(o._replace(flat=frozenset()) for o in self.offsets)
-        return self.but(moment=None, offsets=offsets)
+        offsets = tuple(
+            o._replace(constant_axes=frozenset()) for o in self.offsets
+        )
+        return self.replace(moment=None, offsets=offsets)
 
-    def apart(self) -> "Value":
+    def as_new_array(self) -> "Value":
         """The same numbers as another array, of which nothing is a mean."""
-        return self.blurred().but(identity=next(_IDENTITIES))
+        return self.without_moment().replace(identity=next(_IDENTITIES))
 
-    def but(self, **changes) -> "Value":
+    def replace(self, **changes) -> "Value":
         """The same array with something else known."""
         return dataclasses.replace(self, **changes)
 
@@ -223,80 +235,86 @@ class Context:
         self.site = ""
         self.origin: Origin | None = None
 
-    def as_values(self, reach: int) -> int:
+    def without_gradient(self, reach: int) -> int:
         """Return the reach of a function of an array that has no gradient."""
         return reach >> self.parameters << self.parameters
 
     def has_gradient(self, reach: int) -> bool:
         """Return whether a gradient goes to a parameter."""
-        return reach != self.as_values(reach)
+        return reach != self.without_gradient(reach)
 
-    def because(self, kind: str, text: str) -> Reason:
+    def reason(self, kind: str, text: str) -> Reason:
         """A reason, at the present place."""
         return Reason(kind, text, self.site, self.origin)
 
-    def vanish(self, form: Form, kind: str, text: str) -> None:
+    def require_zero(self, form: Form, kind: str, text: str) -> None:
         """This form has to be zero."""
-        self.equations.vanish(form, self.because(kind, text))
+        self.equations.require_zero(form, self.reason(kind, text))
 
-    def invariant(self, value: Value, kind: str, text: str) -> Value:
+    def require_invariant(self, value: Value, kind: str, text: str) -> Value:
         """The value, which must not scale."""
-        value = self.settle(value)
-        if not value.every:
-            self.vanish(value.form, kind, text)
-        return value.but(form={})
+        value = self.resolve_offsets(value)
+        if not value.is_zero_or_inf:
+            self.require_zero(value.form, kind, text)
+        return value.replace(form={})
 
-    def alike(self, a: Value, b: Value) -> Form:
+    def unify(self, a: Value, b: Value) -> Form:
         """The form of two arrays of one shape that have to scale alike."""
-        if a.every or b.every:
-            return b.form if a.every else a.form
-        self.equations.vanish(minus(a.form, b.form), self.mixture(a, b))
+        if a.is_zero_or_inf or b.is_zero_or_inf:
+            return b.form if a.is_zero_or_inf else a.form
+        self.equations.require_zero(
+            minus(a.form, b.form), self.mixture_reason(a, b)
+        )
         return self.equations.reduce(a.form)
 
-    def mixture(self, a: Value, b: Value) -> Reason:
+    def mixture_reason(self, a: Value, b: Value) -> Reason:
         """Return why two operands must not scale differently."""
         fixed = [v for v in (a, b) if not self.equations.reduce(v.form)]
         if not fixed:
             text = f"`{self.primitive}` of what scales in two ways"
-            return self.because("mixture", text)
+            return self.reason("mixture", text)
         text = f"`{self.primitive}` of what scales and what does not"
-        if fixed[0].given is not None and self.primitive != "sub":
+        if fixed[0].runtime_number is not None and self.primitive != "sub":
             text = (
                 f"`{self.primitive}` of what scales and an argument: if it is"
                 " an epsilon, give a positive number up to max_epsilon"
             )
-        reason = self.because("mixture", text)
+        reason = self.reason("mixture", text)
         # A constant, or something that is made of weights, is no data.
-        known = fixed[0].const is not None or fixed[0].reach
+        known = fixed[0].const is not None or fixed[0].depends_on
         if self.primitive != "sub" or known:
             return reason
-        return reason._replace(flat=bool(fixed[0].flat))
+        return reason._replace(constant_axes=bool(fixed[0].constant_axes))
 
-    def uniform(self, form: Form, axis: Axis, text: str | None = None) -> Form:
+    def require_uniform(
+        self, form: Form, axis: Axis, text: str | None = None
+    ) -> Form:
         """The form, which must not change along an axis."""
         form = self.equations.reduce(form)
-        reason = self.because(
+        reason = self.reason(
             "shape", text or f"`{self.primitive}` along a scaled axis"
         )
         while digits := digits_along(form, axis):
-            self.equations.uniform(form, digits, reason)
+            self.equations.require_uniform(form, digits, reason)
             form = self.equations.reduce(form)
         return form
 
-    def settle(self, value: Value) -> Value:
+    def resolve_offsets(self, value: Value) -> Value:
         """The value with its offsets made to scale with it."""
         for part in value.parts:
-            self.settle(part)
+            self.resolve_offsets(part)
         for offset in value.offsets:
             self._settle_offset(offset)
-            value = value.but(reach=value.reach | offset.reach)
-        return value.but(
+            value = value.replace(
+                depends_on=value.depends_on | offset.depends_on
+            )
+        return value.replace(
             offsets=(), parts=(), form=self.equations.reduce(value.form)
         )
 
-    def unstacked(self, value: Value) -> Value:
+    def merge_parts(self, value: Value) -> Value:
         """Return the value as one array, not as a stack of its parts."""
-        return self.settle(value) if value.parts else value
+        return self.resolve_offsets(value) if value.parts else value
 
     def _settle_offset(self, offset: Offset) -> None:
         """Make an offset scale as what it is added to.
@@ -305,10 +323,10 @@ class Context:
         """
         reason = None
         if not self.equations.reduce(offset.rest):
-            reason = self.why_fixed(offset.rest)
-        self.equations.vanish(offset.difference, reason or offset.reason)
+            reason = self.why_zero(offset.rest)
+        self.equations.require_zero(offset.difference, reason or offset.reason)
 
-    def why_fixed(self, form: Form) -> Reason | None:
+    def why_zero(self, form: Form) -> Reason | None:
         """Return why a form vanished; None if it is not known."""
         for term in form:
             told = self.equations.reasons(term.variable)
@@ -317,17 +335,17 @@ class Context:
                     return reason
         return None
 
-    def cancel(self, value: Value, axes: frozenset[Axis]) -> Value:
+    def subtract_mean(self, value: Value, axes: frozenset[Axis]) -> Value:
         """Return a value whose mean along some axes has been subtracted."""
         kept = []
         for offset in value.offsets:
-            if axes <= offset.flat:
-                self.cancelled |= offset.reach
+            if axes <= offset.constant_axes:
+                self.cancelled |= offset.depends_on
             else:
                 kept.append(offset)
-        return self.settle(value.but(offsets=tuple(kept)))
+        return self.resolve_offsets(value.replace(offsets=tuple(kept)))
 
-    def joined(self, offsets: tuple[Offset, ...]) -> tuple[Offset, ...]:
+    def merge_offsets(self, offsets: tuple[Offset, ...]) -> tuple[Offset, ...]:
         """Return offsets, those that scale with their value already as one.
 
         A stream that many terms are added to would else have all of them.
@@ -338,23 +356,27 @@ class Context:
             if offset.guard or self.equations.reduce(offset.difference):
                 open_.append(offset)
                 continue
-            before = alike.get(offset.flat)
-            reach = offset.reach | (before.reach if before else 0)
-            alike[offset.flat] = offset._replace(difference={}, reach=reach)
+            before = alike.get(offset.constant_axes)
+            reach = offset.depends_on | (before.depends_on if before else 0)
+            alike[offset.constant_axes] = offset._replace(
+                difference={}, depends_on=reach
+            )
         return (*open_, *alike.values())
 
-    def settle_guards(self, value: Value) -> Value:
+    def resolve_guards(self, value: Value) -> Value:
         """Return the value without guards, which a sum would lose track of."""
         guarded = [o for o in value.offsets if o.guard is not None]
         for offset in guarded:
             self._settle_offset(offset)
         kept = tuple(o for o in value.offsets if o.guard is None)
-        reach = value.reach
+        reach = value.depends_on
         for offset in guarded:
-            reach |= offset.reach
-        return value.but(offsets=kept, reach=reach) if guarded else value
+            reach |= offset.depends_on
+        return (
+            value.replace(offsets=kept, depends_on=reach) if guarded else value
+        )
 
-    def waive(self, value: Value, constant: float | None) -> bool:
+    def ignore_epsilon(self, value: Value, constant: float | None) -> bool:
         """Whether a constant is small enough to be passed over in a sum."""
         # 1e-3 in single precision is a little more than 1e-3.
         largest = self.max_epsilon * (1 + 1e-6)
@@ -367,7 +389,7 @@ class Context:
             self.waivers.append(Waiver(form, abs(constant), self.site))
         return True
 
-    def is_within(self, value: Value, bound: float) -> bool:
+    def ignore_bound(self, value: Value, bound: float) -> bool:
         """Whether a bound is so wide that it is taken not to act."""
         # Symmetric to the constants that are small enough.
         if abs(bound) * self.max_epsilon < 1 - 1e-6:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.invariance.probe import Probe
+from psi_optax.invariance.probe.probe import Probe
 from psi_optax.invariance.report import Finding
 
 Findings = dict[str, Finding]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from psi_optax.invariance import compat
-from psi_optax.invariance.values import Origin, Reason
+from psi_optax.invariance import jaxprs
+from psi_optax.invariance.analysis.values import Origin, Reason
 
 # Operations that move elements, or convert them.
 LAYOUT = frozenset(
@@ -24,8 +24,8 @@ def describe(reason: Reason) -> str:
 def _words(reason: Reason) -> str:
     if reason.kind != "mixture" or reason.origin is None:
         return reason.text
-    if reason.flat is not None:
-        return _subtracted(reason.origin, reason.flat)
+    if reason.constant_axes is not None:
+        return _subtracted(reason.origin, reason.constant_axes)
     if _is_skip(reason.origin):
         return reason.text.replace("`add` of", "a skip connection adds")
     return reason.text
@@ -53,7 +53,7 @@ def _is_normalized(origin: Origin) -> bool:
     program, equation = origin
     same = set(equation.outvars)
     for user in program.jaxpr.eqns:
-        mine = [x for x in user.invars if not compat.is_literal(x)]
+        mine = [x for x in user.invars if not jaxprs.is_literal(x)]
         if same.isdisjoint(mine):
             continue
         name = user.primitive.name
@@ -85,7 +85,7 @@ Defined = dict[Any, tuple[int, Any]]
 
 def _branches_off(defined: Defined, stream: Any, branch: Any) -> bool:
     """Return whether a branch is made of a stream, and of something else."""
-    if compat.is_literal(stream):
+    if jaxprs.is_literal(stream):
         return False
     stream = _without_layout(defined, stream)
     first, _ = defined.get(stream, (-1, None))
@@ -94,7 +94,7 @@ def _branches_off(defined: Defined, stream: Any, branch: Any) -> bool:
     while left:
         atom = left.pop()
         meets |= atom is stream
-        if compat.is_literal(atom) or atom in seen:
+        if jaxprs.is_literal(atom) or atom in seen:
             continue
         seen.add(atom)
         place, equation = defined.get(atom, (-1, None))
@@ -109,7 +109,7 @@ def _without_layout(defined: Defined, atom: Any) -> Any:
     """Return the array that an array is a copy or a multiple of."""
     while atom in defined:
         _, equation = defined[atom]
-        arrays = [x for x in equation.invars if not compat.is_literal(x)]
+        arrays = [x for x in equation.invars if not jaxprs.is_literal(x)]
         name = equation.primitive.name
         moved = name in LAYOUT - {"broadcast_in_dim"}
         if len(arrays) != 1 or not (moved or name in ("mul", "div")):

@@ -7,7 +7,7 @@ write to a `jax.Ref` counts if it is read later.
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from psi_optax.invariance import compat
+from psi_optax.invariance import jaxprs
 
 Atoms = frozenset[Any]
 
@@ -41,7 +41,7 @@ def live_equations(
     """
     wanted = set(kept)
     for atom, need in zip(jaxpr.outvars, needed, strict=True):
-        if need and not compat.is_literal(atom):
+        if need and not jaxprs.is_literal(atom):
             wanted.add(atom)
     live = []
     for equation in reversed(jaxpr.eqns):
@@ -57,7 +57,7 @@ def kept_by_loop(
     jaxpr: Any, needed: Sequence[bool], kept: Collection[Any]
 ) -> Atoms:
     """Add the refs that the next iteration of a loop's body reads."""
-    refs = {v for v in jaxpr.invars if compat.is_ref(v)}
+    refs = {v for v in jaxpr.invars if jaxprs.is_ref(v)}
     before: Atoms = frozenset(kept)
     while True:
         _, wanted = live_equations(jaxpr, needed, before)
@@ -73,7 +73,7 @@ def called_body(equation: Any) -> Any:
         return None
     for key in _BODIES:
         if key in equation.params:
-            inner, _ = compat.open_jaxpr(equation.params[key])
+            inner, _ = jaxprs.open_jaxpr(equation.params[key])
             same = len(inner.invars) == len(equation.invars)
             return equation.params[key] if same else None
     return None
@@ -94,14 +94,14 @@ _CALLS = frozenset(
 
 
 def _refs(equation: Any) -> set[Any]:
-    return {atom for atom in equation.invars if compat.is_ref(atom)}
+    return {atom for atom in equation.invars if jaxprs.is_ref(atom)}
 
 
 def _writes(equation: Any, kept: Collection[Any]) -> bool:
     """Return whether an equation changes a kept ref, or the world."""
     if equation.primitive.name == "get":
         return False
-    return bool(kept) or compat.has_effects(equation)
+    return bool(kept) or jaxprs.has_effects(equation)
 
 
 def _read(equation: Any, used: list[bool], kept: Collection[Any]) -> set[Any]:
@@ -113,9 +113,9 @@ def _read(equation: Any, used: list[bool], kept: Collection[Any]) -> set[Any]:
     operands = equation.invars
     body = called_body(equation)
     if body is not None and not has_own_derivative(equation):
-        inner, _ = compat.open_jaxpr(body)
+        inner, _ = jaxprs.open_jaxpr(body)
         pairs = list(zip(operands, inner.invars, strict=True))
-        kept = [v for atom, v in pairs if compat.is_ref(atom) and atom in kept]
+        kept = [v for atom, v in pairs if jaxprs.is_ref(atom) and atom in kept]
         _, wanted = live_equations(inner, used, kept)
         operands = [atom for atom, variable in pairs if variable in wanted]
-    return {atom for atom in operands if not compat.is_literal(atom)}
+    return {atom for atom in operands if not jaxprs.is_literal(atom)}

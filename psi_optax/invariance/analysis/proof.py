@@ -12,17 +12,24 @@ import numpy as np
 
 from psi_optax.groups import ScaleGroup
 from psi_optax.groups.paths import Tree, entries
-from psi_optax.invariance import compat, interpreter
-from psi_optax.invariance.causes import describe
-from psi_optax.invariance.equations import Equations
-from psi_optax.invariance.symmetry import (
+from psi_optax.invariance import jaxprs
+from psi_optax.invariance.analysis import interpreter
+from psi_optax.invariance.analysis.equations import Equations
+from psi_optax.invariance.analysis.reasons import describe
+from psi_optax.invariance.analysis.symmetry import (
     Parameter,
     Partners,
     Symmetry,
     find_symmetries,
     is_elementwise,
 )
-from psi_optax.invariance.values import Bound, Context, Stop, Value, Waiver
+from psi_optax.invariance.analysis.values import (
+    Bound,
+    Context,
+    Stop,
+    Value,
+    Waiver,
+)
 
 UNUSED = "the loss does not depend on it"
 CANCELLED = "it is subtracted again with a mean: drop it"
@@ -67,7 +74,7 @@ def analyse(
         max_epsilon: a constant up to this that is added to something that
             scales is taken for the epsilon of a norm, and passed over.
     """
-    program, _ = compat.make_jaxpr(loss, params, *args)
+    program, _ = jaxprs.make_jaxpr(loss, params, *args)
     return analyse_program(program, params, args, max_epsilon)
 
 
@@ -85,7 +92,7 @@ def analyse_program(
     shown = [entry for entry in entries(params) if not entry.is_hole]
     equations = Equations()
     context = Context(equations, max_epsilon, len(shown))
-    context.site = compat.function_site(program)
+    context.site = jaxprs.function_site(program)
     operands, parameters = [], []
     for bit, entry in enumerate(shown):
         shape = tuple(np.shape(entry.leaf))
@@ -96,7 +103,7 @@ def analyse_program(
             form = {} if empty else equations.unknown(shape)
             parameters.append(Parameter(entry.path, shape, form))
         reach = 0 if empty else 1 << bit | 1 << bit + len(shown)
-        operands.append(Value(shape, form, reach=reach, alive=1))
+        operands.append(Value(shape, form, depends_on=reach, nonzero=1))
     operands += map(interpreter.argument, jax.tree.leaves(args))
     reach = _run(context, program, operands)
     unreached = {
@@ -134,13 +141,15 @@ def _unreached(context: Context, reach: int, bit: int) -> str:
 def _run(context: Context, program, operands) -> int:
     """Interprets the program; returns the reach of what it returns."""
     reach = 0
-    sites = compat.result_sites(program)
+    sites = jaxprs.result_sites(program)
     found = interpreter.run(context, program, operands)
     for value, site in zip(found, sites, strict=True):
         context.primitive, context.site = "result", site or context.site
-        value = context.settle(value)
-        context.invariant(value, "output", "what the loss returns scales")
-        reach |= value.reach
+        value = context.resolve_offsets(value)
+        context.require_invariant(
+            value, "output", "what the loss returns scales"
+        )
+        reach |= value.depends_on
     return reach
 
 
@@ -216,7 +225,7 @@ def _bound(symmetry: Symmetry) -> float:
 def _ordinary(context: Context, one: Parameter, partners: Partners) -> Verdict:
     if context.equations.reduce(one.form):
         return Verdict(None, "ordinary", reason=_against(one, partners))
-    reason = context.why_fixed(one.form)
+    reason = context.why_zero(one.form)
     text = "its scale matters" if reason is None else describe(reason)
     return Verdict(None, "ordinary", reason=text)
 

@@ -1,35 +1,38 @@
 r"""Linear forms in the logarithms of scales.
 
 Multiply every element of every parameter by a positive number \(e^s\) of its
-own. A value computed from them *scales* if each element x of it becomes
-\(e^{L} x\) with L linear in the numbers s: its *form*.
+own. A value computed from them *scales* if each of its elements x becomes
+\(e^{L} x\) with L linear in the numbers s. L is the *form* of the value.
 
-The unknowns are `Variable`s, arrays of numbers s. A form is a sum of terms, a
-coefficient times a variable whose indices are *digits* of the indices of the
-array that it belongs to: the digit (axis, stride, count) of an index i is
-\(\lfloor i/\mathrm{stride}\rfloor \bmod \mathrm{count}\), so that reshapes move
+The unknowns are `Variable`s, arrays of numbers s. A form is a sum of terms. A
+term is a coefficient times a variable, indexed by *digits* of the indices of
+the array that the form belongs to. The digit (axis, stride, count) of an index
+i is \(\lfloor i/\mathrm{stride}\rfloor \bmod \mathrm{count}\). A reshape moves
 digits from axis to axis, and a block of channels is a digit as well. A term may
-be limited to where some digits have given values, as after a slice or a
+hold only where some digits have given values, as after a slice or a
 concatenation.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 Axis = int | str
 
-# Beyond this many parts, a part of an axis is not told from the others.
+# Beyond this many parts, the parts of an axis are not distinguished.
 MAX_PARTS = 64
 
 
 class Digit(NamedTuple):
     """A digit of the index along an axis.
 
-    The axis is a number, or the name of an index that is not an axis of the
-    array: of a mesh, of a loop, or one looked up in a table, which is itself
-    a function of the indices along the axes `over`.
+    Attributes:
+        axis: an axis of the array, or the name of another index: that of a mesh
+            axis, of a loop, or of a lookup in a table.
+        stride: the distance of indices whose digits differ by one.
+        count: the number of values of the digit.
+        over: the axes of the array that the index of a lookup is a function of.
     """
 
     axis: Axis
@@ -39,27 +42,36 @@ class Digit(NamedTuple):
 
     @property
     def is_lookup(self) -> bool:
-        """Whether it is an index that the program computes."""
+        """Whether the program computes the index."""
         return isinstance(self.axis, str) and self.axis.startswith("lookup")
+
+    @property
+    def end(self) -> int:
+        """The distance after which the digit repeats."""
+        return self.stride * self.count
+
+
+Condition = tuple[Digit, int]
+Conditions = tuple[Condition, ...]
 
 
 class Variable(NamedTuple):
-    """An array of unknown logarithms of scales, none of length 1."""
+    """An array of unknown logarithms of scales, without axes of length 1."""
 
     key: int
     shape: tuple[int, ...]
 
 
 class Term(NamedTuple):
-    """A variable at these digits, where the conditions hold, 0 elsewhere."""
+    """A variable at some digits where the conditions hold, 0 elsewhere."""
 
     variable: Variable
     digits: tuple[Digit, ...]
-    where: tuple[tuple[Digit, int], ...] = ()
+    where: Conditions = ()
 
     @property
     def all_digits(self) -> tuple[Digit, ...]:
-        """Those of the variable and those of the conditions."""
+        """The digits of the variable and those of the conditions."""
         return (*self.digits, *(digit for digit, _ in self.where))
 
 
@@ -67,13 +79,16 @@ Form = dict[Term, Fraction]
 ZERO: Form = {}
 
 
+# -- arithmetic --------------------------------------------------------------
+
+
 def times(form: Form, factor: Fraction | int) -> Form:
-    """The form multiplied by a number."""
+    """Multiply a form by a number."""
     return {term: c * factor for term, c in form.items()} if factor else {}
 
 
 def total(terms: Iterable[tuple[Term, Fraction]], start: Form = ZERO) -> Form:
-    """Return the sum of terms with their coefficients, and of a form."""
+    """Add terms with their coefficients to a form."""
     form = dict(start)
     for term, c in terms:
         if term in form:
@@ -86,17 +101,20 @@ def total(terms: Iterable[tuple[Term, Fraction]], start: Form = ZERO) -> Form:
 
 
 def plus(a: Form, b: Form) -> Form:
-    """The sum of two forms."""
+    """Add two forms."""
     return total(b.items(), a)
 
 
 def minus(a: Form, b: Form) -> Form:
-    """The difference of two forms."""
+    """Subtract a form from another."""
     return plus(a, times(b, -1))
 
 
+# -- axes --------------------------------------------------------------------
+
+
 def move_digits(form: Form, move: Callable[[Digit], Digit]) -> Form:
-    """Replaces every digit; the new ones must be those of another array."""
+    """Replace every digit of a form; the result belongs to another array."""
 
     def moved(term: Term) -> Term:
         where = conditions((move(d), i) for d, i in term.where)
@@ -106,13 +124,13 @@ def move_digits(form: Form, move: Callable[[Digit], Digit]) -> Form:
 
 
 def move_axes(form: Form, axes: Mapping[Any, Any]) -> Form:
-    """Renames axes; each that the form depends on must be among them."""
+    """Rename the axes of a form; those of the array must be in `axes`."""
 
     def move(digit: Digit) -> Digit:
         axis = digit.axis
         return digit._replace(
             axis=axes.get(axis, axis) if isinstance(axis, str) else axes[axis],
-            # An axis of length 1 may have gone.
+            # An axis of length 1 may be gone.
             over=tuple(axes[a] for a in digit.over if a in axes),
         )
 
@@ -120,34 +138,89 @@ def move_axes(form: Form, axes: Mapping[Any, Any]) -> Form:
 
 
 def moved_axes(
-    axes: Iterable[Axis], place: Mapping[int, int]
+    axes: Iterable[Axis], positions: Mapping[int, int]
 ) -> frozenset[Axis]:
-    """Return axes where they are now; those of a mesh stay, others may go."""
+    """Return the new positions of axes; axes of a mesh stay, others may go."""
     return frozenset(
-        a if isinstance(a, str) else place[a]
+        a if isinstance(a, str) else positions[a]
         for a in axes
-        if isinstance(a, str) or a in place
+        if isinstance(a, str) or a in positions
     )
 
 
+def remaining_axes(rank: int, removed: Collection[Axis]) -> dict[int, int]:
+    """Return the new position of each axis that is not removed."""
+    kept = [a for a in range(rank) if a not in removed]
+    return {axis: position for position, axis in enumerate(kept)}
+
+
+# -- digits ------------------------------------------------------------------
+
+
 def digits_of(form: Form) -> list[Digit]:
-    """The digits that a form depends on, in a fixed order."""
+    """Return the digits that a form depends on, in a fixed order."""
     found = (digit for term in form for digit in term.all_digits)
     return list(dict.fromkeys(found))
 
 
 def digits_along(form: Form, axis: Axis) -> list[Digit]:
-    """Those digits that change along an axis."""
+    """Return the digits of a form that change along an axis."""
     return [d for d in digits_of(form) if axis == d.axis or axis in d.over]
 
 
-def conditions(pairs: Iterable[tuple[Digit, int]]) -> tuple:
-    """Conditions in a fixed order, so that equal ones are equal."""
+def is_cut_by(digit: Digit, stride: int) -> bool:
+    """Check that a stride cuts a digit in two whole digits."""
+    inside = digit.stride < stride < digit.end
+    return inside and stride % digit.stride == 0 and digit.end % stride == 0
+
+
+def is_part_of(digit: Digit, outer: Digit) -> bool:
+    """Check that a digit is a part of another one, or equal to it."""
+    return (
+        digit.axis == outer.axis
+        and outer.stride <= digit.stride
+        and digit.end <= outer.end
+        and digit.over == outer.over
+    )
+
+
+def halves(digit: Digit, stride: int) -> list[Digit]:
+    """Return the two digits that a stride cuts one into, the slower first."""
+    inner = stride // digit.stride
+    return [
+        digit._replace(stride=stride, count=digit.count // inner),
+        digit._replace(count=inner),
+    ]
+
+
+def first_overlap(digits: list[Digit]) -> tuple[Digit, int, Digit] | None:
+    """Return a digit, the stride at which another one cuts it, and the other.
+
+    Returns None if any two digits are equal or disjoint.
+    """
+    for a, b in itertools.permutations(digits, 2):
+        if a.axis != b.axis or a == b:
+            continue
+        if b.stride >= a.end or b.end <= a.stride:
+            continue
+        if a.over != b.over:
+            return a, a.stride, b
+        for stride in (b.stride, b.end):
+            if a.stride < stride < a.end:
+                return a, stride, b
+    return None
+
+
+# -- conditions --------------------------------------------------------------
+
+
+def conditions(pairs: Iterable[Condition]) -> Conditions:
+    """Return conditions in a fixed order, so that equal ones compare equal."""
     return tuple(sorted(pairs, key=repr))
 
 
 def compose(form: Form, outer: Term) -> Form:
-    """A form over the dimensions of a variable, at the digits of a term."""
+    """Evaluate a form over the dimensions of a variable at a term's digits."""
 
     def move(digit: Digit) -> Digit:
         at = outer.digits[int(digit.axis)]
@@ -162,67 +235,23 @@ def compose(form: Form, outer: Term) -> Form:
     return total(composed)
 
 
-def completed(form: Form) -> Form:
-    """Drops conditions that hold for one value of a digit or another."""
-    parts: dict[tuple[Term, Digit, Fraction], list[Term]] = {}
+def merge_cases(form: Form) -> Form:
+    """Merge terms that differ only in a condition and cover all its values."""
+    cases: dict[tuple[Term, Digit, Fraction], list[Term]] = {}
     for term, c in form.items():
         for digit, index in term.where:
             where = tuple(w for w in term.where if w != (digit, index))
             rest = term._replace(where=where)
-            parts.setdefault((rest, digit, c), []).append(term)
-    for (rest, digit, c), terms in parts.items():
+            cases.setdefault((rest, digit, c), []).append(term)
+    for (rest, digit, c), terms in cases.items():
         if len(terms) == digit.count:
             form = {t: d for t, d in form.items() if t not in terms}
-            return completed(plus(form, {rest: c}))
+            return merge_cases(plus(form, {rest: c}))
     return form
 
 
-def crosses(digit: Digit, stride: int) -> bool:
-    """Whether a stride cuts a digit in two whole ones."""
-    end = digit.stride * digit.count
-    inside = digit.stride < stride < end
-    return inside and stride % digit.stride == 0 and end % stride == 0
-
-
-def lies_in(digit: Digit, outer: Digit) -> bool:
-    """Whether a digit is a part of another one."""
-    end = outer.stride * outer.count
-    return (
-        digit.axis == outer.axis
-        and outer.stride <= digit.stride
-        and digit.stride * digit.count <= end
-        and digit.over == outer.over
-    )
-
-
-def halves(digit: Digit, stride: int) -> list[Digit]:
-    """The two digits that a stride cuts one into, the slower first."""
-    inner = stride // digit.stride
-    return [
-        digit._replace(stride=stride, count=digit.count // inner),
-        digit._replace(count=inner),
-    ]
-
-
-def clash(digits: list[Digit]) -> tuple[Digit, int, Digit] | None:
-    """A digit that overlaps another one, and where the other one ends."""
-    for a, b in itertools.permutations(digits, 2):
-        if a.axis != b.axis or a == b:
-            continue
-        ends = (a.stride, a.stride * a.count)
-        low, high = b.stride, b.stride * b.count
-        if low >= ends[1] or high <= ends[0]:
-            continue
-        if a.over != b.over:
-            return a, a.stride, b
-        for stride in (low, high):
-            if ends[0] < stride < ends[1]:
-                return a, stride, b
-    return None
-
-
 def split_conditions(form: Form, digit: Digit, stride: int) -> Form:
-    """The form with conditions on two halves in place of one digit."""
+    """Replace conditions on a digit by conditions on its two halves."""
     outer, inner = halves(digit, stride)
     split = []
     for term, c in form.items():

@@ -1,188 +1,213 @@
-"""The proof: which scales a loss does not see, and why it sees the others."""
+"""Prove which scales a loss does not see, and explain the others."""
 
-import dataclasses
 import itertools
 import math
 import textwrap
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.groups.paths import Tree, entries
-from psi_optax.invariance import jaxprs
 from psi_optax.invariance.analysis import interpreter
-from psi_optax.invariance.analysis.equations import Equations
-from psi_optax.invariance.analysis.reasons import describe
-from psi_optax.invariance.analysis.symmetry import (
-    Parameter,
-    Partners,
-    Symmetry,
-    find_symmetries,
-    is_elementwise,
-)
-from psi_optax.invariance.analysis.values import (
-    Bound,
+from psi_optax.invariance.analysis.context import (
     Context,
-    Stop,
-    Value,
-    Waiver,
+    CustomGradient,
+    IgnoredNumber,
 )
+from psi_optax.invariance.analysis.equations import Equations
+from psi_optax.invariance.analysis.isolation import Parameter
+from psi_optax.invariance.analysis.partners import Partners
+from psi_optax.invariance.analysis.reasons import describe
+from psi_optax.invariance.analysis.scale_groups import Symmetry, is_elementwise
+from psi_optax.invariance.analysis.symmetries import find_symmetries
+from psi_optax.invariance.analysis.values import Value
+from psi_optax.invariance.finding import Finding, Findings, Kind
+from psi_optax.invariance.sites import function_site, result_sites
+from psi_optax.invariance.tracing import TracedLoss, is_weight
 
 UNUSED = "the loss does not depend on it"
 CANCELLED = "it is subtracted again with a mean: drop it"
-UNREACHED = "no gradient reaches it, but its value matters: keep it"
+UNREACHED = "it gets no gradient, but its value matters: keep it"
+PARTLY = (
+    "a part of it is scale-invariant: split it into separate parameters, one"
+    " for each part"
+)
+_RESCALING = "rescaling symmetry"
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What the analysis says of one parameter.
+def analyse(loss: TracedLoss, max_epsilon: float = 1e-3) -> Findings:
+    """Return a finding for each weight, by path.
+
+    Only the program, shapes and dtypes are read, and arguments that are one
+    number. All arrays that the loss returns have to keep their values.
+
+    Args:
+        loss: the loss.
+        max_epsilon: a constant up to this that is added to a scaled value
+            counts as the epsilon of a norm, and is ignored.
+    """
+    entries = loss.parameters
+    equations = Equations()
+    site = function_site(loss.program)
+    context = Context(equations, max_epsilon, len(entries), site=site)
+    parameters, operands = [], []
+    for index, entry in enumerate(entries):
+        shape = tuple(np.shape(entry.leaf))
+        form, bits = {}, 0
+        if math.prod(shape):
+            bits = 1 << index | 1 << index + len(entries)
+            form = equations.unknown(shape) if is_weight(entry.leaf) else {}
+        if is_weight(entry.leaf):
+            parameters.append(Parameter(entry.path, shape, form))
+        operands.append(Value(shape, form, depends_on=bits, nonzero=1))
+    operands += map(interpreter.data_value, jax.tree.leaves(loss.args))
+    bits = _run(context, loss.program, operands)
+    inert = {
+        entry.path: _reason_for_inert(context, bits, index)
+        for index, entry in enumerate(entries)
+        if not bits >> index & 1
+    }
+    proof = _Proof.of(context, parameters, inert)
+    return {p.path: proof.finding(p) for p in parameters}
+
+
+def _run(context: Context, program: Any, operands: list[Value]) -> int:
+    """Interpret a program; return the dependencies of its results."""
+    bits = 0
+    found = interpreter.run(context, program, operands)
+    for value, site in zip(found, result_sites(program), strict=True):
+        at_result = context.at_result(site)
+        value = at_result.resolve_offsets(value)
+        text = "the loss returns it scaled"
+        at_result.require_invariant(value, "output", text)
+        bits |= value.depends_on
+    return bits
+
+
+def _reason_for_inert(context: Context, bits: int, index: int) -> str:
+    """Return why a parameter gets no gradient."""
+    if bits >> index + context.parameters & 1:
+        return UNREACHED
+    return CANCELLED if context.notes.cancelled >> index & 1 else UNUSED
+
+
+class _Proof(NamedTuple):
+    """The equations of a loss, and the symmetries that solve them.
 
     Attributes:
-        group: its scale groups; None if there are none that can be stated.
-        kind: "proved", "ordinary", "inert" or "partly".
-        epsilon: the largest constant that a norm of it absorbs; 0 if exact.
-        bound: the least of the bounds that clip what scales with it, and that
-            are taken not to act; infinite if there is none.
-        reason: why it has no groups, in words; "" if it has.
+        context: the analysis.
+        symmetries: the groups of parameters that have any, by path.
+        partners: the parameters that scale whenever another does.
+        inert: the reasons of parameters without a gradient, by path.
     """
 
-    group: ScaleGroup | None
-    kind: str
-    epsilon: float = 0.0
-    reason: str = ""
-    bound: float = math.inf
+    context: Context
+    symmetries: dict[str, Symmetry]
+    partners: Partners
+    inert: dict[str, str]
 
-
-def analyse(
-    loss: Callable[..., Any],
-    params: Tree,
-    *args: Any,
-    max_epsilon: float = 1e-3,
-) -> dict[str, Verdict]:
-    """A verdict for each parameter, by path.
-
-    Only shapes and dtypes of params and args are looked at.
-
-    Args:
-        loss: a function of params and args; every array that it returns has to
-            keep its value.
-        params: arrays or `jax.ShapeDtypeStruct`s.
-        args: the same.
-        max_epsilon: a constant up to this that is added to something that
-            scales is taken for the epsilon of a norm, and passed over.
-    """
-    program, _ = jaxprs.make_jaxpr(loss, params, *args)
-    return analyse_program(program, params, args, max_epsilon)
-
-
-def analyse_program(
-    program: Any, params: Tree, args: Any, max_epsilon: float
-) -> dict[str, Verdict]:
-    """Return what `analyse` does, of a loss that is traced already.
-
-    Args:
-        program: the jaxpr of the loss.
-        params: see `analyse`.
-        args: see `analyse`.
-        max_epsilon: see `analyse`.
-    """
-    shown = [entry for entry in entries(params) if not entry.is_hole]
-    equations = Equations()
-    context = Context(equations, max_epsilon, len(shown))
-    context.site = jaxprs.function_site(program)
-    operands, parameters = [], []
-    for bit, entry in enumerate(shown):
-        shape = tuple(np.shape(entry.leaf))
-        form, empty = {}, not math.prod(shape)
-        if jax.numpy.issubdtype(
-            jax.dtypes.result_type(entry.leaf), np.floating
-        ):
-            form = {} if empty else equations.unknown(shape)
-            parameters.append(Parameter(entry.path, shape, form))
-        reach = 0 if empty else 1 << bit | 1 << bit + len(shown)
-        operands.append(Value(shape, form, depends_on=reach, nonzero=1))
-    operands += map(interpreter.argument, jax.tree.leaves(args))
-    reach = _run(context, program, operands)
-    unreached = {
-        entry.path: _unreached(context, reach, bit)
-        for bit, entry in enumerate(shown)
-        if not reach >> bit & 1
-    }
-    still = [p for p in parameters if p.path in unreached]
-    symmetries = find_symmetries(
-        equations,
-        parameters,
-        still,
-        [*context.waivers, *context.bounds, *context.stops],
-    )
-    partners = Partners(equations, parameters)
-    return {
-        p.path: _verdict(
-            context,
-            p,
-            partners,
-            symmetries,
-            unreached.get(p.path),
+    @classmethod
+    def of(
+        cls,
+        context: Context,
+        parameters: list[Parameter],
+        inert: dict[str, str],
+    ) -> "_Proof":
+        """Find the symmetries of a program that is interpreted."""
+        equations, notes = context.equations, context.notes
+        symmetries = find_symmetries(
+            equations,
+            parameters,
+            [p for p in parameters if p.path in inert],
+            [*notes.ignored, *notes.custom_gradients],
         )
-        for p in parameters
-    }
+        return cls(context, symmetries, Partners(equations, parameters), inert)
+
+    def finding(self, parameter: Parameter) -> Finding:
+        """Return the finding on a parameter."""
+        if parameter.path in self.inert:
+            return _without_groups(
+                parameter, "inert", self.inert[parameter.path]
+            )
+        symmetry = self.symmetries.get(parameter.path)
+        if symmetry is None:
+            return _without_groups(parameter, "ordinary", self._why(parameter))
+        if symmetry.shared:
+            text = _overlap(symmetry, self.symmetries)
+            return _without_groups(parameter, "ordinary", text)
+        if symmetry.group is None:
+            return _without_groups(parameter, "partly", PARTLY)
+        return _with_groups(parameter, symmetry.group, symmetry)
+
+    def _why(self, parameter: Parameter) -> str:
+        """Return why a parameter without groups cannot scale."""
+        if self.context.equations.reduce(parameter.form):
+            return self._symmetry_without_groups(parameter.path)
+        reason = self.context.why_zero(parameter.form)
+        return "its scale matters" if reason is None else describe(reason)
+
+    def _symmetry_without_groups(self, path: str) -> str:
+        opposite = _listed(self.partners.against(path))
+        if opposite:
+            return f"{_RESCALING}: its scale cancels only against {opposite}"
+        others = _listed(self.partners.of(path))
+        if not others:
+            return f"{_RESCALING}: its parts cancel only against each other"
+        return f"scales only in part or with others, {others}"
 
 
-def _unreached(context: Context, reach: int, bit: int) -> str:
-    """Return what becomes of a parameter that no gradient reaches."""
-    if reach >> bit + context.parameters & 1:
-        return UNREACHED
-    return CANCELLED if context.cancelled >> bit & 1 else UNUSED
+def _without_groups(parameter: Parameter, kind: Kind, reason: str) -> Finding:
+    return Finding(parameter.path, parameter.shape, None, kind, reason=reason)
 
 
-def _run(context: Context, program, operands) -> int:
-    """Interprets the program; returns the reach of what it returns."""
-    reach = 0
-    sites = jaxprs.result_sites(program)
-    found = interpreter.run(context, program, operands)
-    for value, site in zip(found, sites, strict=True):
-        context.primitive, context.site = "result", site or context.site
-        value = context.resolve_offsets(value)
-        context.require_invariant(
-            value, "output", "what the loss returns scales"
-        )
-        reach |= value.depends_on
-    return reach
-
-
-def _verdict(
-    context: Context,
-    parameter: Parameter,
-    partners: Partners,
-    symmetries: dict[str, Symmetry],
-    unreached: str | None,
-) -> Verdict:
-    if unreached is not None:
-        return Verdict(None, "inert", reason=unreached)
-    symmetry = symmetries.get(parameter.path)
-    if symmetry is None:
-        return _ordinary(context, parameter, partners)
-    if symmetry.shared:
-        return Verdict(None, "ordinary", reason=_overlap(symmetry, symmetries))
-    if symmetry.group is None:
-        return Verdict(
-            None,
-            "partly",
-            reason="a part of it is scale-invariant: split it into separate"
-            " parameters, one for each part",
-        )
+def _with_groups(
+    parameter: Parameter, group: ScaleGroup, symmetry: Symmetry
+) -> Finding:
+    """Return the finding on a parameter with groups, or with signs alone."""
     epsilon, bound = _epsilon(symmetry), _bound(symmetry)
-    alone = symmetry.group.tie is None and epsilon == 0 and bound == math.inf
-    if alone and is_elementwise(symmetry.group, parameter.shape):
-        return _signs_alone(symmetry)
-    return Verdict(symmetry.group, "proved", epsilon, bound=bound)
+    kind: Kind = "proved up to epsilon" if epsilon else "proved"
+    if bound < math.inf:
+        kind = "proved within a bound"
+    is_single = is_elementwise(group, parameter.shape) and group.tie is None
+    if kind == "proved" and is_single:
+        return _signs_alone(parameter, symmetry)
+    return Finding(
+        parameter.path, parameter.shape, group, kind, epsilon, bound=bound
+    )
+
+
+def _signs_alone(parameter: Parameter, symmetry: Symmetry) -> Finding:
+    """Return the finding on a parameter whose elements all scale freely.
+
+    Its derivative is zero by Euler's identity, unless a part of it is stopped.
+    """
+    text = "only the signs of its elements matter"
+    for x in symmetry.scaled:
+        if isinstance(x, CustomGradient):
+            text += f" to the loss, but {x.by} gives it a gradient, at {x.site}"
+            return _without_groups(parameter, "ordinary", text)
+    return _without_groups(parameter, "inert", text)
+
+
+def _epsilon(symmetry: Symmetry) -> float:
+    """Return the largest epsilon that is ignored where the groups scale."""
+    return max(_ignored("epsilon", symmetry), default=0.0)
+
+
+def _bound(symmetry: Symmetry) -> float:
+    """Return the least bound that is ignored where the groups scale."""
+    return min(_ignored("bound", symmetry), default=math.inf)
+
+
+def _ignored(kind: str, symmetry: Symmetry) -> list[float]:
+    numbers = [x for x in symmetry.scaled if isinstance(x, IgnoredNumber)]
+    return [number.size for number in numbers if number.kind == kind]
 
 
 def _overlap(symmetry: Symmetry, symmetries: dict[str, Symmetry]) -> str:
-    """Say which tie a parameter would be in, if others were not tied."""
+    """Return in which tie a parameter would be, if others were not tied."""
     ties = {path: s.group.tie for path, s in symmetries.items() if s.group}
     taken = [path for path in symmetry.shared if path in ties]
     others = [path for path in symmetry.shared if path not in ties]
@@ -193,55 +218,7 @@ def _overlap(symmetry: Symmetry, symmetries: dict[str, Symmetry]) -> str:
     return f"{text} (in the tie {_listed(wanted)}: one of both can be stated)"
 
 
-def _signs_alone(symmetry: Symmetry) -> Verdict:
-    """Return the verdict on a parameter whose elements all scale freely.
-
-    Its derivative is zero by Euler's identity, unless a part of it is stopped.
-    """
-    for stop in symmetry.scaled:
-        if isinstance(stop, Stop):
-            reason = (
-                "only the signs of its elements matter to the loss, but"
-                f" {stop.by} gives it a gradient, at {stop.site}"
-            )
-            return Verdict(None, "ordinary", reason=reason)
-    return Verdict(
-        None, "inert", reason="only the signs of its elements matter"
-    )
-
-
-def _epsilon(symmetry: Symmetry) -> float:
-    """Return the largest constant that is ignored where the groups scale."""
-    waivers = (x for x in symmetry.scaled if isinstance(x, Waiver))
-    return max((waiver.constant for waiver in waivers), default=0.0)
-
-
-def _bound(symmetry: Symmetry) -> float:
-    """Return the least bound that is passed over where the groups scale."""
-    bounds = (x for x in symmetry.scaled if isinstance(x, Bound))
-    return min((bound.number for bound in bounds), default=math.inf)
-
-
-def _ordinary(context: Context, one: Parameter, partners: Partners) -> Verdict:
-    if context.equations.reduce(one.form):
-        return Verdict(None, "ordinary", reason=_against(one, partners))
-    reason = context.why_zero(one.form)
-    text = "its scale matters" if reason is None else describe(reason)
-    return Verdict(None, "ordinary", reason=text)
-
-
-def _against(one: Parameter, partners: Partners) -> str:
-    """Return what a parameter scales with, in no way that can be stated."""
-    opposite = _listed(partners.against(one.path))
-    if opposite:
-        return f"rescaling symmetry: its scale cancels only against {opposite}"
-    others = _listed(partners.of(one.path))
-    if not others:
-        return "rescaling symmetry: its parts cancel only against each other"
-    return f"scales only in part or with others, {others}"
-
-
 def _listed(paths: Iterable[str]) -> str:
     # More than this many do not fit, however short they are.
-    some = itertools.islice(paths, 90)
-    return textwrap.shorten(", ".join(some), 90, placeholder=" ...")
+    first = itertools.islice(paths, 90)
+    return textwrap.shorten(", ".join(first), 90, placeholder=" ...")

@@ -1,18 +1,54 @@
-"""The words for why scales are fixed, with the program around an equation."""
+"""Reasons why scales are fixed, in words made from the program around them."""
 
-from typing import Any
+import functools
+from typing import Any, Literal, NamedTuple
 
 from psi_optax.invariance import jaxprs
-from psi_optax.invariance.analysis.values import Origin, Reason
 
-# Operations that move elements, or convert them.
-LAYOUT = frozenset(
+# Each variable of a program with its position and the equation that defines it.
+Definitions = dict[Any, tuple[int, Any]]
+
+
+class Program:
+    """A jaxpr, with the definitions of its variables at hand."""
+
+    def __init__(self, jaxpr: Any) -> None:
+        self.jaxpr = jaxpr
+
+    @functools.cached_property
+    def definitions(self) -> Definitions:
+        """The position and the equation that define each variable."""
+        equations = enumerate(self.jaxpr.eqns)
+        return {v: (k, e) for k, e in equations for v in e.outvars}
+
+
+class Origin(NamedTuple):
+    """An equation, with the program that it is in."""
+
+    program: Program
+    equation: Any
+
+
+ReasonKind = Literal["mixture", "nonlinear", "output", "unknown", "shape"]
+
+
+class Reason(NamedTuple):
+    """A reason why a linear form has to be zero or uniform.
+
+    Attributes:
+        kind: the kind of operation that asks for it.
+        text: the reason in words.
+        site: the place in the user's source; "" if unknown.
+        origin: the equation of the program; None if there is none.
+        subtracts_constant: whether fixed data that are subtracted are constant
+            along an axis; None if the operation subtracts no data.
     """
-    reshape squeeze transpose broadcast_in_dim convert_element_type copy
-    reduce_precision sharding_constraint optimization_barrier rev slice pad
-    pvary name
-    """.split()  # noqa: SIM905
-)
+
+    kind: ReasonKind
+    text: str
+    site: str = ""
+    origin: Origin | None = None
+    subtracts_constant: bool | None = None
 
 
 def describe(reason: Reason) -> str:
@@ -24,94 +60,90 @@ def describe(reason: Reason) -> str:
 def _words(reason: Reason) -> str:
     if reason.kind != "mixture" or reason.origin is None:
         return reason.text
-    if reason.constant_axes is not None:
-        return _subtracted(reason.origin, reason.constant_axes)
+    if reason.subtracts_constant is not None:
+        return _subtraction(reason.origin, reason.subtracts_constant)
     if _is_skip(reason.origin):
         return reason.text.replace("`add` of", "a skip connection adds")
     return reason.text
 
 
-def _subtracted(origin: Origin, flat: bool) -> str:
-    """Return what is subtracted: a target, or averages over other batches.
+def _subtraction(origin: Origin, is_constant: bool) -> str:
+    """Describe a subtraction of data: of a target, or of running averages.
 
-    Averages are the same for a whole batch, and what is left is divided by a
-    deviation. A target has a number for each output, and the difference goes
-    into a loss.
+    Running averages are constant over a batch, and the difference is divided by
+    a deviation. A target has a number for each output, and the difference
+    enters a loss.
     """
-    normalized = _is_normalized(origin)
-    if flat and normalized:
+    is_normalized = _is_normalized(origin)
+    if is_constant and is_normalized:
         text = "running averages?"
-    elif flat or normalized:
+    elif is_constant or is_normalized:
         text = "a target, or running averages?"
     else:
         return "a difference from a target, whose scale is fixed"
-    return f"what is subtracted does not come from the weights ({text})"
+    return f"a subtracted array does not come from the weights ({text})"
 
 
 def _is_normalized(origin: Origin) -> bool:
-    """Return whether a result is multiplied or divided by another array."""
+    """Check that a result is multiplied or divided by another array."""
     program, equation = origin
-    same = set(equation.outvars)
+    copies = set(equation.outvars)
     for user in program.jaxpr.eqns:
-        mine = [x for x in user.invars if not jaxprs.is_literal(x)]
-        if same.isdisjoint(mine):
+        arrays = [x for x in user.invars if not jaxprs.is_literal(x)]
+        if copies.isdisjoint(arrays):
             continue
         name = user.primitive.name
-        if name in LAYOUT:
-            same |= set(user.outvars)
-        elif name in ("mul", "div") and not same.issuperset(mine):
+        if name in jaxprs.LAYOUT:
+            copies |= set(user.outvars)
+        elif name in ("mul", "div") and not copies.issuperset(arrays):
             return True
     return False
 
 
 def _is_skip(origin: Origin) -> bool:
-    """Return whether x is added to a function of x and of something else.
+    """Check that an array is added to a function of it and of another one.
 
-    The cubic term of a polynomial is a function of x alone.
+    The cubic term of a polynomial is a function of the array alone.
     """
     program, equation = origin
     if equation.primitive.name != "add" or len(equation.invars) != 2:
         return False
     a, b = equation.invars
     return any(
-        _branches_off(program.defined, one, other)
+        _branches_off(program.definitions, one, other)
         for one, other in ((a, b), (b, a))
     )
 
 
-# Where in a program a variable is made, and by which equation.
-Defined = dict[Any, tuple[int, Any]]
-
-
-def _branches_off(defined: Defined, stream: Any, branch: Any) -> bool:
-    """Return whether a branch is made of a stream, and of something else."""
+def _branches_off(definitions: Definitions, stream: Any, branch: Any) -> bool:
+    """Check that a branch is a function of a stream and of another array."""
     if jaxprs.is_literal(stream):
         return False
-    stream = _without_layout(defined, stream)
-    first, _ = defined.get(stream, (-1, None))
+    stream = _without_layout(definitions, stream)
+    first, _ = definitions.get(stream, (-1, None))
     meets, other = False, False
-    left, seen = [branch], {stream}
-    while left:
-        atom = left.pop()
+    remaining, seen = [branch], {stream}
+    while remaining:
+        atom = remaining.pop()
         meets |= atom is stream
         if jaxprs.is_literal(atom) or atom in seen:
             continue
         seen.add(atom)
-        place, equation = defined.get(atom, (-1, None))
-        if place > first:
-            left += equation.invars
-        else:  # It was there before the stream.
+        position, equation = definitions.get(atom, (-1, None))
+        if position > first:
+            remaining += equation.invars
+        else:  # The array exists before the stream.
             other = True
     return meets and other
 
 
-def _without_layout(defined: Defined, atom: Any) -> Any:
+def _without_layout(definitions: Definitions, atom: Any) -> Any:
     """Return the array that an array is a copy or a multiple of."""
-    while atom in defined:
-        _, equation = defined[atom]
+    while atom in definitions:
+        _, equation = definitions[atom]
         arrays = [x for x in equation.invars if not jaxprs.is_literal(x)]
         name = equation.primitive.name
-        moved = name in LAYOUT - {"broadcast_in_dim"}
+        moved = name in jaxprs.LAYOUT - {"broadcast_in_dim"}
         if len(arrays) != 1 or not (moved or name in ("mul", "div")):
             return atom
         [atom] = arrays

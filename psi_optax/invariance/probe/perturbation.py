@@ -1,4 +1,4 @@
-"""Weights and data at other values: moved, or multiplied group by group."""
+"""Move weights and data, and multiply weights group by group."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,20 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.groups import ScaleGroup, make_plan
-from psi_optax.invariance.probe.evaluation import Leaves, is_float
+from psi_optax.invariance.probe.evaluation import Weights, is_float
 
-Groups = Mapping[str, ScaleGroup]
-
-# Weights of this root mean square are zeros, or small factors, at first: those
-# that are drawn for layers are larger.
+# The initial weights of layers have a larger root mean square than this. Up to
+# it they are zeros, or the small factors of branches.
 _SMALL = 2e-3
 
 
 def move(w: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Return weights in general position.
 
-    Zeros would prove too much, and so would the small factors that branches of
-    a network begin with.
+    A loss may be invariant at zeros alone, or up to rounding at the small
+    factors that branches of a network begin with.
     """
     wide = w.astype(np.float64)
     size = float(np.sqrt(np.mean(wide * wide))) if w.size else 0.0
@@ -31,7 +29,7 @@ def move(w: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def move_number(x: Any, random: np.random.Generator) -> Any:
-    """Return data that are one number, a counter or a gate, as another."""
+    """Return another number for data that are one: a counter or a gate."""
     if not isinstance(x, np.ndarray | jax.Array) or not x.size:
         return x
     if isinstance(x, jax.Array) and len(x.devices()) > 1:
@@ -47,19 +45,30 @@ def move_number(x: Any, random: np.random.Generator) -> Any:
     return jax.device_put(move(held, random))
 
 
-def rescale(leaves: Leaves, groups: Groups, draw: Callable) -> Leaves:
-    """Multiply groups by factors that are drawn, of the shape of the groups."""
-    plan = make_plan({path: groups.get(path) for path in leaves}, leaves)
-    factors = {name: draw(shape) for name, shape in plan.group_shapes.items()}
-    return leaves | {
-        leaf.path: _times(leaves[leaf.path], factors[leaf.name], leaf.group)
+def rescale(
+    weights: Weights,
+    groups: Mapping[str, ScaleGroup],
+    factors: Callable[[tuple[int, ...]], np.ndarray],
+) -> Weights:
+    """Multiply groups by factors.
+
+    Args:
+        weights: the weights, by path.
+        groups: groups of some of them, by path.
+        factors: returns factors of a given group shape; tied groups have them
+            in common.
+    """
+    plan = make_plan({path: groups.get(path) for path in weights}, weights)
+    drawn = {name: factors(shape) for name, shape in plan.group_shapes.items()}
+    return weights | {
+        leaf.path: _times(weights[leaf.path], drawn[leaf.name], leaf.group)
         for leaf in plan.leaves
     }
 
 
-def multiply(leaves: Leaves, factor: float) -> Leaves:
+def multiply(weights: Weights, factor: float) -> Weights:
     """Multiply weights by one number, in their dtype."""
-    return {path: (w * factor).astype(w.dtype) for path, w in leaves.items()}
+    return {path: (w * factor).astype(w.dtype) for path, w in weights.items()}
 
 
 def _times(w: np.ndarray, factors: np.ndarray, group: ScaleGroup) -> np.ndarray:

@@ -1,10 +1,10 @@
-r"""The search for groups of which nothing is proved, by numbers.
+r"""Search, by numbers, for groups without a proof.
 
-If multiplying a group of weights w by a > 0 changes nothing, then by Euler's
-identity \(\sum w \cdot \partial f/\partial w = 0\) over the group. The loss
-does not change with the whole parameter, or pair, either: that takes no
+If the loss does not change when a group of weights w is multiplied by a > 0,
+then by Euler's identity \(\sum w \cdot \partial f/\partial w = 0\) over the
+group. Nor does it change with the whole parameter, or pair: this test takes no
 gradient and leaves few candidates, or none. For these, one gradient gives the
-sums over all groupings. Those that vanish, at two places, are rescaled.
+sums over all groupings. Those whose sums vanish, at two points, are rescaled.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.invariance.probe.perturbation import Groups
+from psi_optax.invariance.probe.points import Groups
 from psi_optax.invariance.probe.probe import Probe
 
-# Sums that are this small a part of their terms may be zero, up to the epsilon
-# of a norm: the rescaling decides.
+# Sums up to this, relative to their terms, may be zero up to an epsilon: the
+# rescaling decides.
 _CANDIDATE = 1e-3
-# The change of a loss, relative to it, that is tolerated from an epsilon.
+# The relative change of a loss that is tolerated from an epsilon.
 _EPSILON = 1e-3
 
 
@@ -31,8 +31,8 @@ class Candidates(NamedTuple):
     """Parameters that may have groups.
 
     Attributes:
-        alone: those that may have groups, or no effect.
-        pairs: pairs of one layer that may have groups when they are tied.
+        alone: parameters that may have groups, or no effect.
+        pairs: pairs of one layer that may have groups when tied.
     """
 
     alone: list[str]
@@ -40,16 +40,16 @@ class Candidates(NamedTuple):
 
     @property
     def paths(self) -> set[str]:
-        """All of them."""
+        """All candidates."""
         return {*self.alone, *itertools.chain(*self.pairs)}
 
 
 def find_candidates(probe: Probe, paths: Iterable[str]) -> Candidates:
-    """Return what whole parameters do not rule out, without a gradient.
+    """Return the parameters that no rescaling as a whole rules out.
 
-    Pairs that are many are tried only where the slopes of both cancel.
+    Many pairs are tried only where the slopes of both cancel.
     """
-    moved = probe.moved.leaves
+    moved = probe.points.moved.weights
     whole = {path: ScaleGroup(tuple(range(moved[path].ndim))) for path in paths}
     alone = [p for p in whole if probe.may_hold({p: whole[p]}, _EPSILON)]
     rest = [path for path in whole if path not in alone]
@@ -91,7 +91,7 @@ def find_measured(
     """Find the finest groups that measure as invariant.
 
     Returns:
-        The groups of those parameters that have any; None for what is inert.
+        The groups of parameters that have any, by path; None for inert ones.
     """
     inert = [path for path in candidates.alone if probe.is_inert(path)]
     alone = [path for path in candidates.alone if path not in inert]
@@ -99,17 +99,20 @@ def find_measured(
 
 
 class _Search:
+    """A search among candidates that have an effect."""
+
     def __init__(self, probe: Probe) -> None:
-        self.probe = probe
+        self._probe = probe
         self._sums_over = functools.cache(self._sum_over)
 
     def find(
         self, alone: list[str], pairs: list[tuple[str, str]]
     ) -> dict[str, ScaleGroup]:
+        """Return the groups of parameters alone, then of pairs, by path."""
         found: dict[str, ScaleGroup] = {}
         for path in alone:
-            for group in self._candidates(path):
-                if self._seems({path: group}):
+            for group in self._groups(path):
+                if self._is_invariant({path: group}):
                     found[path] = group
                     break
         for a, b in pairs:
@@ -117,29 +120,29 @@ class _Search:
                 found |= self._tie(a, b)
         return found
 
-    def _seems(self, groups: Groups) -> bool:
-        """Return whether groups of which nothing is proved are invariant."""
-        probe = self.probe
+    def _is_invariant(self, groups: Groups) -> bool:
+        """Check that groups without a proof are invariant, by all tests."""
+        probe = self._probe
         return (
-            not probe.coarse
+            not probe.points.coarse
             and probe.is_near_invariant(groups, _EPSILON)
             and probe.is_smooth(groups)
             and probe.holds(groups)
         )
 
-    def _candidates(self, path: str) -> list[ScaleGroup]:
-        """List groupings in which Euler's sums vanish, the finest first."""
+    def _groups(self, path: str) -> list[ScaleGroup]:
+        """Return groups whose Euler sums vanish, the finest first."""
         shape = self._shape(path)
-        able = [g for g in _ways(shape) if self._vanishes({path: g})]
-        return sorted(able, key=lambda g: -math.prod(g.group_shape(shape)))
+        found = [g for g in _possible(shape) if self._vanishes({path: g})]
+        return sorted(found, key=lambda g: -math.prod(g.group_shape(shape)))
 
     def _tie(self, a: str, b: str) -> dict[str, ScaleGroup]:
-        """Find groups of two parameters of one layer that only hold jointly."""
+        """Find groups of a pair that are invariant only when tied."""
         shapes = self._shape(a), self._shape(b)
         pairs = [
             (one, other)
-            for one in _ways(shapes[0])
-            for other in _ways(shapes[1])
+            for one in _possible(shapes[0])
+            for other in _possible(shapes[1])
             if one.group_shape(shapes[0]) == other.group_shape(shapes[1])
         ]
         pairs.sort(key=lambda pair: -math.prod(pair[0].group_shape(shapes[0])))
@@ -148,14 +151,15 @@ class _Search:
                 a: dataclasses.replace(one, tie=a),
                 b: dataclasses.replace(other, tie=a),
             }
-            if self._vanishes(tied) and self._seems(tied):
+            if self._vanishes(tied) and self._is_invariant(tied):
                 return tied
         return {}
 
     def _shape(self, path: str) -> tuple[int, ...]:
-        return self.probe.moved.leaves[path].shape
+        return self._probe.points.moved.weights[path].shape
 
     def _vanishes(self, groups: Groups) -> bool:
+        """Check that Euler's sums over groups vanish at two points."""
         return all(self._vanishes_at(place, groups) for place in (0, 1))
 
     def _vanishes_at(self, place: int, groups: Groups) -> bool:
@@ -163,12 +167,12 @@ class _Search:
         for path, group in groups.items():
             signed, absolute = self._sums(place, path, group)
             total, size = total + signed, size + absolute
-        # Where a unit is dead, all terms are rounding.
-        rounding = self.probe.tolerance * np.max(size, initial=0)
+        # All terms of a dead unit are rounding.
+        rounding = self._probe.tolerance * np.max(size, initial=0)
         return bool(np.all(np.abs(total) <= _CANDIDATE * size + rounding))
 
     def _sums(self, place: int, path: str, group: ScaleGroup) -> np.ndarray:
-        """Return Euler's sums over groups, and those of absolute values."""
+        """Return Euler's sums over groups, and sums of absolute values."""
         blocked = dict(group.blocks)
         whole = tuple(a for a in group.axes if a not in blocked)
         sums = self._sums_over(place, path, whole)
@@ -182,23 +186,23 @@ class _Search:
     def _sum_over(
         self, place: int, path: str, axes: tuple[int, ...]
     ) -> np.ndarray:
-        x = self.probe.euler(path, place)[path]
+        x = self._probe.gradients.euler(path, place)[path]
         return np.stack([x.sum(axes), np.abs(x).sum(axes)])
 
 
-def _ways(shape: tuple[int, ...]) -> list[ScaleGroup]:
-    """List subsets of axes, and each with one of its axes cut into blocks."""
-    ways = []
+def _possible(shape: tuple[int, ...]) -> list[ScaleGroup]:
+    """Return all subsets of axes, each also with one axis cut in blocks."""
+    groups = []
     single = {axis for axis, length in enumerate(shape) if length == 1}
     for count in range(1, len(shape) + 1):
         for axes in itertools.combinations(range(len(shape)), count):
             if single - set(axes):
                 continue
-            ways.append(ScaleGroup(axes))
+            groups.append(ScaleGroup(axes))
             for axis in axes:
                 blocks = _divisors(shape[axis])
-                ways += [ScaleGroup(axes, {axis: n}) for n in blocks]
-    return ways or [ScaleGroup(())]
+                groups += [ScaleGroup(axes, {axis: n}) for n in blocks]
+    return groups or [ScaleGroup(())]
 
 
 def _divisors(n: int) -> list[int]:

@@ -1,8 +1,8 @@
 """Messages between the devices of a mesh, which `shard_map` makes explicit."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from psi_optax.invariance.analysis.context import Context
 from psi_optax.invariance.analysis.linear_forms import (
     Digit,
     Form,
@@ -10,18 +10,18 @@ from psi_optax.invariance.analysis.linear_forms import (
     move_digits,
 )
 from psi_optax.invariance.analysis.rules.reductions import without_lookups
-from psi_optax.invariance.analysis.rules.table import Rule, rule, unknown
-from psi_optax.invariance.analysis.values import Context, Value
+from psi_optax.invariance.analysis.rules.table import Call, Rule, rule
+from psi_optax.invariance.analysis.values import Value
 
 
 def split_over(
     context: Context, form: Form, axis: int, name: str, local: int
 ) -> Form:
-    """Return the form of the part of an array that one device has.
+    """Return the form of the part of an array that one device holds.
 
     Args:
-        context: the equations.
-        form: of the whole array.
+        context: the analysis.
+        form: the form of the whole array.
         axis: the axis that is divided.
         name: the mesh axis that it is divided over.
         local: the length that is left.
@@ -39,7 +39,7 @@ def split_over(
 
 
 def join_over(form: Form, axis: int, name: str, local: int) -> Form:
-    """Return the form of the whole array again; see `split_over`."""
+    """Return the form of the whole array; the inverse of `split_over`."""
     return move_digits(
         form,
         lambda d: (
@@ -48,80 +48,60 @@ def join_over(form: Form, axis: int, name: str, local: int) -> Form:
     )
 
 
-def _names(params: Mapping[str, Any]) -> tuple[str, ...]:
-    name = params["axis_name"]
-    return (name,) if isinstance(name, str) else tuple(name)
-
-
-_Follow = Callable[[Context, Mapping[str, Any], Value, str], Form]
-
-
-def _of_one_name(function: _Follow) -> Rule:
+def _over_one_axis(function: Callable[[Call, Value, str], Form]) -> Rule:
     """Make a rule of a function of one array and one whole mesh axis."""
 
-    def guarded(
-        context: Context, params: Mapping[str, Any], operands: list, shapes: Any
-    ) -> list[Any]:
-        names = _names(params)
-        if len(names) != 1 or params.get("axis_index_groups") is not None:
-            text = f"no rule for `{context.primitive}` over groups of devices"
-            return unknown(context, operands, text, shapes)
-        [x] = operands
-        x = without_lookups(context, x)
-        form = function(context, params, x, names[0])
-        return [
-            Value(
-                shapes[0],
-                form,
-                is_zero_or_inf=x.is_zero_or_inf,
-                depends_on=x.depends_on,
-            )
-        ]
+    def checked(call: Call) -> list[Value]:
+        names = call.params["axis_name"]
+        names = (names,) if isinstance(names, str) else tuple(names)
+        if len(names) != 1 or call.params.get("axis_index_groups") is not None:
+            name = call.context.primitive
+            return call.unknown(f"no rule for `{name}` over groups of devices")
+        x = without_lookups(call.context, call.operands[0])
+        return [x.derived(call.shape, function(call, x, names[0]))]
 
-    return guarded
+    return checked
 
 
 @rule("all_gather", "all_gather_invariant", "all_gather_reduced")
-@_of_one_name
-def _all_gather(context, params, x, name):
-    axis, form = params["all_gather_dimension"], x.form
-    if params["tiled"]:
-        return join_over(form, axis, name, x.shape[axis])
-    place = {a: a + (a >= axis) for a in range(x.rank)}
-    return join_over(move_axes(form, place), axis, name, 1)
+@_over_one_axis
+def _all_gather(call: Call, x: Value, name: str) -> Form:
+    axis = call.params["all_gather_dimension"]
+    if call.params["tiled"]:
+        return join_over(x.form, axis, name, x.shape[axis])
+    positions = {a: a + (a >= axis) for a in range(x.rank)}
+    return join_over(move_axes(x.form, positions), axis, name, 1)
 
 
 @rule("reduce_scatter")
-@_of_one_name
-def _reduce_scatter(context, params, x, name):
-    axis, size = params["scatter_dimension"], params["axis_size"]
-    form = context.require_uniform(x.form, name)
-    form = split_over(context, form, axis, name, x.shape[axis] // size)
-    if params["tiled"]:
+@_over_one_axis
+def _reduce_scatter(call: Call, x: Value, name: str) -> Form:
+    axis, size = call.params["scatter_dimension"], call.params["axis_size"]
+    form = call.context.require_uniform(x.form, name)
+    form = split_over(call.context, form, axis, name, x.shape[axis] // size)
+    if call.params["tiled"]:
         return form
     return move_axes(form, {a: a - (a > axis) for a in range(x.rank)})
 
 
 @rule("all_to_all")
-def _all_to_all(context, params, operands, shapes):
-    [x], split, joined = operands, params["split_axis"], params["concat_axis"]
-    size = x.shape[split] // shapes[0][split] if split != joined else 0
+def _all_to_all(call: Call) -> list[Value]:
+    if call.params["split_axis"] == call.params["concat_axis"]:
+        return call.unknown("no rule for `all_to_all` along one axis")
+    return _exchange(call)
 
-    @_of_one_name
-    def exchanged(context, params, x, name):
-        form = move_digits(
-            x.form, lambda d: d._replace(axis="from") if d.axis == name else d
-        )
-        form = split_over(context, form, split, name, shapes[0][split])
-        return join_over(form, joined, "from", x.shape[joined])
 
-    if not size:
-        text = "no rule for `all_to_all` along one axis"
-        return unknown(context, operands, text, shapes)
-    return exchanged(context, params, operands, shapes)
+@_over_one_axis
+def _exchange(call: Call, x: Value, name: str) -> Form:
+    split, joined = call.params["split_axis"], call.params["concat_axis"]
+    form = move_digits(
+        x.form, lambda d: d._replace(axis="from") if d.axis == name else d
+    )
+    form = split_over(call.context, form, split, name, call.shape[split])
+    return join_over(form, joined, "from", x.shape[joined])
 
 
 @rule("ppermute", "pbroadcast")
-@_of_one_name
-def _ppermute(context, params, x, name):
-    return context.require_uniform(x.form, name)
+@_over_one_axis
+def _permute(call: Call, x: Value, name: str) -> Form:
+    return call.context.require_uniform(x.form, name)

@@ -1,23 +1,24 @@
-"""Mutable arrays: variables that are read and written."""
+"""Mutable arrays, `jax.Ref`s: variables that are read and written."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from psi_optax.invariance.analysis.rules.elementwise import added, constant
-from psi_optax.invariance.analysis.rules.table import RULES, rule, unknown
-from psi_optax.invariance.analysis.values import Cell, Context, Value
+from psi_optax.invariance.analysis.context import Context
+from psi_optax.invariance.analysis.rules.elementwise import constant
+from psi_optax.invariance.analysis.rules.sums import add
+from psi_optax.invariance.analysis.rules.table import RULES, Call, rule
+from psi_optax.invariance.analysis.values import Ref, Shape, Value
 
-Shape = tuple[int, ...]
 
-
-class Part(NamedTuple):
-    """A box in an array, one element long along some axes.
+class Box(NamedTuple):
+    """A box in an array.
 
     Attributes:
-        starts: where it begins along each axis.
-        sizes: its length along each axis.
-        single: the axes along which it is an index, which its array lacks.
+        starts: the first index along each axis.
+        sizes: the length along each axis.
+        single: the axes with one index, which the array of the box lacks.
     """
 
     starts: tuple[Value, ...]
@@ -25,64 +26,65 @@ class Part(NamedTuple):
     single: tuple[int, ...]
 
     def is_all_of(self, x: Value) -> bool:
-        """Return whether the box is a whole array."""
+        """Check that the box is a whole array."""
         return self.sizes == x.shape and not self.single
 
 
 @rule("new_ref", keeps_offsets=True)
-def _new_ref(context, params, operands, shapes):
-    [content] = operands
-    return [Cell(content)]
+def _new_ref(call: Call) -> list[Ref]:
+    [content] = call.operands
+    return [Ref(content)]
 
 
 @rule("freeze", keeps_offsets=True)
-def _freeze(context, params, operands, shapes):
-    return [operands[0].content]
+def _freeze(call: Call) -> list[Value]:
+    return [call.operands[0].content]
 
 
 @rule("get", keeps_offsets=True)
-def _get(context, params, operands, shapes):
-    cell, *index = operands
-    part = _part(cell, params["tree"], index)
-    if part is None:
-        return unknown(context, operands, _NO_BOX, shapes)
-    return [_read(context, cell.content, part)]
+def _get(call: Call) -> list[Value]:
+    ref, *index = call.operands
+    box = _box(ref, call.params["tree"], index)
+    if box is None:
+        return call.unknown(_NO_BOX)
+    return [_read(call.context, ref.content, box)]
 
 
 @rule("swap", keeps_offsets=True)
-def _swap(context, params, operands, shapes):
-    cell, new, *index = operands
-    part = _part(cell, params["tree"], index)
-    if part is None:
-        return unknown(context, operands, _NO_BOX, shapes)
-    old = _read(context, cell.content, part)
-    cell.content = _written(context, cell.content, new, part)
+def _swap(call: Call) -> list[Value]:
+    ref, new, *index = call.operands
+    box = _box(ref, call.params["tree"], index)
+    if box is None:
+        return call.unknown(_NO_BOX)
+    old = _read(call.context, ref.content, box)
+    ref.content = _written(call.context, ref.content, new, box)
     return [old]
 
 
 @rule("addupdate", keeps_offsets=True)
-def _addupdate(context, params, operands, shapes):
-    cell, more, *index = operands
-    part = _part(cell, params["tree"], index)
-    if part is None:
-        return unknown(context, operands, _NO_BOX, shapes)
-    if part.is_all_of(cell.content):
-        cell.content = added(context, cell.content, more)
+def _add_update(call: Call) -> list[Value]:
+    ref, more, *index = call.operands
+    box = _box(ref, call.params["tree"], index)
+    if box is None:
+        return call.unknown(_NO_BOX)
+    x = ref.content
+    if box.is_all_of(x):
+        [ref.content] = add(call.on(x, more, shape=x.shape))
     else:
-        # As in a write, what is added has to scale as the rest does.
-        cell.content = _written(context, cell.content, more, part)
+        # As in a write, the terms have to scale as the rest does.
+        ref.content = _written(call.context, x, more, box)
     return []
 
 
 _NO_BOX = "elements of a `jax.Ref` picked by an array or a stride"
 
 
-def _part(cell: Cell, tree: Any, index: list[Value]) -> Part | None:
-    """Return the part of a cell that an index picks; None if it is no box."""
-    shape = cell.content.shape
+def _box(ref: Ref, tree: Any, index: Sequence[Value]) -> Box | None:
+    """Return the box of a ref that an index picks; None if it is no box."""
+    shape = ref.content.shape
     indexers = jax.tree.unflatten(tree, index)
     if not indexers:
-        return Part(tuple(constant(0, ()) for _ in shape), shape, ())
+        return Box(tuple(constant(0, ()) for _ in shape), shape, ())
     [indices, *more] = [getattr(x, "indices", None) for x in indexers]
     if more or indices is None or len(indices) != len(shape):
         return None
@@ -93,41 +95,40 @@ def _part(cell: Cell, tree: Any, index: list[Value]) -> Part | None:
             starts.append(one)
             sizes.append(1)
         elif getattr(one, "stride", None) == 1 and isinstance(one.size, int):
-            begin = one.start
-            known = not isinstance(begin, Value)
-            starts.append(constant(begin, ()) if known else begin)
+            is_value = isinstance(one.start, Value)
+            starts.append(one.start if is_value else constant(one.start, ()))
             sizes.append(one.size)
         else:
             return None
-    return Part(tuple(starts), tuple(sizes), tuple(single))
+    return Box(tuple(starts), tuple(sizes), tuple(single))
 
 
-def _read(context: Context, x: Value, part: Part) -> Value:
-    if part.is_all_of(x):
+def _read(context: Context, x: Value, box: Box) -> Value:
+    """Return the elements in a box."""
+    if box.is_all_of(x):
         return x
-    starts, sizes, single = part
-    box = _apply(
-        context, "dynamic_slice", [x, *starts], sizes, slice_sizes=sizes
-    )
+    starts, sizes, single = box
+    params = {"slice_sizes": sizes}
+    part = _apply("dynamic_slice", Call(context, params, [x, *starts], [sizes]))
     shape = tuple(n for a, n in enumerate(sizes) if a not in single)
-    return _apply(context, "squeeze", [box], shape, dimensions=single)
+    params = {"dimensions": single}
+    return _apply("squeeze", Call(context, params, [part], [shape]))
 
 
-def _written(context: Context, x: Value, new: Value, part: Part) -> Value:
-    if part.is_all_of(x):
+def _written(context: Context, x: Value, new: Value, box: Box) -> Value:
+    """Return an array with the elements in a box replaced."""
+    if box.is_all_of(x):
         return new
-    starts, sizes, single = part
+    starts, sizes, single = box
     kept = [axis for axis in range(len(sizes)) if axis not in single]
-    box = _apply(
-        context, "broadcast_in_dim", [new], sizes, broadcast_dimensions=kept
-    )
-    operands = [x, box, *starts]
-    return _apply(context, "dynamic_update_slice", operands, x.shape)
+    params = {"broadcast_dimensions": kept}
+    part = _apply("broadcast_in_dim", Call(context, params, [new], [sizes]))
+    operands = [x, part, *starts]
+    shapes: list[Shape] = [x.shape]
+    return _apply("dynamic_update_slice", Call(context, {}, operands, shapes))
 
 
-def _apply(
-    context: Context, name: str, operands: list[Value], shape: Shape, **params
-) -> Value:
+def _apply(primitive: str, call: Call) -> Value:
     """Apply the rule of a primitive with one result."""
-    [result] = RULES[name](context, params, operands, [shape])
+    [result] = RULES[primitive](call)
     return result

@@ -1,58 +1,95 @@
-"""The table of rules: how each primitive passes on what scales.
+"""The table of rules: how the results of each primitive scale.
 
-A rule is a function of the context, the equation's parameters, the values of
-its operands and the shapes of its results; it asks for what must hold and
-returns the results' values. To teach the analysis a primitive, write one:
+A rule is a function of a `Call`, an application of the primitive. It requires
+the conditions under which the results scale, and returns their values. To teach
+the analysis a primitive, write one:
 
     @rule("my_primitive")
-    def _my_primitive(context, params, operands, shapes):
+    def _my_primitive(call: Call) -> list[Value]:
         ...
 
-A primitive that has none may depend on its operands in any way: these must not
-scale.
+The operands of a primitive without a rule must not scale, since its results may
+depend on them in any way.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from psi_optax.invariance.analysis.values import Cell, Context, Operand, Value
+from psi_optax.invariance.analysis.context import Context
+from psi_optax.invariance.analysis.reasons import ReasonKind
+from psi_optax.invariance.analysis.values import Operand, Ref, Shape, Value
 
-Shapes = Sequence[tuple[int, ...]]
-Rule = Callable[[Context, Mapping[str, Any], list[Any], Shapes], list[Any]]
+
+class Call(NamedTuple):
+    """An application of a primitive.
+
+    Attributes:
+        context: the analysis, at this equation.
+        params: the parameters of the equation.
+        operands: the values of its operands; refs among them for a few
+            primitives.
+        shapes: the shapes of its results.
+    """
+
+    context: Context
+    params: Mapping[str, Any]
+    operands: list[Any]
+    shapes: Sequence[Shape]
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the first result."""
+        return self.shapes[0]
+
+    def on(self, *operands: Operand, shape: Shape | None = None) -> "Call":
+        """Return the call with other operands, and another shape if given."""
+        shapes = self.shapes if shape is None else [shape]
+        return self._replace(operands=list(operands), shapes=shapes)
+
+    def unknown(self, text: str, kind: ReasonKind = "unknown") -> list[Value]:
+        """Return results that may depend on the operands in any way.
+
+        None of the operands may scale, nor the content of refs among them,
+        which then depends on all of them.
+        """
+        return unknown(self.context, self.operands, text, self.shapes, kind)
+
+
+Rule = Callable[[Call], list[Any]]
 
 RULES: dict[str, Rule] = {}
 
 
 def rule(
-    *names: str, keeps_offsets: bool = False, keeps_parts: bool = False
+    *primitives: str, keeps_offsets: bool = False, keeps_parts: bool = False
 ) -> Callable[[Rule], Rule]:
     """Register a rule for primitives.
 
     Args:
-        names: of the primitives.
-        keeps_offsets: whether the rule sees offsets, which are settled else.
-        keeps_parts: whether it sees the parts of a stack as well.
+        primitives: their names.
+        keeps_offsets: whether the rule handles offsets. Otherwise they are
+            resolved before.
+        keeps_parts: whether it handles the parts of stacks as well.
     """
 
     def register(function: Rule) -> Rule:
-        def settled(context, params, operands, shapes):
-            settle = (
-                context.merge_parts
-                if keeps_offsets
-                else context.resolve_offsets
-            )
+        def resolved(call: Call) -> list[Any]:
+            context = call.context
+            resolve = context.resolve_offsets
+            if keeps_offsets:
+                resolve = context.merge_parts
             operands = [
-                x if isinstance(x, Cell) else settle(x) for x in operands
+                x if isinstance(x, Ref) else resolve(x) for x in call.operands
             ]
-            found = function(context, params, operands, shapes)
+            found = function(call.on(*operands))
             if keeps_offsets:
                 return found
-            # Results without a gradient depend on their operands all the same.
-            depends = context.without_gradient(dependencies(operands))
-            return [x.replace(depends_on=x.depends_on | depends) for x in found]
+            # A result without a gradient depends on the operands all the same.
+            bits = context.without_gradient(dependencies(operands))
+            return [x.replace(depends_on=x.depends_on | bits) for x in found]
 
-        for name in names:
-            RULES[name] = function if keeps_parts else settled
+        for name in primitives:
+            RULES[name] = function if keeps_parts else resolved
         return function
 
     return register
@@ -61,90 +98,76 @@ def rule(
 def by_parts(function: Rule) -> Rule:
     """Apply a rule to each part of a stack that is its only array."""
 
-    def applied(context, params, operands, shapes):
-        stacks = [x for x in operands if x.const is None]
+    def applied(call: Call) -> list[Any]:
+        context = call.context
+        stacks = [x for x in call.operands if x.const is None]
         if len(stacks) != 1 or not stacks[0].parts:
-            operands = [context.merge_parts(x) for x in operands]
-            return function(context, params, operands, shapes)
+            return function(call.on(*map(context.merge_parts, call.operands)))
         [whole] = stacks
-        changed = []
+        parts = []
         for part in whole.parts:
-            same = [part if x is whole else x for x in operands]
-            changed += function(context, params, same, [part.shape])
-        return [stack(context, changed, whole.stack_axis, shapes[0])]
+            operands = [part if x is whole else x for x in call.operands]
+            parts += function(call.on(*operands, shape=part.shape))
+        return [stack(context, parts, whole.stack_axis, call.shape)]
 
     return applied
 
 
 def stack(
-    context: Context, parts: list[Value], axis: int, shape: tuple[int, ...]
+    context: Context, parts: Iterable[Value], axis: int, shape: Shape
 ) -> Value:
-    """Return arrays of one shape as one array of this shape."""
-    [whole] = RULES["stack"](context, {"axis": axis}, parts, [shape])
+    """Return arrays of one shape as one array of another."""
+    call = Call(context, {"axis": axis}, list(parts), [shape])
+    [whole] = RULES["stack"](call)
     return whole
 
 
-def dependencies(operands: Sequence[Operand]) -> int:
-    """Return the parameters through which the gradient of a result may go."""
-    found = 0
+def dependencies(operands: Iterable[Operand]) -> int:
+    """Return the bits of all parameters that operands depend on."""
+    bits = 0
     for operand in operands:
-        value = operand.content if isinstance(operand, Cell) else operand
-        found |= value.depends_on
+        value = operand.content if isinstance(operand, Ref) else operand
+        bits |= value.depends_on
         for offset in value.offsets:
-            found |= offset.depends_on
-    return found
+            bits |= offset.depends_on
+    return bits
 
 
-def apply(
-    context: Context,
-    name: str,
-    params: Mapping[str, Any],
-    operands: list[Any],
-    shapes: Shapes,
-) -> list[Any]:
+def apply(name: str, call: Call) -> list[Any]:
     """Return the values of a primitive's results."""
-    if name in RULES and (name in OF_REFS or not _any_cells(operands)):
-        return RULES[name](context, params, operands, shapes)
-    if _any_cells(operands):
-        return unknown(context, operands, f"`{name}` of a `jax.Ref`", shapes)
+    has_refs = any(isinstance(operand, Ref) for operand in call.operands)
+    if name in RULES and (name in OF_REFS or not has_refs):
+        return RULES[name](call)
+    if has_refs:
+        return call.unknown(f"`{name}` of a `jax.Ref`")
     if name in NONLINEAR:
-        text = f"`{name}` of what scales"
-        return unknown(context, operands, text, shapes, "nonlinear")
-    return unknown(context, operands, f"no rule for `{name}`", shapes)
+        return call.unknown(f"`{name}` of scaled values", "nonlinear")
+    return call.unknown(f"no rule for `{name}`")
 
 
 def unknown(
     context: Context,
     operands: Sequence[Operand],
     text: str,
-    shapes: Shapes = (),
-    kind: str = "unknown",
+    shapes: Sequence[Shape] = (),
+    kind: ReasonKind = "unknown",
 ) -> list[Value]:
-    """Return results that may depend on their operands in any way.
-
-    None of the operands may scale, nor what refs among them hold; what these
-    hold afterwards depends on all of them.
-    """
-    everything = dependencies(operands)
+    """Return what `Call.unknown` does."""
+    bits = dependencies(operands)
     for operand in operands:
-        if isinstance(operand, Cell):
+        if isinstance(operand, Ref):
             context.require_invariant(operand.content, kind, text)
-            operand.content = Value(
-                operand.content.shape, depends_on=everything
-            )
+            operand.content = Value(operand.content.shape, depends_on=bits)
         else:
             context.require_invariant(operand, kind, text)
-    return [Value(shape, depends_on=everything) for shape in shapes]
-
-
-def _any_cells(operands: Sequence[Operand]) -> bool:
-    return any(isinstance(operand, Cell) for operand in operands)
+    return [Value(shape, depends_on=bits) for shape in shapes]
 
 
 # Primitives whose first operand is a mutable array, or whose result is.
 OF_REFS = frozenset({"new_ref", "get", "swap", "addupdate", "freeze"})
 
-# Primitives that no scale passes through, which are no gap in the table.
+# Primitives whose results do not scale with their operands in any way. They are
+# no gap in the table.
 NONLINEAR = frozenset(
     """
     exp exp2 expm1 log log1p log2 logistic tanh sin cos tan asin acos atan sinh

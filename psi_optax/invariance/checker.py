@@ -9,7 +9,8 @@ from psi_optax.groups import Plan, ScaleGroup, make_plan
 from psi_optax.groups.paths import Tree
 from psi_optax.invariance.finding import Finding, tied_with
 from psi_optax.invariance.penalties import advice, find_penalties
-from psi_optax.invariance.probe.probe import NOTICEABLE, Probe
+from psi_optax.invariance.probe.points import NOTICEABLE
+from psi_optax.invariance.probe.probe import Probe
 from psi_optax.invariance.report import GroupReport, make_report
 from psi_optax.invariance.tracing import (
     TracedLoss,

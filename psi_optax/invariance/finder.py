@@ -10,6 +10,7 @@ from psi_optax.groups.paths import Tree
 from psi_optax.invariance.analysis import analyse
 from psi_optax.invariance.cross_check import cross_check
 from psi_optax.invariance.finding import Finding, Findings
+from psi_optax.invariance.measurement import measure
 from psi_optax.invariance.penalties import (
     Penalty,
     advice,
@@ -17,7 +18,6 @@ from psi_optax.invariance.penalties import (
     reasons,
 )
 from psi_optax.invariance.probe.evaluation import UnmeasurableError
-from psi_optax.invariance.probe.measurement import measure
 from psi_optax.invariance.probe.probe import Probe
 from psi_optax.invariance.report import GroupReport, make_report
 from psi_optax.invariance.tracing import (

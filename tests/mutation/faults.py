@@ -921,7 +921,7 @@ FAULTS = [
     Fault(
         "probe: any gradient is that of an epsilon",
         "invariance/probe/gradients.py",
-        "if share > _NOTICEABLE:",
+        "if share > NOTICEABLE:",
         "        if False:\n",
     ),
     Fault(
@@ -1413,7 +1413,7 @@ FAULTS = [
     ),
     Fault(
         "probe: a bias without effect stays tied",
-        "invariance/probe/measurement.py",
+        "invariance/measurement.py",
         "not all(map(probe.has_effect, smaller))",
         "False",
     ),

@@ -295,7 +295,7 @@ class Context:
         kept = tuple(o for o in value.offsets if o.guard is None)
         return value.replace(offsets=kept, depends_on=depends_on)
 
-    # -- numbers beside what scales ---------------------------------------
+    # -- numbers beside scaled values -------------------------------------
 
     def ignore_epsilon(self, value: Value, constant: float | None) -> bool:
         """Ignore a constant beside a value if it is small enough.

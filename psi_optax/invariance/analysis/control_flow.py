@@ -19,11 +19,7 @@ from psi_optax.invariance.analysis.liveness import (
     variables_of,
 )
 from psi_optax.invariance.analysis.mesh import gather, shard
-from psi_optax.invariance.analysis.rules.table import (
-    Call,
-    dependencies,
-    unknown,
-)
+from psi_optax.invariance.analysis.rules.table import Call, dependencies
 from psi_optax.invariance.analysis.values import Operand, Ref, Value
 
 # The interpreter's `run`, on context, program, operands and needed effects.
@@ -240,9 +236,7 @@ def _shard_map(run: Run, call: Call, _: Needed) -> list[Value]:
     context, params, operands = call.context, call.params, call.operands
     jaxpr = params["jaxpr"]
     if _refs(operands):
-        shapes = [jaxprs.shape_of(v) for v in jaxpr.outvars]
-        text = "a `jax.Ref` in `shard_map`"
-        return unknown(context, operands, text, shapes)
+        return call.unknown("a `jax.Ref` in `shard_map`")
     sizes = jaxprs.mesh_sizes(dict(params))
     specs = jaxprs.partition_specs(params["in_specs"])
     parts = [

@@ -15,15 +15,12 @@ from psi_optax.invariance.analysis.linear_forms import (
     move_axes,
     plus,
 )
-from psi_optax.invariance.analysis.rules.table import unknown
-from psi_optax.invariance.analysis.values import Operand, Ref, Value
+from psi_optax.invariance.analysis.rules.table import Call
+from psi_optax.invariance.analysis.values import Ref, Value
 
 
 def check_custom_derivative(
-    run: Run,
-    context: Context,
-    operands: Sequence[Operand],
-    results: Sequence[Value],
+    run: Run, call: Call, results: Sequence[Value]
 ) -> None:
     """Require a custom derivative to scale as that of the function would.
 
@@ -33,24 +30,23 @@ def check_custom_derivative(
 
     Args:
         run: the interpreter.
-        context: the analysis, at the equation that calls the function.
-        operands: the operands of the equation.
+        call: the equation that calls the function.
         results: its results.
     """
-    if any(isinstance(x, Ref) for x in operands):
-        unknown(context, operands, "a custom derivative of a `jax.Ref`")
+    if any(isinstance(x, Ref) for x in call.operands):
+        call.unknown("a custom derivative of a `jax.Ref`")
         return
+    context = call.context
     assert context.origin is not None
     program, equation = context.origin
     resolve = context.resolve_offsets
-    arrays = [resolve(x) for x in operands if isinstance(x, Value)]
+    arrays = list(map(resolve, call.operands))
     if not any(x.form for x in arrays):
         return
     try:
         pullback, inputs, outputs = _pullback(program.jaxpr, equation)
     except Exception:
-        text = "a custom derivative that cannot be traced"
-        unknown(context, operands, text)
+        call.unknown("a custom derivative that cannot be traced")
         return
     pairs = zip(equation.invars, arrays, strict=True)
     values = {v: x for v, x in pairs if not jaxprs.is_literal(v)}

@@ -36,7 +36,7 @@ from psi_optax.invariance.analysis.solutions import Solutions
 
 
 class Equations(Solutions):
-    """A system of equations, all of which are solved.
+    """A system of solved equations.
 
     Each requirement has a reason, kept with the variables that it solves.
     """

@@ -96,7 +96,7 @@ def _equation(
         found = [context.merge_parts(x).as_new_array() for x in found]
     bits = rules.dependencies(operands)
     found = [x.replace(depends_on=x.depends_on | bits) for x in found]
-    check_custom_derivative(run, context, operands, found)
+    check_custom_derivative(run, call, found)
     return found
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -155,7 +155,7 @@ class Value:
         """The number that all elements are, constant or at run time."""
         return self.runtime_number if self.const is None else self.const
 
-    def replace(self, **changes) -> "Value":
+    def replace(self, **changes: Any) -> "Value":
         """Return the same array with other facts known."""
         return dataclasses.replace(self, **changes)
 

@@ -3,10 +3,12 @@ r"""Euler's terms \(w\,\partial f/\partial w\) of the parameters of a loss."""
 import functools
 
 from psi_optax.invariance.probe.evaluation import Weights
-from psi_optax.invariance.probe.points import Groups, Points, largest
-
-# The share of a gradient that the epsilon of a norm cannot explain.
-_NOTICEABLE = 1e-2
+from psi_optax.invariance.probe.points import (
+    NOTICEABLE,
+    Groups,
+    Points,
+    largest,
+)
 
 
 class Gradients:
@@ -60,7 +62,7 @@ class Gradients:
         share = self._share(self._cached(points.paths), path)
         if share <= points.tolerance:
             return False
-        if share > _NOTICEABLE:
+        if share > NOTICEABLE:
             return True
         return all(
             self._share(self._at(point.weights, points.paths), path)

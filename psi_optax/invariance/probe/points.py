@@ -22,6 +22,9 @@ Groups = Mapping[str, ScaleGroup]
 # Draws exponents of a shape.
 Draw = Callable[[tuple[int, ...]], np.ndarray]
 
+# The relative change of a loss, or the share of a gradient, that is tolerated
+# from an epsilon at the given weights.
+NOTICEABLE = 1e-2
 # The sizes of large weights, and the largest factors that these are multiplied
 # by, as powers of two. At the first size, an epsilon of 1e-3 is less than
 # rounding even after multiplication by the smallest factor. Smaller sizes are

@@ -14,6 +14,7 @@ from psi_optax.invariance.probe.evaluation import Weights
 from psi_optax.invariance.probe.gradients import Gradients
 from psi_optax.invariance.probe.perturbation import multiply
 from psi_optax.invariance.probe.points import (
+    NOTICEABLE,
     Groups,
     Point,
     Points,
@@ -22,9 +23,6 @@ from psi_optax.invariance.probe.points import (
 )
 from psi_optax.invariance.tracing import TracedLoss
 
-# The relative change of a loss that is tolerated from an epsilon at the given
-# weights.
-NOTICEABLE = 1e-2
 # The exponent of the largest factor that given weights are multiplied by.
 _END = 10
 # A halving of the weights multiplies the effect of an epsilon by four, except

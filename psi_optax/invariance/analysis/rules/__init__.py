@@ -20,4 +20,3 @@ from psi_optax.invariance.analysis.rules.table import apply as apply
 from psi_optax.invariance.analysis.rules.table import (
     dependencies as dependencies,
 )
-from psi_optax.invariance.analysis.rules.table import unknown as unknown

@@ -14,7 +14,7 @@ from psi_optax.invariance.analysis.values import Value
 
 
 def _matrix_form(context: Context, x: Value) -> Form:
-    """Return the form of matrices, each of which must have one scale."""
+    """Return the form of matrices, and require each to have one scale."""
     if x.is_zero_or_inf:
         return ZERO
     form = context.require_uniform(x.form, x.rank - 2)

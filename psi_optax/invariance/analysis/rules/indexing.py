@@ -156,7 +156,7 @@ def _dynamic_slice(call: Call) -> list[Value]:
 
 
 def _written(call: Call, form: Form, x: Value, update: Value) -> Value:
-    """Return an array some elements of which are overwritten."""
+    """Return an array with some elements overwritten."""
     zero = x.is_zero_or_inf and update.is_zero_or_inf
     bits = dependencies(call.operands)
     return Value(call.shape, form, is_zero_or_inf=zero, depends_on=bits)

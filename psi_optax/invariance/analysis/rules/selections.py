@@ -175,7 +175,7 @@ def _without_largest(predicate: Value, cases: list[Value]) -> list[Value]:
 
 
 def _select_by_zero_test(call: Call) -> Value:
-    """Return one of two cases, the other of which is chosen at zeros only."""
+    """Return the usual case, where the other is chosen at zeros only."""
     context, operands, shape = call.context, call.operands, call.shape
     predicate, *cases = operands
     usual, other = _usual_first(predicate, cases)

@@ -52,7 +52,15 @@ class Call(NamedTuple):
         None of the operands may scale, nor the content of refs among them,
         which then depends on all of them.
         """
-        return unknown(self.context, self.operands, text, self.shapes, kind)
+        bits = dependencies(self.operands)
+        for operand in self.operands:
+            if isinstance(operand, Ref):
+                content = operand.content
+                self.context.require_invariant(content, kind, text)
+                operand.content = Value(content.shape, depends_on=bits)
+            else:
+                self.context.require_invariant(operand, kind, text)
+        return [Value(shape, depends_on=bits) for shape in self.shapes]
 
 
 Rule = Callable[[Call], list[Any]]
@@ -143,24 +151,6 @@ def apply(name: str, call: Call) -> list[Any]:
     if name in NONLINEAR:
         return call.unknown(f"`{name}` of scaled values", "nonlinear")
     return call.unknown(f"no rule for `{name}`")
-
-
-def unknown(
-    context: Context,
-    operands: Sequence[Operand],
-    text: str,
-    shapes: Sequence[Shape] = (),
-    kind: ReasonKind = "unknown",
-) -> list[Value]:
-    """Return what `Call.unknown` does."""
-    bits = dependencies(operands)
-    for operand in operands:
-        if isinstance(operand, Ref):
-            context.require_invariant(operand.content, kind, text)
-            operand.content = Value(operand.content.shape, depends_on=bits)
-        else:
-            context.require_invariant(operand, kind, text)
-    return [Value(shape, depends_on=bits) for shape in shapes]
 
 
 # Primitives whose first operand is a mutable array, or whose result is.

@@ -1,4 +1,4 @@
-"""What is proved is confronted with numbers, and what is stated as well."""
+"""Proved groups are checked with numbers, and stated groups as well."""
 
 import jax
 import jax.numpy as jnp

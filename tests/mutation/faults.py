@@ -877,7 +877,7 @@ FAULTS = [
     Fault(
         "refs: what is unknown keeps its scale",
         "invariance/analysis/rules/table.py",
-        "context.require_invariant(operand.content, kind, text)",
+        "self.context.require_invariant(content, kind, text)",
         "pass",
     ),
     Fault(

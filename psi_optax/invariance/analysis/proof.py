@@ -11,13 +11,10 @@ import numpy as np
 
 from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.analysis import interpreter
-from psi_optax.invariance.analysis.context import (
-    Context,
-    CustomGradient,
-    IgnoredNumber,
-)
+from psi_optax.invariance.analysis.context import Context
 from psi_optax.invariance.analysis.equations import Equations
 from psi_optax.invariance.analysis.isolation import Parameter
+from psi_optax.invariance.analysis.notes import CustomGradient, IgnoredNumber
 from psi_optax.invariance.analysis.partners import Partners
 from psi_optax.invariance.analysis.reasons import describe
 from psi_optax.invariance.analysis.scale_groups import Symmetry, is_elementwise

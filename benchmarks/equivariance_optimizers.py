@@ -79,31 +79,38 @@ def _balls(
 
 OURS: dict[str, Entry] = {
     "psi_sgd": Entry(psi_optax.psi_sgd(10 * RATE, FILTERS), "filter"),
-    "psi_sgd(momentum)": Entry(psi_optax.psi_sgd(RATE, FILTERS, 0.9), "filter"),
+    "psi_sgd(momentum)": Entry(
+        psi_optax.psi_sgd(RATE, FILTERS, momentum=0.9), "filter"
+    ),
     "psi_sgd(momentum, nesterov)": Entry(
-        psi_optax.psi_sgd(RATE, FILTERS, 0.9, nesterov=True), "filter"
+        psi_optax.psi_sgd(RATE, FILTERS, momentum=0.9, nesterov=True), "filter"
     ),
     "psi_sgd(momentum, exponential)": Entry(
-        psi_optax.psi_sgd(RATE, FILTERS, 0.9, retraction="exponential"),
+        psi_optax.psi_sgd(
+            RATE, FILTERS, momentum=0.9, retraction="exponential"
+        ),
         "filter",
     ),
     "psi_sgd(momentum, additive)": Entry(
-        psi_optax.psi_sgd(RATE, FILTERS, 0.9, retraction=None), "filter"
+        psi_optax.psi_sgd(RATE, FILTERS, momentum=0.9, retraction=None),
+        "filter",
     ),
-    "psi_sgd(momentum, additive), add_weight_decay(scale)": Entry(
+    "psi_sgd(momentum, additive), add_decayed_weights(scale)": Entry(
         optax.chain(
-            psi_optax.psi_sgd(RATE, FILTERS, 0.9, retraction=None),
-            psi_optax.add_weight_decay(-RATE * DECAY, FILTERS, of="scale"),
+            psi_optax.psi_sgd(RATE, FILTERS, momentum=0.9, retraction=None),
+            psi_optax.transforms.add_decayed_weights(
+                -RATE * DECAY, FILTERS, of="scale"
+            ),
         ),
         "filter",
     ),
     "psi_sgd(momentum, joint_groups(network))": Entry(
-        psi_optax.psi_sgd(RATE / FILTER_COUNT, NETWORK, 0.9), "network"
+        psi_optax.psi_sgd(RATE / FILTER_COUNT, NETWORK, momentum=0.9), "network"
     ),
     "clip_by_global_norm, psi_sgd(momentum)": Entry(
         optax.chain(
             optax.clip_by_global_norm(0.5),
-            psi_optax.psi_sgd(RATE, FILTERS, 0.9),
+            psi_optax.psi_sgd(RATE, FILTERS, momentum=0.9),
         ),
         "none",
     ),
@@ -116,7 +123,7 @@ OURS: dict[str, Entry] = {
     "sgd_g": Entry(psi_optax.sgd_g(ANGLE, FILTERS), "filter"),
     "add_orthogonality, sgd_g": Entry(
         optax.chain(
-            psi_optax.add_orthogonality(0.1, FILTERS),
+            psi_optax.transforms.add_orthogonality(0.1, FILTERS),
             psi_optax.sgd_g(ANGLE, FILTERS),
         ),
         "filter",
@@ -162,7 +169,7 @@ OURS: dict[str, Entry] = {
     "adamp": Entry(psi_optax.adamp(ADAM, FILTERS), "none"),
     "project_by_cosine(optax.trace)": Entry(
         optax.chain(
-            psi_optax.project_by_cosine(TRACE),
+            psi_optax.wrappers.project_by_cosine(TRACE),
             optax.scale_by_learning_rate(RATE),
         ),
         "none",
@@ -174,12 +181,12 @@ OURS: dict[str, Entry] = {
 OPTAX: dict[str, Entry] = {
     "sgd": Entry(optax.sgd(10 * RATE)),
     "sgd(momentum)": Entry(MOMENTUM),
-    "sgd(momentum), then psi_optax.retract": Entry(
-        optax.chain(MOMENTUM, psi_optax.retract(FILTERS))
+    "sgd(momentum), then psi_optax.transforms.retract": Entry(
+        optax.chain(MOMENTUM, psi_optax.transforms.retract(FILTERS))
     ),
     "adam": Entry(optax.adam(ADAM)),
-    "adam, then psi_optax.retract": Entry(
-        optax.chain(optax.adam(ADAM), psi_optax.retract(FILTERS))
+    "adam, then psi_optax.transforms.retract": Entry(
+        optax.chain(optax.adam(ADAM), psi_optax.transforms.retract(FILTERS))
     ),
     "adamw": Entry(optax.adamw(ADAM, weight_decay=DECAY)),
     "lion": Entry(optax.lion(ADAM)),

@@ -7,7 +7,7 @@ import optax
 import psi_optax
 from benchmarks.methods import METHODS, MOMENTUM
 from benchmarks.training import Build
-from psi_optax.diagnostics import matching_learning_rate
+from psi_optax.dynamics import matching_learning_rate
 
 __all__ = ["LABELS", "builds", "psi_sgd"]
 
@@ -47,7 +47,9 @@ def psi_sgd(gradient_norm: float) -> Build:
             rate, decay, momentum=MOMENTUM, gradient_norm=gradient_norm
         )
         ordinary = _SGD_DECAY(rate=rate, decay=decay)
-        return psi_optax.psi_sgd(matched, groups, MOMENTUM, ordinary=ordinary)
+        return psi_optax.psi_sgd(
+            matched, groups, momentum=MOMENTUM, ordinary=ordinary
+        )
 
     return build
 

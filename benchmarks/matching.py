@@ -39,7 +39,7 @@ from benchmarks.options import at_least
 from benchmarks.recording import make_recorded, rms
 from benchmarks.training import Build
 from benchmarks.tuning import tune
-from psi_optax.diagnostics import equilibrium_rotation
+from psi_optax.dynamics import equilibrium_rotation
 from psi_optax.models import linen
 
 __all__ = ["Settings", "main", "run"]

@@ -66,16 +66,18 @@ def _sgd_renormalize(
     rate: Any, groups: Any, **_: Any
 ) -> optax.GradientTransformation:
     """What is often written by hand: w <- |w0| (w + u) / |w + u|."""
-    return optax.chain(_sgd(rate), psi_optax.retract(groups))
+    return optax.chain(_sgd(rate), psi_optax.transforms.retract(groups))
 
 
 def _sgd_unit(rate: Any, groups: Any, **_: Any) -> optax.GradientTransformation:
     """The same with norm 1: w <- (w + u) / |w + u|."""
-    return optax.chain(_sgd(rate), psi_optax.retract(groups, radius=1.0))
+    return optax.chain(
+        _sgd(rate), psi_optax.transforms.retract(groups, radius=1.0)
+    )
 
 
 def _psi_sgd(rate: Any, groups: Any, **_: Any) -> optax.GradientTransformation:
-    return psi_optax.psi_sgd(rate, groups, MOMENTUM)
+    return psi_optax.psi_sgd(rate, groups, momentum=MOMENTUM)
 
 
 def _psi_sgd_decay(
@@ -83,7 +85,7 @@ def _psi_sgd_decay(
 ) -> optax.GradientTransformation:
     """Decay of what has a scale, which among the kernels is the head."""
     ordinary = _sgd_decay(rate, decay)
-    return psi_optax.psi_sgd(rate, groups, MOMENTUM, ordinary=ordinary)
+    return psi_optax.psi_sgd(rate, groups, momentum=MOMENTUM, ordinary=ordinary)
 
 
 def _psi_adam(
@@ -93,13 +95,13 @@ def _psi_adam(
 
 
 def _psi_sgdm(rate: Any, groups: Any, **_: Any) -> optax.GradientTransformation:
-    return psi_optax.psi_sgdm(rate, groups, MOMENTUM)
+    return psi_optax.psi_sgdm(rate, groups, momentum=MOMENTUM)
 
 
 def _sgd_g(rate: Any, groups: Any, **_: Any) -> optax.GradientTransformation:
     """As published, but for decay; filters have 20 times the others' rate."""
     ordinary = optax.sgd(_times(1 / 20, rate), MOMENTUM, nesterov=True)
-    return psi_optax.sgd_g(rate, groups, MOMENTUM, ordinary=ordinary)
+    return psi_optax.sgd_g(rate, groups, momentum=MOMENTUM, ordinary=ordinary)
 
 
 def _weight_rescaling(
@@ -113,7 +115,9 @@ def _rotational(
 ) -> optax.GradientTransformation:
     """As published: filters turn as rate and decay of SGD would make them."""
     return psi_optax.rotational(
-        psi_optax.matching_learning_rate(rate, decay, momentum=MOMENTUM),
+        psi_optax.dynamics.matching_learning_rate(
+            rate, decay, momentum=MOMENTUM
+        ),
         optax.trace(MOMENTUM),
         groups,
         ordinary=_sgd_decay(rate, decay),

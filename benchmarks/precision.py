@@ -55,9 +55,11 @@ MODES = {
     "float16": Mode("float16", _alone),
     "bfloat16": Mode("bfloat16", _alone),
     "bfloat16, stochastic rounding": Mode(
-        "bfloat16", lambda tx: psi_optax.stochastic_rounding(tx, key=0)
+        "bfloat16", lambda tx: psi_optax.wrappers.stochastic_rounding(tx, key=0)
     ),
-    "bfloat16, master weights": Mode("bfloat16", psi_optax.master_weights),
+    "bfloat16, master weights": Mode(
+        "bfloat16", psi_optax.wrappers.master_weights
+    ),
 }
 
 
@@ -81,10 +83,10 @@ def follow(mode: Mode, angle: float, steps: int) -> dict[str, dict[str, float]]:
     w = start.astype(jnp.dtype(mode.dtype))
     plane = tuple(x.astype(np.float32) for x in _basis(w, ahead))
     tx = mode.wrap(
-        psi_optax.psi(
+        psi_optax.psi_direction(
+            angle,
             optax.identity(),
             GROUPS,
-            learning_rate=angle,
             retraction="exponential",
         )
     )
@@ -150,7 +152,7 @@ def _sum(x):
 
 def _seen(w, state) -> dict[str, Any]:
     """The weights, and those that they are copies of."""
-    if isinstance(state, psi_optax.MasterWeightsState):
+    if isinstance(state, psi_optax.wrappers.MasterWeightsState):
         return {"weights": w, "copies": state.weights}
     return {"weights": w}
 

@@ -65,7 +65,9 @@ def optimizers(
         SGD: sgd,
         "psi_sgd(momentum)": psi_sgd,
         "psi(optax.sgd(momentum))": psi_optax.psi(sgd, groups),
-        "sgd, then retract": optax.chain(sgd, psi_optax.retract(groups)),
+        "sgd, then retract": optax.chain(
+            sgd, psi_optax.transforms.retract(groups)
+        ),
         "optax.lars": optax.lars(0.01, momentum=0.9),
         ADAM: adam,
         "optax.adamw": optax.adamw(1e-3),
@@ -80,7 +82,7 @@ def optimizers(
     return {
         **main,
         "psi_sgd(momentum), monitor_groups": optax.chain(
-            psi_sgd, psi_optax.monitor_groups(groups)
+            psi_sgd, psi_optax.diagnostics.monitor_groups(groups)
         ),
         "psi_sgdm": psi_optax.psi_sgdm(0.01, groups),
         "sgd_g": psi_optax.sgd_g(0.01, groups),

@@ -219,7 +219,7 @@ def show(run, transients, rotation):
 
 steps = np.arange(STEPS)[:, None]
 sgd = {"learning_rate": RATE, "weight_decay": DECAY, "momentum": MOMENTUM}
-sgd_angle = float(psi_optax.equilibrium_rotation(**sgd))
+sgd_angle = float(psi_optax.dynamics.equilibrium_rotation(**sgd))
 # Of every run and every filter, once it has settled.
 gradient_norms = {
     layer: rms(run["gradient"][:, SETTLED], 1)[:, None]
@@ -227,7 +227,7 @@ gradient_norms = {
 }
 show(
     seen["hidden_0"],
-    psi_optax.equilibrium_transient(
+    psi_optax.dynamics.equilibrium_transient(
         steps,
         seen["hidden_0"]["norm"][:, :1],
         gradient_norm=gradient_norms["hidden_0"],
@@ -260,7 +260,7 @@ def compare(seen, rotation, norms):
 
 norms = {
     layer: np.float64(
-        psi_optax.equilibrium_norm(gradient_norm=gradient_norm, **sgd)
+        psi_optax.dynamics.equilibrium_norm(gradient_norm=gradient_norm, **sgd)
     )
     for layer, gradient_norm in gradient_norms.items()
 }
@@ -281,7 +281,7 @@ for decay in decays:
     _, run = train(decayed_sgd, rates, decay, scales=[1.0] * len(rates))
     measured.append(rms(run["hidden_0"]["rotation"][:, SETTLED], (1, 2)))
     predicted.append(
-        psi_optax.equilibrium_rotation(rates, decay, momentum=MOMENTUM)
+        psi_optax.dynamics.equilibrium_rotation(rates, decay, momentum=MOMENTUM)
     )
 measured, predicted = np.array(measured), np.array(predicted)
 
@@ -324,12 +324,12 @@ adam = {
     "optimizer": "adamw",
 }
 _, adam_seen = train(decayed_adam, ADAM_RATE, ADAM_DECAY, scales=SCALES)
-adam_angle = float(psi_optax.equilibrium_rotation(**adam))
+adam_angle = float(psi_optax.dynamics.equilibrium_rotation(**adam))
 start = new_params()
 sizes = {layer: len(start[layer]) for layer in layers}
 show(
     adam_seen["hidden_0"],
-    psi_optax.equilibrium_transient(
+    psi_optax.dynamics.equilibrium_transient(
         steps,
         adam_seen["hidden_0"]["norm"][:, :1],
         size=sizes["hidden_0"],
@@ -338,7 +338,7 @@ show(
     adam_angle,
 )
 norms = {
-    layer: np.float64(psi_optax.equilibrium_norm(size=size, **adam))
+    layer: np.float64(psi_optax.dynamics.equilibrium_norm(size=size, **adam))
     for layer, size in sizes.items()
 }
 quotients = compare(adam_seen, adam_angle, norms)
@@ -358,11 +358,13 @@ head = optax.sgd(RATE, momentum=MOMENTUM)
 
 
 def matched(gradient_norm=None):
-    return psi_optax.matching_learning_rate(gradient_norm=gradient_norm, **sgd)
+    return psi_optax.dynamics.matching_learning_rate(
+        gradient_norm=gradient_norm, **sgd
+    )
 
 
 def psi_sgd(rate):
-    return psi_optax.psi_sgd(rate, groups, MOMENTUM, ordinary=head)
+    return psi_optax.psi_sgd(rate, groups, momentum=MOMENTUM, ordinary=head)
 
 
 def rotational(rate):
@@ -441,11 +443,13 @@ for name in ("rotational, matched", "psi_sgd, matched"):
 # %% [markdown]
 # ## Watch it in a training of your own
 #
-# `monitor_groups` goes last in a chain; `monitored` makes numbers for a logger
-# of its state, `plot_monitored` a picture.
+# `monitor_groups` goes last in a chain; `read_monitor` makes numbers for a logger
+# of its state, `plot_monitor` a picture.
 
 # %%
-tx = optax.chain(decayed_sgd(RATE, DECAY), psi_optax.monitor_groups(groups))
+tx = optax.chain(
+    decayed_sgd(RATE, DECAY), psi_optax.diagnostics.monitor_groups(groups)
+)
 
 
 @jax.jit
@@ -458,8 +462,8 @@ def train_step(params, state, index, labels):
 params, state, history = start, tx.init(start), []
 for index in range(50 if SMOKE else 500):
     params, state = train_step(params, state, chosen[index], labels[index])
-    history.append(psi_optax.monitored(state))
+    history.append(psi_optax.diagnostics.read_monitor(state))
 print({name: round(value, 4) for name, value in history[-1].items()})
 
 # %%
-psi_optax.plot_monitored(history)
+psi_optax.diagnostics.plot_monitor(history)

@@ -198,7 +198,7 @@ large = weights | {
 }
 runs = {}
 for name, (build, rate, degree) in optimizers.items():
-    felt = psi_optax.effective_learning_rate(
+    felt = psi_optax.diagnostics.effective_learning_rate(
         rate, weights, report, degree=degree
     )
     inner = build(felt["hidden"]["kernel"].item())
@@ -254,7 +254,7 @@ def same(a, b, tolerance=0.0):
 
 
 direction = last_weights(
-    psi_optax.psi(optax.trace(0.9), report, learning_rate=0.003)
+    psi_optax.psi_direction(0.003, optax.trace(0.9), report)
 )
 recipe = last_weights(psi_optax.psi_sgd(0.003, report, momentum=0.9))
 assert same(direction, recipe)

@@ -1,34 +1,30 @@
 """Optax gradient transformations for weights whose scale means nothing."""
 
-from psi_optax.diagnostics import MonitorState as MonitorState
-from psi_optax.diagnostics import balanced_schedule as balanced_schedule
-from psi_optax.diagnostics import directional_rate as directional_rate
+from psi_optax.batch_stats import recalibrate as recalibrate
+from psi_optax.batch_stats import rescale as rescale
+from psi_optax.diagnostics import MonitorGroupsState as MonitorGroupsState
 from psi_optax.diagnostics import (
     effective_learning_rate as effective_learning_rate,
 )
-from psi_optax.diagnostics import equilibrium_norm as equilibrium_norm
-from psi_optax.diagnostics import equilibrium_rotation as equilibrium_rotation
-from psi_optax.diagnostics import equilibrium_transient as equilibrium_transient
-from psi_optax.diagnostics import exponential_schedule as exponential_schedule
-from psi_optax.diagnostics import exponential_trace as exponential_trace
 from psi_optax.diagnostics import group_norms as group_norms
 from psi_optax.diagnostics import input_patches as input_patches
-from psi_optax.diagnostics import (
-    matching_learning_rate as matching_learning_rate,
-)
 from psi_optax.diagnostics import monitor_groups as monitor_groups
-from psi_optax.diagnostics import monitored as monitored
-from psi_optax.diagnostics import next_directional_rate as next_directional_rate
-from psi_optax.diagnostics import norm_after_step as norm_after_step
 from psi_optax.diagnostics import normalize as normalize
-from psi_optax.diagnostics import norms_with_momentum as norms_with_momentum
-from psi_optax.diagnostics import plot_monitored as plot_monitored
-from psi_optax.diagnostics import (
-    recalibrate_batch_stats as recalibrate_batch_stats,
-)
-from psi_optax.diagnostics import rescale_batch_stats as rescale_batch_stats
+from psi_optax.diagnostics import plot_monitor as plot_monitor
+from psi_optax.diagnostics import read_monitor as read_monitor
 from psi_optax.diagnostics import rotation as rotation
 from psi_optax.diagnostics import split_by_input_span as split_by_input_span
+from psi_optax.dynamics import balanced_schedule as balanced_schedule
+from psi_optax.dynamics import directional_rate as directional_rate
+from psi_optax.dynamics import equilibrium_norm as equilibrium_norm
+from psi_optax.dynamics import equilibrium_rotation as equilibrium_rotation
+from psi_optax.dynamics import equilibrium_transient as equilibrium_transient
+from psi_optax.dynamics import exponential_schedule as exponential_schedule
+from psi_optax.dynamics import exponential_trace as exponential_trace
+from psi_optax.dynamics import matching_learning_rate as matching_learning_rate
+from psi_optax.dynamics import next_directional_rate as next_directional_rate
+from psi_optax.dynamics import norm_after_step as norm_after_step
+from psi_optax.dynamics import norms_with_momentum as norms_with_momentum
 from psi_optax.groups import ScaleGroup as ScaleGroup
 from psi_optax.groups import describe_groups as describe_groups
 from psi_optax.groups import group_labels as group_labels
@@ -53,27 +49,17 @@ from psi_optax.optimizers import rotational as rotational
 from psi_optax.optimizers import sgd_g as sgd_g
 from psi_optax.optimizers import sgdp as sgdp
 from psi_optax.optimizers import weight_rescaling as weight_rescaling
-from psi_optax.transforms import AverageWeightsState as AverageWeightsState
-from psi_optax.transforms import MasterWeightsState as MasterWeightsState
-from psi_optax.transforms import ProjectByCosineState as ProjectByCosineState
 from psi_optax.transforms import RescaleWeightsState as RescaleWeightsState
 from psi_optax.transforms import RetractState as RetractState
 from psi_optax.transforms import ScaleByGroupAdamState as ScaleByGroupAdamState
 from psi_optax.transforms import ScaleByGroupRmsState as ScaleByGroupRmsState
-from psi_optax.transforms import (
-    StochasticRoundingState as StochasticRoundingState,
-)
 from psi_optax.transforms import TransportedTraceState as TransportedTraceState
+from psi_optax.transforms import add_decayed_weights as add_decayed_weights
 from psi_optax.transforms import add_orthogonality as add_orthogonality
-from psi_optax.transforms import add_weight_decay as add_weight_decay
-from psi_optax.transforms import average_weights as average_weights
-from psi_optax.transforms import averaged as averaged
 from psi_optax.transforms import clip_by_group_norm as clip_by_group_norm
-from psi_optax.transforms import master_weights as master_weights
 from psi_optax.transforms import (
     normalize_by_group_norm as normalize_by_group_norm,
 )
-from psi_optax.transforms import project_by_cosine as project_by_cosine
 from psi_optax.transforms import project_to_tangent as project_to_tangent
 from psi_optax.transforms import project_to_zero_mean as project_to_zero_mean
 from psi_optax.transforms import rescale_weights as rescale_weights
@@ -81,8 +67,18 @@ from psi_optax.transforms import retract as retract
 from psi_optax.transforms import scale_by_group_adam as scale_by_group_adam
 from psi_optax.transforms import scale_by_group_norm as scale_by_group_norm
 from psi_optax.transforms import scale_by_group_rms as scale_by_group_rms
-from psi_optax.transforms import stochastic_rounding as stochastic_rounding
 from psi_optax.transforms import transported_trace as transported_trace
+from psi_optax.wrappers import AverageWeightsState as AverageWeightsState
+from psi_optax.wrappers import MasterWeightsState as MasterWeightsState
+from psi_optax.wrappers import ProjectByCosineState as ProjectByCosineState
+from psi_optax.wrappers import (
+    StochasticRoundingState as StochasticRoundingState,
+)
+from psi_optax.wrappers import average_weights as average_weights
+from psi_optax.wrappers import get_average as get_average
+from psi_optax.wrappers import master_weights as master_weights
+from psi_optax.wrappers import project_by_cosine as project_by_cosine
+from psi_optax.wrappers import stochastic_rounding as stochastic_rounding
 
 __version__ = "0.1.0"
 
@@ -90,7 +86,7 @@ __all__ = [
     "AverageWeightsState",
     "GroupReport",
     "MasterWeightsState",
-    "MonitorState",
+    "MonitorGroupsState",
     "ProjectByCosineState",
     "PsiSgdmState",
     "PsiState",
@@ -104,8 +100,8 @@ __all__ = [
     "adam_g",
     "adamh",
     "adamp",
+    "add_decayed_weights",
     "add_orthogonality",
-    "add_weight_decay",
     "average_weights",
     "averaged",
     "balanced_schedule",
@@ -137,7 +133,7 @@ __all__ = [
     "normalize_by_group_norm",
     "norms_with_momentum",
     "output_channels",
-    "plot_monitored",
+    "plot_monitor",
     "project_by_cosine",
     "project_to_tangent",
     "project_to_zero_mean",

@@ -90,18 +90,21 @@ class Entry(NamedTuple):
 
 
 ENTRIES = {
-    "scale_by_group_norm": Entry(psi_optax.scale_by_group_norm, {}),
-    "project_to_tangent": Entry(psi_optax.project_to_tangent, {}),
-    "retract": Entry(psi_optax.retract, {}),
+    "scale_by_group_norm": Entry(psi_optax.transforms.scale_by_group_norm, {}),
+    "project_to_tangent": Entry(psi_optax.transforms.project_to_tangent, {}),
+    "retract": Entry(psi_optax.transforms.retract, {}),
     "retract_exponential": Entry(
-        psi_optax.retract, {"radius": None, "retraction": "exponential"}
+        psi_optax.transforms.retract,
+        {"radius": None, "retraction": "exponential"},
     ),
-    "retract_number": Entry(psi_optax.retract, {"radius": 2.0}),
+    "retract_number": Entry(psi_optax.transforms.retract, {"radius": 2.0}),
     "rescale_weights": Entry(
-        psi_optax.rescale_weights, {"radius": 1.5, "every": 2}
+        psi_optax.transforms.rescale_weights, {"radius": 1.5, "every": 2}
     ),
     "clip_by_group_norm": Entry(
-        psi_optax.clip_by_group_norm, {"max_norm": 0.5}, needs_params=False
+        psi_optax.transforms.clip_by_group_norm,
+        {"max_norm": 0.5},
+        needs_params=False,
     ),
     "psi": Entry(
         psi_optax.psi, {"inner": optax.sgd(0.1, momentum=0.9)}, trees=1
@@ -144,68 +147,74 @@ ENTRIES = {
         trees=1,
     ),
     "project_to_tangent_centered": Entry(
-        psi_optax.project_to_tangent, {"centered": True}
+        psi_optax.transforms.project_to_tangent, {"centered": True}
     ),
-    "project_to_zero_mean": Entry(psi_optax.project_to_zero_mean, {}),
+    "project_to_zero_mean": Entry(
+        psi_optax.transforms.project_to_zero_mean, {}
+    ),
     "normalize_by_group_norm": Entry(
-        psi_optax.normalize_by_group_norm, {}, needs_params=False
+        psi_optax.transforms.normalize_by_group_norm, {}, needs_params=False
     ),
-    "add_weight_decay": Entry(
-        psi_optax.add_weight_decay,
+    "add_decayed_weights": Entry(
+        psi_optax.transforms.add_decayed_weights,
         {"weight_decay": 0.1, "of": "scale"},
         by_leaf=False,
     ),
     "add_orthogonality": Entry(
-        psi_optax.add_orthogonality,
+        psi_optax.transforms.add_orthogonality,
         {"strength": 0.5},
         idle=("vector",),
         multiplies=True,
     ),
     "transported_trace": Entry(
-        psi_optax.transported_trace, {"decay": 0.9, "nesterov": True}, trees=1
+        psi_optax.transforms.transported_trace,
+        {"decay": 0.9, "nesterov": True},
+        trees=1,
     ),
     "transported_trace_parallel": Entry(
-        psi_optax.transported_trace,
+        psi_optax.transforms.transported_trace,
         {"decay": 0.9, "transport": "parallel"},
         trees=2,
     ),
     "scale_by_group_rms": Entry(
-        psi_optax.scale_by_group_rms, {"decay": 0.9}, needs_params=False
+        psi_optax.transforms.scale_by_group_rms,
+        {"decay": 0.9},
+        needs_params=False,
     ),
     "scale_by_group_adam": Entry(
-        psi_optax.scale_by_group_adam,
+        psi_optax.transforms.scale_by_group_adam,
         {"transport": "projection"},
         trees=3,
         promotes=True,
         by_leaf=False,
     ),
     "project_by_cosine": Entry(
-        psi_optax.project_by_cosine,
+        psi_optax.wrappers.project_by_cosine,
         {"inner": optax.trace(0.9), "weight_decay": 0.1},
         trees=1,
         takes_groups=False,
     ),
     "stochastic_rounding": Entry(
-        psi_optax.stochastic_rounding,
+        psi_optax.wrappers.stochastic_rounding,
         {"inner": optax.sgd(0.1, momentum=0.9), "key": 0},
         trees=1,
         takes_groups=False,
     ),
     "master_weights": Entry(
-        psi_optax.master_weights,
+        psi_optax.wrappers.master_weights,
         {"inner": optax.sgd(0.1, momentum=0.9)},
         trees=2,
         takes_groups=False,
     ),
     "average_weights": Entry(
-        psi_optax.average_weights,
+        psi_optax.wrappers.average_weights,
         {"decay": 0.5},
         trees=1,
         takes_groups=False,
         idle=("blocks", "vector", "hidden"),
     ),
     "monitor_groups": Entry(
-        psi_optax.monitor_groups,
+        psi_optax.diagnostics.monitor_groups,
         {"learning_rate": 0.1, "degree": 1},
         idle=("blocks", "vector", "hidden"),
     ),

@@ -7,7 +7,14 @@ import optax
 import pytest
 
 import psi_optax
-from psi_optax import ScaleGroup, psi, psi_adam, psi_sgd, psi_sgdm
+from psi_optax import (
+    ScaleGroup,
+    psi,
+    psi_adam,
+    psi_direction,
+    psi_sgd,
+    psi_sgdm,
+)
 
 GROUPS = {"w": ScaleGroup(0), "o": None}
 
@@ -57,7 +64,7 @@ def one_step(tx, params=None, gradient=None):
 
 def test_an_optimizer_and_its_direction_with_a_rate_agree():
     whole, _ = one_step(psi(optax.sgd(0.1, momentum=0.9), GROUPS))
-    split, _ = one_step(psi(optax.trace(0.9), GROUPS, learning_rate=0.1))
+    split, _ = one_step(psi_direction(0.1, optax.trace(0.9), GROUPS))
     recipe, _ = one_step(psi_sgd(0.1, GROUPS, momentum=0.9))
     # The rate is multiplied in before or after the sums: a few roundings of
     # weights that are about 1.
@@ -71,7 +78,7 @@ def test_an_optimizer_of_their_own_for_ordinary_parameters():
     own = optax.adam(0.3)
     for tx in [
         psi(optax.sgd(0.1), GROUPS, ordinary=own),
-        psi(optax.identity(), GROUPS, learning_rate=0.1, ordinary=own),
+        psi_direction(0.1, optax.identity(), GROUPS, ordinary=own),
         psi_sgd(0.1, GROUPS, ordinary=own),
         psi_adam(0.1, GROUPS, ordinary=own),
     ]:
@@ -140,7 +147,7 @@ def test_the_momentum_of_psi_sgdm_is_scaled_like_the_weights():
     # A step that also shortens the group, as far as bfloat16 allows.
     w = (1000 * np.eye(2)[:1].T).astype(jnp.bfloat16)
     g = np.array([[0.0], [-0.001]], jnp.bfloat16)
-    tx = psi_sgdm(0.25, ScaleGroup(0), 0.5, radius=1.0)
+    tx = psi_sgdm(0.25, ScaleGroup(0), momentum=0.5, radius=1.0)
     _, state = tx.update(g, tx.init(w), w)
     # u is a quarter of 1000, |w + u| is sqrt(17/16) of 1000, and that becomes
     # 1000/16; all of it rounded to 2^-8, a few times.
@@ -262,7 +269,9 @@ def test_additive_psi_keeps_no_radius():
     u, _ = one_step(tx)
     w = draw(0)
     r = psi_optax.group_norms(w, GROUPS)["w"]
-    g = psi_optax.project_to_tangent(GROUPS).update(draw(1), (), w)[0]["w"]
+    g = psi_optax.transforms.project_to_tangent(GROUPS).update(draw(1), (), w)[
+        0
+    ]["w"]
     # The product of three numbers of size one and of nine in a sum.
     np.testing.assert_allclose(u["w"], -0.1 * r[None] ** 2 * g, atol=2e-6)
 

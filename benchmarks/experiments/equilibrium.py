@@ -242,7 +242,7 @@ def _rotational(law: Law) -> Build:
 
     def build(rate: Any, decay: Any, groups: Any):
         return psi_optax.rotational(
-            psi_optax.matching_learning_rate(
+            psi_optax.dynamics.matching_learning_rate(
                 rate, decay, optimizer="adamw", momentum=law.momentum
             ),
             optax.scale_by_adam(law.momentum),

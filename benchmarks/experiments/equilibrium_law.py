@@ -29,17 +29,21 @@ class Law(NamedTuple):
     @property
     def rotation(self) -> float:
         """The angle a step in equilibrium, radians."""
-        return float(psi_optax.equilibrium_rotation(**self._arguments()))
+        return float(
+            psi_optax.dynamics.equilibrium_rotation(**self._arguments())
+        )
 
     def norm(self, gradient: Any, size: int) -> np.ndarray:
         """Norms in equilibrium, from those of gradients in direction space."""
         return np.asarray(
-            psi_optax.equilibrium_norm(**self._arguments(gradient, size))
+            psi_optax.dynamics.equilibrium_norm(
+                **self._arguments(gradient, size)
+            )
         )
 
     def transient(self, step: Any, start: Any, gradient: Any, size: int):
         """Norms after some steps, as an array of JAX."""
-        return psi_optax.equilibrium_transient(
+        return psi_optax.dynamics.equilibrium_transient(
             step, start, **self._arguments(gradient, size)
         )
 

@@ -155,7 +155,9 @@ class _Runs:
         seed = PILOT_SEED + pilot
         found = self.train("psi_adam", seed, rate, decay, 1.0, unit)
         turned = language_report.held_rotation(self.settings._asdict(), found)
-        wanted = psi_optax.equilibrium_rotation(rate, decay, optimizer="adamw")
+        wanted = psi_optax.dynamics.equilibrium_rotation(
+            rate, decay, optimizer="adamw"
+        )
         return unit * float(jnp.tan(wanted) / np.tan(turned))
 
     def _compile(self, name: str) -> tuple[Callable, Callable]:

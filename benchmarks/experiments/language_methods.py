@@ -84,7 +84,9 @@ def _rotational(rate, decay, factor, groups):
 
 
 def _angle(rate, decay, factor) -> optax.Schedule:
-    matched = psi_optax.matching_learning_rate(rate, decay, optimizer="adamw")
+    matched = psi_optax.dynamics.matching_learning_rate(
+        rate, decay, optimizer="adamw"
+    )
     return _times(factor, matched)
 
 

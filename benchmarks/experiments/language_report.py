@@ -192,7 +192,9 @@ def _tuning(content: dict[str, Any]) -> str:
     settings = content["settings"]
     (rate, decay), (matched, settled) = tuned(content), settling(content)
     angle = float(
-        psi_optax.equilibrium_rotation(matched, settled, optimizer="adamw")
+        psi_optax.dynamics.equilibrium_rotation(
+            matched, settled, optimizer="adamw"
+        )
     )
 
     def star(value: float, values: list[float]) -> str:

@@ -83,7 +83,7 @@ SMOKE = Settings(
 
 
 def _psi_sgd_unit(rate: Any, groups: Any, **_: Any):
-    return psi_optax.psi_sgd(rate, groups, MOMENTUM, radius=1.0)
+    return psi_optax.psi_sgd(rate, groups, momentum=MOMENTUM, radius=1.0)
 
 
 COMPARED = {

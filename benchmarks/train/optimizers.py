@@ -37,7 +37,7 @@ def _adamw(rate: Any, decay: Any, **_: Any) -> optax.GradientTransformation:
 
 
 def _sgdp(rate, decay, momentum, groups):
-    return psi_optax.sgdp(rate, groups, momentum, weight_decay=decay)
+    return psi_optax.sgdp(rate, groups, momentum=momentum, weight_decay=decay)
 
 
 def _adamp(rate, decay, groups, **_):
@@ -57,7 +57,7 @@ def _psi_sgdm(rate, decay, momentum, groups):
 
     return optax.chain(
         optax.add_decayed_weights(decay, are_ordinary_kernels),
-        psi_optax.psi_sgdm(rate, groups, momentum),
+        psi_optax.psi_sgdm(rate, groups, momentum=momentum),
     )
 
 

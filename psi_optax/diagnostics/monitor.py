@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.diagnostics.effective import effective_rate
-from psi_optax.geometry import Leaves, Scalars
+from psi_optax._validation import check_learning_rate, check_number
+from psi_optax.diagnostics.effective_learning_rate import effective_rate
 from psi_optax.groups import Plan
-from psi_optax.transforms.base import states_of
-from psi_optax.transforms.checks import check_number, check_rate
-from psi_optax.transforms.entrance import on_groups
+from psi_optax.groups.types import Leaves, Scalars
+from psi_optax.transforms.contract import on_groups
+from psi_optax.transforms.states import find_states
 
 
-class MonitorState(NamedTuple):
+class MonitorGroupsState(NamedTuple):
     """What `monitor_groups` saw at the last step; zeros before the first.
 
     Each but the count is {group name: float32 scalar}. The name of a group is
@@ -48,7 +48,7 @@ def monitor_groups(
 
     It goes last in a chain, where updates are what will be added to params.
     It costs three inner products a group, of updates that a compiled step has
-    to write down for them. Read its state by `monitored`, or one quantity by
+    to write down for them. Read its state by `read_monitor`, or one quantity by
     `optax.tree.get(state, "rotation")`.
 
     The rotation is computed from the inner products alone: of an update whose
@@ -64,7 +64,7 @@ def monitor_groups(
             for Adam, 1 for `psi`, as in `effective_learning_rate`.
 
     Returns:
-        A transform that needs params, with a `MonitorState`.
+        A transform that needs params, with a `MonitorGroupsState`.
 
     Raises:
         TypeError: the learning rate or the degree is no number.
@@ -86,7 +86,7 @@ def monitor_groups(
         rotation is the quantity to watch.
     """
     if learning_rate is not None:
-        learning_rate = check_rate(learning_rate)
+        learning_rate = check_learning_rate(learning_rate)
     if degree is not None:
         check_number("degree", degree)
     if (learning_rate is None) != (degree is None):
@@ -96,12 +96,12 @@ def monitor_groups(
             " learning_rate, or neither."
         )
 
-    def init(plan: Plan, _: Leaves) -> MonitorState:
+    def init(plan: Plan, _: Leaves) -> MonitorGroupsState:
         names = plan.group_shapes
         # A leaf in place of an empty dictionary, for the reason that there is
         # in `transforms.base.initial_radius`.
         zeros = {name: _zero() for name in names} or _zero()
-        return MonitorState(
+        return MonitorGroupsState(
             count=jnp.zeros([], jnp.int32),
             rotation=zeros,
             norm_min=zeros,
@@ -110,7 +110,7 @@ def monitor_groups(
             effective_learning_rate=None if learning_rate is None else zeros,
         )
 
-    def update(plan: Plan, u: Leaves, w: Leaves, state: MonitorState):
+    def update(plan: Plan, u: Leaves, w: Leaves, state: MonitorGroupsState):
         count = optax.safe_increment(state.count)
         if not plan.leaves:
             return u, state._replace(count=count)
@@ -120,7 +120,7 @@ def monitor_groups(
         rates = None
         if learning_rate is not None:
             rates = _rates(learning_rate, state.count, norms, degree)
-        return _released(plan, u, across), MonitorState(
+        return _released(plan, u, across), MonitorGroupsState(
             count=count,
             rotation=_each(_rotation, norms, radial, across),
             norm_min=_each(_least, norms),
@@ -129,7 +129,7 @@ def monitor_groups(
             effective_learning_rate=_each(_mean, rates),
         )
 
-    return on_groups(groups, update, kind=MonitorState, init=init)
+    return on_groups(groups, update, kind=MonitorGroupsState, init=init)
 
 
 def _released(plan: Plan, u: Leaves, seen: Scalars) -> Leaves:
@@ -208,7 +208,7 @@ def _fraction(radial, across):
     return jnp.sqrt(geometry.safe_divide(inward, inward + _total(across)))
 
 
-def monitored(opt_state: optax.OptState) -> dict[str, float]:
+def read_monitor(opt_state: optax.OptState) -> dict[str, float]:
     """What `monitor_groups` saw, for a logger.
 
     Args:
@@ -218,7 +218,7 @@ def monitored(opt_state: optax.OptState) -> dict[str, float]:
 
     Returns:
         A flat dictionary, {"rotation/hidden/kernel": 0.01, ...}, whose keys
-        begin with a field of `MonitorState`.
+        begin with a field of `MonitorGroupsState`.
 
     Raises:
         ValueError: there is no monitor in it, or there are two of one group;
@@ -229,10 +229,10 @@ def monitored(opt_state: optax.OptState) -> dict[str, float]:
         >>> tx = monitor_groups({"hidden": ScaleGroup(0)})
         >>> w = {"hidden": jnp.array([3.0, 4.0])}
         >>> _, state = tx.update(w, tx.init(w), w)
-        >>> monitored(state)["norm_max/hidden"]
+        >>> read_monitor(state)["norm_max/hidden"]
         5.0
     """
-    states = states_of(opt_state, MonitorState)
+    states = find_states(opt_state, MonitorGroupsState)
     if not states:
         raise ValueError(
             "there is no monitor in this state: put monitor_groups(groups) last"

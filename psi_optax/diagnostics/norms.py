@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from psi_optax import geometry
+from psi_optax._validation import check_flag, check_positive
 from psi_optax.groups import make_plan
-from psi_optax.groups.paths import Tree
-from psi_optax.transforms.checks import check_flag, check_positive
-from psi_optax.transforms.entrance import like
+from psi_optax.groups.types import Tree
+from psi_optax.transforms.contract import cast_like
 
 
 def group_norms(params: Tree, groups: Any) -> Tree:
@@ -86,7 +86,7 @@ def normalize(
     w = plan.select(params)
     if not centered:
         on_sphere = geometry.project_to_sphere(plan, w, plan.full(radius))
-        return plan.merge(params, like(on_sphere, w))
+        return plan.merge(params, cast_like(on_sphere, w))
     moved = geometry.center(plan, w)
     on_sphere = geometry.project_to_sphere(plan, moved, plan.full(radius))
     flat = jax.tree.map(
@@ -94,9 +94,9 @@ def normalize(
     )
     kept = {
         path: jnp.where(is_flat != 0, geometry.widen(w[path]), on_sphere[path])
-        for path, is_flat in plan.spread(flat).items()
+        for path, is_flat in plan.broadcast(flat).items()
     }
-    return plan.merge(params, like(kept, w))
+    return plan.merge(params, cast_like(kept, w))
 
 
 def _is_rounding(rest: jax.Array, norm: jax.Array) -> jax.Array:

@@ -1,16 +1,16 @@
-"""A picture of what `monitored` collected."""
+"""A picture of what `read_monitor` collected."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def plot_monitored(history: Sequence[Mapping[str, float]]) -> Any:
+def plot_monitor(history: Sequence[Mapping[str, float]]) -> Any:
     """Draws the history of a run: a panel a quantity, a line a leaf.
 
     Needs matplotlib.
 
     Args:
-        history: what `monitored` returned, once a step or less often; all of
+        history: what `read_monitor` returned, once a step or less often; all of
             the same keys.
 
     Returns:
@@ -25,7 +25,7 @@ def plot_monitored(history: Sequence[Mapping[str, float]]) -> Any:
 
     Examples:
         >>> history = [{"rotation/a": 0.1}, {"rotation/a": 0.05}]
-        >>> figure = plot_monitored(history)
+        >>> figure = plot_monitor(history)
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['rotation']
     """
@@ -33,7 +33,7 @@ def plot_monitored(history: Sequence[Mapping[str, float]]) -> Any:
         raise TypeError("history is one dictionary: give a list of them.")
     if not history:
         raise ValueError(
-            "the history is empty: append monitored(opt_state) to it."
+            "the history is empty: append read_monitor(opt_state) to it."
         )
     for index, seen in enumerate(history):
         if seen.keys() != history[0].keys():
@@ -45,7 +45,7 @@ def plot_monitored(history: Sequence[Mapping[str, float]]) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError(
-            "plot_monitored draws with matplotlib: pip install matplotlib"
+            "plot_monitor draws with matplotlib: pip install matplotlib"
         ) from None
     panels: dict[str, list[str]] = {}
     for key in history[0]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from psi_optax import geometry
 from psi_optax.groups import make_plan
-from psi_optax.groups.paths import Tree
+from psi_optax.groups.types import Tree
 
 
 def rotation(old: Tree, new: Tree, groups: Any) -> Tree:

@@ -16,14 +16,15 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from psi_optax.geometry.reductions import widen
-from psi_optax.geometry.turns import Leaves, in_turn
+from psi_optax.geometry._scheduling import in_turn
+from psi_optax.groups.reductions import to_accumulator
+from psi_optax.groups.types import Leaves
 
 Scalars = dict[str, jax.Array]
 
 # A relative distance that no dtype's rounding explains: bfloat16, the coarsest,
 # moves a norm by less than half of it.
-ON_SPHERE = 0.01
+ON_SPHERE_TOLERANCE = 0.01
 
 
 class Reduction(Protocol):
@@ -59,9 +60,9 @@ def scale(groups: Reduction, u: Leaves, factor: Scalars) -> Leaves:
     normalization layer is when the weights in front of it vanish.
     """
     return jax.tree.map(
-        lambda x, f: jnp.where(f == 0, 0, f * widen(x)),
+        lambda x, f: jnp.where(f == 0, 0, f * to_accumulator(x)),
         u,
-        groups.spread(factor),
+        groups.broadcast(factor),
     )
 
 
@@ -71,7 +72,9 @@ def center(groups: Reduction, u: Leaves) -> Leaves:
     mean = jax.tree.map(
         safe_divide, groups.dot(u, ones), groups.dot(ones, ones)
     )
-    return jax.tree.map(lambda x, m: widen(x) - m, u, groups.spread(mean))
+    return jax.tree.map(
+        lambda x, m: to_accumulator(x) - m, u, groups.broadcast(mean)
+    )
 
 
 def project_to_tangent(
@@ -86,17 +89,22 @@ def project_to_tangent(
         w, u = center(groups, w), center(groups, u)
     radial = jax.tree.map(safe_divide, groups.dot(w, u), groups.dot(w, w))
     return jax.tree.map(
-        lambda x, y, q: widen(x) - q * widen(y), u, w, groups.spread(radial)
+        lambda x, y, q: to_accumulator(x) - q * to_accumulator(y),
+        u,
+        w,
+        groups.broadcast(radial),
     )
 
 
 def project_to_sphere(groups: Reduction, w: Leaves, radius: Scalars) -> Leaves:
     r"""The nearest point of the sphere: \(R\, w/|w|\)."""
-    factor = jax.tree.map(factor_to, radius, norm(groups, w))
-    return jax.tree.map(lambda x, f: f * widen(x), w, groups.spread(factor))
+    factor = jax.tree.map(rescaling_factor, radius, norm(groups, w))
+    return jax.tree.map(
+        lambda x, f: f * to_accumulator(x), w, groups.broadcast(factor)
+    )
 
 
-def factor_to(radius: jax.Array, norm: jax.Array) -> jax.Array:
+def rescaling_factor(radius: jax.Array, norm: jax.Array) -> jax.Array:
     """What brings a norm to a radius: 1 for a norm of zero.
 
     NaN for an infinite norm, of finite weights whose squares overflow as well:
@@ -122,7 +130,9 @@ def retract(
     """
 
     def move(name: str, group: Reduction, w: Leaves, u: Leaves):
-        moved = jax.tree.map(lambda x, y: widen(x) + widen(y), w, u)
+        moved = jax.tree.map(
+            lambda x, y: to_accumulator(x) + to_accumulator(y), w, u
+        )
         old = norm(group, w)
         factor = jax.tree.map(
             _retraction_factor,
@@ -132,11 +142,11 @@ def retract(
             group.dot(u, u),
         )
         target = jax.tree.map(
-            lambda x, y, f, r: jnp.where(r == 0, widen(x), f * y),
+            lambda x, y, f, r: jnp.where(r == 0, to_accumulator(x), f * y),
             w,
             moved,
-            group.spread(factor),
-            group.spread(old),
+            group.broadcast(factor),
+            group.broadcast(old),
         )
         return target, factor[name]
 
@@ -148,9 +158,9 @@ def _retraction_factor(radius, moved, old, step) -> jax.Array:
 
     Only the value is 1 there: the derivatives are those of the quotient.
     """
-    factor = factor_to(radius, moved)
+    factor = rescaling_factor(radius, moved)
     off = jnp.abs(safe_divide(radius - old, old))
-    still = (step == 0) & (off <= ON_SPHERE)
+    still = (step == 0) & (off <= ON_SPHERE_TOLERANCE)
     return replace_value(factor, jnp.where(still, 1, factor))
 
 
@@ -214,7 +224,7 @@ def largest_shrinkage(dtypes: Iterable[jax.typing.DTypeLike]) -> float:
     return 2.0 ** (digits // 2)
 
 
-def displacement(w: Leaves, target: Leaves) -> Leaves:
+def rounded_update(w: Leaves, target: Leaves) -> Leaves:
     """What to add to w: the target, rounded to the dtype of w, minus w.
 
     Rounding first makes w plus the result the rounded target itself; rounding
@@ -243,11 +253,14 @@ def transport(groups: Reduction, old: Leaves, new: Leaves, x: Leaves) -> Leaves:
         transport along a step; this is the same, by the step's ends.
     """
     half = jax.tree.map(
-        lambda x, y, r, s: safe_divide(widen(x), r) + safe_divide(widen(y), s),
+        lambda x, y, r, s: (
+            safe_divide(to_accumulator(x), r)
+            + safe_divide(to_accumulator(y), s)
+        ),
         old,
         new,
-        groups.spread(norm(groups, old)),
-        groups.spread(norm(groups, new)),
+        groups.broadcast(norm(groups, old)),
+        groups.broadcast(norm(groups, new)),
     )
     along = jax.tree.map(
         lambda q, n: safe_divide(2 * q, n),
@@ -255,7 +268,10 @@ def transport(groups: Reduction, old: Leaves, new: Leaves, x: Leaves) -> Leaves:
         groups.dot(half, half),
     )
     return jax.tree.map(
-        lambda x, b, q: widen(x) - q * b, x, half, groups.spread(along)
+        lambda x, b, q: to_accumulator(x) - q * b,
+        x,
+        half,
+        groups.broadcast(along),
     )
 
 
@@ -267,7 +283,9 @@ def angle(groups: Reduction, old: Leaves, new: Leaves) -> Scalars:
     which loses every angle below the square root of the precision. Zero for
     identical weights, and NaN where only one of the two has a direction.
     """
-    change = jax.tree.map(lambda x, y: widen(y) - widen(x), old, new)
+    change = jax.tree.map(
+        lambda x, y: to_accumulator(y) - to_accumulator(x), old, new
+    )
     across = norm(groups, project_to_tangent(groups, old, change))
     radius = norm(groups, old)
     along = jax.tree.map(

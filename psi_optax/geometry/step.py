@@ -28,20 +28,17 @@ from collections.abc import Callable, Collection
 import jax
 import jax.numpy as jnp
 
-from psi_optax.geometry.maps import (
-    ON_SPHERE,
-    Reduction,
-    Scalars,
-    displacement,
+from psi_optax.geometry._scheduling import in_turn
+from psi_optax.geometry.maps import Reduction, norm
+from psi_optax.geometry.numerics import replace_value, safe_divide, safe_sqrt
+from psi_optax.geometry.rounding import (
+    ON_SPHERE_TOLERANCE,
     largest_shrinkage,
-    norm,
     reachable,
-    replace_value,
-    safe_divide,
-    safe_sqrt,
+    rounded_update,
 )
-from psi_optax.geometry.reductions import widen
-from psi_optax.geometry.turns import Leaves, in_turn
+from psi_optax.groups.reductions import to_accumulator
+from psi_optax.groups.types import Leaves, Scalars
 
 # From q and p to (f - 1, h).
 _Curve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -194,13 +191,13 @@ def step(
             _combine,
             w,
             d,
-            group.spread({name: known}),
-            group.spread({name: alpha}),
-            group.spread({name: beta}),
+            group.broadcast({name: known}),
+            group.broadcast({name: alpha}),
+            group.broadcast({name: beta}),
         )
         return moved, alpha
 
-    return displacement(w, in_turn(groups.parts(), move, w, d, kept))
+    return rounded_update(w, in_turn(groups.parts(), move, w, d, kept))
 
 
 def exponential(
@@ -268,12 +265,12 @@ def _gap(square, s, radius, still):
     off = jnp.abs(whole)
     rounding = _ROUNDINGS * jnp.finfo(s.dtype).eps
     gap = jnp.where(off <= rounding * s * total, _GAIN * whole, whole)
-    gap = jnp.where(still & (off <= ON_SPHERE * s * total), 0, gap)
+    gap = jnp.where(still & (off <= ON_SPHERE_TOLERANCE * s * total), 0, gap)
     return replace_value(whole, gap) / total
 
 
 @jax.jit
 def _combine(w, d, square, alpha, beta):
     # In a group of norm zero d may be anything.
-    change = alpha * widen(w) + beta * widen(d)
-    return widen(w) + jnp.where(square == 0, 0, change)
+    change = alpha * to_accumulator(w) + beta * to_accumulator(d)
+    return to_accumulator(w) + jnp.where(square == 0, 0, change)

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from psi_optax.geometry import norm
-from psi_optax.groups.paths import Tree, entries, map_with_path
+from psi_optax.groups.paths import leaves_with_paths, map_with_path
 from psi_optax.groups.plan import GroupedLeaf, Plan, make_plan
+from psi_optax.groups.types import Tree
 
 _HEADER = ("path", "shape", "axes", "groups", "size", "tie", "radius", "notes")
 _ZERO = "norm zero: never moves; initialize it, or give it None"
@@ -80,7 +81,9 @@ def describe_groups(params: Tree, groups: Any) -> str:
     radii = _radii(plan, params)
     grouped = {leaf.path: leaf for leaf in plan.leaves}
     rows: list[tuple[str, ...]] = [_HEADER]
-    for path, x in (entry for entry in entries(params) if not entry.is_hole):
+    for path, x in (
+        entry for entry in leaves_with_paths(params) if not entry.is_placeholder
+    ):
         head = (path or "(root)", str(np.shape(x)))
         if path in grouped:
             rows.append(head + _cells(grouped[path], plan, radii))
@@ -101,7 +104,7 @@ def zero_notes(params: Tree, groups: Any) -> dict[str, str]:
     """
     plan = make_plan(groups, params)
     notes = {}
-    leaves = dict(entries(params))
+    leaves = dict(leaves_with_paths(params))
     for name, part in plan.parts().items():
         here = [leaves[path] for path in part.paths]
         if any(isinstance(x, jax.ShapeDtypeStruct) for x in here):

@@ -3,9 +3,11 @@
 import dataclasses
 from typing import Any
 
-from psi_optax.groups.paths import Tree, entries
-from psi_optax.groups.plan import covering, make_plan, read_statements
+from psi_optax.groups.paths import leaves_with_paths
+from psi_optax.groups.plan import make_plan
 from psi_optax.groups.scale_group import ScaleGroup
+from psi_optax.groups.specs import longest_prefix, read_specs
+from psi_optax.groups.types import Tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +19,7 @@ class JointGroups:
 
     def __hash__(self) -> int:
         """Hashes trees and mappings of groups too, by their leaves."""
-        return hash((frozenset(entries(self.groups)), self.tie))
+        return hash((frozenset(leaves_with_paths(self.groups)), self.tie))
 
     def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
         """What is said of each path of params.
@@ -26,10 +28,12 @@ class JointGroups:
             ValueError: the given groups do not fit params.
         """
         said: dict[str, ScaleGroup | None] = {}
-        statements = read_statements(self.groups, params)
-        for entry in entries(params):
-            cover = covering(entry.path, statements)
-            hidden = entry.is_hole and cover is not None and statements[cover]
+        statements = read_specs(self.groups, params)
+        for entry in leaves_with_paths(params):
+            cover = longest_prefix(entry.path, statements)
+            hidden = (
+                entry.is_placeholder and cover is not None and statements[cover]
+            )
             # So that a mask that hides a part of the joint group is noticed.
             said[entry.path] = ScaleGroup((), tie=self.tie) if hidden else None
         for leaf in make_plan(self.groups, params).leaves:

@@ -18,7 +18,7 @@ Tree = Any
 KeyPath = tuple[Any, ...]
 
 
-class Entry(NamedTuple):
+class PathLeaf(NamedTuple):
     """A leaf with its path; a hole is a None or a MaskedNode."""
 
     path: str
@@ -27,10 +27,10 @@ class Entry(NamedTuple):
     @property
     def is_hole(self) -> bool:
         """Whether nothing is here for the present reader of the tree."""
-        return is_hole(self.leaf)
+        return is_placeholder(self.leaf)
 
 
-def is_hole(leaf: Any) -> bool:
+def is_placeholder(leaf: Any) -> bool:
     """None stands for "no parameter", MaskedNode for "somebody else's"."""
     return leaf is None or isinstance(leaf, optax.MaskedNode)
 
@@ -67,7 +67,7 @@ def normalize_paths(paths: Sequence[KeyPath]) -> list[str]:
     ]
 
 
-def entries(tree: Tree) -> list[Entry]:
+def leaves_with_paths(tree: Tree) -> list[PathLeaf]:
     """All leaves and holes of a tree, in its order.
 
     Raises:
@@ -90,19 +90,21 @@ def map_with_path(function: Callable[[str, Any], Any], tree: Tree) -> Tree:
     return jax.tree.unflatten(
         structure,
         [
-            entry.leaf if entry.is_hole else function(entry.path, entry.leaf)
+            entry.leaf
+            if entry.is_placeholder
+            else function(entry.path, entry.leaf)
             for entry in found
         ],
     )
 
 
-def _flatten(tree: Tree) -> tuple[list[Entry], jax.tree_util.PyTreeDef]:
+def _flatten(tree: Tree) -> tuple[list[PathLeaf], jax.tree_util.PyTreeDef]:
     pairs, structure = jax.tree_util.tree_flatten_with_path(
-        tree, is_leaf=is_hole
+        tree, is_leaf=is_placeholder
     )
     names = normalize_paths([path for path, _ in pairs])
     leaves = [leaf for _, leaf in pairs]
-    return list(map(Entry, names, leaves)), structure
+    return list(map(PathLeaf, names, leaves)), structure
 
 
 def is_within(path: str, prefix: str) -> bool:
@@ -117,7 +119,7 @@ def is_within(path: str, prefix: str) -> bool:
     return prefix in ("", path) or path.startswith(prefix + "/")
 
 
-def some(items: Sequence[str], most: int = 8) -> str:
+def summarize(items: Sequence[str], most: int = 8) -> str:
     """A few of them, and how many more there are.
 
     Examples:
@@ -128,7 +130,7 @@ def some(items: Sequence[str], most: int = 8) -> str:
     return ", ".join([*items[:most], *more])
 
 
-def brief(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """Return how a value is written, or its type where that is long.
 
     Examples:
@@ -150,7 +152,7 @@ def check_no_refs(tree: Tree) -> None:
     Raises:
         TypeError: a leaf is a `jax.Ref`.
     """
-    for entry in entries(tree):
+    for entry in leaves_with_paths(tree):
         if isinstance(entry.leaf, jax.Ref):
             raise TypeError(
                 f"params hold a jax.Ref at {entry.path!r} of shape"

@@ -18,25 +18,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from psi_optax.geometry import (
-    Leaves,
-    Scalars,
-    accumulator,
-    spread_groups,
-    sum_groups,
-    widen,
-)
+from psi_optax._messages import short_repr, summarize
 from psi_optax.groups.paths import (
-    Entry,
-    Tree,
-    brief,
+    PathLeaf,
     check_no_refs,
-    entries,
     is_within,
+    leaves_with_paths,
     map_with_path,
-    some,
+)
+from psi_optax.groups.reductions import (
+    accumulation_dtype,
+    broadcast_groups,
+    sum_groups,
+    to_accumulator,
 )
 from psi_optax.groups.scale_group import ScaleGroup
+from psi_optax.groups.types import Leaves, Scalars, Tree
 
 _DTYPES = [
     jnp.dtype(name) for name in ("float16", "bfloat16", "float32", "float64")
@@ -92,7 +89,7 @@ class Plan:
         Raises:
             ValueError: a leaf is missing or of another shape.
         """
-        found = dict(entries(tree))
+        found = dict(leaves_with_paths(tree))
         selected: Leaves = {}
         for leaf in self.leaves:
             x = found.get(leaf.path)
@@ -138,7 +135,9 @@ class Plan:
         """
         total: Scalars = {}
         for leaf in self.leaves:
-            product = widen(a[leaf.path]) * widen(b[leaf.path])
+            product = to_accumulator(a[leaf.path]) * to_accumulator(
+                b[leaf.path]
+            )
             part = sum_groups(product, leaf.group.axes, leaf.group.blocks)
             part = sum_over_mesh(part, leaf).astype(self.dtypes[leaf.name])
             before = total.get(leaf.name)
@@ -148,8 +147,8 @@ class Plan:
     def spread(self, s: Scalars) -> Leaves:
         """Scalars of groups, one array a leaf, broadcasting against it."""
         return {
-            leaf.path: spread_groups(
-                s[leaf.name].astype(accumulator(leaf.dtype)),
+            leaf.path: broadcast_groups(
+                s[leaf.name].astype(accumulation_dtype(leaf.dtype)),
                 leaf.shape,
                 leaf.group.axes,
                 leaf.group.blocks,
@@ -169,7 +168,7 @@ class Plan:
         """The dtype of each group's scalars."""
         dtypes: dict[str, jnp.dtype] = {}
         for leaf in self.leaves:
-            wide = accumulator(leaf.dtype)
+            wide = accumulation_dtype(leaf.dtype)
             dtypes[leaf.name] = max(
                 dtypes.get(leaf.name, wide), wide, key=lambda d: d.itemsize
             )
@@ -220,7 +219,7 @@ def _mesh_axes(leaf: GroupedLeaf) -> tuple[str, ...]:
     if not manual and len(unbound) == len(names):
         return ()
     raise ValueError(
-        f"{leaf}: there is no mesh axis {some([repr(n) for n in unbound])}"
+        f"{leaf}: there is no mesh axis {summarize([repr(n) for n in unbound])}"
         f" here; those that are manual are {manual}."
     )
 
@@ -255,30 +254,34 @@ def make_plan(groups: Any, params: Tree) -> Plan:
             params.
     """
     check_no_refs(params)
-    found = entries(params)
+    found = leaves_with_paths(params)
     # Everything is hidden: a mask, or optax's placeholder for params.
-    if groups is None or all(entry.is_hole for entry in found):
+    if groups is None or all(entry.is_placeholder for entry in found):
         return Plan(())
-    statements = read_statements(groups, params)
-    covers = {entry.path: covering(entry.path, statements) for entry in found}
+    statements = read_specs(groups, params)
+    covers = {
+        entry.path: longest_prefix(entry.path, statements) for entry in found
+    }
     _check_coverage(statements, found, covers)
     _check_masks(statements, found, covers)
     grouped = []
     for entry in found:
         cover = covers[entry.path]
         group = None if cover is None else statements[cover]
-        if group is not None and not entry.is_hole:
+        if group is not None and not entry.is_placeholder:
             grouped.append(_grouped_leaf(entry, group))
     return Plan(_name_ties(grouped))
 
 
-def read_statements(groups: Any, params: Tree) -> dict[str, ScaleGroup | None]:
+def read_specs(groups: Any, params: Tree) -> dict[str, ScaleGroup | None]:
     """What groups in any form say, by path."""
     if hasattr(groups, "groups_for"):
         groups = groups.groups_for(params)
     elif callable(groups) and _is_leaf(groups):
         groups = groups(params)
-    return {entry.path: _statement(entry) for entry in entries(groups)}
+    return {
+        entry.path: _statement(entry) for entry in leaves_with_paths(groups)
+    }
 
 
 def _is_leaf(x: Any) -> bool:
@@ -286,23 +289,23 @@ def _is_leaf(x: Any) -> bool:
     return jax.tree_util.treedef_is_leaf(jax.tree.structure(x))
 
 
-def _statement(entry: Entry) -> ScaleGroup | None:
-    if entry.is_hole or isinstance(entry.leaf, ScaleGroup):
-        return None if entry.is_hole else entry.leaf
+def _statement(entry: PathLeaf) -> ScaleGroup | None:
+    if entry.is_placeholder or isinstance(entry.leaf, ScaleGroup):
+        return None if entry.is_placeholder else entry.leaf
     if not entry.path:
         raise TypeError(
-            f"groups={brief(entry.leaf)}: give a ScaleGroup, a tree or a"
+            f"groups={short_repr(entry.leaf)}: give a ScaleGroup, a tree or a"
             " mapping of them, or a rule such as groups_from_paths makes. Are"
             " the arguments in order?"
         )
     raise TypeError(
-        f"groups hold {brief(entry.leaf)} at {entry.path!r}: each leaf of"
+        f"groups hold {short_repr(entry.leaf)} at {entry.path!r}: each leaf of"
         " groups is a ScaleGroup, such as ScaleGroup(axes=(0, 1)), or None. Are"
         " the arguments in order?"
     )
 
 
-def covering(path: str, statements: Collection[str]) -> str | None:
+def longest_prefix(path: str, statements: Collection[str]) -> str | None:
     """The longest statement's path that leads to `path`."""
     while path not in statements:
         if not path:
@@ -313,7 +316,7 @@ def covering(path: str, statements: Collection[str]) -> str | None:
 
 def _check_coverage(statements, found, covers) -> None:
     used = set(covers.values())
-    holes = [entry.path for entry in found if entry.is_hole]
+    holes = [entry.path for entry in found if entry.is_placeholder]
     # Ordinary parameters that are not there do no harm.
     idle = [
         f"{path!r} ({group})"
@@ -325,18 +328,20 @@ def _check_coverage(statements, found, covers) -> None:
     missing = [
         f"{entry.path!r} of shape {np.shape(entry.leaf)}"
         for entry in found
-        if covers[entry.path] is None and not entry.is_hole
+        if covers[entry.path] is None and not entry.is_placeholder
     ]
     if missing:
-        also = f" But they speak of {some(idle)}, not in params." * bool(idle)
+        also = f" But they speak of {summarize(idle)}, not in params." * bool(
+            idle
+        )
         raise ValueError(
-            f"groups say nothing of {some(missing)}: give each a ScaleGroup,"
+            f"groups say nothing of {summarize(missing)}: give each a ScaleGroup,"
             f" or None for an ordinary parameter.{also}"
         )
     if idle:
         raise ValueError(
-            f"groups speak of {some(idle)}, where params have no parameter;"
-            f" params have {some([repr(entry.path) for entry in found])}."
+            f"groups speak of {summarize(idle)}, where params have no parameter;"
+            f" params have {summarize([repr(entry.path) for entry in found])}."
             " Are these the groups of another tree?"
         )
 
@@ -344,7 +349,7 @@ def _check_coverage(statements, found, covers) -> None:
 def _check_masks(statements, found, covers) -> None:
     """A joint group needs all of its leaves: half of one has another norm."""
     hidden: dict[str, str] = {}
-    for hole in (entry for entry in found if entry.is_hole):
+    for hole in (entry for entry in found if entry.is_placeholder):
         below = [p for p in statements if is_within(p, hole.path)]
         if isinstance(hole.leaf, optax.MaskedNode) and not below:
             below = [p for p in [covers[hole.path]] if p is not None]
@@ -354,7 +359,11 @@ def _check_masks(statements, found, covers) -> None:
                 hidden[group.tie] = hole.path
     for entry in found:
         group = statements.get(covers[entry.path])
-        if not entry.is_hole and group is not None and group.tie in hidden:
+        if (
+            not entry.is_placeholder
+            and group is not None
+            and group.tie in hidden
+        ):
             raise ValueError(
                 f"{entry.path!r} of shape {np.shape(entry.leaf)} with {group}"
                 f" is tied to what a mask hides at {hidden[group.tie]!r}: mask"
@@ -362,7 +371,7 @@ def _check_masks(statements, found, covers) -> None:
             )
 
 
-def _grouped_leaf(entry: Entry, group: ScaleGroup) -> GroupedLeaf:
+def _grouped_leaf(entry: PathLeaf, group: ScaleGroup) -> GroupedLeaf:
     shape = np.shape(entry.leaf)
     dtype = _dtype_of(entry.leaf)
     where = f"{entry.path!r} of shape {shape} with {group}"

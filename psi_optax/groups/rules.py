@@ -8,14 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from psi_optax.groups.paths import (
-    Entry,
-    Tree,
-    entries,
-    map_with_path,
-    some,
-)
+from psi_optax._messages import summarize
+from psi_optax.groups.paths import PathLeaf, leaves_with_paths, map_with_path
 from psi_optax.groups.scale_group import ScaleGroup
+from psi_optax.groups.types import Tree
 
 Where = str | Iterable[str] | Callable[[str, Any], bool]
 
@@ -58,7 +54,9 @@ def output_channels(
          'head': {'kernel': None}}
     """
     axes = ScaleGroup(axis).axes
-    shown = [entry for entry in entries(params) if not entry.is_hole]
+    shown = [
+        entry for entry in leaves_with_paths(params) if not entry.is_placeholder
+    ]
     picked = {}
     for what, chosen in _predicates(where).items():
         found = [entry for entry in shown if chosen(*entry)]
@@ -82,17 +80,17 @@ def _matching(pattern: re.Pattern[str]) -> Callable[[str, Any], Any]:
     return lambda path, _: pattern.fullmatch(path)
 
 
-def _picks_nothing(what: str, shown: list[Entry]) -> str:
+def _picks_nothing(what: str, shown: list[PathLeaf]) -> str:
     if not shown:
         return "params have no parameter in them; pass the tree of weights."
-    names = some([repr(entry.path) for entry in shown])
+    names = summarize([repr(entry.path) for entry in shown])
     return (
         f"where={what} picks none of {names}. A pattern must match a whole"
         r" path, as r'.*/kernel' does."
     )
 
 
-def _all_axes_but(axes: tuple[int, ...], entry: Entry) -> ScaleGroup:
+def _all_axes_but(axes: tuple[int, ...], entry: PathLeaf) -> ScaleGroup:
     shape = jnp.shape(entry.leaf)
     place = f"{entry.path!r} of shape {shape}"
     try:
@@ -123,13 +121,13 @@ class PathRules:
         Raises:
             ValueError: a rule matches no path, and no mask can be hiding it.
         """
-        found = entries(params)
+        found = leaves_with_paths(params)
         matched = {e.path: self._match(e.path) for e in found}
         used = {index for index, _ in matched.values()}
         masked = any(isinstance(e.leaf, optax.MaskedNode) for e in found)
         for index, (pattern, group) in enumerate(self.rules):
             if index not in used and not masked:
-                names = some([repr(path) for path in matched])
+                names = summarize([repr(path) for path in matched])
                 raise ValueError(
                     f"the rule {pattern!r}: {group} decides for none of"
                     f" {names}. A pattern must match a whole path, and the"

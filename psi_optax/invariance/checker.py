@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from psi_optax.groups import Plan, ScaleGroup, make_plan
-from psi_optax.groups.paths import Tree
+from psi_optax.groups.types import Tree
 from psi_optax.invariance.finding import Finding, tied_with
 from psi_optax.invariance.penalties import advice, find_penalties
 from psi_optax.invariance.probe.points import NOTICEABLE

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from psi_optax.groups.paths import Tree
+from psi_optax.groups.types import Tree
 from psi_optax.invariance.analysis import analyse
 from psi_optax.invariance.cross_check import cross_check
 from psi_optax.invariance.finding import Finding, Findings

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from psi_optax.groups.paths import some
+from psi_optax._messages import summarize
 from psi_optax.invariance import jaxprs
 from psi_optax.invariance.sites import function_site, site_of
 from psi_optax.invariance.tracing import TracedLoss, is_weight
@@ -127,7 +127,7 @@ def advice(
     sites = list(dict.fromkeys(one.site for one in penalties))
     return (
         f"{names} in the loss sees the scale of its weights: leave it out of"
-        f" the loss passed to {reader}, at {some(sites, 3)}"
+        f" the loss passed to {reader}, at {summarize(sites, 3)}"
     )
 
 

@@ -5,9 +5,11 @@ import re
 
 import jax
 
+from psi_optax._messages import summarize
 from psi_optax.groups import ScaleGroup
 from psi_optax.groups.describe import aligned, zero_notes
-from psi_optax.groups.paths import Tree, entries, map_with_path, some
+from psi_optax.groups.paths import leaves_with_paths, map_with_path
+from psi_optax.groups.types import Tree
 from psi_optax.invariance.finding import Finding, Findings, groups_of
 
 
@@ -74,10 +76,14 @@ class GroupReport:
         Raises:
             ValueError: a parameter has another shape than the one reported on.
         """
-        for entry in entries(params):
+        for entry in leaves_with_paths(params):
             finding = self.findings.get(entry.path)
             shape = tuple(getattr(entry.leaf, "shape", ()))
-            if entry.is_hole or finding is None or shape == finding.shape:
+            if (
+                entry.is_placeholder
+                or finding is None
+                or shape == finding.shape
+            ):
                 continue
             raise ValueError(
                 f"{entry.path!r} has shape {shape}, but the report is on shape"
@@ -125,7 +131,7 @@ class GroupReport:
         ]
         if cut:
             raise ValueError(
-                f"where={where!r} omits {some(cut)}, tied to others that it"
+                f"where={where!r} omits {summarize(cut)}, tied to others that it"
                 " picks: extend the pattern to all of a tie, or to none of it."
             )
 

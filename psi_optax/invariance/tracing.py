@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psi_optax.groups.paths import Entry, Tree, brief, check_no_refs, entries
+from psi_optax._messages import short_repr
+from psi_optax.groups.paths import PathLeaf, check_no_refs, leaves_with_paths
+from psi_optax.groups.types import Tree
 from psi_optax.invariance import jaxprs
 
 
@@ -34,9 +36,13 @@ class TracedLoss:
     returned: int
 
     @property
-    def parameters(self) -> list[Entry]:
+    def parameters(self) -> list[PathLeaf]:
         """The leaves of params with their paths, in the program's order."""
-        return [entry for entry in entries(self.params) if not entry.is_hole]
+        return [
+            entry
+            for entry in leaves_with_paths(self.params)
+            if not entry.is_placeholder
+        ]
 
     @property
     def has_shapes(self) -> bool:
@@ -85,7 +91,7 @@ def _with_fixed_arguments(
     """Return the loss as a function of arrays alone, and the arrays."""
     if not callable(loss_fn):
         raise TypeError(
-            f"loss_fn is {brief(loss_fn)}, which cannot be called: pass"
+            f"loss_fn is {short_repr(loss_fn)}, which cannot be called: pass"
             " loss_fn, params, then the other arguments of the loss, in order."
         )
     leaves, structure = jax.tree.flatten(args)
@@ -113,11 +119,13 @@ def is_weight(leaf: Any) -> bool:
 
 def _check_params(params: Tree) -> None:
     check_no_refs(params)
-    leaves = [entry for entry in entries(params) if not entry.is_hole]
+    leaves = [
+        entry for entry in leaves_with_paths(params) if not entry.is_placeholder
+    ]
     for entry in leaves:
         if not hasattr(entry.leaf, "dtype"):
             raise TypeError(
-                f"params hold {brief(entry.leaf)} at {entry.path!r}, which is"
+                f"params hold {short_repr(entry.leaf)} at {entry.path!r}, which is"
                 " no array: convert it with jnp.asarray, or move it out of"
                 " params (of an Equinox model, eqx.partition does)."
             )

@@ -5,15 +5,15 @@ from typing import Any
 import jax
 import optax
 
-from psi_optax.transforms import add_weight_decay, project_to_tangent
-from psi_optax.transforms.checks import (
+from psi_optax._validation import (
     check_decay,
     check_flag,
+    check_learning_rate,
     check_nonnegative,
-    check_rate,
     check_schedule,
 )
-from psi_optax.transforms.entrance import on_floats
+from psi_optax.transforms import add_decayed_weights, project_to_tangent
+from psi_optax.transforms.contract import on_floats
 
 
 def sgdp(
@@ -137,14 +137,14 @@ def adamp(
 
 def _projected(direction, learning_rate, groups, weight_decay, wd_ratio):
     """The direction's tangent part, and decay, at a rate."""
-    learning_rate = check_rate(learning_rate)
+    learning_rate = check_learning_rate(learning_rate)
     weight_decay = check_schedule("weight_decay", weight_decay)
     check_nonnegative("wd_ratio", wd_ratio)
     tx = optax.chain(
         direction,
         project_to_tangent(groups),
-        add_weight_decay(weight_decay, groups),
-        add_weight_decay(_times(weight_decay, wd_ratio), groups, of="scale"),
+        add_decayed_weights(weight_decay, groups),
+        add_decayed_weights(_times(weight_decay, wd_ratio), groups, of="scale"),
         optax.scale_by_learning_rate(learning_rate),
     )
     return on_floats(tx, groups)

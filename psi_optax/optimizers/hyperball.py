@@ -6,6 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from psi_optax._validation import (
+    check_decay,
+    check_flag,
+    check_learning_rate,
+    check_nonnegative,
+    check_transformation,
+)
 from psi_optax.groups import group_labels, joint_groups
 from psi_optax.optimizers.psi import psi
 from psi_optax.transforms import (
@@ -13,17 +20,10 @@ from psi_optax.transforms import (
     retract,
     scale_by_group_norm,
 )
-from psi_optax.transforms.checks import (
-    Radius,
-    check_decay,
-    check_flag,
-    check_nonnegative,
-    check_rate,
-    check_transformation,
-)
-from psi_optax.transforms.entrance import on_floats
-from psi_optax.transforms.inside import refusing
-from psi_optax.transforms.sharding import automatic_sharding
+from psi_optax.transforms._sharding import automatic_sharding
+from psi_optax.transforms.contract import on_floats
+from psi_optax.transforms.radius import Radius
+from psi_optax.wrappers.nesting import with_nesting_check
 
 
 def hyperball(
@@ -81,7 +81,7 @@ def hyperball(
     References:
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
-    learning_rate = check_rate(learning_rate)
+    learning_rate = check_learning_rate(learning_rate)
     check_transformation(direction=direction)
     check_flag(per_tensor=per_tensor, equivariant=equivariant)
     if ordinary is not None:
@@ -108,7 +108,7 @@ def hyperball(
             {"scale": tx, "ordinary": ordinary},
             lambda tree: group_labels(tree, groups),
         )
-    return on_floats(refusing("hyperball", tx, groups), groups)
+    return on_floats(with_nesting_check("hyperball", tx, groups), groups)
 
 
 def adamh(
@@ -219,7 +219,7 @@ def muonh(
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025;
         Jordan et al., [Muon](https://kellerjordan.github.io/posts/muon), 2024.
     """
-    learning_rate = check_rate(learning_rate)
+    learning_rate = check_learning_rate(learning_rate)
     check_decay("beta", beta)
     direction = optax.partition(
         {

@@ -7,28 +7,28 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import RETRACTIONS, Leaves, Scalars
-from psi_optax.groups import Plan, group_labels, make_plan
-from psi_optax.transforms.base import (
-    additive_rate,
-    initial_radius,
-    radius_of,
-    sphere_radius,
-)
-from psi_optax.transforms.checks import (
-    Radius,
+from psi_optax._validation import (
     check_choice,
     check_flag,
-    check_radius,
-    check_rate,
+    check_learning_rate,
     check_transformation,
 )
-from psi_optax.transforms.entrance import like, on_floats
-from psi_optax.transforms.inside import (
-    REFUSALS,
-    Refusal,
+from psi_optax.geometry import RETRACTIONS
+from psi_optax.groups import Plan, group_labels, make_plan
+from psi_optax.groups.types import Leaves, Scalars
+from psi_optax.transforms.contract import cast_like, on_floats
+from psi_optax.transforms.radius import (
+    Radius,
+    check_radius,
+    initial_radius,
+    radius_for,
+    sphere_radius,
+)
+from psi_optax.wrappers.nesting import (
+    CONFLICTS,
+    Conflict,
+    check_nesting,
     ordinary_paths,
-    refuse,
 )
 
 
@@ -145,7 +145,7 @@ def psi(
     if ordinary is not None:
         check_transformation(ordinary=ordinary)
     if learning_rate is not None:
-        learning_rate = check_rate(learning_rate)
+        learning_rate = check_learning_rate(learning_rate)
     check_radius(radius)
     check_choice("retraction", retraction, RETRACTIONS)
     check_flag(tangent=tangent)
@@ -160,14 +160,14 @@ def psi(
             lambda tree: group_labels(tree, groups),
         )
     inner = optax.with_extra_args_support(inner)
-    radius = radius_of(retraction, radius)
+    radius = radius_for(retraction, radius)
 
     def init_fn(params):
         plan = make_plan(groups, params)
         w = plan.select(params)
         directions = _directions(plan, w, geometry.norm(plan, w))
         state = inner.init(plan.merge(params, directions))
-        refuse("psi", state, ordinary_paths(params, groups), _REFUSALS)
+        check_nesting("psi", state, ordinary_paths(params, groups), _REFUSALS)
         return PsiState(
             count=jnp.zeros([], jnp.int32),
             radius=initial_radius(radius, plan, w),
@@ -178,9 +178,9 @@ def psi(
         plan = make_plan(groups, params)
         sphere = sphere_radius(radius, state.radius, plan)
         w, g = plan.select(params), plan.select(updates, "updates")
-        square = geometry.together(plan.dot(w, w))
+        square = geometry.barrier(plan.dot(w, w))
         norms = jax.tree.map(geometry.safe_sqrt, square)
-        gradient = like(geometry.scale(plan, g, norms), g)
+        gradient = cast_like(geometry.scale(plan, g, norms), g)
         steps, inner_state = inner.update(
             plan.merge(updates, gradient),
             state.inner,
@@ -189,7 +189,7 @@ def psi(
         )
         d = plan.select_steps(steps, "the inner optimizer's updates")
         stored = {id(x) for x in jax.tree.leaves(inner_state)}
-        rate = additive_rate(learning_rate, state.count)
+        rate = signed_rate(learning_rate, state.count)
         moved = geometry.step(
             plan,
             w,
@@ -209,7 +209,7 @@ def psi(
         state = PsiState(
             optax.safe_increment(state.count), state.radius, inner_state
         )
-        return plan.merge(steps, like(moved, d)), state
+        return plan.merge(steps, cast_like(moved, d)), state
 
     return on_floats(
         optax.GradientTransformationExtraArgs(init_fn, update_fn),
@@ -223,12 +223,12 @@ def _directions(plan: Plan, w: Leaves, norms: Scalars) -> Leaves:
     inverse = jax.tree.map(
         lambda n: geometry.safe_divide(n.dtype.type(1), n), norms
     )
-    return like(geometry.scale(plan, w, inverse), w)
+    return cast_like(geometry.scale(plan, w, inverse), w)
 
 
-_UNSCALED = Refusal("it takes unscaled gradients", "Take another.")
+_UNSCALED = Conflict("it takes unscaled gradients", "Take another.")
 _REFUSALS = {
-    **REFUSALS,
+    **CONFLICTS,
     optax.ScaleByBacktrackingLinesearchState: _UNSCALED,
     optax.ScaleByZoomLinesearchState: _UNSCALED,
 }

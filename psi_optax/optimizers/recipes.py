@@ -5,16 +5,16 @@ from typing import Any
 import jax
 import optax
 
-from psi_optax.optimizers.psi import psi
-from psi_optax.transforms import add_weight_decay
-from psi_optax.transforms.checks import (
-    Radius,
+from psi_optax._validation import (
     check_decay,
     check_flag,
+    check_learning_rate,
     check_nonnegative,
-    check_rate,
     check_schedule,
 )
+from psi_optax.optimizers.psi import psi
+from psi_optax.transforms import add_decayed_weights
+from psi_optax.transforms.radius import Radius
 
 
 def psi_sgd(
@@ -81,7 +81,7 @@ def psi_sgd(
         if momentum is None
         else optax.trace(momentum, nesterov),
         groups,
-        learning_rate=check_rate(learning_rate),
+        learning_rate=check_learning_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
         retraction=retraction,
@@ -153,10 +153,10 @@ def psi_adam(
     return psi(
         optax.chain(
             optax.scale_by_adam(b1, b2, eps),
-            add_weight_decay(decay, groups),
+            add_decayed_weights(decay, groups),
         ),
         groups,
-        learning_rate=check_rate(learning_rate),
+        learning_rate=check_learning_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
         retraction=retraction,

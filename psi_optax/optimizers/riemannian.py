@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import optax
 
+from psi_optax._validation import check_decay, check_learning_rate
 from psi_optax.optimizers.psi import psi
 from psi_optax.transforms import (
     clip_by_group_norm,
@@ -12,7 +13,7 @@ from psi_optax.transforms import (
     scale_by_group_adam,
     transported_trace,
 )
-from psi_optax.transforms.checks import Radius, check_decay, check_rate
+from psi_optax.transforms.radius import Radius
 
 
 def sgd_g(
@@ -68,7 +69,7 @@ def sgd_g(
         Cho and Lee, [Riemannian approach to batch
         normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 2.
     """
-    learning_rate = check_rate(learning_rate)
+    learning_rate = check_learning_rate(learning_rate)
     check_decay("momentum", momentum)
     return psi(
         optax.chain(
@@ -134,7 +135,7 @@ def adam_g(
         Cho and Lee, [Riemannian approach to batch
         normalization](https://arxiv.org/abs/1709.09603), 2017, algorithm 3.
     """
-    learning_rate = check_rate(learning_rate)
+    learning_rate = check_learning_rate(learning_rate)
     moments = scale_by_group_adam(
         groups, b1, b2, 0.0, eps_root, transport="parallel"
     )

@@ -5,18 +5,18 @@ from typing import Any
 import jax
 import optax
 
+from psi_optax._validation import (
+    check_flag,
+    check_learning_rate,
+    check_transformation,
+)
 from psi_optax.optimizers.psi import psi
 from psi_optax.transforms import (
     project_to_tangent,
     project_to_zero_mean,
     scale_by_group_rms,
 )
-from psi_optax.transforms.checks import (
-    Radius,
-    check_flag,
-    check_rate,
-    check_transformation,
-)
+from psi_optax.transforms.radius import Radius
 
 
 def rotational(
@@ -73,7 +73,7 @@ def rotational(
         Kosson, Messmer and Jaggi, [Rotational
         equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, algorithm 1.
     """
-    learning_rate = check_rate(learning_rate)
+    learning_rate = check_learning_rate(learning_rate)
     check_transformation(direction=direction)
     check_flag(centered=centered)
     center = project_to_zero_mean(groups) if centered else optax.identity()

@@ -7,15 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves, Scalars
+from psi_optax._validation import check_choice, check_decay, check_nonnegative
 from psi_optax.groups import Plan, group_labels, make_plan
-from psi_optax.transforms.base import stored_scalars
-from psi_optax.transforms.checks import (
-    check_choice,
-    check_decay,
-    check_nonnegative,
-)
-from psi_optax.transforms.entrance import like, on_floats, on_groups
+from psi_optax.groups.types import Leaves, Scalars
+from psi_optax.transforms.contract import cast_like, on_floats, on_groups
 from psi_optax.transforms.momentum import (
     TRANSPORTS,
     carry,
@@ -23,6 +18,7 @@ from psi_optax.transforms.momentum import (
     initial_place,
     new_place,
 )
+from psi_optax.transforms.states import stored_scalars
 
 
 class ScaleByGroupRmsState(NamedTuple):
@@ -205,10 +201,10 @@ def scale_by_group_adam(
             nu,
         )
         return (
-            plan.merge(updates, like(geometry.scale(plan, m, factor), g)),
+            plan.merge(updates, cast_like(geometry.scale(plan, m, factor), g)),
             ScaleByGroupAdamState(
                 count,
-                plan.merge(mu, like(m, plan.select(mu))),
+                plan.merge(mu, cast_like(m, plan.select(mu))),
                 _kept(state.nu, nu),
                 place,
             ),
@@ -252,8 +248,8 @@ def _mean(decay, old: Scalars, new: Scalars) -> Scalars:
 
 
 def _debias(decay, count: jax.Array, like: jax.Array) -> jax.Array:
-    decay = jnp.asarray(decay, like.dtype)
-    return 1 / (1 - decay ** count.astype(like.dtype))
+    decay = jnp.asarray(decay, cast_like.dtype)
+    return 1 / (1 - decay ** count.astype(cast_like.dtype))
 
 
 def _inverse_root(square, debias, eps, eps_root) -> jax.Array:

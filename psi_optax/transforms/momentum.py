@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves
+from psi_optax._validation import check_choice, check_decay, check_flag
 from psi_optax.groups import Plan, make_plan
-from psi_optax.groups.paths import Tree
-from psi_optax.transforms.checks import check_choice, check_decay, check_flag
-from psi_optax.transforms.entrance import like, on_floats
+from psi_optax.groups.types import Leaves, Tree
+from psi_optax.transforms.contract import cast_like, on_floats
 
 TRANSPORTS = ("projection", "parallel")
 
@@ -140,7 +139,7 @@ def new_place(plan: Plan, place: Any, params: Tree) -> Any:
     if place is None:
         return None
     w = plan.select(params)
-    return plan.merge(place, like(w, plan.select(place, "places")))
+    return plan.merge(place, cast_like(w, plan.select(place, "places")))
 
 
 def carry(
@@ -148,7 +147,7 @@ def carry(
 ) -> optax.Updates:
     """The momentum, carried to the tangent space of params."""
     m, w = plan.select(momentum, "momentum"), plan.select(params)
-    return plan.merge(momentum, like(_carry(plan, m, place, w), m))
+    return plan.merge(momentum, cast_like(_carry(plan, m, place, w), m))
 
 
 def _carry(plan: Plan, m: Leaves, place: Any, w: Leaves) -> Leaves:

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves, widen
+from psi_optax._validation import check_positive
 from psi_optax.groups import Plan
 from psi_optax.groups.plan import GroupedLeaf, sum_over_mesh
-from psi_optax.transforms.checks import check_positive
-from psi_optax.transforms.entrance import stateless
-from psi_optax.transforms.sharding import automatic_sharding
+from psi_optax.groups.reductions import to_accumulator
+from psi_optax.groups.types import Leaves
+from psi_optax.transforms._sharding import automatic_sharding
+from psi_optax.transforms.contract import stateless
 
 
 def add_orthogonality(
@@ -63,7 +64,7 @@ def add_orthogonality(
     def function(plan: Plan, u: Leaves, w: Leaves) -> Leaves:
         gradient = _gradient(plan, w)
         return jax.tree.map(
-            lambda x, y: widen(x) + jnp.asarray(strength, y.dtype) * y,
+            lambda x, y: to_accumulator(x) + jnp.asarray(strength, y.dtype) * y,
             u,
             gradient,
         )

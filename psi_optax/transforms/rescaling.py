@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves
+from psi_optax._validation import check_period
 from psi_optax.groups import Plan
-from psi_optax.transforms.base import initial_radius, sphere_radius
-from psi_optax.transforms.checks import check_period, check_radius
-from psi_optax.transforms.entrance import like, on_groups
+from psi_optax.groups.types import Leaves
+from psi_optax.transforms.contract import cast_like, on_groups
+from psi_optax.transforms.radius import (
+    check_radius,
+    initial_radius,
+    sphere_radius,
+)
 
 
 class RescaleWeightsState(NamedTuple):
@@ -86,7 +90,7 @@ def rescale_weights(
         now = jnp.mod(count, jnp.asarray(every, jnp.int32)) == 0
         target = sphere_radius(radius, state.radius, plan) or {}
         on_sphere = geometry.retract(plan, w, u, target)
-        rescaled = like(geometry.displacement(w, on_sphere), u)
+        rescaled = cast_like(geometry.rounded_update(w, on_sphere), u)
         chosen = {k: jnp.where(now, rescaled[k], passed[k]) for k in u}
         return chosen, RescaleWeightsState(count, state.radius)
 

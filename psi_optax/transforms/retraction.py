@@ -5,11 +5,16 @@ from typing import Any, NamedTuple
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves
+from psi_optax._validation import check_choice
 from psi_optax.groups import Plan
-from psi_optax.transforms.base import initial_radius, sphere_radius
-from psi_optax.transforms.checks import Radius, check_choice, check_radius
-from psi_optax.transforms.entrance import on_groups
+from psi_optax.groups.types import Leaves
+from psi_optax.transforms.contract import on_groups
+from psi_optax.transforms.radius import (
+    Radius,
+    check_radius,
+    initial_radius,
+    sphere_radius,
+)
 
 
 class RetractState(NamedTuple):
@@ -79,7 +84,7 @@ def retract(
         if retraction == "projection":
             target = target or geometry.norm(plan, w)
             on_sphere = geometry.retract(plan, w, u, target)
-            return geometry.displacement(w, on_sphere)
+            return geometry.rounded_update(w, on_sphere)
         return geometry.exponential(plan, w, u, target)
 
     def init(plan: Plan, w: Leaves) -> RetractState:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.geometry import Leaves
+from psi_optax._validation import check_positive
 from psi_optax.groups import Plan
-from psi_optax.transforms.checks import check_positive
-from psi_optax.transforms.entrance import stateless
+from psi_optax.groups.types import Leaves
+from psi_optax.transforms.contract import stateless
 
 
 def scale_by_group_norm(groups: Any) -> optax.GradientTransformationExtraArgs:
@@ -89,7 +89,9 @@ def clip_by_group_norm(
 
     def _shortening(norm: jax.Array) -> jax.Array:
         bound = jnp.asarray(max_norm, norm.dtype)
-        return jnp.where(norm <= bound, 1, geometry.factor_to(bound, norm))
+        return jnp.where(
+            norm <= bound, 1, geometry.rescaling_factor(bound, norm)
+        )
 
     return stateless(groups, function, needs_params=False)
 

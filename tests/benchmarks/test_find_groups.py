@@ -11,13 +11,13 @@ pytest.importorskip("flax")
 
 from benchmarks import find_groups, networks, pages, shapes
 from psi_optax import ScaleGroup
-from psi_optax.groups.paths import entries
+from psi_optax.groups.paths import leaves_with_paths
 
 TINY = {"layers": 1, "width": 8, "heads": 2, "vocabulary": 11, "length": 4}
 
 
 def shapes_of(tree):
-    return {e.path: tuple(e.leaf.shape) for e in entries(tree)}
+    return {e.path: tuple(e.leaf.shape) for e in leaves_with_paths(tree)}
 
 
 @functools.cache

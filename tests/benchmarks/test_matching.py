@@ -63,7 +63,7 @@ def test_recorded_training_is_training_and_rotations_are_those_of_steps(digits):
 
     def build(rate, groups, **_):
         return psi_optax.rotational(
-            rate, optax.identity(), groups, decay=0.0, eps=0.0
+            rate, optax.identity(), groups, b2=0.0, eps=0.0
         )
 
     record = recording.make_recorded(

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import psi_optax
-from psi_optax import ScaleGroup, psi, psi_sgd
+from psi_optax import ScaleGroup, psi, psi_direction, psi_sgd
 from tests.composition.runs import COLUMNS, by_hand, uniform
 from tests.theory.training import step
 
@@ -49,7 +49,7 @@ def accumulate(tx):
 
 
 PLACES = {
-    "around": lambda: accumulate(psi_sgd(RATES, GROUP, 0.9)),
+    "around": lambda: accumulate(psi_sgd(RATES, GROUP, momentum=0.9)),
     "around an optimizer": lambda: accumulate(psi(SGD, GROUP)),
     "inside": lambda: psi(accumulate(SGD), GROUP),
 }
@@ -77,20 +77,22 @@ def test_steps_are_those_of_the_mean_gradients(place):
 def test_a_rate_of_psi_counts_the_calls_of_psi():
     """And with them those of what it accumulates inside."""
     trace = accumulate(optax.trace(0.9))
-    path, _ = accumulated(psi(trace, GROUP, learning_rate=RATES))
+    path, _ = accumulated(psi_direction(RATES, trace, GROUP))
     calls = range(EVERY - 1, STEPS * EVERY, EVERY)
     assert_close(path[:, -1], expected(calls))
     assert np.abs(path[:, -1] - expected()).max() > 1e-2
 
 
 def test_an_average_is_of_steps_inside_and_of_calls_around():
-    average = psi_optax.average_weights(uniform)
-    recipe = psi_sgd(RATES, GROUP, 0.9)
+    average = psi_optax.wrappers.average_weights(uniform)
+    recipe = psi_sgd(RATES, GROUP, momentum=0.9)
     inside = accumulate(optax.chain(recipe, average))
     around = optax.chain(accumulate(recipe), average)
     path, state = accumulated(inside)
-    found = psi_optax.averaged(state, path[-1, -1])
+    found = psi_optax.wrappers.get_average(state, path[-1, -1])
     assert_close(found, path[:, -1].mean(0))
     path, state = accumulated(around)
-    assert_close(psi_optax.averaged(state, path[-1, -1]), path.mean((0, 1)))
+    assert_close(
+        psi_optax.wrappers.get_average(state, path[-1, -1]), path.mean((0, 1))
+    )
     assert np.abs(path.mean((0, 1)) - path[:, -1].mean(0)).max() > 1e-3

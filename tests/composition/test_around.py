@@ -79,9 +79,9 @@ def test_lookahead_around_psi_sees_no_scale():
 def ascent(groups=GROUP):
     """A perturbation of length 0.05 in direction space."""
     return optax.chain(
-        psi_optax.scale_by_group_norm(groups),
+        psi_optax.transforms.scale_by_group_norm(groups),
         optax.contrib.normalize(),
-        psi_optax.scale_by_group_norm(groups),
+        psi_optax.transforms.scale_by_group_norm(groups),
         optax.sgd(0.05),
     )
 
@@ -150,7 +150,7 @@ def test_schedule_free_around_psi_leaves_the_spheres(radius):
     # What it is wanted for, an average, does not need that.
     tx = optax.chain(
         psi_sgd(0.05, GROUP, radius=radius),
-        psi_optax.average_weights(uniform),
+        psi_optax.wrappers.average_weights(uniform),
     )
     params, _ = run(tx)[-1]
     np.testing.assert_allclose(lengths(params), 1, rtol=1e-13)
@@ -211,7 +211,7 @@ KEEPERS = {
         "ScaleByLBFGSState .* Take another",
     ),
     "average": (
-        lambda: psi_optax.average_weights(0.9),
+        lambda: psi_optax.wrappers.average_weights(0.9),
         "AverageWeightsState .* Put it behind {what}",
     ),
 }
@@ -232,7 +232,7 @@ GROUPS = {"w": GROUP, "gains": None}
 TAKERS = {
     "psi": lambda tx: psi(tx, GROUPS),
     "weight_rescaling": lambda tx: psi_optax.weight_rescaling(tx, GROUPS),
-    "project_by_cosine": psi_optax.project_by_cosine,
+    "project_by_cosine": psi_optax.wrappers.project_by_cosine,
     "rotational": lambda tx: psi_optax.rotational(0.1, tx, GROUPS),
     "hyperball": lambda tx: psi_optax.hyperball(
         0.1, tx, GROUPS, equivariant=False
@@ -276,8 +276,10 @@ def test_what_rounds_weights_belongs_around(name):
         lambda x: jax.ShapeDtypeStruct(x.shape, "bfloat16"), shapes()
     )
     wrap = {
-        "master_weights": psi_optax.master_weights,
-        "stochastic_rounding": lambda tx: psi_optax.stochastic_rounding(tx, 0),
+        "master_weights": psi_optax.wrappers.master_weights,
+        "stochastic_rounding": lambda tx: (
+            psi_optax.wrappers.stochastic_rounding(tx, 0)
+        ),
     }[name]
     for taker, take in TAKERS.items():
         what = NAMES.get(taker, taker)

@@ -33,7 +33,7 @@ def optimizer(hidden, head):
     groups = {hidden: ScaleGroup(axes=0), head: None}
     return optax.chain(
         psi_optax.psi_sgd(0.1, groups, momentum=0.9),
-        psi_optax.average_weights(uniform),
+        psi_optax.wrappers.average_weights(uniform),
     ), groups
 
 
@@ -61,7 +61,7 @@ def plain():
     for x, y in zip(INPUTS, TARGETS, strict=True):
         params, state = step(params, state, x, y)
         path.append((params["hidden"], params["head"]))
-    average = psi_optax.averaged(state, params, groups)
+    average = psi_optax.wrappers.get_average(state, params, groups)
     return path, (average["hidden"], average["head"]), 1
 
 
@@ -98,7 +98,7 @@ def equinox():
         model, state = step(model, state, jnp.asarray(x), jnp.asarray(y))
         path.append((model.hidden, model.head))
     params, rest = eqx.partition(model, eqx.is_inexact_array)
-    average = psi_optax.averaged(state, params, groups)
+    average = psi_optax.wrappers.get_average(state, params, groups)
     # The model itself, with its functions and names.
     assert eqx.combine(average, rest)(INPUTS[0]).shape == (8, 1)
     return path, (average.hidden, average.head), len(traces)
@@ -135,7 +135,7 @@ def haiku():
     for x, y in zip(INPUTS, TARGETS, strict=True):
         params, state = step(params, state, x, y)
         path.append((params["net/hidden"]["w"], params["net/head"]["w"]))
-    average = psi_optax.averaged(state, params, groups)
+    average = psi_optax.wrappers.get_average(state, params, groups)
     return (
         path,
         (average["net/hidden"]["w"], average["net/head"]["w"]),

@@ -25,8 +25,8 @@ CLOSE = {"rtol": 0, "atol": 3e-14}
 # A radius, moments, a monitor, an average: each kind of state.
 EVERYTHING = optax.chain(
     psi_sgd(0.1, GROUP, momentum=0.9),
-    psi_optax.monitor_groups(GROUP, learning_rate=0.1, degree=1),
-    psi_optax.average_weights(uniform),
+    psi_optax.diagnostics.monitor_groups(GROUP, learning_rate=0.1, degree=1),
+    psi_optax.wrappers.average_weights(uniform),
 )
 
 
@@ -86,7 +86,7 @@ HYPER = np.array([(0.1, 0.9, 1.0), (0.3, 0.5, 2.0), (0.02, 0.0, 4.0)])
 def last(hyper, params=COLUMNS.params, **options):
     """The weights after some steps."""
     rate, momentum, radius = hyper
-    tx = psi_sgd(rate, GROUP, momentum, radius=radius, **options)
+    tx = psi_sgd(rate, GROUP, momentum=momentum, radius=radius, **options)
 
     def body(carry, batch):
         return step(carry, batch, tx), None
@@ -141,7 +141,7 @@ def outcomes(hyper):
         return (jnp.sin(w) * TARGET).sum()
 
     def outcome(options):
-        tx = psi_sgd(hyper[0], GROUP, hyper[1], **options)
+        tx = psi_sgd(hyper[0], GROUP, momentum=hyper[1], **options)
 
         def body(carry, _):
             params, state = carry

@@ -162,7 +162,9 @@ def test_decay_moves_what_is_frozen_in_front():
 
 
 def test_a_head_that_is_not_trained():
-    tx = psi_optax.psi_sgd(0.1, GROUPS, 0.9, ordinary=optax.set_to_zero())
+    tx = psi_optax.psi_sgd(
+        0.1, GROUPS, momentum=0.9, ordinary=optax.set_to_zero()
+    )
     found = path(tx)[-1]
     for key in ("norm", "head"):
         np.testing.assert_array_equal(found[key], START[key])

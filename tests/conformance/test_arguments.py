@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from psi_optax import ScaleGroup, psi, psi_adam, psi_sgd
+from psi_optax import ScaleGroup, psi_adam, psi_direction, psi_sgd
 from tests.conformance.checks import assert_equal, one_step
 from tests.registry import ENTRIES, draw
 
@@ -239,8 +239,8 @@ def test_nesterov_without_momentum_is_refused():
     group = ScaleGroup(0)
     with pytest.raises(ValueError, match="nesterov=True .*momentum"):
         psi_sgd(0.1, group, nesterov=True)
-    ahead, _ = one_step(psi_sgd(0.1, group, 0.9, nesterov=True), W, G)
-    plain, _ = one_step(psi_sgd(0.1, group, 0.9), W, G)
+    ahead, _ = one_step(psi_sgd(0.1, group, momentum=0.9, nesterov=True), W, G)
+    plain, _ = one_step(psi_sgd(0.1, group, momentum=0.9), W, G)
     assert np.any(ahead != plain)
 
 
@@ -286,11 +286,11 @@ def test_what_is_refused_would_do_harm():
     """The controls: optax takes them, and ascends or has no step."""
     up, _ = one_step(optax.sgd(-0.1), W, G)
     assert np.all(up == 0.1 * G)
-    tx = psi(optax.scale_by_adam(b1=1.0), ScaleGroup(0), learning_rate=0.1)
+    tx = psi_direction(0.1, optax.scale_by_adam(b1=1.0), ScaleGroup(0))
     with jax.numpy_dtype_promotion("standard"):
         assert np.isnan(one_step(tx, W, G)[0]).all()
 
 
 def test_a_rate_of_zero_moves_nothing():
-    tx = psi_sgd(0, ScaleGroup(0), 0.9)
+    tx = psi_sgd(0, ScaleGroup(0), momentum=0.9)
     assert_equal(one_step(tx, W, G)[0], jnp.zeros(2))

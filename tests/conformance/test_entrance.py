@@ -42,7 +42,7 @@ def foreign_states(tx):
         "TraceState": optax.trace(0.9),
         "PsiSgdmState": psi_optax.psi_sgdm(0.1, GROUPS),
         "PsiState": psi_optax.psi(optax.scale_by_lion(), GROUPS),
-        "AverageWeightsState": psi_optax.average_weights(0.9),
+        "AverageWeightsState": psi_optax.wrappers.average_weights(0.9),
     }
     own = jax.eval_shape(tx.init, params)
     states = {
@@ -113,8 +113,8 @@ def test_other_errors_are_not_taken_for_foreign_states():
 @pytest.mark.parametrize("name", ["trace", "adam"])
 def test_a_state_of_another_transport_is_refused(name):
     make = {
-        "trace": psi_optax.transported_trace,
-        "adam": psi_optax.scale_by_group_adam,
+        "trace": psi_optax.transforms.transported_trace,
+        "adam": psi_optax.transforms.scale_by_group_adam,
     }[name]
     w = {"w": jnp.array([3.0, 4.0])}
     both = [
@@ -174,7 +174,7 @@ def test_a_python_number_moves_as_with_optax():
         gradients = {"k": jnp.ones((4, 3)), "t": gradient}
         for ours, theirs in [
             (psi_optax.psi_sgd(0.1, groups), optax.sgd(0.1)),
-            (psi_optax.psi_sgd(0.1, groups, 0.9), optax.sgd(0.1, 0.9)),
+            (psi_optax.psi_sgd(0.1, groups, momentum=0.9), optax.sgd(0.1, 0.9)),
             (psi_optax.psi_adam(0.1, groups), optax.adam(0.1)),
         ]:
             found, _ = one_step(ours, params, gradients)
@@ -307,12 +307,12 @@ def test_what_looks_at_params_copes_with_typed_keys():
 
 
 def test_averages_are_read_beside_typed_keys():
-    tx, key = psi_optax.average_weights(0.9), KEYS["one"]
+    tx, key = psi_optax.wrappers.average_weights(0.9), KEYS["one"]
     params = add(draw(0), key)
     updates = add(jax.tree.map(jnp.zeros_like, draw(0)), None)
     for state in tx.init(params), one_step(tx, params, updates)[1]:
         for groups in KEYED, None:
-            found = psi_optax.averaged(state, params, groups)
+            found = psi_optax.wrappers.get_average(state, params, groups)
             assert found.pop("rng")["key"] is key
             # The mean of one, by way of its norm.
             jax.tree.map(

@@ -22,7 +22,7 @@ each_entry = pytest.mark.parametrize(
     "name",
     [
         *("scale_by_group_norm", "project_to_tangent", "retract"),
-        *("rescale_weights", "clip_by_group_norm", "add_weight_decay"),
+        *("rescale_weights", "clip_by_group_norm", "add_decayed_weights"),
         *("add_orthogonality", "transported_trace_parallel"),
         *("scale_by_group_rms", "scale_by_group_adam", "project_by_cosine"),
         *("psi", "psi_ordinary", "psi_additive", "psi_adam", "psi_sgdm"),

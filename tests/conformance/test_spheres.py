@@ -16,11 +16,14 @@ from psi_optax import (
     ScaleGroup,
     group_norms,
     groups_from_paths,
-    project_to_tangent,
     psi,
     psi_adam,
+    psi_direction,
     psi_sgd,
     psi_sgdm,
+)
+from psi_optax.transforms import (
+    project_to_tangent,
     rescale_weights,
     retract,
     scale_by_group_norm,
@@ -150,14 +153,16 @@ RULE = groups_from_paths(
 
 WAYS = {
     "psi": psi(optax.sgd(RATE, momentum=0.5), GROUPS),
-    "psi with a rate and no radius": psi(
-        optax.trace(0.5), GROUPS, learning_rate=SCHEDULE, radius=None
+    "psi with a rate and no radius": psi_direction(
+        SCHEDULE, optax.trace(0.5), GROUPS, radius=None
     ),
     "psi, exponential": psi(optax.sgd(RATE), GROUPS, retraction="exponential"),
     "psi with ordinary": psi(
         optax.sgd(RATE), GROUPS, ordinary=optax.adam(SCHEDULE)
     ),
-    "psi_sgd with a schedule": psi_sgd(SCHEDULE, GROUPS, 0.5, nesterov=True),
+    "psi_sgd with a schedule": psi_sgd(
+        SCHEDULE, GROUPS, momentum=0.5, nesterov=True
+    ),
     "psi_adam": psi_adam(SCHEDULE, GROUPS),
     "psi_sgdm": psi_sgdm(RATE, GROUPS, momentum=0.5),
     "parts": parts(GROUPS),
@@ -166,7 +171,7 @@ WAYS = {
     "injected function": optax.inject_hyperparams(
         psi_sgd, static_args=("groups",)
     )(RATE, bare_function),
-    "accumulated": optax.MultiSteps(psi_sgd(RATE, GROUPS, 0.5), 2),
+    "accumulated": optax.MultiSteps(psi_sgd(RATE, GROUPS, momentum=0.5), 2),
     "if finite": optax.apply_if_finite(psi_sgd(RATE, GROUPS), 3),
 }
 

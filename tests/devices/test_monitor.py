@@ -7,7 +7,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from psi_optax import ScaleGroup, monitor_groups, monitored
+from psi_optax import ScaleGroup
+from psi_optax.diagnostics import monitor_groups, read_monitor
 from tests.compilation import rough_jit
 from tests.devices.meshes import make_mesh
 
@@ -37,14 +38,14 @@ def test_all_shards_are_seen(spec, group):
 
         return jax.lax.scan(body, (w, tx.init(w)), length=2)[0][1]
 
-    expected = monitored(jax.jit(two_steps)(w, u))
+    expected = read_monitor(jax.jit(two_steps)(w, u))
     sharded = jax.shard_map(
         two_steps,
         mesh=make_mesh("auto"),
         in_specs=(spec, spec),
         out_specs=PartitionSpec(),
     )
-    got = monitored(rough_jit(sharded)(w, u))
+    got = read_monitor(rough_jit(sharded)(w, u))
     assert got.keys() == expected.keys()
     for key, value in expected.items():
         # Sums of 16 and of 8 numbers, in another order.

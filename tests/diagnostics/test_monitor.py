@@ -10,10 +10,10 @@ import pytest
 
 from psi_optax import ScaleGroup, psi_sgd
 from psi_optax.diagnostics import (
-    MonitorState,
+    MonitorGroupsState,
     monitor_groups,
-    monitored,
-    plot_monitored,
+    plot_monitor,
+    read_monitor,
 )
 from tests.conformance.checks import assert_equal, one_step
 from tests.registry import GROUPS, draw
@@ -55,7 +55,7 @@ def expected(params, updates):
 def test_what_it_sees():
     params, updates = draw(0), jax.tree.map(lambda x: 0.3 * x, draw(1))
     _, state = one_step(monitor_groups(GROUPS), params, updates)
-    seen = monitored(state)
+    seen = read_monitor(state)
     wanted = expected(params, updates)
     assert seen.keys() == wanted.keys()
     for key, value in wanted.items():
@@ -63,7 +63,7 @@ def test_what_it_sees():
         np.testing.assert_allclose(seen[key], value, rtol=3e-6, err_msg=key)
     # The control: other updates are seen to be others.
     _, state = one_step(monitor_groups(GROUPS), params, draw(2))
-    other = monitored(state)
+    other = read_monitor(state)
     for key in wanted:
         assert (other[key] == seen[key]) == key.startswith("norm"), key
 
@@ -79,14 +79,14 @@ def test_effective_rate_of_a_schedule(degree):
     for rate in [0.5, 0.3, 0.1]:
         _, state = tx.update(w, state, w)
         mean = rate * (5.0 ** (degree - 1) + 1) / 2
-        seen = monitored(state)["effective_learning_rate/w"]
+        seen = read_monitor(state)["effective_learning_rate/w"]
         np.testing.assert_allclose(seen, mean, rtol=1e-6)
     assert state.count == 3
 
 
 def test_nothing_is_changed():
-    tx = optax.chain(psi_sgd(0.1, GROUPS, 0.9), monitor_groups(GROUPS))
-    plain = psi_sgd(0.1, GROUPS, 0.9)
+    tx = optax.chain(psi_sgd(0.1, GROUPS, momentum=0.9), monitor_groups(GROUPS))
+    plain = psi_sgd(0.1, GROUPS, momentum=0.9)
     params, gradient = draw(0), draw(1)
     updates, _ = jax.jit(tx.update)(gradient, tx.init(params), params)
     want, _ = jax.jit(plain.update)(gradient, plain.init(params), params)
@@ -106,9 +106,9 @@ def test_nothing_is_changed():
 def test_zero_updates_and_zero_weights():
     group = {"w": ScaleGroup(0)}
     w, zero = {"w": jnp.ones((3, 2))}, {"w": jnp.zeros((3, 2))}
-    seen = monitored(one_step(monitor_groups(group), w, zero)[1])
+    seen = read_monitor(one_step(monitor_groups(group), w, zero)[1])
     assert seen["rotation/w"] == seen["radial_fraction/w"] == 0
-    seen = monitored(one_step(monitor_groups(group), zero, zero)[1])
+    seen = read_monitor(one_step(monitor_groups(group), zero, zero)[1])
     assert not any(seen.values())
 
 
@@ -116,7 +116,7 @@ def test_radial_updates():
     group = {"w": ScaleGroup(0)}
     w = {"w": jax.random.normal(jax.random.key(0), (64, 8))}
     halved = jax.tree.map(lambda x: -0.5 * x, w)
-    seen = monitored(one_step(monitor_groups(group), w, halved)[1])
+    seen = read_monitor(one_step(monitor_groups(group), w, halved)[1])
     # |u|^2 - <v, u>^2 is what rounding leaves, some 6e-8 of |u|^2, and the
     # angle its root, 3e-4 of it, with |u| as long as what is left of w.
     assert seen["rotation/w"] < 1e-3
@@ -129,13 +129,13 @@ def test_no_group_at_all():
         updates, state = one_step(tx, {"w": jnp.ones(3)}, {"w": jnp.ones(3)})
         assert updates["w"].tolist() == [1, 1, 1]
         assert state.count == 1
-        assert monitored(state) == {}
+        assert read_monitor(state) == {}
 
 
 def test_an_empty_leaf():
     tx = monitor_groups({"w": ScaleGroup(0)}, learning_rate=0.1, degree=1)
     w = {"w": jnp.ones((3, 0))}
-    assert not any(monitored(one_step(tx, w, w)[1]).values())
+    assert not any(read_monitor(one_step(tx, w, w)[1]).values())
 
 
 def test_optax_tree_get():
@@ -175,7 +175,7 @@ def test_found_in_wrappers(wrap):
     gradient = {"w": jnp.array([-4.0, 3.0]), "o": jnp.ones(2)}
     with jax.numpy_dtype_promotion("standard"):  # as MultiSteps needs
         _, state = one_step(wrap(), params, gradient)
-    seen = monitored(state)
+    seen = read_monitor(state)
     assert set(seen) == {f"{field}/w" for field in FIELDS}
     # sgd turns by arctan(0.1), a float32 of 0.1 and an arctangent.
     np.testing.assert_allclose(seen["rotation/w"], np.arctan(0.1), rtol=1e-6)
@@ -183,10 +183,10 @@ def test_found_in_wrappers(wrap):
 
 def test_errors():
     with pytest.raises(ValueError, match="there is no monitor in this state"):
-        monitored(optax.sgd(0.1, 0.9).init(jnp.ones(2)))
+        read_monitor(optax.sgd(0.1, 0.9).init(jnp.ones(2)))
     twice = optax.chain(monitor_groups(GROUPS), monitor_groups(GROUPS))
     with pytest.raises(ValueError, match="two monitors watch 'norm_max/blocks"):
-        monitored(twice.init(draw(0)))
+        read_monitor(twice.init(draw(0)))
 
 
 def test_its_inner_products_keep_nothing_of_the_size_of_a_leaf():
@@ -234,7 +234,7 @@ def test_plot():
         {"rotation/a": 0.1, "rotation/b": 0.2, "norm_min/a": 1.0},
         {"rotation/a": 0.3, "rotation/b": 0.1, "norm_min/a": 2.0},
     ]
-    figure = plot_monitored(history)
+    figure = plot_monitor(history)
     top, bottom = figure.axes
     assert [top.get_ylabel(), bottom.get_ylabel()] == ["rotation", "norm_min"]
     lines = {line.get_label(): list(line.get_ydata()) for line in top.lines}
@@ -247,9 +247,9 @@ def test_plot():
 
 def test_plot_of_nothing():
     with pytest.raises(ValueError, match="the history is empty"):
-        plot_monitored([])
+        plot_monitor([])
     with pytest.raises(ValueError, match=r"history\[1\] has other keys"):
-        plot_monitored([{"rotation/a": 0.1}, {"rotation/b": 0.1}])
+        plot_monitor([{"rotation/a": 0.1}, {"rotation/b": 0.1}])
 
 
 def test_plot_without_matplotlib(monkeypatch):
@@ -262,13 +262,13 @@ def test_plot_without_matplotlib(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ImportError, match="pip install matplotlib"):
-        plot_monitored([{"rotation/a": 0.1}])
+        plot_monitor([{"rotation/a": 0.1}])
 
 
 def test_the_state_is_of_arrays():
     tx = monitor_groups(GROUPS, learning_rate=0.1, degree=1)
     before = tx.init(draw(0))
-    assert isinstance(before, MonitorState)
+    assert isinstance(before, MonitorGroupsState)
     _, after = one_step(tx)
     assert jax.tree.map(jax.typeof, before) == jax.tree.map(jax.typeof, after)
 
@@ -283,14 +283,14 @@ def test_a_state_of_several_seeds_is_to_be_indexed():
     w = jnp.ones((3, 2))
     state = jax.vmap(lambda w: tx.update(w, tx.init(w), w)[1])(w)
     with pytest.raises(ValueError, match=r"take one of\s+them"):
-        monitored(state)
-    assert "rotation/" in monitored(jax.tree.map(lambda x: x[0], state))
+        read_monitor(state)
+    assert "rotation/" in read_monitor(jax.tree.map(lambda x: x[0], state))
 
 
 def test_a_group_of_norm_zero_has_no_rotation():
     tx = monitor_groups(ScaleGroup(0))
     w = jnp.array([[3.0, 0.0], [4.0, 0.0]])
     u = jnp.array([[-4.0, 1.0], [3.0, 0.0]])
-    seen = monitored(tx.update(u, tx.init(w), w)[1])
+    seen = read_monitor(tx.update(u, tx.init(w), w)[1])
     np.testing.assert_allclose(seen["rotation/"], np.pi / 4, rtol=1e-6)
     assert seen["norm_min/"] == 0

@@ -62,7 +62,7 @@ def test_integers_do_not_decay(of):
     groups = {"w": ScaleGroup(axes=0), "b": None, "integers": None}
     tree = {"w": jnp.ones(2), "b": jnp.ones(2), "integers": INTEGERS}
     zeros = jax.tree.map(jnp.zeros_like, tree)
-    tx = psi_optax.add_weight_decay(0.5, groups, of=of)
+    tx = psi_optax.transforms.add_decayed_weights(0.5, groups, of=of)
     updates, _ = one_step(tx, tree, zeros)
     decayed = {"w": of == "scale", "b": of == "ordinary"}
     for path, does in decayed.items():

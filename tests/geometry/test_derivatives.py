@@ -86,7 +86,7 @@ def by_retract(w, t):
         leaves(t * jnp.linalg.norm(w)),
         {name: jnp.asarray(RADIUS)},
     )
-    return w + sum(geometry.displacement(leaves(w), moved).values())
+    return w + sum(geometry.rounded_update(leaves(w), moved).values())
 
 
 def plainly(retraction, tangent, radius):

@@ -300,7 +300,7 @@ def test_displacement_rounds_the_target_and_not_the_difference():
     # Just above halfway between the bfloat16 neighbours 1.015625 and 1.0234375;
     # the difference rounds to halfway, and 1 plus that to the even one below.
     target = {"x": jnp.asarray([1.01954], jnp.float32)}
-    moved = w["x"] + geometry.displacement(w, target)["x"]
+    moved = w["x"] + geometry.rounded_update(w, target)["x"]
     assert moved == target["x"].astype(jnp.bfloat16) == 1.0234375
     assert w["x"] + (target["x"] - 1).astype(jnp.bfloat16) == 1.015625
-    assert geometry.displacement(w, target)["x"].dtype == jnp.bfloat16
+    assert geometry.rounded_update(w, target)["x"].dtype == jnp.bfloat16

@@ -13,11 +13,11 @@ from flax import nnx
 
 from psi_optax import ScaleGroup, groups_from_paths, output_channels
 from psi_optax.groups import make_plan
-from psi_optax.groups.paths import entries, is_within
+from psi_optax.groups.paths import is_within, leaves_with_paths
 
 
 def paths(tree):
-    return [entry.path for entry in entries(tree)]
+    return [entry.path for entry in leaves_with_paths(tree)]
 
 
 def test_linen():
@@ -76,15 +76,15 @@ def test_a_tree_mapped_from_nnx_state_serves_as_groups():
 
 def test_equinox():
     mlp = eqx.nn.MLP(3, 2, 4, depth=1, key=jax.random.key(0))
-    found = entries(eqx.filter(mlp, eqx.is_inexact_array))
-    arrays = [entry.path for entry in found if not entry.is_hole]
+    found = leaves_with_paths(eqx.filter(mlp, eqx.is_inexact_array))
+    arrays = [entry.path for entry in found if not entry.is_placeholder]
     assert arrays == [
         "layers/0/weight",
         "layers/0/bias",
         "layers/1/weight",
         "layers/1/bias",
     ]
-    assert any(entry.is_hole for entry in found)  # The activations.
+    assert any(entry.is_placeholder for entry in found)  # The activations.
 
 
 def test_haiku():
@@ -139,7 +139,7 @@ def test_a_single_array_is_at_the_root():
 
 def test_two_leaves_of_one_name():
     with pytest.raises(ValueError, match="both called 'a/b'"):
-        entries({"a": {"b": 1.0}, "a/b": 2.0})
+        leaves_with_paths({"a": {"b": 1.0}, "a/b": 2.0})
 
 
 def test_a_prefix_ends_where_a_key_ends():

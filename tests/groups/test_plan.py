@@ -249,7 +249,7 @@ def test_dot_sums_over_ties_once_and_spread_brings_it_back(x64):
     np.testing.assert_allclose(total["bias"], with_bias, rtol=5e-15)
     assert np.max(np.abs(total["bias"] - expected)) > 1e-3  # Without the tie.
 
-    back = plan.spread(total)
+    back = plan.broadcast(total)
     assert back["kernel"].shape == (1, 1, 1, 6)
     np.testing.assert_array_equal(back["bias"], total["bias"])
 
@@ -276,7 +276,7 @@ def test_ties_of_mixed_precision_sum_in_the_widest(x64):
     total = plan.dot(w, w)["a"]
     assert total.dtype == jnp.float64
     assert total == 2 + 2 * 2.0**-40  # Lost in float32.
-    spread = plan.spread({"a": total})
+    spread = plan.broadcast({"a": total})
     assert (spread["a"].dtype, spread["b"].dtype) == ("float64", "float32")
 
 

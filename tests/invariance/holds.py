@@ -51,7 +51,7 @@ def rescaled(params, groups, random):
         scaled[path] = params[path] * np.exp(random.uniform(-1, 1, shape))
     if stated:
         plan = make_plan({p: stated.get(p) for p in params}, params)
-        factors = plan.spread(
+        factors = plan.broadcast(
             {
                 name: jnp.asarray(np.exp(random.uniform(-1, 1, shape)))
                 for name, shape in plan.group_shapes.items()

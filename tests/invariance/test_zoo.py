@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from psi_optax import ScaleGroup, find_groups
-from psi_optax.groups.paths import entries
+from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.invariance.analysis.scale_groups import is_elementwise
 from tests.invariance.holds import analyse
 from tests.invariance.zoo import INERT, NETS, PARTLY
@@ -54,7 +54,11 @@ MISSED_BY_BOTH = {
 
 
 def shapes(net):
-    shown = [entry for entry in entries(net.params) if not entry.is_hole]
+    shown = [
+        entry
+        for entry in leaves_with_paths(net.params)
+        if not entry.is_placeholder
+    ]
     return {entry.path: entry.leaf.shape for entry in shown}
 
 

@@ -52,7 +52,11 @@ class Case:
     def __init__(self, name):
         self.net = NETS[name]()
         params, self.args = double((self.net.params, self.net.args))
-        self.names = [e.path for e in paths.entries(params) if not e.is_hole]
+        self.names = [
+            e.path
+            for e in paths.leaves_with_paths(params)
+            if not e.is_placeholder
+        ]
         leaves, self.structure = jax.tree.flatten(params)
         assert len(leaves) == len(self.names)
         random = np.random.RandomState(0)
@@ -102,7 +106,7 @@ class Case:
         assert len(count) == 1, f"{groups}: group shapes {count}"
         factors = self.factors(*count.pop())
         return self.changes(
-            {p: self.spread(p, g, factors) for p, g in groups.items()}
+            {p: self.broadcast(p, g, factors) for p, g in groups.items()}
         )
 
     def group_shape(self, path, group):

@@ -146,7 +146,7 @@ def powers_of_two(groups, params):
     def draw(shape):
         return np.ldexp(np.float32(1), random.randint(-6, 7, shape))
 
-    return plan.spread(
+    return plan.broadcast(
         {
             name: jnp.asarray(draw(shape), jnp.float32)
             for name, shape in plan.group_shapes.items()

@@ -27,7 +27,7 @@ TESTS = {
     "transforms": [
         "tests/transforms",
         "tests/precision",
-        "tests/composition/test_averages.py",
+        "tests/wrappers/test_average_weights.py",
         "tests/faults",
         *_CORE,
         _CONTRACT,
@@ -63,11 +63,11 @@ _PROGRAM = ["tests/devices/test_communication.py"]
 _ARGUMENTS = ["tests/conformance/test_arguments.py"]
 _ENTRANCE = ["tests/conformance/test_entrance.py"]
 ALSO = {
-    "geometry/turns.py": _PROGRAM,
+    "geometry/_scheduling.py": _PROGRAM,
     "optimizers/psi.py": _PROGRAM,
-    "transforms/sharding.py": ["tests/devices/test_products.py"],
-    "transforms/checks.py": _ARGUMENTS,
-    "transforms/entrance.py": _ENTRANCE,
+    "transforms/_sharding.py": ["tests/devices/test_products.py"],
+    "_validation.py": _ARGUMENTS,
+    "transforms/contract.py": _ENTRANCE,
     "transforms/momentum.py": _ENTRANCE,
     "optimizers/recipes.py": _ARGUMENTS,
     "diagnostics/monitor.py": _ARGUMENTS,

@@ -35,7 +35,9 @@ def test_groups_decay_less_than_ordinary_parameters():
     params = {"w": np.ones((3, 2)), "b": np.ones(2)}
     groups = {"w": COLUMNS, "b": None}
     zeros = jax.tree.map(np.zeros_like, params)
-    tx = psi_optax.sgdp(0.1, groups, 0.5, weight_decay=0.2, wd_ratio=0.25)
+    tx = psi_optax.sgdp(
+        0.1, groups, momentum=0.5, weight_decay=0.2, wd_ratio=0.25
+    )
     updates, _ = tx.update(zeros, tx.init(params), params)
     np.testing.assert_allclose(updates["b"], -0.1 * 0.2 / 0.5, rtol=1e-15)
     np.testing.assert_allclose(updates["w"], -0.01, rtol=1e-15)
@@ -46,7 +48,9 @@ def test_decay_may_be_a_schedule():
     groups = {"w": COLUMNS, "b": None}
     zeros = jax.tree.map(np.zeros_like, params)
     schedule = optax.linear_schedule(0.2, 0.0, 2)
-    tx = lenient(psi_optax.sgdp(0.1, groups, 0.5, weight_decay=schedule))
+    tx = lenient(
+        psi_optax.sgdp(0.1, groups, momentum=0.5, weight_decay=schedule)
+    )
     state = tx.init(params)
     for decay in (0.2, 0.1, 0.0):
         updates, state = tx.update(zeros, state, params)

@@ -26,7 +26,7 @@ def test_rotational_turns_every_group_by_the_rate(direction):
     # is right on average: E q^2 over its estimate, 250 steps, four groups.
     mean = np.sqrt((turns**2).mean(0))
     np.testing.assert_allclose(mean, np.arctan(0.01), rtol=0.1)
-    plain = lenient(psi_optax.psi(direction, COLUMNS, learning_rate=0.01))
+    plain = lenient(psi_optax.psi_direction(0.01, direction, COLUMNS))
     turns = angles(path_of(plain, problem), problem.params)[50:]
     assert np.abs(np.sqrt((turns**2).mean(0)) / 0.01 - 1).min() > 0.2
 

@@ -25,7 +25,7 @@ TRACE = optax.trace(0.9)
 # gradient is as good as its direction unless the norms change.
 GIVEN = {
     "add_orthogonality": {"strength": 0.5},
-    "add_weight_decay": {"weight_decay": 0.1},
+    "add_decayed_weights": {"weight_decay": 0.1},
     "adamh": {"radius": 3.0},
     "adamp": {"weight_decay": 0.1},
     "average_weights": {"decay": 0.9},

@@ -49,22 +49,39 @@ def test_ordinary_parameters_follow_the_direction_or_their_own_optimizer():
         (lambda: psi_optax.adam_g("fast", COLUMNS), TypeError),
         (lambda: psi_optax.sgdp(None, COLUMNS), TypeError),
         (lambda: psi_optax.rotational(0.1, 0.9, COLUMNS), TypeError),
-        (lambda: psi_optax.psi_sgd(0.1, COLUMNS, optax.sgd(0.1)), TypeError),
-        (lambda: psi_optax.psi_sgdm(0.1, COLUMNS, "high"), TypeError),
+        (
+            lambda: psi_optax.psi_sgd(0.1, COLUMNS, momentum=optax.sgd(0.1)),
+            TypeError,
+        ),
+        (lambda: psi_optax.psi_sgdm(0.1, COLUMNS, momentum="high"), TypeError),
         (lambda: psi_optax.hyperball(0.1, None, COLUMNS), TypeError),
         (lambda: psi_optax.weight_rescaling(0.1, COLUMNS), TypeError),
         (
-            lambda: psi_optax.transported_trace(COLUMNS, transport=""),
+            lambda: psi_optax.transforms.transported_trace(
+                COLUMNS, transport=""
+            ),
             ValueError,
         ),
         (
-            lambda: psi_optax.scale_by_group_adam(COLUMNS, transport="exact"),
+            lambda: psi_optax.transforms.scale_by_group_adam(
+                COLUMNS, transport="exact"
+            ),
             ValueError,
         ),
-        (lambda: psi_optax.add_orthogonality(0.0, COLUMNS), ValueError),
-        (lambda: psi_optax.add_weight_decay(0.1, COLUMNS, of="bn"), ValueError),
         (
-            lambda: psi_optax.project_by_cosine(optax.trace(0.9), channels="c"),
+            lambda: psi_optax.transforms.add_orthogonality(0.0, COLUMNS),
+            ValueError,
+        ),
+        (
+            lambda: psi_optax.transforms.add_decayed_weights(
+                0.1, COLUMNS, of="bn"
+            ),
+            ValueError,
+        ),
+        (
+            lambda: psi_optax.wrappers.project_by_cosine(
+                optax.trace(0.9), channels="c"
+            ),
             ValueError,
         ),
         (
@@ -86,7 +103,7 @@ def test_wrong_options_are_refused_at_once(make, error):
     "make",
     [
         lambda: psi_optax.sgdp(0.1, COLUMNS, momentum=1.0),
-        lambda: psi_optax.scale_by_group_rms(COLUMNS, decay=1.0),
+        lambda: psi_optax.transforms.scale_by_group_rms(COLUMNS, decay=1.0),
         lambda: psi_optax.adam_g(0.1, COLUMNS, b2=-0.1),
     ],
 )

@@ -64,10 +64,10 @@ def test_a_turn_of_360_degrees_returns():
 def test_clipping_bounds_what_enters_the_momentum():
     problem = rayleigh(100)
     bound, rate, decay = 0.05, 0.2, 0.9
-    tx = psi_optax.sgd_g(rate, COLUMNS, decay, max_norm=bound)
+    tx = psi_optax.sgd_g(rate, COLUMNS, momentum=decay, max_norm=bound)
     turns = angles(path_of(tx, problem), problem.params)
     assert turns.max() <= rate * bound / (1 - decay) * (1 + 1e-9)
-    loose = psi_optax.sgd_g(rate, COLUMNS, decay, max_norm=None)
+    loose = psi_optax.sgd_g(rate, COLUMNS, momentum=decay, max_norm=None)
     assert angles(path_of(loose, problem), problem.params).max() > 0.2
 
 

@@ -54,7 +54,7 @@ def assert_is_the_peer(make, seen, atol=CLOSE["atol"]):
 
 def by_cosine(seen, direction, weight_decay):
     return lambda rate: optax.chain(
-        psi_optax.project_by_cosine(
+        psi_optax.wrappers.project_by_cosine(
             direction, weight_decay=weight_decay, channels="first"
         ),
         optax.scale_by_learning_rate(rate),
@@ -130,8 +130,8 @@ def test_sgdp_with_groups(name, view, monkeypatch):
         return psi_optax.sgdp(
             seen.settings["lr"],
             groups,
-            momentum,
-            nesterov,
+            momentum=momentum,
+            nesterov=nesterov,
             weight_decay=decay_of(seen),
         )
 
@@ -175,13 +175,15 @@ def test_geoopt_on_great_circles():
 
 def test_momentum_with_projection_is_geoopts_but_for_its_first_step():
     seen = frozen.load("geoopt_sgd_momentum")
-    tx = psi_optax.psi(
+    tx = psi_optax.psi_direction(
+        seen.settings["lr"],
         optax.chain(
-            psi_optax.project_to_tangent(FILTERS),
-            psi_optax.transported_trace(FILTERS, seen.settings["momentum"]),
+            psi_optax.transforms.project_to_tangent(FILTERS),
+            psi_optax.transforms.transported_trace(
+                FILTERS, seen.settings["momentum"]
+            ),
         ),
         FILTERS,
-        learning_rate=seen.settings["lr"],
     )
     path = run(tx, seen)
     np.testing.assert_allclose(
@@ -194,15 +196,15 @@ def test_momentum_with_projection_is_geoopts_but_for_its_first_step():
 def test_adam_with_one_second_moment_a_filter_is_geoopts():
     seen = frozen.load("geoopt_adam")
     assert_is_the_peer(
-        lambda rate: psi_optax.psi(
+        lambda rate: psi_optax.psi_direction(
+            rate,
             optax.chain(
-                psi_optax.project_to_tangent(FILTERS),
-                psi_optax.scale_by_group_adam(
+                psi_optax.transforms.project_to_tangent(FILTERS),
+                psi_optax.transforms.scale_by_group_adam(
                     FILTERS, **adam_of(seen), transport="projection"
                 ),
             ),
             FILTERS,
-            learning_rate=rate,
         ),
         seen,
     )
@@ -212,7 +214,7 @@ def test_momentum_that_is_not_transported_is_oblique_sgd():
     seen = frozen.load("emerging_oblique_sgd")
     momentum = seen.settings["momentum"]
     assert_is_the_peer(
-        lambda rate: psi_optax.psi_sgd(rate, FILTERS, momentum), seen
+        lambda rate: psi_optax.psi_sgd(rate, FILTERS, momentum=momentum), seen
     )
 
 
@@ -232,7 +234,7 @@ def test_sgd_g(name):
         return psi_optax.sgd_g(
             rate,
             FILTERS,
-            seen.settings["momentum"],
+            momentum=seen.settings["momentum"],
             max_norm=seen.settings.get("grad_clip"),
         )
 
@@ -252,7 +254,7 @@ def test_adam_g(name):
         return psi_optax.adam_g(
             rate,
             FILTERS,
-            seen.settings["momentum"],
+            b1=seen.settings["momentum"],
             eps_root=eps_root,
             max_norm=seen.settings.get("grad_clip"),
         )

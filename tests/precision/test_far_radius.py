@@ -19,7 +19,7 @@ import psi_optax
 from psi_optax import ScaleGroup, geometry
 from psi_optax.geometry import maps
 from psi_optax.groups import make_plan
-from psi_optax.transforms import narrow
+from psi_optax.wrappers import _low_precision
 from tests.theory.training import lenient, quick_jit, to_numpy
 
 GROUP = ScaleGroup(axes=0)
@@ -41,16 +41,18 @@ AT_REST = {
     "psi_sgdm": psi_optax.psi_sgdm(0.0, GROUP, radius=1.0),
     "weight_rescaling": psi_optax.weight_rescaling(optax.sgd(0.0), GROUP),
     "retract": optax.chain(
-        optax.sgd(0.0), psi_optax.retract(GROUP, radius=1.0)
+        optax.sgd(0.0), psi_optax.transforms.retract(GROUP, radius=1.0)
     ),
     "retract exponential": optax.chain(
         optax.sgd(0.0),
-        psi_optax.retract(GROUP, radius=1.0, retraction="exponential"),
+        psi_optax.transforms.retract(
+            GROUP, radius=1.0, retraction="exponential"
+        ),
     ),
-    "master_weights": psi_optax.master_weights(
+    "master_weights": psi_optax.wrappers.master_weights(
         psi_optax.psi_sgd(0.0, GROUP, radius=1.0)
     ),
-    "stochastic_rounding": psi_optax.stochastic_rounding(
+    "stochastic_rounding": psi_optax.wrappers.stochastic_rounding(
         psi_optax.psi_sgd(0.0, GROUP, radius=1.0), 0
     ),
 }
@@ -157,7 +159,9 @@ def test_the_coarsest_of_weights_updates_and_ties_counts():
         "a": (1e3 * single).astype(np.float32),
         "b": (1e3 * single).astype(jnp.bfloat16),
     }
-    tx = optax.chain(optax.sgd(0.0), psi_optax.retract(tie, radius=1.0))
+    tx = optax.chain(
+        optax.sgd(0.0), psi_optax.transforms.retract(tie, radius=1.0)
+    )
     first = walk(tx, tied, 1)
     # 2^-8 of each of the coarser half before, over a sixteenth of all.
     for leaf in tied:
@@ -173,7 +177,7 @@ def as_before(monkeypatch):
     """Puts back what rounded groups to zero: the sphere in a single step."""
     # The module, whose name in its package is that of a function.
     step = importlib.import_module("psi_optax.geometry.step")
-    for module in (maps, step, narrow):
+    for module in (maps, step, _low_precision):
         monkeypatch.setattr(module, "largest_shrinkage", lambda _: 2.0**99)
 
 
@@ -243,14 +247,16 @@ def fall(name, w, target):
     step = np.asarray(target, np.float32) - wide
     inner = optax.stateless(lambda updates, _: jax.tree.map(lambda _: step, w))
     tx = {
-        "master_weights": psi_optax.master_weights,
-        "stochastic_rounding": lambda tx: psi_optax.stochastic_rounding(tx, 0),
+        "master_weights": psi_optax.wrappers.master_weights,
+        "stochastic_rounding": lambda tx: (
+            psi_optax.wrappers.stochastic_rounding(tx, 0)
+        ),
     }[name](inner)
     updates, _ = tx.update(w, tx.init(w), w)
     return np.asarray(updates)
 
 
-@pytest.mark.parametrize("dtype", narrow.NARROW)
+@pytest.mark.parametrize("dtype", _low_precision.HALF_DTYPES)
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_ordinary_steps_of_narrow_leaves_keep_their_bits(
     name, dtype, monkeypatch

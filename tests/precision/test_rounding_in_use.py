@@ -12,13 +12,8 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from psi_optax import (
-    ScaleGroup,
-    master_weights,
-    psi,
-    psi_sgd,
-    stochastic_rounding,
-)
+from psi_optax import ScaleGroup, psi, psi_sgd
+from psi_optax.wrappers import master_weights, stochastic_rounding
 from tests.conformance.checks import assert_equal
 from tests.theory.training import quick_jit, to_numpy
 

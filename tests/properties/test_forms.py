@@ -139,7 +139,7 @@ def altered(layout):
 def test_every_form_gives_the_same_bits(case):
     found = {}
     for form, make in {"full tree": _full, **FORMS}.items():
-        tx = psi_optax.psi_sgd(0.1, make(case.layout), 0.9)
+        tx = psi_optax.psi_sgd(0.1, make(case.layout), momentum=0.9)
         found[form] = updates(
             tx, case.layout, case.weights, case.gradients, walk=True
         )

@@ -22,19 +22,25 @@ from tests.properties.trees import cases
 pytestmark = pytest.mark.usefixtures("x64")
 
 PARTS = {
-    "norm": psi_optax.scale_by_group_norm,
-    "unit": psi_optax.normalize_by_group_norm,
-    "clip": lambda g: psi_optax.clip_by_group_norm(g, 0.5),
-    "tangent": psi_optax.project_to_tangent,
-    "centered": lambda g: psi_optax.project_to_tangent(g, centered=True),
-    "zero mean": psi_optax.project_to_zero_mean,
-    "decay": lambda g: psi_optax.add_weight_decay(-0.1, g, of="scale"),
+    "norm": psi_optax.transforms.scale_by_group_norm,
+    "unit": psi_optax.transforms.normalize_by_group_norm,
+    "clip": lambda g: psi_optax.transforms.clip_by_group_norm(g, 0.5),
+    "tangent": psi_optax.transforms.project_to_tangent,
+    "centered": lambda g: psi_optax.transforms.project_to_tangent(
+        g, centered=True
+    ),
+    "zero mean": psi_optax.transforms.project_to_zero_mean,
+    "decay": lambda g: psi_optax.transforms.add_decayed_weights(
+        -0.1, g, of="scale"
+    ),
     "rate": lambda g: optax.scale(-0.3),
-    "retract": psi_optax.retract,
-    "exponential": lambda g: psi_optax.retract(g, retraction="exponential"),
-    "memoryless": lambda g: psi_optax.retract(g, radius=None),
-    "onto 2": lambda g: psi_optax.retract(g, radius=2.0),
-    "rescale": psi_optax.rescale_weights,
+    "retract": psi_optax.transforms.retract,
+    "exponential": lambda g: psi_optax.transforms.retract(
+        g, retraction="exponential"
+    ),
+    "memoryless": lambda g: psi_optax.transforms.retract(g, radius=None),
+    "onto 2": lambda g: psi_optax.transforms.retract(g, radius=2.0),
+    "rescale": psi_optax.transforms.rescale_weights,
 }
 
 
@@ -85,9 +91,11 @@ def test_clipping_touches_no_bit_of_what_is_short(case):
     u, layout = case.gradients[0], case.layout
     bound = np.median(layout.norm(u)) + 0.1
     clipped = once(
-        psi_optax.clip_by_group_norm(layout.statements, bound), case, u
+        psi_optax.transforms.clip_by_group_norm(layout.statements, bound),
+        case,
+        u,
     )
-    short = layout.spread(layout.norm(u) <= bound, True) == 1
+    short = layout.broadcast(layout.norm(u) <= bound, True) == 1
     assert_same(u[short], clipped[short], 0)
     assert layout.norm(clipped).max() <= bound * (1 + ROUNDING)
 
@@ -123,11 +131,11 @@ def test_normalizing_to_another_norm_is_not():
 def assert_tangent(case, groups):
     """Of the case's groups no radial part is left, and all else is."""
     layout, w, g = case.layout, case.weights, case.gradients[0]
-    u = once(psi_optax.project_to_tangent(groups), case, g)
+    u = once(psi_optax.transforms.project_to_tangent(groups), case, g)
     radial = layout.dot(w, u)
     assert_same(radial, 0 * radial)
     removed = layout.dot(w, g) / np.maximum(layout.dot(w, w), TINY)
-    assert_same(g - u, layout.spread(removed, 0.0) * w)
+    assert_same(g - u, layout.broadcast(removed, 0.0) * w)
 
 
 # Below all squares of norms but those of zero groups.
@@ -164,7 +172,7 @@ def assert_centered(case, name):
     ones = np.ones_like(w)
     mean = layout.dot(w, ones) / layout.dot(ones, ones)
     u = chained(case, name)
-    for normal in (ones, w - layout.spread(mean, 0.0)):
+    for normal in (ones, w - layout.broadcast(mean, 0.0)):
         along = layout.dot(normal, u)
         assert_same(along, 0 * along)
 

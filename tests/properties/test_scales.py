@@ -37,7 +37,7 @@ DEGREES = {
     "scale_by_group_adam": (DIRECTION, DIRECTION),
     "retract": (STEP, STEP),
     "retract_exponential": (STEP, STEP),
-    "add_weight_decay": (STEP, STEP),
+    "add_decayed_weights": (STEP, STEP),
     "psi": (GRADIENT, STEP),
     "psi_additive": (GRADIENT, STEP),
     "psi_whole": (GRADIENT, STEP),
@@ -75,7 +75,7 @@ def assert_scaled(name, case, factors, rounding, dtype="float64"):
     """Groups times factors: updates times a power of them."""
     layout = case.layout
     w, *gs = (x.astype(dtype) for x in (case.weights, *case.gradients))
-    a = layout.spread(factors, 1.0).astype(dtype)
+    a = layout.broadcast(factors, 1.0).astype(dtype)
     into, out = DEGREES.get(name, (GRADIENT, STEP))
     one = run(name, layout, w, gs)
     other = run(name, layout, a * w, [a**into * g for g in gs])

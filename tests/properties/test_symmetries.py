@@ -46,7 +46,7 @@ ROTATED = {
     "psi_sgdm",
     "psi_sgdm_additive",
     "normalize_by_group_norm",
-    "add_weight_decay",
+    "add_decayed_weights",
     "transported_trace",
     "transported_trace_parallel",
     "scale_by_group_rms",

@@ -159,7 +159,7 @@ class Case:
         ids = self.layout.ids
         x = random.uniform(0.5, 2, ids.size) * random.choice([-1, 1], ids.size)
         kept = random.uniform(size=2 + ids.max()) > self.zeros / 4
-        return x * self.layout.spread(kept[:-1], 1)
+        return x * self.layout.broadcast(kept[:-1], 1)
 
     @functools.cached_property
     def weights(self):

@@ -64,7 +64,7 @@ RECIPES = {
     "ordinary": psi_sgd(ordinary=optax.sgd(0.02)),
     "whole": lambda g: psi_optax.psi(optax.sgd(0.05, 0.9), g, tangent=False),
     "sgd_g": lambda g: optax.chain(
-        psi_optax.add_orthogonality(0.1, g), psi_optax.sgd_g(0.1, g)
+        psi_optax.transforms.add_orthogonality(0.1, g), psi_optax.sgd_g(0.1, g)
     ),
     "adam_g": lambda g: lenient(psi_optax.adam_g(0.03, g)),
     "rotational": lambda g: psi_optax.rotational(
@@ -77,7 +77,7 @@ CONTROLS = {
     "sgd": lambda _: optax.sgd(0.1),
     "adam": lambda _: lenient(optax.adam(0.01)),
     "sgd_then_retract": lambda g: optax.chain(
-        optax.sgd(0.1), psi_optax.retract(g)
+        optax.sgd(0.1), psi_optax.transforms.retract(g)
     ),
 }
 
@@ -211,16 +211,16 @@ def test_every_part_scales_exactly():
         rescaled(tree, problem.ids, factors) for tree in (problem.params, u)
     )
     for tx in (
-        psi_optax.project_to_tangent(problem.groups),
-        psi_optax.retract(problem.groups),
-        psi_optax.retract(problem.groups, retraction="exponential"),
-        psi_optax.retract(problem.groups, radius=None),
+        psi_optax.transforms.project_to_tangent(problem.groups),
+        psi_optax.transforms.retract(problem.groups),
+        psi_optax.transforms.retract(problem.groups, retraction="exponential"),
+        psi_optax.transforms.retract(problem.groups, radius=None),
     ):
         expected = first_update(tx, u, problem.params)
         expected = rescaled(expected, problem.ids, factors)
         assert same_bits(expected, first_update(tx, scaled, params))
     # A fixed radius is a scale: the control.
-    tx = psi_optax.retract(problem.groups, radius=1.0)
+    tx = psi_optax.transforms.retract(problem.groups, radius=1.0)
     expected = first_update(tx, u, problem.params)
     expected = rescaled(expected, problem.ids, factors)
     assert not same_bits(expected, first_update(tx, scaled, params))

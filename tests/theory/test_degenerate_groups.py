@@ -48,9 +48,11 @@ WHOLE = {
     ),
 }
 PARTS = {
-    "retract": psi_optax.retract,
-    "retract_memoryless": lambda g: psi_optax.retract(g, radius=None),
-    "retract_exponential": lambda g: psi_optax.retract(
+    "retract": psi_optax.transforms.retract,
+    "retract_memoryless": lambda g: psi_optax.transforms.retract(
+        g, radius=None
+    ),
+    "retract_exponential": lambda g: psi_optax.transforms.retract(
         g, retraction="exponential"
     ),
 }
@@ -145,7 +147,7 @@ def test_a_zero_step_keeps_all_but_the_sign_of_a_zero(name):
 def test_putting_weights_on_their_spheres_is_not_the_identity():
     # The control: why there is a rule. The same weights, put on the spheres
     # that they are on but for rounding, change.
-    tx = every_leaf(psi_optax.retract)
+    tx = every_leaf(psi_optax.transforms.retract)
     params, state = random_walk(tx, leaves())
     w, radius = params["single"], state.radius["single"]
     wide = w.astype(np.float64)
@@ -154,7 +156,11 @@ def test_putting_weights_on_their_spheres_is_not_the_identity():
 
 
 @pytest.mark.parametrize(
-    "make", [psi_optax.retract, lambda g, **o: psi_optax.psi_sgd(0.1, g, **o)]
+    "make",
+    [
+        psi_optax.transforms.retract,
+        lambda g, **o: psi_optax.psi_sgd(0.1, g, **o),
+    ],
 )
 def test_zero_step_on_the_sphere_of_a_number(make):
     # bfloat16 is off it by up to 2^-9 a weight, and stays.
@@ -177,7 +183,7 @@ def test_zero_step_of_one_group_among_others(name):
 
 def test_zero_step_off_the_sphere_goes_to_it():
     w = leaf(64, np.float32)
-    tx = psi_optax.retract(ScaleGroup(0), radius=1.0)
+    tx = psi_optax.transforms.retract(ScaleGroup(0), radius=1.0)
     w = w + first_update(tx, np.zeros_like(w), w)
     norms = np.linalg.norm(np.asarray(w, np.float64), axis=0)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)

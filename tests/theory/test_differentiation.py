@@ -34,12 +34,12 @@ OPTIMIZERS = {
         lenient(optax.adam(rate, eps_root=1e-12)), GROUPS
     ),
     "parts": lambda rate: optax.chain(
-        psi_optax.scale_by_group_norm(GROUPS),
-        psi_optax.clip_by_group_norm(GROUPS, 0.3),
+        psi_optax.transforms.scale_by_group_norm(GROUPS),
+        psi_optax.transforms.clip_by_group_norm(GROUPS, 0.3),
         optax.sgd(rate),
-        psi_optax.scale_by_group_norm(GROUPS),
-        psi_optax.project_to_tangent(GROUPS),
-        psi_optax.retract(GROUPS),
+        psi_optax.transforms.scale_by_group_norm(GROUPS),
+        psi_optax.transforms.project_to_tangent(GROUPS),
+        psi_optax.transforms.retract(GROUPS),
     ),
     "sgd_g": lambda rate: psi_optax.sgd_g(rate, GROUPS),
     "adam_g": lambda rate: lenient(psi_optax.adam_g(rate, GROUPS)),
@@ -51,7 +51,7 @@ OPTIMIZERS = {
     ),
     "sgdp": lambda rate: psi_optax.sgdp(rate, GROUPS),
     "rescale": lambda rate: optax.chain(
-        optax.sgd(rate), psi_optax.rescale_weights(GROUPS)
+        optax.sgd(rate), psi_optax.transforms.rescale_weights(GROUPS)
     ),
 }
 

@@ -37,27 +37,27 @@ EQUIVARIANT = {
     # With an epsilon that counts: it meets moments of degree 0.
     "psi_adam": lambda g: lenient(psi_optax.psi_adam(0.01, g, eps=0.1)),
     "sandwich": lambda g: optax.chain(
-        psi_optax.scale_by_group_norm(g),
+        psi_optax.transforms.scale_by_group_norm(g),
         optax.sgd(0.05, momentum=0.9),
-        psi_optax.scale_by_group_norm(g),
+        psi_optax.transforms.scale_by_group_norm(g),
     ),
     "clip_inside": lambda g: psi_optax.psi(
         optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5)), g
     ),
     "clip_by_group_norm": lambda g: optax.chain(
-        psi_optax.scale_by_group_norm(g),
-        psi_optax.clip_by_group_norm(g, 0.05),
+        psi_optax.transforms.scale_by_group_norm(g),
+        psi_optax.transforms.clip_by_group_norm(g, 0.05),
         optax.sgd(0.5),
-        psi_optax.scale_by_group_norm(g),
-        psi_optax.retract(g),
+        psi_optax.transforms.scale_by_group_norm(g),
+        psi_optax.transforms.retract(g),
     ),
     "sgd_g": lambda g: psi_optax.sgd_g(0.1, g),
     "sgd_g_orthogonal": lambda g: optax.chain(
-        psi_optax.add_orthogonality(0.1, g), psi_optax.sgd_g(0.1, g)
+        psi_optax.transforms.add_orthogonality(0.1, g), psi_optax.sgd_g(0.1, g)
     ),
     "adam_g": lambda g: lenient(psi_optax.adam_g(0.03, g)),
-    "projected_momentum": lambda g: psi_optax.psi(
-        psi_optax.transported_trace(g, 0.9), g, learning_rate=0.05
+    "projected_momentum": lambda g: psi_optax.psi_direction(
+        0.05, psi_optax.transforms.transported_trace(g, 0.9), g
     ),
     "rotational": lambda g: psi_optax.rotational(0.02, optax.trace(0.9), g),
     "rotational_adam": lambda g: lenient(
@@ -86,7 +86,8 @@ NOT_EQUIVARIANT = {
     "sgdp": lambda g: psi_optax.sgdp(0.05, g),
     "adamp": lambda g: lenient(psi_optax.adamp(0.01, g)),
     "project_by_cosine": lambda _: optax.chain(
-        psi_optax.project_by_cosine(optax.trace(0.9)), optax.scale(-0.05)
+        psi_optax.wrappers.project_by_cosine(optax.trace(0.9)),
+        optax.scale(-0.05),
     ),
     "adamh_of_raw_gradients": lambda g: lenient(
         psi_optax.adamh(0.02, g, eps=0.1, per_tensor=False, equivariant=False)
@@ -98,12 +99,12 @@ NOT_EQUIVARIANT = {
         optax.sgd(0.1, momentum=0.9), g
     ),
     "sgd_then_rescale": lambda g: optax.chain(
-        optax.sgd(0.1), psi_optax.rescale_weights(g)
+        optax.sgd(0.1), psi_optax.transforms.rescale_weights(g)
     ),
     "adam_inside_once_scaled": lambda g: lenient(
         optax.chain(
-            psi_optax.scale_by_group_norm(g),
-            psi_optax.scale_by_group_norm(g),
+            psi_optax.transforms.scale_by_group_norm(g),
+            psi_optax.transforms.scale_by_group_norm(g),
             optax.adam(0.01),
         )
     ),
@@ -181,7 +182,7 @@ def decoupled(g):
     """The paper's additive step, and w <- (1 - rate * decay) w of groups."""
     return optax.chain(
         psi_optax.psi_sgd(RATE, g, retraction=None),
-        psi_optax.add_weight_decay(-RATE * DECAY, g, of="scale"),
+        psi_optax.transforms.add_decayed_weights(-RATE * DECAY, g, of="scale"),
     )
 
 

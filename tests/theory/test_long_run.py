@@ -132,7 +132,7 @@ def noisy_run(name, rate, n, steps=300):
         `psi_optax.geometry.step`, of shape=(steps, 64).
     """
     direction = lenient(DIRECTIONS[name])
-    tx = psi_optax.psi(direction, ScaleGroup(axes=0), learning_rate=rate)
+    tx = psi_optax.psi_direction(rate, direction, ScaleGroup(axes=0))
     w = np.random.RandomState(0).normal(size=(n, 64))
     w = (w / np.linalg.norm(w, axis=0)).astype(np.float32)
 

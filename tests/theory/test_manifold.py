@@ -38,7 +38,7 @@ def pair(problem):
 
 def by_norm(problem, params, updates):
     """The updates times |w|, by the package."""
-    tx = psi_optax.scale_by_group_norm(problem.groups)
+    tx = psi_optax.transforms.scale_by_group_norm(problem.groups)
     return [first_update(tx, u, params) for u in updates]
 
 
@@ -97,7 +97,7 @@ def test_gradient_is_tangent(make):
 def test_tangent_projection_leaves_a_tangent_gradient(make):
     problem = make()
     g = gradient(problem, problem.params)
-    tx = psi_optax.project_to_tangent(problem.groups)
+    tx = psi_optax.transforms.project_to_tangent(problem.groups)
     projected = first_update(tx, g, problem.params)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, atol=ROUNDING),
@@ -110,7 +110,7 @@ def test_tangent_projection_removes_the_radial_part():
     problem = mixed_network()
     random = np.random.RandomState(1)
     u = jax.tree.map(lambda x: random.normal(size=x.shape), problem.params)
-    tx = psi_optax.project_to_tangent(problem.groups)
+    tx = psi_optax.transforms.project_to_tangent(problem.groups)
     projected = first_update(tx, u, problem.params)
     assert np.abs(radial_cosines(problem, u)).max() > 1e-2
     assert np.abs(radial_cosines(problem, projected)).max() < ROUNDING
@@ -137,9 +137,9 @@ XI *= 3 / np.linalg.norm(XI)
 # updates that bring the tangent u about: psi takes gradients, of degree -1 as
 # well as in units of the radius, of 3.
 MAPS = {
-    "retract": (psi_optax.retract(ScaleGroup(0)), 1.0),
+    "retract": (psi_optax.transforms.retract(ScaleGroup(0)), 1.0),
     "retract_exponential": (
-        psi_optax.retract(ScaleGroup(0), retraction="exponential"),
+        psi_optax.transforms.retract(ScaleGroup(0), retraction="exponential"),
         1.0,
     ),
     "psi": (psi_optax.psi(optax.identity(), ScaleGroup(0)), 1 / 9),

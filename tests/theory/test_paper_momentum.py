@@ -63,7 +63,9 @@ def unit(w):
 
 
 def paper(problem, **options):
-    return psi_optax.psi_sgdm(schedule, problem.groups, MOMENTUM, **options)
+    return psi_optax.psi_sgdm(
+        schedule, problem.groups, momentum=MOMENTUM, **options
+    )
 
 
 def test_additive_form_is_the_papers_rule():
@@ -101,11 +103,11 @@ def test_buffer_that_is_not_rescaled_is_another_method():
     expected = list(intrinsic_path(problem))
     stale = list(intrinsic_path(problem, rescale=False))
     parts = optax.chain(
-        psi_optax.scale_by_group_norm(g),
-        psi_optax.scale_by_group_norm(g),
+        psi_optax.transforms.scale_by_group_norm(g),
+        psi_optax.transforms.scale_by_group_norm(g),
         optax.scale_by_schedule(lambda count: -schedule(count)),
         optax.trace(MOMENTUM),
-        psi_optax.retract(g),
+        psi_optax.transforms.retract(g),
     )
     path = unit(path_of(parts, problem))
     assert np.abs(np.array(stale) - expected).max() > 1e-3
@@ -136,7 +138,7 @@ def test_buffer_is_of_degree_1_and_not_tangent():
 def test_ordinary_parameters_get_sgd_with_the_same_momentum():
     # u <- mu u - rate g: with a constant rate, heavy-ball momentum.
     problem = rayleigh(50)._replace(groups=None)
-    tx = psi_optax.psi_sgdm(0.05, None, MOMENTUM)
+    tx = psi_optax.psi_sgdm(0.05, None, momentum=MOMENTUM)
     path = path_of(tx, problem)
     same = path_of(optax.sgd(0.05, momentum=MOMENTUM), problem)
     np.testing.assert_allclose(path, same, atol=ROUNDING)

@@ -27,11 +27,13 @@ ROUNDING = 1e-12
 
 def chained(inner, groups, retraction="projection", radius="init"):
     return optax.chain(
-        psi_optax.scale_by_group_norm(groups),
+        psi_optax.transforms.scale_by_group_norm(groups),
         inner,
-        psi_optax.scale_by_group_norm(groups),
-        psi_optax.project_to_tangent(groups),
-        psi_optax.retract(groups, retraction=retraction, radius=radius),
+        psi_optax.transforms.scale_by_group_norm(groups),
+        psi_optax.transforms.project_to_tangent(groups),
+        psi_optax.transforms.retract(
+            groups, retraction=retraction, radius=radius
+        ),
     )
 
 
@@ -91,11 +93,11 @@ def test_no_part_can_be_left_out(missing):
     problem, inner = rayleigh(100), BLIND["momentum"]
     g = problem.groups
     parts = [
-        psi_optax.scale_by_group_norm(g),
+        psi_optax.transforms.scale_by_group_norm(g),
         inner,
-        psi_optax.scale_by_group_norm(g),
-        psi_optax.project_to_tangent(g),
-        psi_optax.retract(g),
+        psi_optax.transforms.scale_by_group_norm(g),
+        psi_optax.transforms.project_to_tangent(g),
+        psi_optax.transforms.retract(g),
     ]
     del parts[missing]
     whole = psi_optax.psi(inner, g)

@@ -96,7 +96,9 @@ RATE, RADIUS = 0.4, 2.0
 def rescaling(problem, every, rate=RATE, momentum=None):
     return optax.chain(
         optax.sgd(rate, momentum),
-        psi_optax.rescale_weights(problem.groups, radius=RADIUS, every=every),
+        psi_optax.transforms.rescale_weights(
+            problem.groups, radius=RADIUS, every=every
+        ),
     )
 
 

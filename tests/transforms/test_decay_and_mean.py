@@ -23,7 +23,7 @@ def test_decay_of_either_kind_alone():
     groups = {"w": COLUMNS, "b": None}
     zeros = jax.tree.map(np.zeros_like, params)
     for kind, decays in [("scale", "w"), ("ordinary", "b")]:
-        tx = psi_optax.add_weight_decay(0.25, groups, of=kind)
+        tx = psi_optax.transforms.add_decayed_weights(0.25, groups, of=kind)
         updates, _ = tx.update(zeros, tx.init(params), params)
         for path, x in updates.items():
             assert np.all(x == (0.5 if path == decays else 0))
@@ -32,20 +32,22 @@ def test_decay_of_either_kind_alone():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda g: psi_optax.psi(
-            optax.chain(optax.trace(0.9), psi_optax.project_to_zero_mean(g)),
+        lambda g: psi_optax.psi_direction(
+            0.05,
+            optax.chain(
+                optax.trace(0.9), psi_optax.transforms.project_to_zero_mean(g)
+            ),
             g,
-            learning_rate=0.05,
         ),
         lambda g: psi_optax.rotational(
             0.02, optax.trace(0.9), g, centered=True
         ),
         lambda g: optax.chain(
-            psi_optax.scale_by_group_norm(g),
+            psi_optax.transforms.scale_by_group_norm(g),
             optax.sgd(0.05),
-            psi_optax.scale_by_group_norm(g),
-            psi_optax.project_to_tangent(g, centered=True),
-            psi_optax.retract(g),
+            psi_optax.transforms.scale_by_group_norm(g),
+            psi_optax.transforms.project_to_tangent(g, centered=True),
+            psi_optax.transforms.retract(g),
         ),
     ],
 )
@@ -58,7 +60,9 @@ def test_centered_weights_stay_centered(make):
     path = path_of(make(COLUMNS), problem, start)
     assert np.abs(path.mean(1)).max() < ROUNDING
     assert np.abs(path[-1] - start).max() > 0.5
-    free = path_of(psi_optax.psi_sgd(0.05, COLUMNS, 0.9), problem, start)
+    free = path_of(
+        psi_optax.psi_sgd(0.05, COLUMNS, momentum=0.9), problem, start
+    )
     assert np.abs(free.mean(1)).max() > 0.01
 
 
@@ -71,10 +75,12 @@ def test_centered_descent_finds_the_minimum_among_centered_weights():
         0
     ]
     start = psi_optax.normalize(problem.params, COLUMNS, centered=True)
-    tx = psi_optax.psi(
-        optax.chain(optax.identity(), psi_optax.project_to_zero_mean(COLUMNS)),
+    tx = psi_optax.psi_direction(
+        0.4,
+        optax.chain(
+            optax.identity(), psi_optax.transforms.project_to_zero_mean(COLUMNS)
+        ),
         COLUMNS,
-        learning_rate=0.4,
     )
     v = unit(path_of(tx, problem, start)[-1])
     found = (v * (matrix @ v)).sum(0)

@@ -15,14 +15,14 @@ pytestmark = pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("scale", "rotates"),
     [
-        (lambda: psi_optax.scale_by_group_adam(COLUMNS), True),
+        (lambda: psi_optax.transforms.scale_by_group_adam(COLUMNS), True),
         (
-            lambda: psi_optax.scale_by_group_adam(
+            lambda: psi_optax.transforms.scale_by_group_adam(
                 COLUMNS, transport="parallel"
             ),
             True,
         ),
-        (lambda: psi_optax.scale_by_group_rms(COLUMNS), True),
+        (lambda: psi_optax.transforms.scale_by_group_rms(COLUMNS), True),
         (optax.scale_by_adam, False),
     ],
 )
@@ -53,7 +53,9 @@ def test_momentum_with_parallel_transport_keeps_its_length():
     g -= w * (w * g).sum(0)
     lengths = {}
     for transport in ("parallel", "projection"):
-        tx = psi_optax.transported_trace(COLUMNS, 0.5, transport=transport)
+        tx = psi_optax.transforms.transported_trace(
+            COLUMNS, 0.5, transport=transport
+        )
         _, state = tx.update(g, tx.init(w), w)
         m, _ = tx.update(np.zeros_like(g), state, there)
         # Tangent at the new place, both of them.
@@ -65,14 +67,18 @@ def test_momentum_with_parallel_transport_keeps_its_length():
     assert (lengths["projection"] < 0.99 * lengths["parallel"]).any()
 
 
-ADAM = psi_optax.scale_by_group_adam
+ADAM = psi_optax.transforms.scale_by_group_adam
 
 
 @pytest.mark.parametrize("length", [1.0, 1e-6, 1e-8, 1e-10])
 @pytest.mark.parametrize(
     ("make", "root", "added"),
     [
-        (lambda: psi_optax.scale_by_group_rms(COLUMNS, eps=1e-8), 0, 1e-8),
+        (
+            lambda: psi_optax.transforms.scale_by_group_rms(COLUMNS, eps=1e-8),
+            0,
+            1e-8,
+        ),
         (lambda: ADAM(COLUMNS, eps=1e-8), 0, 1e-8),
         (lambda: ADAM(COLUMNS, eps=0.0, eps_root=1e-16), 1e-16, 0),
         (lambda: ADAM(COLUMNS, eps=3e-8, eps_root=1e-16), 1e-16, 3e-8),
@@ -99,7 +105,7 @@ def test_nesterov_looks_one_step_ahead(transport, nesterov):
     params = {"w": unit(np.random.RandomState(0).normal(size=(6, 4)))}
     params["b"] = np.ones(3)
     groups = {"w": COLUMNS, "b": None}
-    ours = psi_optax.transported_trace(
+    ours = psi_optax.transforms.transported_trace(
         groups, 0.7, nesterov, transport=transport
     )
     peer, other = (optax.trace(0.7, n) for n in (nesterov, not nesterov))
@@ -125,7 +131,7 @@ def test_nesterov_looks_one_step_ahead(transport, nesterov):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: psi_optax.scale_by_group_rms(COLUMNS, 0.75, eps=0.0),
+        lambda: psi_optax.transforms.scale_by_group_rms(COLUMNS, 0.75, eps=0.0),
         lambda: ADAM(COLUMNS, b1=0.0, b2=0.75, eps=0.0),
     ],
     ids=["rms", "adam"],

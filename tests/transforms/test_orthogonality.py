@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("make", [bn_mlp, mixed_network])
 def test_orthogonality_is_the_gradient_of_its_penalty(make):
     problem = make(1)
-    tx = psi_optax.add_orthogonality(0.3, problem.groups)
+    tx = psi_optax.transforms.add_orthogonality(0.3, problem.groups)
     zeros = jax.tree.map(np.zeros_like, problem.params)
     got, _ = tx.update(zeros, tx.init(problem.params), problem.params)
     expected = jax.grad(lambda p: 0.3 * penalty(p, problem.ids))(
@@ -55,7 +55,7 @@ def penalty(params, ids):
 def test_orthogonality_makes_columns_orthogonal():
     w = np.random.RandomState(0).normal(size=(8, 4))
     tx = optax.chain(
-        psi_optax.add_orthogonality(0.1, COLUMNS),
+        psi_optax.transforms.add_orthogonality(0.1, COLUMNS),
         psi_optax.psi_sgd(1.0, COLUMNS),
     )
     state, zeros, last = tx.init(w), np.zeros_like(w), w
@@ -69,7 +69,9 @@ def test_orthogonality_makes_columns_orthogonal():
 
 def test_orthogonality_of_nothing():
     params = {"none": np.zeros((3, 0)), "w": np.ones((3, 2))}
-    tx = psi_optax.add_orthogonality(1.0, dict.fromkeys(params, COLUMNS))
+    tx = psi_optax.transforms.add_orthogonality(
+        1.0, dict.fromkeys(params, COLUMNS)
+    )
     updates, _ = tx.update(params, tx.init(params), params)
     assert updates["none"].shape == (3, 0)
     assert np.isfinite(updates["w"]).all()

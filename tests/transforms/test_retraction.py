@@ -6,14 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from psi_optax import (
-    ScaleGroup,
-    project_to_tangent,
-    psi_sgd,
-    psi_sgdm,
-    rescale_weights,
-    retract,
-)
+from psi_optax import ScaleGroup, psi_sgd, psi_sgdm
+from psi_optax.transforms import project_to_tangent, rescale_weights, retract
 
 GROUPS = {"w": ScaleGroup(0), "o": None}
 

@@ -4,12 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psi_optax import (
-    ScaleGroup,
-    clip_by_group_norm,
-    groups_from_paths,
-    scale_by_group_norm,
-)
+from psi_optax import ScaleGroup, groups_from_paths
+from psi_optax.transforms import clip_by_group_norm, scale_by_group_norm
 
 GROUPS = {"k": ScaleGroup(0, tie="t"), "b": ScaleGroup((), tie="t"), "o": None}
 W = {

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psi_optax.groups.paths import Tree, map_with_path
+from psi_optax.groups.paths import map_with_path
+from psi_optax.groups.types import Tree
 from psi_optax.invariance import jaxprs
 from psi_optax.invariance.tracing import TracedLoss
 

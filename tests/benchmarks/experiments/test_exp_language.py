@@ -132,7 +132,9 @@ def test_at_factor_1_adamw_is_adamw_and_else_only_groups_differ():
 @pytest.mark.parametrize("name", ["adamh", "rotational"])
 def test_steps_of_controlled_length_turn_as_wanted(name, factor):
     updates, angle, growth = first_step(name, factor)
-    wanted = psi_optax.equilibrium_rotation(RATE, DECAY, optimizer="adamw")
+    wanted = psi_optax.dynamics.equilibrium_rotation(
+        RATE, DECAY, optimizer="adamw"
+    )
     # float32 sums of 128 squares, and an update that is rounded once more.
     assert abs(growth - 1) < 1e-6
     expected = np.arctan(factor * np.tan(wanted))

@@ -1,0 +1,170 @@
+"""Directions that wait for each other: the same bits, less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from psi_optax import ScaleGroup, geometry, psi, psi_sgd
+
+LEAVES, SHAPE = 8, (256, 256)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """As if the process had one device: tests have eight."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("done", [-1.0, 1.0, np.nan, np.inf])
+def test_waiting_changes_no_bit(alone, dtype, done):
+    x = jnp.asarray([0.0, -0.0, np.inf, -np.inf, 1e-3, -7, 65504], dtype)
+    done = jnp.full((3,), done, jnp.float32)
+    waited = jax.jit(geometry.after)(x, done)
+    assert waited.tobytes() == x.tobytes()
+    assert jnp.isnan(jax.jit(geometry.after)(x * jnp.nan, done)).all()
+
+
+def test_waiting_has_the_derivative_of_doing_nothing(alone):
+    x, done = jnp.asarray([2.0, -3.0, 1.0]), jnp.ones(2)
+    slope = jax.jit(jax.jacfwd(geometry.after))(x, done)
+    np.testing.assert_array_equal(slope, np.eye(3))
+
+
+def test_only_what_is_traced_waits(alone):
+    x = jnp.ones(3)
+    assert geometry.after(x, x) is x
+    assert geometry.after(x, None) is x
+
+
+def test_knowing_all_at_once_changes_no_bit():
+    x = {"a": jnp.asarray([0.0, -0.0, np.inf, 1e-40]), "b": jnp.float16(3)}
+    found = jax.jit(geometry.barrier)(x)
+    assert found.keys() == x.keys()
+    for name in x:
+        assert found[name].tobytes() == x[name].tobytes()
+    assert geometry.barrier(x) is x  # Nothing is sent outside of jit.
+    slope = jax.jit(jax.jacfwd(lambda s: geometry.barrier({"a": s})["a"]))
+    np.testing.assert_array_equal(slope(jnp.ones(2)), np.eye(2))
+
+
+def temporaries(tx):
+    """How many leaves' worth of temporaries a compiled step has."""
+    w = {str(i): jnp.ones(SHAPE) for i in range(LEAVES)}
+
+    def step(w, state, g):
+        u, state = tx.update(g, state, w)
+        return optax.apply_updates(w, u), state
+
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(w, tx.init(w), w)
+    memory = lowered.compile().memory_analysis()
+    return memory.temp_size_in_bytes / w["0"].nbytes
+
+
+GROUPS = ScaleGroup(axes=0)
+
+
+@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.parametrize("inner", [optax.sgd(0.1, 0.9), optax.adam(0.1)])
+def test_an_optimizers_directions_do_not_exist_all_at_once(alone, inner):
+    # One that is being used and one that is being made, and some vectors.
+    assert temporaries(psi(inner, GROUPS)) < 2.5
+
+
+def test_they_do_where_nothing_waits():
+    assert temporaries(psi(optax.sgd(0.1, 0.9), GROUPS)) >= LEAVES
+
+
+def test_momentum_is_never_copied(alone):
+    assert temporaries(psi_sgd(0.1, GROUPS, momentum=0.9)) < 0.5
+    # Nesterov's direction is not the buffer.
+    nesterov = psi_sgd(0.1, GROUPS, momentum=0.9, nesterov=True)
+    assert temporaries(nesterov) > 0.5
+
+
+def run(tx, steps=5):
+    draw = np.random.default_rng(0)
+    w = {"a": draw.normal(size=(9, 4)), "b": draw.normal(size=(5, 4))}
+    w = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), w)
+
+    @jax.jit
+    def step(w, state):
+        g = jax.tree.map(jnp.sin, w)
+        u, state = tx.update(g, state, w)
+        return optax.apply_updates(w, u), state
+
+    state = tx.init(w)
+    for _ in range(steps):
+        w, state = step(w, state)
+    return w
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_the_step_is_the_same(monkeypatch):
+    tx = psi(optax.adam(0.1), GROUPS)
+    together = run(tx)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    in_turn = run(tx)
+    # The compiler may contract other products and sums: a rounding a step.
+    for path, x in together.items():
+        np.testing.assert_allclose(in_turn[path], x, rtol=0, atol=2e-6)
+    assert np.max(np.abs(run(tx, 6)["a"] - together["a"])) > 1e-3
+
+
+def one_step(tx):
+    """From weights to weights, with a state of their own."""
+
+    def step(w):
+        u, _ = tx.update(jax.tree.map(jnp.sin, w), tx.init(w), w)
+        return optax.apply_updates(w, u)
+
+    return step
+
+
+def in_vmap(step, w):
+    twice = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), w)
+    return jax.tree.map(lambda x: x[0], jax.vmap(step)(twice))
+
+
+def in_scan(step, w):
+    return jax.lax.scan(lambda w, _: (step(w), None), w, None, length=1)[0]
+
+
+def in_shard_map(step, w):
+    mesh = jax.make_mesh((1,), ("d",))
+    spec = jax.sharding.PartitionSpec()
+    return jax.shard_map(step, mesh=mesh, in_specs=spec, out_specs=spec)(w)
+
+
+def exported(step, w):
+    platforms = "cpu", "cuda", "tpu"
+    return jax.export.export(jax.jit(step), platforms=platforms)(w).call(w)
+
+
+@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.parametrize("way", [in_vmap, in_scan, in_shard_map, exported])
+def test_waiting_composes(alone, way):
+    draw = np.random.default_rng(0).normal(size=(2, 9, 4))
+    w = {
+        name: jnp.asarray(x, jnp.float32)
+        for name, x in zip("ab", draw, strict=True)
+    }
+    step = one_step(psi(optax.adam(0.1), GROUPS))
+    expected = jax.jit(step)(w)
+    got = jax.jit(lambda w: way(step, w))(w)
+    # Weights of less than 4, a few roundings of which may differ.
+    assert_near = np.testing.assert_allclose
+    jax.tree.map(lambda x, y: assert_near(x, y, atol=2e-6), got, expected)
+    assert np.max(np.abs(got["b"] - w["b"])) > 0.01
+
+
+def test_what_is_not_finite_stays_where_it_is(alone):
+    w = {name: jnp.ones((3, 2)) for name in "abc"}
+    g = {**w, "b": w["b"].at[0, 0].set(jnp.nan)}
+    tx = psi(optax.sgd(0.1, 0.9), GROUPS)
+    u, _ = jax.jit(tx.update)(g, tx.init(w), w)
+    assert jnp.isnan(u["b"]).all(0).tolist() == [True, False]
+    assert not jnp.isnan(u["a"]).any()
+    assert not jnp.isnan(u["c"]).any()

@@ -1,4 +1,4 @@
-"""Check a claim about scale groups, by measurement."""
+"""Check stated scale groups, by measurement."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,22 +6,16 @@ from typing import Any
 import jax.numpy as jnp
 
 from psi_optax.groups import Plan, ScaleGroup, make_plan
-from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.groups.types import Tree
-from psi_optax.invariance.arguments import (
-    any_shapes,
+from psi_optax.invariance.finding import Finding, tied_with
+from psi_optax.invariance.penalties import advice, find_penalties
+from psi_optax.invariance.probe.points import NOTICEABLE
+from psi_optax.invariance.probe.probe import Probe
+from psi_optax.invariance.report import GroupReport, make_report
+from psi_optax.invariance.tracing import (
+    TracedLoss,
     double_precision,
-    trace,
-    with_static,
-)
-from psi_optax.invariance.confrontation import tied_with
-from psi_optax.invariance.penalties import Penalty, advice, find_penalties
-from psi_optax.invariance.probe import NOTICEABLE, Probe
-from psi_optax.invariance.report import (
-    Finding,
-    GroupReport,
-    make_report,
-    with_notes,
+    trace_loss,
 )
 
 
@@ -32,23 +26,23 @@ def check_groups(
     *args: Any,
     seed: int = 0,
 ) -> GroupReport:
-    """Measure whether groups that you state are scale-invariant.
+    """Measure that stated groups are scale-invariant.
 
-    They are multiplied by numbers between 2^-10 and 2^10, jointly and each by
-    its own. The effect of an epsilon is tolerated where it is small at half of
-    the given weights and fades in smoothly below; that of a bound on norms
-    is not.
+    They are multiplied by numbers between 2^-10 and 2^10, jointly and
+    independently. The effect of an epsilon is tolerated where it is small at
+    half of the given weights and fades in smoothly below. That of a bound on
+    norms is not.
 
     Args:
         loss_fn: as for `find_groups`.
         params: arrays.
         groups: scale groups in any form.
         args: as for `find_groups`, arrays.
-        seed: of the random factors.
+        seed: seed of the random factors.
 
     Returns:
-        A report in which each finding has its deviation: by how much, relative
-        to its size, the loss changes at these weights.
+        A report in which each finding has its deviation: the relative change of
+        the loss at these weights.
 
     Raises:
         ValueError: groups do not fit params, or the loss changes by more than
@@ -70,19 +64,17 @@ def check_groups(
         True
     """
     plan = make_plan(groups, params)
-    loss, traced = with_static(loss_fn, args)
-    if any_shapes((params, traced)):
+    loss = trace_loss(loss_fn, params, args)
+    if loss.has_shapes:
         raise ValueError(
-            "check_groups measures, and needs arrays: params or args hold"
-            " shapes."
+            "check_groups needs arrays, but params or args hold shapes:"
+            " pass arrays."
         )
-    program, returned = trace(loss, params, traced)
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
     with double_precision():
-        probe = Probe(loss, params, traced, seed)
+        probe = Probe(loss, seed)
         given = {p: probe.deviation(tied_with(p, stated)) for p in stated}
-        hint = _hint(returned, find_penalties(program, params), stated)
-        _check_stated(probe, plan, given, hint)
+        _check_stated(probe, plan, given, _hint(loss, stated))
     findings = {
         entry.path: Finding(
             entry.path,
@@ -92,23 +84,31 @@ def check_groups(
             reason="" if entry.path in stated else "ordinary, unchecked",
             deviation=given.get(entry.path),
         )
-        for entry in leaves_with_paths(params)
-        if not entry.is_placeholder
+        for entry in loss.parameters
     }
-    return make_report(params, with_notes(findings, params))
+    return make_report(params, findings)
 
 
-def _hint(
-    returned: int, penalties: list[Penalty], stated: dict[str, ScaleGroup]
-) -> str:
-    """Return what is the matter with a loss whose scale matters, if known."""
-    if returned > 1:
+def _hint(loss: TracedLoss, stated: dict[str, ScaleGroup]) -> str:
+    """Return the likely cause and remedy if scale matters; "" if unknown."""
+    if loss.returned > 1:
         return (
-            f"All {returned} arrays that loss_fn returns count: return the loss"
-            " alone."
+            f"All {loss.returned} arrays that loss_fn returns count: return the"
+            " loss alone."
         )
-    text = advice(penalties, stated, "check_groups")
+    text = advice(find_penalties(loss), stated, "check_groups")
     return text and f"{text}."
+
+
+_REMEDIES = {
+    frozenset({"epsilon"}): (
+        "At large weights it does not: is a normalization epsilon not small"
+        " beside them? normalize them first."
+    ),
+    frozenset({"bound"}): (
+        "Is there a bound on their norm, or a threshold? Give them None."
+    ),
+}
 
 
 def _check_stated(
@@ -117,45 +117,37 @@ def _check_stated(
     """Check that the loss does not change with the scale of stated groups.
 
     Args:
-        probe: the loss.
+        probe: the measurements.
         plan: the groups.
         given: their deviations at the given weights.
-        hint: the advice if scale matters, if there is one.
+        hint: the remedy if scale matters; "" if unknown.
 
     Raises:
         ValueError: it does.
     """
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
-    wrong, reasons = [], set()
+    wrong, causes = [], set()
     for leaf in plan.leaves:
         tied = tied_with(leaf.path, stated)
         large = probe.deviation_if_large(tied)
         change = max(given[leaf.path], large)
         text = f"{leaf} (relative change {change:.1e})"
         if large > probe.tolerance:
-            reasons.add("matters")
+            causes.add("scale")
         elif given[leaf.path] > NOTICEABLE:
-            reasons.add("epsilon")
+            causes.add("epsilon")
         elif not probe.is_smooth(tied):
             text = f"{leaf} (suddenly)"
-            reasons.add("bound")
+            causes.add("bound")
         else:
             continue
         wrong.append(text)
     if not wrong:
         return
-    remedy = {
-        frozenset({"epsilon"}): (
-            "At large weights it does not: is the epsilon of a norm not small"
-            " beside them? normalize them first."
-        ),
-        frozenset({"bound"}): (
-            "Is there a bound on their norm, or a threshold? Give them None."
-        ),
-    }.get(
-        frozenset(reasons), "Give them None, or ask find_groups for what holds."
+    remedy = _REMEDIES.get(
+        frozenset(causes), "Give them None, or ask find_groups for groups."
     )
-    if hint and "matters" in reasons:
+    if hint and "scale" in causes:
         remedy = hint
     raise ValueError(
         f"the loss changes with the scale of {'; '.join(wrong)}. {remedy}"

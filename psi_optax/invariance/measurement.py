@@ -1,42 +1,40 @@
-"""What the probe adds to the findings of the analysis."""
+"""Add the probe's measurements to the findings of the analysis."""
 
 import collections
 import dataclasses
 import math
 
-from psi_optax.invariance.confrontation import (
+from psi_optax.invariance.cross_check import cross_check_inert
+from psi_optax.invariance.finding import (
+    Finding,
     Findings,
-    confront_inert,
-    grouped,
-    of_kind,
+    groups_of,
+    paths_of_kind,
 )
-from psi_optax.invariance.probe import Probe
-from psi_optax.invariance.report import Finding
-from psi_optax.invariance.search import find_candidates, find_measured
+from psi_optax.invariance.probe.probe import Probe
+from psi_optax.invariance.probe.search import find_candidates, find_measured
 
-_NO_EFFECT = "changes nothing on these arguments"
+_NO_EFFECT = "has no effect on these arguments"
 
 
 def measure(probe: Probe, findings: Findings) -> Findings:
-    """Return the findings with those of the probe, and how well they hold.
+    """Return the findings with measured ones, and their deviation.
 
-    It tries parameters without groups, and ties in which a member has no
-    effect: a bias in front of a mean that the analysis does not know. The
-    others of such a tie may have finer groups.
+    Two sorts of parameters are searched: those without groups, and the members
+    of ties in which one has no effect, such as a bias in front of a mean that
+    the analysis does not know. The others of such a tie may have finer groups.
 
     Raises:
-        RuntimeError: what is proved to be inert has a gradient.
+        RuntimeError: a parameter that is proved to be inert has a gradient.
     """
-    ordinary = of_kind("ordinary", findings)
-    candidates = find_candidates(
-        probe, [path for path in ordinary if path in probe.given.leaves]
-    )
-    loose = _loose(probe, findings)
-    probe.paths = frozenset(
-        {*of_kind("inert", findings), *candidates.paths, *loose}
-    )
-    confront_inert(probe, findings)
-    candidates.alone.extend(loose)
+    weights = probe.points.paths
+    ordinary = [p for p in paths_of_kind("ordinary", findings) if p in weights]
+    candidates = find_candidates(probe, ordinary)
+    loose = _loosely_tied(probe, findings)
+    inert = paths_of_kind("inert", findings)
+    probe.gradients.compiled = frozenset({*inert, *candidates.paths, *loose})
+    cross_check_inert(probe, findings)
+    candidates = candidates._replace(alone=[*candidates.alone, *loose])
     found = dict(findings)
     for path, group in find_measured(probe, candidates).items():
         before = found[path]
@@ -47,16 +45,16 @@ def measure(probe: Probe, findings: Findings) -> Findings:
             "measured" if group is not None else "inert",
             reason=_NO_EFFECT if group is None else _end_of_proof(before),
         )
-    return _with_deviation(probe, _cut(found))
+    return _with_deviation(probe, _without_single_ties(found))
 
 
-def _loose(probe: Probe, findings: Findings) -> list[str]:
-    """Return the members of ties in which one of the smaller has no effect.
+def _loosely_tied(probe: Probe, findings: Findings) -> list[str]:
+    """Return the members of ties in which a smaller one has no effect.
 
     Such as a bias, tied to the kernel of its layer.
     """
     ties: dict[str, list[str]] = {}
-    for path, group in grouped(findings).items():
+    for path, group in groups_of(findings).items():
         if group.tie is not None:
             ties.setdefault(group.tie, []).append(path)
     loose = []
@@ -75,21 +73,22 @@ def _end_of_proof(finding: Finding) -> str:
     return finding.reason if ", at " in finding.reason else ""
 
 
-def _cut(findings: Findings) -> Findings:
+def _without_single_ties(findings: Findings) -> Findings:
     """Return the findings without ties of one parameter."""
-    ties = collections.Counter(g.tie for g in grouped(findings).values())
-    return {
+    groups = groups_of(findings)
+    counts = collections.Counter(group.tie for group in groups.values())
+    return findings | {
         path: dataclasses.replace(
-            found, group=dataclasses.replace(found.group, tie=None)
+            findings[path], group=dataclasses.replace(group, tie=None)
         )
-        if found.group is not None and ties[found.group.tie] == 1
-        else found
-        for path, found in findings.items()
+        for path, group in groups.items()
+        if counts[group.tie] == 1
     }
 
 
 def _with_deviation(probe: Probe, findings: Findings) -> Findings:
-    groups = grouped(findings)
+    """Return the findings with the deviation of all groups jointly."""
+    groups = groups_of(findings)
     if not groups:
         return findings
     deviation = probe.deviation(groups)

@@ -1,7 +1,6 @@
-"""What was found of each parameter: for people, and for the transforms."""
+"""The report on all parameters, for people and for the transforms."""
 
 import dataclasses
-import math
 import re
 
 import jax
@@ -11,42 +10,7 @@ from psi_optax.groups import ScaleGroup
 from psi_optax.groups.describe import aligned, zero_notes
 from psi_optax.groups.paths import leaves_with_paths, map_with_path
 from psi_optax.groups.types import Tree
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What is known of one parameter.
-
-    Attributes:
-        path: its normalized path.
-        shape: its shape.
-        group: its scale groups, or None.
-        kind: "proved"; "proved up to epsilon"; "proved within a bound" (and up
-            to epsilon, if there is one); "measured"; "stated" (by the
-            user, to `check_groups`); "ordinary"; "inert" (no gradient reaches
-            it); "partly" (a part of it is invariant, which no `ScaleGroup` can
-            state).
-        epsilon: the constant of a norm up to which it is proved; 0 if exactly.
-        bound: what the values that are clipped must not exceed for the proof to
-            hold; infinite if there is no such clip.
-        deviation: by how much, relative to its size, the loss changed when
-            groups were multiplied by random numbers between 1/2 and 2; None if
-            that was not measured. `find_groups` multiplies all groups that it
-            found at once, and the number is the same for all of them;
-            `check_groups`, those of one parameter, and those tied to it.
-        reason: why it has no groups, or why they are not proved.
-        note: what is the matter with its groups: a norm of zero.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    group: ScaleGroup | None
-    kind: str
-    epsilon: float = 0.0
-    deviation: float | None = None
-    reason: str = ""
-    note: str = ""
-    bound: float = math.inf
+from psi_optax.invariance.finding import Finding, Findings, groups_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,9 +24,9 @@ class GroupReport:
     Attributes:
         groups: a tree like params with a `ScaleGroup` or None at each leaf.
         findings: one `Finding` for each parameter, by path.
-        returned: how many arrays the loss returned, all of which count.
-        advice: how to change the loss so that more is invariant, if that is
-            known.
+        returned: the number of arrays that the loss returned; all count.
+        advice: a change of the loss that makes more parameters invariant; "" if
+            none is known.
 
     Raises:
         KeyError: `report[path]` for a path that is no parameter's.
@@ -107,7 +71,7 @@ class GroupReport:
         return hash((frozenset(self.findings.items()), self.returned))
 
     def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
-        """What the report says of each path.
+        """Return the groups of each path, checked against params.
 
         Raises:
             ValueError: a parameter has another shape than the one reported on.
@@ -122,8 +86,8 @@ class GroupReport:
             ):
                 continue
             raise ValueError(
-                f"{entry.path!r} has shape {shape}, but the report is on one of"
-                f" shape {finding.shape}: find the groups of these params."
+                f"{entry.path!r} has shape {shape}, but the report is on shape"
+                f" {finding.shape}: find the groups of these params."
             )
         return {path: f.group for path, f in self.findings.items()}
 
@@ -133,23 +97,32 @@ class GroupReport:
         Raises:
             ValueError: the pattern picks no group, or cuts a tie in two.
         """
-        kept = {
-            path
-            for path, finding in self.findings.items()
-            if finding.group is not None and re.fullmatch(where, path)
-        }
+        groups = groups_of(self.findings)
+        kept = {path for path in groups if re.fullmatch(where, path)}
         if not kept:
-            named = [p for p, f in self.findings.items() if f.group is not None]
             raise ValueError(
                 f"where={where!r} picks none of the groups, which are those of"
-                f" {', '.join(map(repr, named))}. A pattern must match a whole"
+                f" {', '.join(map(repr, groups))}. A pattern must match a whole"
                 " path."
             )
-        groups = {
-            path: finding.group
-            for path, finding in self.findings.items()
-            if finding.group is not None
+        self._check_ties(where, kept)
+        unselected = {
+            path: dataclasses.replace(
+                self.findings[path],
+                group=None,
+                kind="ordinary",
+                reason="not selected",
+                note="",
+            )
+            for path in groups
+            if path not in kept
         }
+        findings = self.findings | unselected
+        tree = _tree(self.groups, findings)
+        return dataclasses.replace(self, groups=tree, findings=findings)
+
+    def _check_ties(self, where: str, kept: set[str]) -> None:
+        groups = groups_of(self.findings)
         ties = {groups[path].tie for path in kept} - {None}
         cut = [
             f"{path!r} of shape {self.findings[path].shape} with {group}"
@@ -158,39 +131,24 @@ class GroupReport:
         ]
         if cut:
             raise ValueError(
-                f"where={where!r} omits {summarize(cut)}, tied to others that"
-                " it selects: extend the pattern to all of a tie, or to none."
+                f"where={where!r} omits {summarize(cut)}, tied to others that it"
+                " picks: extend the pattern to all of a tie, or to none of it."
             )
-        findings = {
-            path: finding
-            if path in kept or finding.group is None
-            else dataclasses.replace(
-                finding,
-                group=None,
-                kind="ordinary",
-                reason="not selected",
-                note="",
-            )
-            for path, finding in self.findings.items()
-        }
-        return make_report(self.groups, findings, self.returned, self.advice)
 
     def __str__(self) -> str:
         rows = [("path", "shape", "axes", "groups", "tie", "known", "notes")]
         grouped = [f for f in self.findings.values() if f.group is not None]
-        tail = (
-            f"{len(grouped)} of {len(self.findings)} parameters have scale"
-            " groups"
-        )
+        count = len(self.findings)
+        tail = f"{len(grouped)} of {count} parameters have scale groups"
         deviations = {finding.deviation for finding in grouped}
         joint = len(grouped) > 1 == len(deviations) and None not in deviations
         rows += [_row(f, joint) for f in self.findings.values()]
         if joint:
-            tail += f"; rescaled at once: deviation {deviations.pop():.0e}"
+            tail += f"; rescaled jointly: deviation {deviations.pop():.0e}"
         return "\n".join([*aligned(rows), tail + self._remark(bool(grouped))])
 
     def _remark(self, grouped: bool) -> str:
-        """Return how more may be found, if that is known or likely."""
+        """Return how to find more groups, if a way is known or likely."""
         remarks = [self.advice] if self.advice else []
         if self.returned > 1:
             remarks.append(
@@ -209,41 +167,45 @@ class GroupReport:
 
 
 def make_report(
-    params: Tree,
-    findings: dict[str, Finding],
-    returned: int = 1,
-    advice: str = "",
+    params: Tree, findings: Findings, returned: int = 1, advice: str = ""
 ) -> GroupReport:
-    """The report on a tree of parameters, from what was found of each."""
-    found = {path: finding.group for path, finding in findings.items()}
-    groups = map_with_path(lambda path, _: found.get(path), params)
-    return GroupReport(groups, findings, returned, advice)
+    """Return the report on params, with notes on groups of norm zero.
 
-
-def with_notes(findings: dict[str, Finding], params) -> dict[str, Finding]:
-    """The findings with notes on groups of norm zero, which never move."""
+    Args:
+        params: arrays or shapes.
+        findings: one for each parameter, by path.
+        returned: see `GroupReport`.
+        advice: see `GroupReport`.
+    """
     groups = {path: finding.group for path, finding in findings.items()}
     notes = zero_notes(params, groups)
-    return {
+    findings = {
         path: dataclasses.replace(finding, note=notes.get(path, ""))
         for path, finding in findings.items()
     }
+    return GroupReport(_tree(params, findings), findings, returned, advice)
+
+
+def _tree(params: Tree, findings: Findings) -> Tree:
+    """Return a tree like params with the groups of each path."""
+    groups = {path: finding.group for path, finding in findings.items()}
+    return map_with_path(lambda path, _: groups.get(path), params)
 
 
 def _row(finding: Finding, joint: bool) -> tuple[str, ...]:
-    group, known = finding.group, finding.kind
-    if finding.epsilon:
-        known = f"proved up to epsilon {finding.epsilon:.2g}"
-    if finding.bound < math.inf:
-        proved = known if finding.epsilon else "proved"
-        known = f"{proved} while |x| <= {finding.bound:.2g}"
+    """Return the cells of a row of the table.
+
+    Args:
+        finding: the finding.
+        joint: whether all deviations are one number, shown below the table.
+    """
     notes = [finding.reason] if finding.reason else []
     if finding.deviation is not None and not joint:
         notes.append(f"deviation {finding.deviation:.0e}")
     if finding.note:
         notes.append(finding.note)
     axes, count, tie = "", "", ""
-    if group is not None:
+    if (group := finding.group) is not None:
         blocks = dict(group.blocks)
         axes = " ".join(
             f"{a}:{blocks[a]}" if a in blocks else str(a) for a in group.axes
@@ -253,4 +215,15 @@ def _row(finding: Finding, joint: bool) -> tuple[str, ...]:
         count = " x ".join(map(str, shape)) or "1"
         tie = group.tie or ""
     head = finding.path or "(root)", str(finding.shape)
-    return (*head, axes, count, tie, known, "; ".join(notes))
+    return (*head, axes, count, tie, _known(finding), "; ".join(notes))
+
+
+def _known(finding: Finding) -> str:
+    """Return how groups are known, with the epsilon and the bound."""
+    known = finding.kind
+    if finding.epsilon:
+        known = f"proved up to epsilon {finding.epsilon:.2g}"
+    if finding.is_bounded:
+        proved = known if finding.epsilon else "proved"
+        known = f"{proved} while |x| <= {finding.bound:.2g}"
+    return known

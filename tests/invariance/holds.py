@@ -9,6 +9,8 @@ import numpy as np
 from jax.extend.core import Literal
 
 from psi_optax.groups import make_plan
+from psi_optax.invariance import analysis
+from psi_optax.invariance.tracing import trace_loss
 
 SAME = 1e-9
 # Weights moved by this much may move the loss by `SAME` / 10 at most: of what
@@ -21,13 +23,18 @@ QUICK = {
 }
 
 
+def analyse(loss, params, *args, **options):
+    """Return the findings of the analysis alone, by path."""
+    return analysis.analyse(trace_loss(loss, params, args), **options)
+
+
 def proved(verdicts):
     """Sets of groups that scale together, by path."""
     found = {}
     for path, verdict in verdicts.items():
         if verdict.bound < math.inf:
             continue  # What is clipped may be beyond it.
-        if verdict.kind == "proved":
+        if verdict.kind.startswith("proved"):
             key = verdict.group.tie or ("alone", path)
             found.setdefault(key, {})[path] = verdict.group
         elif verdict.kind == "inert" and "signs" in verdict.reason:

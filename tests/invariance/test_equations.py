@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from psi_optax.invariance.equations import Equations
-from psi_optax.invariance.forms import (
+from psi_optax.invariance.analysis.equations import Equations
+from psi_optax.invariance.analysis.linear_forms import (
     Digit,
     digits_of,
     minus,
@@ -42,7 +42,7 @@ def test_axes_of_length_one_are_no_unknowns(equations):
 
 def test_uniform_leaves_the_other_axes(equations):
     a = equations.unknown((2, 3))
-    equations.uniform(a, [Digit(0, 1, 2)], "why")
+    equations.require_uniform(a, [Digit(0, 1, 2)], "why")
     assert digits(equations, a) == {Digit(1, 1, 3)}
     [term] = a
     assert equations.solved(term.variable).reason == "why"
@@ -50,7 +50,7 @@ def test_uniform_leaves_the_other_axes(equations):
 
 def test_what_is_equal_is_equal_afterwards(equations):
     a, b = equations.unknown((2, 3)), equations.unknown((2, 3))
-    equations.vanish(minus(a, times(b, 2)), "")
+    equations.require_zero(minus(a, times(b, 2)), "")
     assert equations.reduce(a) == times(equations.reduce(b), 2)
 
 
@@ -59,63 +59,63 @@ def test_a_sum_is_uniform_though_its_terms_are_not(equations):
     s = move_axes(equations.unknown((4,)), {0: 0})
     t = equations.unknown((4, 5))
     total = plus(s, t)
-    equations.uniform(total, [Digit(0, 1, 4)], "")
+    equations.require_uniform(total, [Digit(0, 1, 4)], "")
     assert digits(equations, total) == {Digit(1, 1, 5)}
     assert digits(equations, s) == {Digit(0, 1, 4)}  # Still free.
     # With s uniform nothing is left of the first axis.
-    equations.uniform(s, [Digit(0, 1, 4)], "")
+    equations.require_uniform(s, [Digit(0, 1, 4)], "")
     assert digits(equations, t) == {Digit(1, 1, 5)}
 
 
 def test_terms_along_different_axes_are_equal_only_as_constants(equations):
     a = move_axes(equations.unknown((4,)), {0: 0})
     b = move_axes(equations.unknown((5,)), {0: 1})
-    equations.vanish(minus(a, b), "")
+    equations.require_zero(minus(a, b), "")
     assert digits(equations, a) == digits(equations, b) == set()
     assert equations.reduce(a) == equations.reduce(b) != {}
 
 
 def test_a_matrix_and_its_transpose(equations):
     a = equations.unknown((3, 3))
-    equations.vanish(minus(a, move_axes(a, {0: 1, 1: 0})), "")
+    equations.require_zero(minus(a, move_axes(a, {0: 1, 1: 0})), "")
     assert equations.reduce(a) == equations.reduce(move_axes(a, {0: 1, 1: 0}))
 
 
 def test_blocks(equations):
     # 12 channels as (3, 4): uniform within each block of four.
     a = equations.unknown((12,))
-    equations.uniform(a, [Digit(0, 1, 4)], "")
+    equations.require_uniform(a, [Digit(0, 1, 4)], "")
     assert digits(equations, a) == {Digit(0, 4, 3)}
 
 
 def test_blocks_that_do_not_nest_are_coarser(equations):
     a = equations.unknown((12,))
-    equations.uniform(a, [Digit(0, 1, 4)], "")
-    equations.uniform(a, [Digit(0, 1, 6)], "")
+    equations.require_uniform(a, [Digit(0, 1, 4)], "")
+    equations.require_uniform(a, [Digit(0, 1, 6)], "")
     assert digits(equations, a) == set()
 
 
 def test_parts_are_free_of_each_other(equations):
     a = equations.unknown((12,))
-    first = equations.part(a, Digit(0, 4, 3), 0, "")
-    last = equations.part(a, Digit(0, 4, 3), 2, "")
+    first = equations.restrict(a, Digit(0, 4, 3), 0, "")
+    last = equations.restrict(a, Digit(0, 4, 3), 2, "")
     assert digits(equations, first) == {Digit(0, 1, 4)}
-    equations.vanish(first, "")
+    equations.require_zero(first, "")
     assert equations.reduce(last) != {}
     assert equations.reduce(a) != {}
     for index in (1, 2):
-        part = equations.part(a, Digit(0, 4, 3), index, "")
-        equations.vanish(part, "")
+        part = equations.restrict(a, Digit(0, 4, 3), index, "")
+        equations.require_zero(part, "")
     assert equations.reduce(a) == {}
 
 
 def test_equal_parts_are_a_whole(equations):
     a = equations.unknown((12,))
-    first = equations.part(a, Digit(0, 4, 3), 0, "")
+    first = equations.restrict(a, Digit(0, 4, 3), 0, "")
     for index in (1, 2):
-        part = equations.part(a, Digit(0, 4, 3), index, "")
-        equations.vanish(minus(part, first), "")
-    equations.uniform(a, [Digit(0, 1, 4)], "")
+        part = equations.restrict(a, Digit(0, 4, 3), index, "")
+        equations.require_zero(minus(part, first), "")
+    equations.require_uniform(a, [Digit(0, 1, 4)], "")
     [term] = equations.reduce(a)
     assert term.digits == term.where == ()
 
@@ -128,16 +128,16 @@ def test_cutting_a_digit(equations):
 def test_a_copy_is_narrowed_alone(equations):
     a = equations.unknown((3,))
     other = equations.copy()
-    other.vanish(a, "")
+    other.require_zero(a, "")
     assert other.reduce(a) == {}
     assert equations.reduce(a) == a
 
 
 def test_an_original_is_narrowed_alone(equations):
     a, b = equations.unknown((3,)), equations.unknown((3,))
-    equations.vanish(b, "")
+    equations.require_zero(b, "")
     other = equations.copy()
-    equations.vanish(a, "")
+    equations.require_zero(a, "")
     assert equations.reduce(a) == {}
     assert other.reduce(a) == a
     assert other.reduce(b) == {}
@@ -147,7 +147,7 @@ def test_copies_of_copies_have_few_layers(equations):
     forms = [equations.unknown((3,)) for _ in range(100)]
     for form in forms:
         equations = equations.copy()
-        equations.vanish(form, "")
+        equations.require_zero(form, "")
     assert all(equations.reduce(form) == {} for form in forms)
     # Each is larger than the next, and the last is empty at first.
     assert len(equations._layers) <= math.log2(len(forms)) + 2
@@ -155,9 +155,9 @@ def test_copies_of_copies_have_few_layers(equations):
 
 def test_moving_digits_keeps_conditions(equations):
     a = equations.unknown((6,))
-    equations.vanish(equations.part(a, Digit(0, 3, 2), 0, ""), "")
+    equations.require_zero(equations.restrict(a, Digit(0, 3, 2), 0, ""), "")
     moved = move_digits(
         equations.reduce(a), lambda d: d._replace(axis=d.axis + 1)
     )
     assert {d.axis for d in digits_of(moved)} == {1}
-    assert equations.part(moved, Digit(1, 3, 2), 0, "") == {}
+    assert equations.restrict(moved, Digit(1, 3, 2), 0, "") == {}

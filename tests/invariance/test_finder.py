@@ -8,8 +8,9 @@ import pytest
 
 from psi_optax import ScaleGroup, check_groups, find_groups, psi_sgd
 from psi_optax.groups import make_plan
-from psi_optax.invariance import arguments, evaluation, finder
-from psi_optax.invariance.analysis import Verdict
+from psi_optax.invariance import finder, jaxprs
+from psi_optax.invariance.finding import Finding
+from psi_optax.invariance.probe import evaluation
 
 
 def draw(seed, *shape):
@@ -259,12 +260,12 @@ def test_a_report_without_groups_asks_for_the_loss_of_training():
 def test_contradiction_is_an_error(monkeypatch):
     def mistaken(*args, **kwargs):
         return {
-            "kernel": Verdict(ScaleGroup(0), "proved"),
-            "bias": Verdict(None, "inert"),
-            "head": Verdict(ScaleGroup(0), "proved"),
+            "kernel": Finding("kernel", (3, 4), ScaleGroup(0), "proved"),
+            "bias": Finding("bias", (4,), None, "inert"),
+            "head": Finding("head", (4,), ScaleGroup(0), "proved"),
         }
 
-    monkeypatch.setattr(finder, "analyse_program", mistaken)
+    monkeypatch.setattr(finder, "analyse", mistaken)
     with pytest.raises(RuntimeError, match="contradict each other: 'head'"):
         find_groups(loss, PARAMS, X)
 
@@ -334,7 +335,7 @@ def test_the_analysis_traces_the_loss_once(monkeypatch):
 
         return call
 
-    for where, name in ((arguments.compat, "make_jaxpr"), (jax, "eval_shape")):
+    for where, name in ((jaxprs, "make_jaxpr"), (jax, "eval_shape")):
         monkeypatch.setattr(where, name, counted(getattr(where, name)))
     report = find_groups(loss, PARAMS, X, method="analysis")
     assert report["kernel"].group is not None

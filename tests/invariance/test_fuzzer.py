@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psi_optax.invariance import interpreter, liveness
-from psi_optax.invariance.analysis import analyse
-from tests.invariance.holds import broken, proved, reached
+from psi_optax.invariance import jaxprs
+from psi_optax.invariance.analysis import interpreter, liveness
+from tests.invariance.holds import analyse, broken, proved, reached
 from tests.invariance.programs import (
     FINISHES,
     INSTRUCTIONS,
@@ -121,28 +121,28 @@ def test_no_verdict_is_unsound(part):
 
 def as_written(variable, array):
     """Arrays of one element taken for constants of the program."""
-    if interpreter.compat.is_ref(variable):
+    if jaxprs.is_ref(variable):
         return closed_over(variable, array)
-    return interpreter.known(array)
+    return interpreter.literal_value(array)
 
 
-closed_over = interpreter._closed_over
+closed_over = interpreter.closed_over_value
 FAULTS = {
     "writes to refs are dropped": (liveness, "_writes", lambda *_: False),
     "what is closed over is constant": (
         interpreter,
-        "_closed_over",
+        "closed_over_value",
         as_written,
     ),
     "derivatives are those of values": (
         interpreter,
-        "_follow_derivative",
+        "check_custom_derivative",
         lambda *_: None,
     ),
     "gradients go where values do": (
         liveness,
-        "has_own_derivative",
-        lambda _: False,
+        "_differentiated_body",
+        jaxprs.called_body,
     ),
 }
 

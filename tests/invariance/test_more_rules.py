@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
 from psi_optax import ScaleGroup, find_groups
-from psi_optax.invariance.rules.shapes import _made_of
+from psi_optax.invariance.analysis.rules.shapes import axis_sources
 
 X = jax.ShapeDtypeStruct((8, 6), jnp.float32)
 W = jax.ShapeDtypeStruct((6, 4), jnp.float32)
@@ -361,12 +361,12 @@ def shapes_of(size):
 
 
 @pytest.mark.parametrize("size", [6, 8, 12])
-def test_what_the_axes_of_a_reshape_are_made_of(size):
+def test_what_the_axes_of_a_reshape_areaxis_sources(size):
     """An array that is constant along axes is so along what they become."""
     random = np.random.RandomState(0)
     known = 0
     for shape, other in itertools.product(shapes_of(size), repeat=2):
-        made = _made_of(shape, other)
+        made = axis_sources(shape, other)
         for flat in itertools.product([False, True], repeat=3):
             own = [1 if f else n for f, n in zip(flat, shape, strict=True)]
             x = np.broadcast_to(random.normal(size=own), shape).reshape(other)

@@ -6,9 +6,9 @@ import sys
 import jax
 import pytest
 
-from psi_optax.invariance.interpreter import _CONTROL
-from psi_optax.invariance.liveness import _CALLS
-from psi_optax.invariance.rules.table import NONLINEAR, RULES
+from psi_optax.invariance.analysis.control_flow import CONTROL_FLOW
+from psi_optax.invariance.analysis.rules.table import NONLINEAR, RULES
+from psi_optax.invariance.jaxprs import CALLS
 
 # Of these versions the lists are complete.
 LISTED = {"0.10.2", "0.12.0", "0.12.0.1"}
@@ -115,7 +115,7 @@ def primitives():
 
 
 def handled():
-    return {*RULES, *NONLINEAR, *_CONTROL, *_CALLS}
+    return {*RULES, *NONLINEAR, *CONTROL_FLOW, *CALLS}
 
 
 def without():

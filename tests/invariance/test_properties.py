@@ -6,10 +6,10 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from psi_optax.invariance.analysis import analyse
-from tests.invariance.holds import broken, reached
+from tests.invariance.holds import analyse, broken, reached
 from tests.invariance.programs import FINISHES, INSTRUCTIONS, SHAPES, Program
 
 EXAMPLES = 200
@@ -44,7 +44,7 @@ class Count:
     def add(self, verdicts, params):
         self.programs += 1
         for path, verdict in verdicts.items():
-            if verdict.kind == "proved":
+            if verdict.group is not None:
                 shape = verdict.group.group_shape(params[path].shape)
                 self.proved += 1
                 self.tied += verdict.group.tie is not None
@@ -112,7 +112,7 @@ def test_scale_laws_compose(name):
             lambda p: program({k: inner(w) for k, w in p.items()}), params
         )
         for path, verdict in plain.items():
-            if verdict.kind == "proved" and verdict.group.tie is None:
+            if verdict.group is not None and verdict.group.tie is None:
                 found.append(path)
                 assert composed[path].group is not None, path
                 shapes = [

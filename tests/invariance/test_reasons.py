@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 
 from psi_optax import ScaleGroup, check_groups, find_groups, psi
-from psi_optax.invariance.analysis import analyse
+from tests.invariance.holds import analyse
 from tests.invariance.zoo import NETS
 
 

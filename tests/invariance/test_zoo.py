@@ -6,8 +6,8 @@ import pytest
 
 from psi_optax import ScaleGroup, find_groups
 from psi_optax.groups.paths import leaves_with_paths
-from psi_optax.invariance.analysis import analyse
-from psi_optax.invariance.symmetry import is_elementwise
+from psi_optax.invariance.analysis.scale_groups import is_elementwise
+from tests.invariance.holds import analyse
 from tests.invariance.zoo import INERT, NETS, PARTLY
 
 # What the analysis does not see, and why. Of each the verdict is sound: a

@@ -52,7 +52,7 @@ TESTS = {
         "tests/invariance/test_synchronized.py",
         "tests/invariance/test_refs.py",
         "tests/invariance/test_custom_derivatives.py",
-        "tests/invariance/test_confrontation.py",
+        "tests/invariance/test_cross_check.py",
         "tests/invariance/test_properties.py",
         "tests/invariance/test_reasons.py",
         "tests/invariance/test_zoo.py",

@@ -1,0 +1,3 @@
+"""The proof: follow scales through the program of a loss."""
+
+from psi_optax.invariance.analysis.proof import analyse as analyse

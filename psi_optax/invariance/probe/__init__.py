@@ -1,0 +1,1 @@
+"""The measurement: rescale weights and evaluate the loss."""

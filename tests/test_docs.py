@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import inspect
 import pathlib
 import re
 
@@ -10,6 +11,7 @@ import yaml
 
 import psi_optax
 from psi_optax.models import architectures, linen, nnx
+from tests.registry import public_names
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -42,18 +44,18 @@ def where(item):
 
 def public():
     """Where every public function and class is defined."""
-    modules = psi_optax, linen, nnx, architectures
-    return {
-        where(getattr(module, name))
-        for module in modules
+    networks = [
+        getattr(module, name)
+        for module in (linen, nnx, architectures)
         for name in module.__all__
-    }
+    ]
+    return {where(item) for item in [*public_names().values(), *networks]}
 
 
 def described():
     """What the pages of the reference take docstrings from."""
     pages = (DOCS / "reference").glob("*.md")
-    text = "\n".join(map(text_of, pages))
+    text = tool("reference").expanded("\n".join(map(text_of, pages)))
     return re.findall(r"^::: (\S+)$", text, re.MULTILINE)
 
 
@@ -388,9 +390,8 @@ def test_what_choosing_says_was_measured():
 def test_choosing_names_the_whole_family():
     family = {
         name
-        for name in psi_optax.__all__
-        if getattr(psi_optax, name).__module__.split(".")[1] == "optimizers"
-        and not name.endswith("State")
+        for name, item in vars(psi_optax.optimizers).items()
+        if inspect.isfunction(item)
     }
     table = " ".join(x["method"] for x in rows(DOCS / "choosing.md", "method"))
     assert len(family) > 10

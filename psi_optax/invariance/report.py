@@ -131,8 +131,8 @@ class GroupReport:
         ]
         if cut:
             raise ValueError(
-                f"where={where!r} omits {summarize(cut)}, tied to others that it"
-                " picks: extend the pattern to all of a tie, or to none of it."
+                f"where={where!r} omits {summarize(cut)}, tied to others that"
+                " it selects: extend the pattern to all of a tie, or to none."
             )
 
     def __str__(self) -> str:

@@ -125,8 +125,8 @@ def _check_params(params: Tree) -> None:
     for entry in leaves:
         if not hasattr(entry.leaf, "dtype"):
             raise TypeError(
-                f"params hold {short_repr(entry.leaf)} at {entry.path!r}, which is"
-                " no array: convert it with jnp.asarray, or move it out of"
+                f"params hold {short_repr(entry.leaf)} at {entry.path!r}, which"
+                " is no array: convert it with jnp.asarray, or move it out of"
                 " params (of an Equinox model, eqx.partition does)."
             )
     if not any(is_weight(entry.leaf) for entry in leaves):

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 WHOLE_OPTIMIZERS = [
     name
-    for name in psi_optax.__all__
-    if inspect.isfunction(getattr(psi_optax.optimizers, name, None))
+    for name, item in vars(psi_optax.optimizers).items()
+    if inspect.isfunction(item)
 ]
 
 

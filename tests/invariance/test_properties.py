@@ -6,8 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.invariance.holds import analyse, broken, reached
 from tests.invariance.programs import FINISHES, INSTRUCTIONS, SHAPES, Program

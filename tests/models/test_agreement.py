@@ -7,8 +7,7 @@ import jax
 import pytest
 from flax import nnx
 
-from psi_optax.models import linen, options
-from psi_optax.models import nnx as nnx_models
+from psi_optax.models import linen, nnx as nnx_models, options
 
 from .twins import (
     BATCH_NORMALIZED,

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from psi_optax.models import linen
-from psi_optax.models import nnx as nnx_models
+from psi_optax.models import linen, nnx as nnx_models
 from psi_optax.models.architectures import (
     ViTArchitecture,
     cifar_resnet,

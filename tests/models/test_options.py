@@ -4,13 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
-from flax import nnx
+from flax import linen as nn, nnx
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, PartitionSpec
 
-from psi_optax.models import linen
-from psi_optax.models import nnx as nnx_models
+from psi_optax.models import linen, nnx as nnx_models
 
 from .twins import (
     BATCH_NORMALIZED,

@@ -22,16 +22,12 @@ _CORE = [
 ]
 _CONTRACT = "tests/conformance/test_contract.py"
 TESTS = {
+    "_validation.py": ["tests/conformance/test_arguments.py"],
+    "_messages.py": ["tests/groups"],
     "geometry": _CORE,
     "groups": ["tests/groups", *_CORE],
-    "transforms": [
-        "tests/transforms",
-        "tests/precision",
-        "tests/wrappers/test_average_weights.py",
-        "tests/faults",
-        *_CORE,
-        _CONTRACT,
-    ],
+    "transforms": ["tests/transforms", "tests/faults", *_CORE, _CONTRACT],
+    "wrappers": ["tests/wrappers", "tests/precision", _CONTRACT, *_CORE],
     "optimizers": [
         "tests/test_optimizers.py",
         "tests/optimizers",
@@ -39,6 +35,8 @@ TESTS = {
         _CONTRACT,
     ],
     "diagnostics": ["tests/diagnostics"],
+    "dynamics": ["tests/dynamics"],
+    "batch_stats.py": ["tests/test_batch_stats.py"],
     "invariance": [
         "tests/invariance/test_equations.py",
         "tests/invariance/test_depth.py",
@@ -66,8 +64,9 @@ ALSO = {
     "geometry/_scheduling.py": _PROGRAM,
     "optimizers/psi.py": _PROGRAM,
     "transforms/_sharding.py": ["tests/devices/test_products.py"],
-    "_validation.py": _ARGUMENTS,
     "transforms/contract.py": _ENTRANCE,
+    "transforms/floating.py": _ENTRANCE,
+    "transforms/states.py": _ENTRANCE,
     "transforms/momentum.py": _ENTRANCE,
     "optimizers/recipes.py": _ARGUMENTS,
     "diagnostics/monitor.py": _ARGUMENTS,

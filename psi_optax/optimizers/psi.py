@@ -217,18 +217,10 @@ def _psi(
     tangent: bool,
 ) -> optax.GradientTransformationExtraArgs:
     """Return `psi` of an optimizer, or of a direction with a learning rate."""
-    check_radius(radius)
-    check_choice("retraction", retraction, RETRACTIONS)
-    check_flag(tangent=tangent)
-    if retraction == "exponential" and not tangent:
-        raise ValueError(
-            'retraction="exponential" follows tangent steps alone: leave'
-            ' tangent=True, or choose "projection".'
-        )
+    radius = _check_sphere(radius, retraction, tangent)
     inner = optax.with_extra_args_support(
         with_ordinary(inner, ordinary, groups)
     )
-    radius = radius_for(retraction, radius)
 
     def init(plan: Plan, params: Tree) -> PsiState:
         w = plan.select(params)
@@ -283,6 +275,21 @@ def _psi(
         )
 
     return on_params(groups, update, kind=PsiState, init=init)
+
+
+def _check_sphere(
+    radius: Radius, retraction: str | None, tangent: bool
+) -> Radius:
+    """Return the radius, after checking that the options fit together."""
+    check_radius(radius)
+    check_choice("retraction", retraction, RETRACTIONS)
+    check_flag(tangent=tangent)
+    if retraction == "exponential" and not tangent:
+        raise ValueError(
+            'retraction="exponential" follows tangent steps alone: leave'
+            ' tangent=True, or choose "projection".'
+        )
+    return radius_for(retraction, radius)
 
 
 def with_ordinary(

@@ -122,7 +122,8 @@ def psi_sgdm(
         )
         u = buffer = plan.select(steps, "updates")
         if retraction is not None:
-            u, buffer = retract(plan, w, u, square, state)
+            sphere = sphere_radius(radius, state.radius, plan)
+            u, buffer = _retract(plan, w, u, square, sphere)
         return plan.merge(steps, cast_like(u, g)), PsiSgdmState(
             optax.safe_increment(state.count),
             state.radius,
@@ -133,25 +134,30 @@ def psi_sgdm(
             ),
         )
 
-    def retract(
-        plan: Plan, w: Leaves, u: Leaves, square: Scalars, state: PsiSgdmState
-    ) -> tuple[Leaves, Leaves]:
-        """Return the step onto the sphere, and the momentum after it."""
-        alpha, beta = geometry.step_coefficients(
-            plan,
-            w,
-            u,
-            geometry.inverse_norms(square),
-            sphere_radius(radius, state.radius, plan),
-            retraction=retraction,
-            tangent=False,
-            square=square,
-        )
-        # The new weights are beta (w + u).
-        moved = geometry.combine(plan, w, u, square, alpha, beta)
-        return moved, geometry.scale(plan, u, beta)
-
     tx = on_params(groups, update, kind=PsiSgdmState, init=init)
     if ordinary is None:
         return tx
     return on_floats(with_ordinary(tx, ordinary, groups), groups)
+
+
+def _retract(
+    plan: Plan,
+    w: Leaves,
+    u: Leaves,
+    square: Scalars,
+    sphere: Scalars | None,
+) -> tuple[Leaves, Leaves]:
+    """Return the step onto the sphere, and the momentum after it."""
+    alpha, beta = geometry.step_coefficients(
+        plan,
+        w,
+        u,
+        geometry.inverse_norms(square),
+        sphere,
+        retraction="projection",
+        tangent=False,
+        square=square,
+    )
+    # The new weights are beta (w + u).
+    moved = geometry.combine(plan, w, u, square, alpha, beta)
+    return moved, geometry.scale(plan, u, beta)

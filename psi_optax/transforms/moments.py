@@ -17,7 +17,6 @@ from psi_optax.transforms.contract import (
 )
 from psi_optax.transforms.momentum import (
     TRANSPORTS,
-    check_base_point,
     initial_base_point,
     transport_momentum,
 )
@@ -197,26 +196,21 @@ def scale_by_group_adam(
         **extra_args: Any,
     ) -> tuple[Tree, ScaleByGroupAdamState]:
         del extra_args
-        mu, base_point = state.mu, state.base_point
         squares = stored_scalars("mean squares", state.nu, plan)
-        if transport is None:
-            check_base_point(transport, base_point)
-        else:
-            mu, base_point = transport_momentum(
-                plan, mu, base_point, params, transport
-            )
+        mu, base_point = transport_momentum(
+            plan, state.mu, state.base_point, params, transport
+        )
         g, m = plan.select(updates), plan.select(mu, "moments")
         count = jnp.asarray(optax.safe_increment(state.count))
         m = {k: _mix(b1, m[k].astype(x.dtype), x) for k, x in g.items()}
         nu = _mean(b2, squares, plan.dot(g, g))
-        factor = jax.tree.map(
-            lambda s: (
-                _debias(b1, count, s)
-                * _inverse_root(s, _debias(b2, count, s), eps, eps_root)
-            ),
-            nu,
-        )
-        steps = cast_like(geometry.scale(plan, m, factor), g)
+
+        def factor(s: jax.Array) -> jax.Array:
+            root = _inverse_root(s, _debias(b2, count, s), eps, eps_root)
+            return _debias(b1, count, s) * root
+
+        factors = jax.tree.map(factor, nu)
+        steps = cast_like(geometry.scale(plan, m, factors), g)
         mu = plan.merge(mu, cast_like(m, plan.select(mu)))
         return plan.merge(updates, steps), ScaleByGroupAdamState(
             count, mu, _like_stored(state.nu, nu), base_point

@@ -128,14 +128,18 @@ def transport_momentum(
     momentum: optax.Updates,
     base_point: Any,
     params: Tree,
-    transport: str,
+    transport: str | None,
 ) -> tuple[optax.Updates, Any]:
     """Return the momentum in the tangent space of params, and its base point.
+
+    Without a transport it is unchanged.
 
     Raises:
         ValueError: the state was made with another transport.
     """
-    check_base_point(transport, base_point)
+    _check_base_point(transport, base_point)
+    if transport is None:
+        return momentum, None
     m, w = plan.select(momentum, "momentum"), plan.select(params)
     if base_point is None:
         moved = geometry.project_to_tangent(plan, w, m)
@@ -148,7 +152,7 @@ def transport_momentum(
     )
 
 
-def check_base_point(transport: str | None, base_point: Any) -> None:
+def _check_base_point(transport: str | None, base_point: Any) -> None:
     """Require a base point for parallel transport, and no other.
 
     Raises:

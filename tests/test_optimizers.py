@@ -235,7 +235,7 @@ def test_wrong_options_are_refused_at_once(wrong):
     ],
 )
 def test_what_is_no_optimizer_and_no_rate_is_refused_at_once(wrong):
-    with pytest.raises(TypeError, match="inner=|learning_rate="):
+    with pytest.raises(TypeError, match="(optimizer|direction|learning_rate)="):
         wrong()
 
 

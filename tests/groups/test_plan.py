@@ -82,7 +82,7 @@ def test_a_prefix_speaks_for_all_below_it():
 WRONG = {
     "a parameter not covered": (
         {"conv": TREE["conv"]},
-        r"groups say nothing of 'head/bias' of shape \(2,\), 'head/kernel'",
+        r"'head/bias' of shape \(2,\), 'head/kernel'.*ScaleGroup,.* None",
     ),
     "axis out of range": (
         {"conv": {"kernel": ScaleGroup(4), "bias": None}, "head": None},
@@ -91,7 +91,7 @@ WRONG = {
     ),
     "axis twice": (
         {"": None, "head/kernel": ScaleGroup((0, -2))},
-        r"'head/kernel' of shape \(6, 2\) with .*: an axis stands twice",
+        r"'head/kernel' of shape \(6, 2\) with .*axis is repeated",
     ),
     "blocked axis not in axes": (
         {"": None, "head/kernel": ScaleGroup(0, {1: 2})},
@@ -114,15 +114,15 @@ WRONG = {
     ),
     "groups of another tree": (
         {"encoder": FILTER, "": None},
-        "groups speak of 'encoder' .*where params have no parameter",
+        "'encoder' .*params have 'conv/bias'.*another tree",
     ),
     "a rule that matches nothing": (
         groups_from_paths({"stem/kernel": FILTER}),
-        "the rule 'stem/kernel': .* decides for none of 'conv/bias'",
+        "'stem/kernel': .* none of 'conv/bias'.*whole path",
     ),
     "a rule behind one that takes all": (
         groups_from_paths({".*": None, "conv/kernel": FILTER}),
-        "the rule 'conv/kernel': .* decides for none of",
+        "'conv/kernel': .* none of .*first match",
     ),
 }
 
@@ -151,10 +151,10 @@ def test_only_real_floating_parameters_have_groups(dtype):
 
 def test_updates_of_another_structure_or_shape():
     plan = make_plan(TREE, PARAMS)
-    with pytest.raises(ValueError, match="'conv/kernel'.*updates have nothing"):
+    with pytest.raises(ValueError, match="'conv/kernel'.*nothing.*same structure"):
         plan.select({"conv": {"bias": jnp.ones(6)}}, "updates")
     wrong = {"conv": {"kernel": jnp.ones((3, 3, 4, 5))}}
-    with pytest.raises(ValueError, match=r"have shape \(3, 3, 4, 5\): pass"):
+    with pytest.raises(ValueError, match=r"\(3, 3, 4, 5\).*same structure"):
         plan.select(wrong, "updates")
 
 
@@ -184,7 +184,7 @@ TIED = {
 @pytest.mark.parametrize("hole", [MASKED, None])
 def test_a_tie_cut_in_two_by_a_mask(hole):
     params = {"kernel": PARAMS["conv"]["kernel"], "bias": hole}
-    text = r"'kernel' of shape .* is tied to what a mask hides at 'bias'"
+    text = r"'kernel' of shape .* tied to 'bias'.*mask all"
     with pytest.raises(ValueError, match=text):
         make_plan(TIED, params)
     both = {"kernel": MASKED, "bias": MASKED}
@@ -201,7 +201,7 @@ def test_a_tie_cut_in_two_under_a_rule():
     layer = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
     assert len(make_plan(rule, {"d": layer}).leaves) == 2
     with pytest.raises(
-        ValueError, match="'d/kernel'.*a mask hides at 'd/bias'"
+        ValueError, match="'d/kernel'.*'d/bias'.*mask all"
     ):
         make_plan(rule, {"d": {**layer, "bias": MASKED}})
 
@@ -210,7 +210,7 @@ def test_a_layer_without_bias_under_a_tied_prefix():
     params = {"kernel": jnp.ones((3, 2)), "bias": None}
     whole = ScaleGroup((0, 1), tie="layer")
     assert len(make_plan(whole, params).leaves) == 1
-    with pytest.raises(ValueError, match="a mask hides at 'bias'"):
+    with pytest.raises(ValueError, match="'bias'.*mask all"):
         make_plan(whole, {**params, "bias": MASKED})
 
 
@@ -309,7 +309,7 @@ def test_names_of_ties_do_not_depend_on_the_order_of_a_tree():
 
 def test_a_typo_is_named_beside_what_it_leaves_uncovered():
     params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
-    with pytest.raises(ValueError, match="nothing of 'w'.*speak of 'v'"):
+    with pytest.raises(ValueError, match="not cover 'w'.*name 'v'"):
         make_plan({"v": ScaleGroup(0), "b": None}, params)
 
 

@@ -38,7 +38,7 @@ def test_output_channels_by_layout(where, axis, path, axes):
 def test_a_pattern_matches_whole_paths():
     groups = output_channels(PARAMS, where=".*kernel")
     assert groups["conv"]["bias"] is None
-    with pytest.raises(ValueError, match="where='kernel' picks none of"):
+    with pytest.raises(ValueError, match="where='kernel'.*whole path"):
         output_channels(PARAMS, where="kernel")
 
 
@@ -107,7 +107,7 @@ def test_a_mask_may_hide_what_a_rule_matches():
 def test_every_pattern_of_a_list_must_pick_something():
     params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))}
     assert output_channels(params, where=["a", "b"])["b"] is not None
-    with pytest.raises(ValueError, match="where='c' picks none of 'a', 'b'"):
+    with pytest.raises(ValueError, match="where='c'.* 'a', 'b'.*whole path"):
         output_channels(params, where=["a", "c"])
-    with pytest.raises(ValueError, match="no parameter in them"):
+    with pytest.raises(ValueError, match="no parameter: pass"):
         output_channels({}, where="a")

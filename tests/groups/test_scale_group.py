@@ -39,7 +39,7 @@ def test_is_a_leaf_and_frozen():
         (lambda: ScaleGroup(axes=None), TypeError, "None is not an int"),
         (lambda: ScaleGroup(0, blocks=4), TypeError, "write {axis: n}"),
         (lambda: ScaleGroup(0, blocks=[0, 2]), TypeError, "write {axis: n}"),
-        (lambda: ScaleGroup(axes=(0, 0)), ValueError, "an axis stands twice"),
+        (lambda: ScaleGroup(axes=(0, 0)), ValueError, "axis is repeated"),
         (lambda: ScaleGroup(0, tie=3), TypeError, "3 is not a str"),
         (lambda: ScaleGroup(0, axis_name=[3]), TypeError, "3 is not a str"),
         (lambda: ScaleGroup(0, axis_name=3), TypeError, "3 is not a str"),
@@ -47,7 +47,7 @@ def test_is_a_leaf_and_frozen():
         (
             lambda: ScaleGroup(0, [(0, 2), (0, 3)]),
             ValueError,
-            "an axis stands twice",
+            "axis is repeated",
         ),
     ],
 )
@@ -67,7 +67,7 @@ def test_resolving_sorts_axes_and_counts_them_from_the_front():
     [
         (ScaleGroup(3), "axis 3 is out of range"),
         (ScaleGroup(-4), "axis -4 is out of range"),
-        (ScaleGroup((0, -3)), "an axis stands twice"),
+        (ScaleGroup((0, -3)), "axis is repeated"),
         (ScaleGroup(0, {1: 2}), "the blocked axis 1 is not in axes"),
         (ScaleGroup(2, {2: 4}), "4 blocks do not divide axis 2, of length 6"),
     ],

@@ -89,7 +89,7 @@ def test_joint_groups_keep_ties_and_need_the_groups_to_fit():
         == ()
     )
     wrong = psi_optax.joint_groups({"other": COLUMNS})
-    with pytest.raises(ValueError, match="groups say nothing of 'batch'"):
+    with pytest.raises(ValueError, match="'batch'.*give each"):
         psi_optax.group_norms(problem.params, wrong)
 
 
@@ -104,5 +104,5 @@ def test_a_mask_may_not_cut_a_joint_group(groups):
             if tie is None:
                 tx.init(params)
                 continue
-            with pytest.raises(ValueError, match="what a mask hides"):
+            with pytest.raises(ValueError, match="mask all"):
                 tx.init(params)

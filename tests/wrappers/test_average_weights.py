@@ -264,13 +264,13 @@ def test_errors():
     state = tx.init(params)
     with pytest.raises(ValueError, match="put average_weights"):
         get_average(optax.sgd(0.1, 0.9).init(params), params)
-    with pytest.raises(ValueError, match="two average 'b': keep one"):
+    with pytest.raises(ValueError, match="'b': keep one"):
         get_average((state, state), params)
     wrong = {**params, "w": jnp.ones((9, 3))}
-    with pytest.raises(ValueError, match=r"'w' is of shape \(9, 4\), but"):
+    with pytest.raises(ValueError, match=r"'w'.*\(9, 4\).*one run"):
         get_average(state, wrong)
     seeds = jax.tree.map(lambda x: jnp.stack([x, x]), (state, params))
-    with pytest.raises(ValueError, match="several steps or seeds together"):
+    with pytest.raises(ValueError, match="vmap"):
         get_average(*seeds)
     together = rough_jit(jax.vmap(lambda s, p: get_average(s, p, STATED)))(
         *seeds

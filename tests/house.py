@@ -71,9 +71,19 @@ class Function(NamedTuple):
 def functions(files: list[pathlib.Path]) -> list[Function]:
     """Return all functions, nested ones too."""
     return [
-        Function(path.relative_to(ROOT).as_posix(), node)
+        function
         for path in files
-        for node in ast.walk(ast.parse(path.read_text()))
+        for function in functions_of(
+            path.read_text(), path.relative_to(ROOT).as_posix()
+        )
+    ]
+
+
+def functions_of(text: str, file: str = "") -> list[Function]:
+    """Return the functions of a source text."""
+    return [
+        Function(file, node)
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, _DEFINITIONS)
     ]
 

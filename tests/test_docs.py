@@ -320,7 +320,10 @@ def test_the_python_of_a_page_runs_and_prints_what_it_says(page, capsys):
 MEASURED = {
     "SGD, momentum": ["sgd(momentum)"],
     "AdamW": ["adamw"],
-    "`psi_sgd`, `psi` around SGD, `psi_direction`": ["psi_sgd", "psi(optax.sgd(momentum))"],
+    "`psi_sgd`, `psi` around SGD, `psi_direction`": [
+        "psi_sgd",
+        "psi(optax.sgd(momentum))",
+    ],
     "`psi_adam`, `psi` around Adam": ["psi_adam", "psi(optax.adamw)"],
     "`psi_sgdm`": ["psi_sgdm"],
     "`sgd_g`": ["sgd_g"],

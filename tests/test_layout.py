@@ -6,7 +6,11 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
+
 import psi_optax
+from tests.house import functions, functions_of
+from tests.registry import public_names
 
 ROOT = pathlib.Path(psi_optax.__file__).parent
 
@@ -98,14 +102,45 @@ def test_importing_the_package_imports_no_extra():
 
 
 def test_public_names_have_docstrings_and_functions_have_examples():
-    public = {
-        name: item
-        for name, item in vars(psi_optax).items()
-        if not name.startswith("_") and not inspect.ismodule(item)
-    }
-    assert len(public) > 15
+    public = public_names()
+    assert len(public) > 70
     for name, item in public.items():
         assert item.__doc__, name
         if not name.endswith("State"):
             assert ">>> " in item.__doc__, name
             assert "Raises:" in item.__doc__, name
+
+
+def test_the_top_level_is_small():
+    exported = [
+        name
+        for name, item in vars(psi_optax).items()
+        if not name.startswith("_") and not inspect.ismodule(item)
+    ]
+    assert 25 < len(exported) <= 32
+    assert not [name for name in exported if name.endswith("State")]
+
+
+SOURCES = functions(sorted(ROOT.rglob("*.py")))
+
+
+def test_functions_are_short():
+    lengths = [function.length for function in SOURCES]
+    assert max(lengths) <= 60
+    assert np.percentile(lengths, 90) <= 20
+    assert len(lengths) > 500
+
+
+def test_summaries_begin_with_a_verb():
+    assert not [f"{x.file}: {x.summary}" for x in SOURCES if x.is_clause]
+    [function] = functions_of('def f():\n    """What it is."""')
+    assert function.is_clause
+
+
+def test_every_definition_is_annotated():
+    missing = [
+        f"{x.file}: {x.node.name}" for x in SOURCES if not x.is_annotated
+    ]
+    assert not missing
+    [function] = functions_of("def f(x) -> int: ...")
+    assert not function.is_annotated

@@ -151,7 +151,9 @@ def test_only_real_floating_parameters_have_groups(dtype):
 
 def test_updates_of_another_structure_or_shape():
     plan = make_plan(TREE, PARAMS)
-    with pytest.raises(ValueError, match="'conv/kernel'.*nothing.*same structure"):
+    with pytest.raises(
+        ValueError, match="'conv/kernel'.*nothing.*same structure"
+    ):
         plan.select({"conv": {"bias": jnp.ones(6)}}, "updates")
     wrong = {"conv": {"kernel": jnp.ones((3, 3, 4, 5))}}
     with pytest.raises(ValueError, match=r"\(3, 3, 4, 5\).*same structure"):
@@ -200,9 +202,7 @@ def test_a_tie_cut_in_two_under_a_rule():
     )
     layer = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
     assert len(make_plan(rule, {"d": layer}).leaves) == 2
-    with pytest.raises(
-        ValueError, match="'d/kernel'.*'d/bias'.*mask all"
-    ):
+    with pytest.raises(ValueError, match="'d/kernel'.*'d/bias'.*mask all"):
         make_plan(rule, {"d": {**layer, "bias": MASKED}})
 
 

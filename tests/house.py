@@ -63,7 +63,8 @@ class Function(NamedTuple):
         given = self.node.args
         every = [*given.posonlyargs, *given.args, *given.kwonlyargs]
         every += [x for x in (given.vararg, given.kwarg) if x is not None]
-        return self.node.returns is not None and all(
+        returns = self.node.returns or self.node.name == "__init__"
+        return bool(returns) and all(
             x.annotation is not None or x.arg in ("self", "cls") for x in every
         )
 

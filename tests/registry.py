@@ -109,6 +109,11 @@ ENTRIES = {
     "psi": Entry(
         psi_optax.psi, {"optimizer": optax.sgd(0.1, momentum=0.9)}, trees=1
     ),
+    "psi_direction": Entry(
+        psi_optax.psi_direction,
+        {"learning_rate": 0.1, "direction": optax.trace(0.9)},
+        trees=1,
+    ),
     "psi_ordinary": Entry(
         psi_optax.psi_direction,
         {

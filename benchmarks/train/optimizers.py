@@ -66,7 +66,7 @@ def _with_momentum(recipe: Callable) -> Build:
 
     def build(rate, decay, momentum, groups):
         ordinary = _sgd(rate, decay, momentum)
-        return recipe(rate, groups, momentum, ordinary=ordinary)
+        return recipe(rate, groups, momentum=momentum, ordinary=ordinary)
 
     return build
 

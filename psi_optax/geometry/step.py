@@ -309,7 +309,9 @@ def _coefficients(
         reached = reachable(radius, s, ratio)
         gap = jnp.where(reached == radius, gap, reached - s)
         radius = reached
-    return (gap + radius * (fall - p * reach)) / s, rate * radius * reach
+    alpha = (gap + radius * (fall - p * reach)) / s
+    # Exactly to the centre, without the rounding of s.
+    return jnp.where(radius == 0, -1, alpha), rate * radius * reach
 
 
 def _gap(

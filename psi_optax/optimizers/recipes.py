@@ -93,7 +93,7 @@ def psi_adam(
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-8,
-    weight_decay: optax.ScalarOrSchedule = 0.0,
+    weight_decay: optax.ScalarOrSchedule | None = None,
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
     retraction: str | None = "projection",
@@ -113,8 +113,8 @@ def psi_adam(
         b2: decay of the second moment, in [0, 1).
         eps: added to the root of the second moment.
         weight_decay: decoupled decay of ordinary parameters, times the learning
-            rate; a number or a schedule. It must be zero beside `ordinary`, on
-            which it has no effect.
+            rate; a number, a schedule, or None for none. It must be None or
+            zero beside `ordinary`, on which it has no effect.
         ordinary: see `psi`.
         radius: see `psi`.
         retraction: see `psi`.
@@ -142,14 +142,15 @@ def psi_adam(
     check_decay("b1", b1)
     check_decay("b2", b2)
     check_nonnegative("eps", eps)
-    weight_decay = check_schedule("weight_decay", weight_decay)
+    decay = 0.0 if weight_decay is None else weight_decay
+    decay = check_schedule("weight_decay", decay)
     if ordinary is not None:
-        _check_no_decay(weight_decay)
+        _check_no_decay(decay)
     return psi_direction(
         learning_rate,
         optax.chain(
             optax.scale_by_adam(b1, b2, eps),
-            add_decayed_weights(weight_decay, groups),
+            add_decayed_weights(decay, groups),
         ),
         groups,
         ordinary=ordinary,

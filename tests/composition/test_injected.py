@@ -98,7 +98,7 @@ def test_numbers_changed_in_the_middle():
 )
 def test_schedules_of_rate_and_momentum(groups, static):
     tx = optax.inject_hyperparams(psi_sgd, static_args=static)(
-        RATE, groups, MOMENTUM, radius=2.0
+        RATE, groups, momentum=MOMENTUM, radius=2.0
     )
     path, state, _ = run(tx)
     settings = [(RATE(t), MOMENTUM(t), 2.0) for t in range(STEPS)]

@@ -1,5 +1,7 @@
 """Integers while tracing, and trees that do not fit each other."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,59 +90,62 @@ each_grouped = pytest.mark.parametrize("name", GROUPED)
 def test_groups_of_no_real_numbers(tx):
     for dtype in "int32", "bool", "complex64":
         params = {**draw(0), "vector": jnp.ones(5, dtype)}
-        assert error_of(tx.init, params) == (
-            "TypeError: 'vector' of shape (5,) with ScaleGroup(axes=(0,)) has"
-            f" dtype {dtype}: only real floating parameters of 16 bits or more"
-            " have scale groups. Give it None."
+        says(
+            error_of(tx.init, params),
+            *("TypeError", "'vector'", "(5,)", "axes=(0,)", dtype, "None"),
         )
 
 
 @each_grouped
 def test_groups_of_another_model(tx):
     params = {"encoder": jnp.ones((3, 2)), "head": draw(0)["head"]}
-    assert error_of(tx.init, params).startswith(
-        "ValueError: groups say nothing of 'encoder' of shape (3, 2): give each"
-        " a ScaleGroup, or None for an ordinary parameter. But they speak of"
-        " 'blocks' (ScaleGroup(axes=(0, 1), blocks={1: 2})), "
+    says(
+        error_of(tx.init, params),
+        *("ValueError", "'encoder'", "(3, 2)", "None", "'blocks'", "{1: 2}"),
     )
     less = {path: x for path, x in draw(0).items() if path != "blocks"}
-    assert error_of(tx.init, less).startswith(
-        "ValueError: groups speak of 'blocks' (ScaleGroup(axes=(0, 1),"
-        " blocks={1: 2})), where params have no parameter; params have 'head/"
+    says(
+        error_of(tx.init, less),
+        *("ValueError", "'blocks'", "{1: 2}", "'head/", "another tree"),
     )
-
     params = {**draw(0), "blocks": jnp.ones((3, 7))}
-    assert error_of(tx.init, params) == (
-        "ValueError: 'blocks' of shape (3, 7) with ScaleGroup(axes=(0, 1),"
-        " blocks={1: 2}): 2 blocks do not divide axis 1, of length 7."
+    says(
+        error_of(tx.init, params),
+        *("ValueError", "'blocks'", "(3, 7)", "{1: 2}", "axis 1", "length 7"),
     )
 
 
-REMEDY = "pass updates of the same structure and shapes as params."
+def says(message, *words):
+    """Require words in a message, in this order."""
+    pattern = ".*".join(map(re.escape, words))
+    assert re.search(pattern, message, re.DOTALL), message
+
+
+REMEDY = "same structure and shapes as params"
 WRONG = {
     "a group is missing": (
         lambda u: {path: x for path, x in u.items() if path != "blocks"},
-        "updates have nothing at 'blocks', where params have shape (3, 8)",
+        ["updates", "nothing", "'blocks'", "params", "shape (3, 8)"],
     ),
     "an ordinary one is missing": (
         lambda u: {**u, "head": {"kernel": u["head"]["kernel"]}},
-        "updates have nothing at 'head/bias', where params have shape (2,)",
+        ["updates", "nothing", "'head/bias'", "params", "shape (2,)"],
     ),
     "one too many": (
         lambda u: {**u, "statistics": jnp.ones(4)},
-        "updates have shape (4,) at 'statistics', where params have nothing",
+        ["updates", "shape (4,)", "'statistics'", "params", "nothing"],
     ),
     "a group of another shape": (
         lambda u: {**u, "vector": jnp.ones((5, 1))},
-        "updates have shape (5, 1) at 'vector', where params have shape (5,)",
+        ["updates", "shape (5, 1)", "'vector'", "params", "shape (5,)"],
     ),
     "an ordinary one of another shape": (
         lambda u: {**u, "head": {**u["head"], "bias": jnp.ones(())}},
-        "updates have shape () at 'head/bias', where params have shape (2,)",
+        ["updates", "shape ()", "'head/bias'", "params", "shape (2,)"],
     ),
     "of another structure": (
         lambda u: {**u, "vector": (u["vector"], u["vector"])},
-        "updates have nothing at 'vector', where params have shape (5,)",
+        ["updates", "nothing", "'vector'", "params", "shape (5,)"],
     ),
 }
 
@@ -151,7 +156,7 @@ def test_updates_that_are_not_like_params(tx):
     state = jax.eval_shape(tx.init, params)
     for change, text in WRONG.values():
         message = error_of(tx.update, change(draw(1)), state, params)
-        assert message == f"ValueError: {text}: {REMEDY}"
+        says(message, "ValueError", *text, REMEDY)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +166,7 @@ def test_updates_that_do_not_fit_groups_without_params(tx):
     change, _ = WRONG["a group is missing"]
     state = jax.eval_shape(tx.init, draw(0))
     message = error_of(tx.update, change(draw(1)), state)
-    assert message.startswith("ValueError: groups speak of 'blocks' (Scale")
+    says(message, "ValueError", "'blocks'", "{1: 2}", "another tree")
 
 
 # Whose state has a number for each group.
@@ -177,7 +182,7 @@ def test_a_state_of_another_model(tx):
     wider = {"kernel": jnp.ones((6, 5)), "bias": jnp.ones(5)}
     state = jax.eval_shape(tx.init, {**draw(0), "hidden": wider})
     message = error_of(tx.update, draw(1), state, draw(0))
-    assert "ValueError: the state holds " in message
-    assert "'hidden/bias': (5,)" in message
-    assert "'hidden/bias': (4,)" in message
-    assert message.endswith(": make the state anew with init(params).")
+    says(
+        message,
+        *("ValueError", "state", "hidden/bias", "(5,)", "(4,)", "init(params)"),
+    )

@@ -50,17 +50,19 @@ def test_projection_to_the_tangent(plan, seen):
 
 
 def test_retraction(plan, seen, radius):
-    got = geometry.retract(
-        plan, leaf(seen["point"]), leaf(seen["step"]), radius
-    )
-    np.testing.assert_allclose(got["w"], seen["retraction"], **CLOSE)
+    point = leaf(seen["point"])
+    moved = geometry.retract(plan, point, leaf(seen["step"]), radius)
+    got = point["w"] + moved["w"]
+    np.testing.assert_allclose(got, seen["retraction"], **CLOSE)
     # The two retractions are different curves.
-    assert np.abs(got["w"] - seen["exponential"]).max() > 0.1
+    assert np.abs(got - seen["exponential"]).max() > 0.1
 
 
 def test_exponential_map(plan, seen, radius):
     point = leaf(seen["point"])
-    moved = geometry.exponential(plan, point, leaf(seen["step"]), radius)
+    moved = geometry.retract(
+        plan, point, leaf(seen["step"]), radius, retraction="exponential"
+    )
     got = point["w"] + moved["w"]
     np.testing.assert_allclose(got, seen["exponential"], **CLOSE)
     assert np.abs(got - seen["retraction"]).max() > 0.1

@@ -17,7 +17,6 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup, geometry
-from psi_optax.geometry import maps
 from psi_optax.groups import make_plan
 from psi_optax.wrappers import _low_precision
 from tests.theory.training import lenient, quick_jit, to_numpy
@@ -177,7 +176,7 @@ def as_before(monkeypatch):
     """Puts back what rounded groups to zero: the sphere in a single step."""
     # The module, whose name in its package is that of a function.
     step = importlib.import_module("psi_optax.geometry.step")
-    for module in (maps, step, _low_precision):
+    for module in (step, _low_precision):
         monkeypatch.setattr(module, "largest_shrinkage", lambda _: 2.0**99)
 
 

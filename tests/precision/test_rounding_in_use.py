@@ -305,13 +305,13 @@ def test_what_stands_in_front_in_a_chain_is_seen():
     "key", [0.5, "0", None, np.zeros(2, np.uint32)], ids=repr
 )
 def test_what_is_no_key_is_an_error(key):
-    with pytest.raises(TypeError, match="give a whole number, or jax.random"):
+    with pytest.raises(TypeError, match="pass an integer"):
         stochastic_rounding(optax.sgd(0.1), key)
 
 
 @each_wrapper
 def test_what_is_no_optimizer_is_an_error(wrap):
-    with pytest.raises(TypeError, match="is no gradient transformation"):
+    with pytest.raises(TypeError, match="inner=.*optax.sgd"):
         wrap(0.1)
 
 
@@ -348,7 +348,7 @@ def test_weights_without_a_gradient_stay(wrap, hole):
 def test_lookahead_inside_is_refused(wrap):
     tx = wrap(optax.lookahead(optax.sgd(0.1), 2, 0.5))
     pair = optax.LookaheadParams.init_synced({"a": tree(0)["first"]})
-    with pytest.raises(ValueError, match="lookahead inside"):
+    with pytest.raises(ValueError, match="LookaheadState.*inside of it"):
         tx.init(pair)
 
 
@@ -357,5 +357,5 @@ def test_lookahead_inside_is_refused(wrap):
     [0.5, "seed", None, np.arange(2), jax.random.split(jax.random.key(0))],
 )
 def test_a_key_that_is_none_is_refused(key):
-    with pytest.raises(TypeError, match="give a whole number"):
+    with pytest.raises(TypeError, match="pass an integer"):
         stochastic_rounding(optax.sgd(0.1), key)

@@ -1,5 +1,6 @@
 """How the tests run: eight CPU devices, no promotion or broadcast unseen."""
 
+import contextlib
 import os
 import pathlib
 
@@ -12,6 +13,8 @@ os.environ.setdefault("NPROC", "32")
 import jax
 import pytest
 
+from tests.compilation import all_quick
+
 jax.config.update("jax_num_cpu_devices", 8)
 
 
@@ -22,32 +25,26 @@ def _strict():
         yield
 
 
-# Tests that compile for much longer than they compute. What is claimed of
-# programs as users compile them is tested elsewhere: theory, geometry, devices.
-ROUGH = {"benchmarks", "diagnostics", "invariance", "models", "oracles"}
+# Where programs are compiled as users compile them. All other tests compile for
+# much longer than they compute.
+AS_USERS = {"geometry", "precision", "theory", "wrappers"}
 TESTS = pathlib.Path(__file__).parent
 
 
-@pytest.fixture(autouse=True)
-def _rough(request):
-    """Compilation in less time; the machine code is left rough."""
-    folder, *_ = request.path.relative_to(TESTS).parts
-    jax.config.update("jax_disable_most_optimizations", folder in ROUGH)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(autouse=True, scope="module")
-def _forget(request):
-    """What is compiled for a folder is dropped before the next one.
+def _compilation(request):
+    """Compile quickly in most folders; drop what another folder compiled.
 
     A process that kept all of some 8,000 programs ended in a segmentation
     fault of the compiler's.
     """
     global FOLDER
-    folder, FOLDER = FOLDER, request.path.parent
-    if folder != FOLDER:
+    if request.path.parent != FOLDER:
         jax.clear_caches()
+    FOLDER = request.path.parent
+    as_users = AS_USERS.intersection(FOLDER.relative_to(TESTS).parts)
+    with contextlib.nullcontext() if as_users else all_quick():
+        yield
 
 
 FOLDER = TESTS

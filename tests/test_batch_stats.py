@@ -95,15 +95,15 @@ def test_recalibration_of_evaluation():
             variables, batch, train=False, mutable=["batch_stats"]
         )[1]
 
-    with pytest.raises(ValueError, match="'norm_0/mean' is not updated"):
+    with pytest.raises(ValueError, match="'norm_0/mean'.*training mode"):
         recalibrate(evaluation, variables, BATCHES)
 
 
 def test_recalibration_of_nothing():
     model, variables = network()
-    with pytest.raises(ValueError, match="there are no batches"):
+    with pytest.raises(ValueError, match="batches"):
         recalibrate(training(model), variables, [])
-    with pytest.raises(ValueError, match="no 'batch_stats'"):
+    with pytest.raises(ValueError, match="'batch_stats'"):
         recalibrate(training(model), {"params": variables["params"]}, BATCHES)
 
 
@@ -206,10 +206,10 @@ def test_a_zero_filter_keeps_its_statistics():
 @pytest.mark.parametrize(
     ("stats", "follows", "message"),
     [
-        ({"n": {"mean": np.ones(2)}}, {"m": "k"}, "follows speak of 'm'"),
-        ({"n": {"mean": np.ones(2)}}, {"n": "o"}, "follows speak of 'o'"),
-        ({"n": {"scale": np.ones(2)}}, {"n": "k"}, "neither a mean nor a var"),
-        ({"n": {"mean": np.ones(3)}}, {"n": "k"}, "has groups of shape"),
+        ({"n": {"mean": np.ones(2)}}, {"m": "k"}, "'m'.*n/mean"),
+        ({"n": {"mean": np.ones(2)}}, {"n": "o"}, "'o'.* k"),
+        ({"n": {"scale": np.ones(2)}}, {"n": "k"}, "'n/scale'.*mean.*var"),
+        ({"n": {"mean": np.ones(3)}}, {"n": "k"}, r"'n/mean'.*'k'.*\(2,\)"),
         ({"n": {"mean": np.ones(())}}, {"n": "k"}, "has groups of shape"),
     ],
 )
@@ -264,7 +264,7 @@ def test_apply_fn_that_returns_outputs_too():
             variables, batch, train=True, mutable=["batch_stats"]
         )
 
-    with pytest.raises(TypeError, match="return the second"):
+    with pytest.raises(TypeError, match="apply_fn.*second"):
         recalibrate(both, variables, BATCHES)
 
 

@@ -97,7 +97,7 @@ def test_the_examples_of_the_readme_run_where_nothing_else_is(wheel, tmp_path):
     constraints = tmp_path / "constraints.txt"
     constraints.write_text("\n".join(pinned))
     what = f"{wheel}[flax]", "--constraint", str(constraints)
-    run(*pip, "--python", str(python), "install", *what)
+    run(*pip, "--python", str(python), "install", "--no-compile", *what)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 3
     examples = "".join(f"exec({block!r}, {{}})\n" for block in blocks)

@@ -197,45 +197,29 @@ UNSUPPORTED = {
 @pytest.mark.parametrize("which", UNSUPPORTED)
 def test_optimizers_that_a_retraction_would_leave_behind(which):
     tx = psi(UNSUPPORTED[which](), GROUPS)
-    with pytest.raises(ValueError, match="psi cannot run an optimizer with"):
+    with pytest.raises(ValueError, match=r"psi .*\w+State"):
         tx.init(draw(0))
 
 
 def test_lookahead_is_refused():
     fast = optax.LookaheadParams.init_synced(draw(0))
     tx = psi(optax.lookahead(optax.sgd(0.1), 5, 0.5), {"": None})
-    with pytest.raises(ValueError, match="with a LookaheadState inside"):
+    with pytest.raises(ValueError, match="LookaheadState"):
         tx.init(fast)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: psi(optax.sgd(0.1), GROUPS, radius="unit"),
-        lambda: psi(optax.sgd(0.1), GROUPS, radius=-1.0),
-        lambda: psi(optax.sgd(0.1), GROUPS, retraction="polar"),
         lambda: psi(optax.sgd(0.1), GROUPS, radius=1.0, retraction=None),
-        lambda: psi_sgdm(0.1, GROUPS, retraction="exponential"),
         lambda: psi_sgdm(0.1, GROUPS, radius=1.0, retraction=None),
+        lambda: psi(
+            optax.sgd(0.1), GROUPS, retraction="exponential", tangent=False
+        ),
     ],
 )
-def test_wrong_options_are_refused_at_once(wrong):
-    with pytest.raises(ValueError, match="radius|retraction"):
-        wrong()
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda: psi(0.1, GROUPS),
-        lambda: psi(optax.sgd, GROUPS),
-        lambda: psi_sgd(None, GROUPS),
-        lambda: psi_sgd("0.1", GROUPS),
-        lambda: psi_adam(None, GROUPS),
-    ],
-)
-def test_what_is_no_optimizer_and_no_rate_is_refused_at_once(wrong):
-    with pytest.raises(TypeError, match="(optimizer|direction|learning_rate)="):
+def test_options_that_exclude_each_other(wrong):
+    with pytest.raises(ValueError, match="retraction="):
         wrong()
 
 
@@ -259,7 +243,9 @@ def test_a_wrong_inner_optimizer_is_told_apart():
         return {"o": updates["o"]}, state
 
     inner = optax.GradientTransformation(optax.init_empty_state, lose)
-    with pytest.raises(ValueError, match="the inner optimizer's updates have"):
+    with pytest.raises(
+        ValueError, match=r"'w' of shape \(9, 5\).*inner optimizer"
+    ):
         one_step(psi(inner, GROUPS))
 
 
@@ -274,8 +260,3 @@ def test_additive_psi_keeps_no_radius():
     ]["w"]
     # The product of three numbers of size one and of nine in a sum.
     np.testing.assert_allclose(u["w"], -0.1 * r[None] ** 2 * g, atol=2e-6)
-
-
-def test_a_number_for_an_optimizer_is_refused_at_once():
-    with pytest.raises(TypeError, match=r"ordinary=0\.1 .*optax\.sgd"):
-        psi(optax.sgd(0.1), ScaleGroup(0), ordinary=0.1)

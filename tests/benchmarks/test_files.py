@@ -50,7 +50,7 @@ def test_what_is_written_replaces_what_was_there(write, path):
 @needs_full
 def test_a_full_disk_leaves_what_was_there(write, path):
     fill(path)
-    with pytest.raises(OSError, match="No space left on device: '.*file.png'"):
+    with pytest.raises(OSError, match="'.*file.png'"):
         write(path)
     assert path.read_text() == "before"
     assert not unfinished(path.parent)
@@ -61,7 +61,7 @@ def test_a_full_disk_leaves_what_was_there(write, path):
 def test_a_file_that_grows_too_large_leaves_what_was_there(write, path):
     with (
         no_file_above(4096),
-        pytest.raises(OSError, match="File too large: '.*file.png'"),
+        pytest.raises(OSError, match="'.*file.png'"),
     ):
         write(path)
     assert path.read_text() == "before"
@@ -124,7 +124,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
         (folder / "all").touch()
     assert [p.name for p in made.iterdir()] == ["all"]
     with (
-        pytest.raises(FileExistsError, match="made: delete it"),
+        pytest.raises(FileExistsError, match="delete"),
         files.whole_folder(made),
     ):
         pytest.fail("it is not asked for what is thrown away")
@@ -140,7 +140,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
 )
 def test_what_is_no_such_object_of_json(path, content):
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"file.png does not hold numbers: "):
+    with pytest.raises(InputError, match="file.png.*numbers"):
         files.read_json(path, "numbers", ["a"])
 
 
@@ -155,9 +155,9 @@ def test_a_page_is_filled_or_as_it_was(tmp_path):
     page.write_text(text)
     pages.check(page, "a")
     for name in ("b", ""):
-        with pytest.raises(InputError, match="page.md: the page needs one"):
+        with pytest.raises(InputError, match="page.md: .*<!--"):
             pages.check(page, "a", name)
-        with pytest.raises(InputError, match="page.md: the page needs one"):
+        with pytest.raises(InputError, match="page.md: .*<!--"):
             pages.refill(page, name, "new")
     with no_file_above(16), pytest.raises(OSError, match="page.md"):
         pages.refill(page, "a", "new")
@@ -179,7 +179,7 @@ def test_errors_of_what_was_given_are_one_message(capsys):
 
 @pytest.mark.parametrize("under", ["", "below"])
 def test_a_file_is_no_output_folder(path, under):
-    with pytest.raises(OSError, match=r"--out .*: it cannot be the output"):
+    with pytest.raises(OSError, match="--out "):
         files.make_folder(path / under)
     assert path.read_text() == "before"
 
@@ -188,5 +188,5 @@ def test_a_folder_where_nothing_may_be_made(tmp_path, monkeypatch):
     files.make_folder(tmp_path / "new" / "folder")
     # The superuser may do anything.
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(OSError, match="no files may be made in it"):
+    with pytest.raises(OSError, match="--out .*"):
         files.make_folder(tmp_path)

@@ -52,7 +52,7 @@ def test_the_transient_leaves_some_steps_to_look_at():
         assert held_rate.transient_steps(1.0, 0.1, held) >= held / 4
     # 12 * (1 - 0.9) / (4 * 0.03 * 0.1) = 100, of which none may be missing.
     assert held_rate.transient_steps(0.03, 0.1, held=102) in (100, 101)
-    with pytest.raises(ValueError, match="held for 100: train for more epochs"):
+    with pytest.raises(ValueError, match="100: .*epochs"):
         held_rate.transient_steps(0.03, 0.1, held=100)
 
 

@@ -1,7 +1,6 @@
 """The training program: it learns, and resumes to the bit."""
 
 import contextlib
-import functools
 import json
 import shutil
 import signal
@@ -30,7 +29,6 @@ from benchmarks.train.optimizers import OPTIMIZERS
 from benchmarks.train.schedules import SCHEDULES
 from benchmarks.training import kernel_groups
 from psi_optax import ScaleGroup
-from tests.compilation import ROUGH
 from tests.full_disk import FULL, fill, needs_full, no_file_above, unfinished
 from tests.generated import write_cifar, write_images
 
@@ -40,15 +38,6 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 SHORT = ["--model", "mlp", "--batch", "160", "--epochs", "3"]
 SHORT += ["--mesh", "data=1"]
 CONSTANT = ["--schedule", "constant"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _rough():
-    """Programs that run for a moment need not be fast."""
-    with pytest.MonkeyPatch.context() as patched:
-        rough = functools.partial(jax.jit, compiler_options=ROUGH)
-        patched.setattr(jax, "jit", rough)
-        yield
 
 
 def run(out, *more):

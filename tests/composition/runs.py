@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from tests.compilation import quick_jit
 from tests.theory.networks import rayleigh, rayleigh_gradient
 from tests.theory.scales import powers_of_two, rescaled
-from tests.theory.training import quick_jit, to_numpy
+from tests.theory.training import to_numpy
 
 STEPS = 60
 COLUMNS = rayleigh(STEPS, noise=0.1)

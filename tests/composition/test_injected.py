@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from psi_optax import ScaleGroup, groups_from_paths, psi_sgd
+from tests.compilation import quick_jit
 from tests.composition.runs import COLUMNS, gradient
-from tests.theory.training import quick_jit
 
 pytestmark = pytest.mark.usefixtures("x64")
 GROUPS = {"w": ScaleGroup(axes=0)}

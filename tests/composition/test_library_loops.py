@@ -15,9 +15,9 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
+from tests.compilation import quick_jit
 from tests.composition.runs import uniform
 from tests.theory.networks import standardize
-from tests.theory.training import quick_jit
 
 pytestmark = pytest.mark.usefixtures("x64")
 

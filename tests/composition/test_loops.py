@@ -10,8 +10,9 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup, psi_sgd
+from tests.compilation import quick_jit
 from tests.composition.runs import COLUMNS, uniform
-from tests.theory.training import quick_jit, to_numpy
+from tests.theory.training import to_numpy
 
 pytestmark = pytest.mark.usefixtures("x64")
 GROUP = ScaleGroup(axes=0)

@@ -8,7 +8,8 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
-from tests.theory.training import lenient, quick_jit, to_numpy
+from tests.compilation import quick_jit
+from tests.theory.training import lenient, to_numpy
 
 pytestmark = pytest.mark.usefixtures("x64")
 

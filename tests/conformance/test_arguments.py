@@ -91,7 +91,14 @@ KINDS = {
     "channels": choice("first", "last"),
     "key": (
         [0, np.uint32(7), jax.random.key(0)],
-        [None, True, 0.5, "a", jnp.arange(2)],
+        [
+            None,
+            True,
+            0.5,
+            "a",
+            jnp.arange(2),
+            jax.random.split(jax.random.key(0)),
+        ],
     ),
 }
 # These are looked at where there are params.

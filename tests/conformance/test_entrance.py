@@ -283,7 +283,7 @@ NO_NUMBERS = {"key": KEYS["one"], "word": "relu", "function": jax.nn.relu}
 @pytest.mark.parametrize("leaf", NO_NUMBERS.values(), ids=NO_NUMBERS)
 def test_groups_of_what_is_no_number(leaf):
     groups = {**GROUPS, "rng": ScaleGroup(())}
-    with pytest.raises(TypeError, match="'rng/key' of shape .*Give it None"):
+    with pytest.raises(TypeError, match="'rng/key' of shape .*None"):
         psi_optax.psi_sgd(0.1, groups).init(add(draw(0), leaf))
 
 
@@ -332,7 +332,7 @@ def test_arguments_in_another_order_say_so():
         lambda: psi_optax.psi(report, optax.sgd(0.1)),
         lambda: psi_optax.find_groups(params, lambda p: 0.0),
     ):
-        with pytest.raises(TypeError, match="arguments in order") as error:
+        with pytest.raises(TypeError, match="(?i)arguments") as error:
             call()
         assert len(str(error.value)) < 300
     tx = psi_optax.psi_sgd(0.1, report)

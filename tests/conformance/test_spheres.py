@@ -28,7 +28,7 @@ from psi_optax.transforms import (
     retract,
     scale_by_group_norm,
 )
-from tests.compilation import rough_jit
+from tests.compilation import quick_jit
 from tests.conformance.checks import assert_equal
 
 STEPS = 300
@@ -118,7 +118,7 @@ def minimizer(tx):
         carry = params, tx.init(params)
         return jax.lax.scan(body, carry, length=STEPS)[0]
 
-    return rough_jit(run)
+    return quick_jit(run)
 
 
 @jax.jit

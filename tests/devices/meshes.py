@@ -7,7 +7,7 @@ import jax
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from tests.compilation import rough_jit
+from tests.compilation import quick_jit
 from tests.devices.network import (
     GROUPS,
     RECIPES,
@@ -69,7 +69,7 @@ def on_devices(recipe, dtype, axis, axis_type):
     with jax.set_mesh(mesh):
         tx, params, state = sharded(recipe, dtype, axis, axis_type)
         batch = jax.device_put(make_batch(dtype), replicated(mesh))
-        step_fn = rough_jit(step(tx))
+        step_fn = quick_jit(step(tx))
         last = run(_gradient(axis_type), step_fn, params, state, batch)
     return Result(
         params=last[0],
@@ -99,14 +99,14 @@ def replicated(mesh):
 def _init(tx, params, axis_type):
     """The state; automatic axes have to be told how to shard it."""
     if axis_type == "explicit":
-        return rough_jit(tx.init)(params)
+        return quick_jit(tx.init)(params)
     shardings = map_state(
         tx,
         jax.eval_shape(tx.init, params),
         jax.tree.map(lambda x: x.sharding, params),
         replicated(jax.sharding.get_mesh()),
     )
-    return rough_jit(tx.init, out_shardings=shardings)(params)
+    return quick_jit(tx.init, out_shardings=shardings)(params)
 
 
 def map_state(tx, state, like_params, other):
@@ -135,6 +135,6 @@ def _gradient(axis_type):
         "explicit": jax.reshard,
         "auto": jax.lax.with_sharding_constraint,
     }[axis_type]
-    return rough_jit(
+    return quick_jit(
         jax.grad(lambda params, x: loss(gather(params, PartitionSpec()), x))
     )

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from psi_optax import ScaleGroup, adam_g, psi, psi_adam, psi_sgd, psi_sgdm
-from tests.compilation import rough_jit
+from tests.compilation import quick_jit
 
 BATCH = 64
 BLOCKS = 3
@@ -143,13 +143,13 @@ def on_one_device(recipe, dtype, wrong=False, nudge=0.0, loss_fn=loss):
 
 @functools.cache
 def _gradient(loss_fn):
-    return rough_jit(jax.grad(loss_fn))
+    return quick_jit(jax.grad(loss_fn))
 
 
 @functools.cache
 def _jitted(recipe, wrong):
     tx = RECIPES[recipe](WRONG_GROUPS if wrong else GROUPS)
-    return tx, rough_jit(step(tx))
+    return tx, quick_jit(step(tx))
 
 
 def distance(a, b):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding
 
-from tests.compilation import ROUGH
+from tests.compilation import quick_options
 from tests.devices.meshes import make_mesh, sharded, spec_of
 from tests.devices.network import BLOCKS, step
 
@@ -35,7 +35,7 @@ def compiled(recipe, axis):
     with jax.set_mesh(make_mesh("auto")):
         tx, params, state = sharded(recipe, "float32", axis, "auto")
         lowered = jax.jit(step(tx)).lower(params, state, params)
-        return lowered.compile(ROUGH).as_text()
+        return lowered.compile(quick_options()).as_text()
 
 
 @pytest.mark.parametrize("recipe", ["psi", "psi_sgdm"])

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 
 from psi_optax import ScaleGroup
 from psi_optax.diagnostics import monitor_groups, read_monitor
-from tests.compilation import rough_jit
+from tests.compilation import quick_jit
 from tests.devices.meshes import make_mesh
 
 
@@ -45,7 +45,7 @@ def test_all_shards_are_seen(spec, group):
         in_specs=(spec, spec),
         out_specs=PartitionSpec(),
     )
-    got = read_monitor(rough_jit(sharded)(w, u))
+    got = read_monitor(quick_jit(sharded)(w, u))
     assert got.keys() == expected.keys()
     for key, value in expected.items():
         # Sums of 16 and of 8 numbers, in another order.

@@ -90,7 +90,7 @@ def test_a_name_sums_over_devices():
 
 def test_a_misspelled_name_is_an_error():
     group = {"w": ScaleGroup(axes=0, axis_name="model")}
-    with pytest.raises(ValueError, match="'w' .*no mesh axis"):
+    with pytest.raises(ValueError, match="'w' .*'model'.*'d'"):
         jax.pmap(lambda w: normalize({"w": w}, group), axis_name="d")(
             np.ones((DEVICES, 2, 3))
         )

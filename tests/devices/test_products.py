@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from tests.compilation import rough_jit
+from tests.compilation import quick_jit
 from tests.devices.meshes import AXES, AXIS_TYPES, make_mesh, spec_of
 from tests.devices.network import GROUPS, make_params
 from tests.registry import ENTRIES
@@ -53,7 +53,7 @@ def test_an_update_in_shards_is_the_update(name, axis, axis_type):
 
     with jax.set_mesh(mesh):
         params, slope = jax.tree.map(place, (params, gradient()))
-        updates, _ = rough_jit(tx.update)(slope, tx.init(params), params)
+        updates, _ = quick_jit(tx.update)(slope, tx.init(params), params)
     for got, there, param in zip(
         *map(jax.tree.leaves, (updates, expected, params)), strict=True
     ):

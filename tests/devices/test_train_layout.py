@@ -13,7 +13,7 @@ from benchmarks.train.layout import make_layout
 from benchmarks.train.optimizers import OPTIMIZERS
 from benchmarks.training import kernel_groups
 from psi_optax.models.linen import CNN, MLP
-from tests.compilation import ROUGH
+from tests.compilation import all_quick
 from tests.devices.test_communication import COLLECTIVE, collectives
 from tests.generated import write_images
 
@@ -37,11 +37,9 @@ TOLERANCE = SENSITIVITY * STEPS * 8 * np.finfo(np.float64).eps
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _rough():
+def _quick():
     """Programs that run for a moment need not be fast."""
-    with pytest.MonkeyPatch.context() as patched:
-        rough = functools.partial(jax.jit, compiler_options=ROUGH)
-        patched.setattr(jax, "jit", rough)
+    with all_quick():
         yield
 
 

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from benchmarks.train import folder, processes, records
+from tests.compilation import quick_options
 from tests.generated import write_images
 
 EPOCHS = 6
@@ -27,7 +28,7 @@ def environment(tmp_path_factory):
     """Small images, one device a process, and programs that compile once."""
     data = tmp_path_factory.mktemp("data")
     write_images(data)
-    flags = ["--xla_backend_optimization_level=0"]
+    flags = [f"--{k}={v}".lower() for k, v in quick_options().items()]
     flags += [os.environ.get("XLA_FLAGS", "")]
     return {
         **os.environ,

@@ -169,11 +169,11 @@ def test_gradient_of_a_convolution():
 
 
 def test_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"needs \(n, 20\)"):
+    with pytest.raises(ValueError, match=r"\(12, 19\).*\(n, 20\)"):
         split_by_input_span(jnp.asarray(KERNEL), INPUTS[:, 1:])
-    with pytest.raises(ValueError, match=r"needs \(n, 20\)"):
+    with pytest.raises(ValueError, match=r"\(12, 20, 1\).*\(n, 20\)"):
         split_by_input_span(jnp.asarray(KERNEL), INPUTS[:, :, None])
-    with pytest.raises(ValueError, match="not .batch, height"):
+    with pytest.raises(ValueError, match=r"\(8, 8, 3\).*\(batch, height"):
         input_patches(jnp.ones((8, 8, 3)), (3, 3))
 
 

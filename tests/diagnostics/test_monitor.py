@@ -182,10 +182,10 @@ def test_found_in_wrappers(wrap):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="there is no monitor in this state"):
+    with pytest.raises(ValueError, match="monitor_groups"):
         read_monitor(optax.sgd(0.1, 0.9).init(jnp.ones(2)))
     twice = optax.chain(monitor_groups(GROUPS), monitor_groups(GROUPS))
-    with pytest.raises(ValueError, match="two monitors watch 'norm_max/blocks"):
+    with pytest.raises(ValueError, match="'norm_max/blocks'"):
         read_monitor(twice.init(draw(0)))
 
 
@@ -246,9 +246,9 @@ def test_plot():
 
 
 def test_plot_of_nothing():
-    with pytest.raises(ValueError, match="the history is empty"):
+    with pytest.raises(ValueError, match="history.*opt_state"):
         plot_monitor([])
-    with pytest.raises(ValueError, match=r"history\[1\] has other keys"):
+    with pytest.raises(ValueError, match=r"history\[1\]"):
         plot_monitor([{"rotation/a": 0.1}, {"rotation/b": 0.1}])
 
 
@@ -274,7 +274,7 @@ def test_the_state_is_of_arrays():
 
 
 def test_a_rate_needs_the_degree_of_its_update():
-    with pytest.raises(ValueError, match="-1 for SGD, 0 for Adam, 1 for psi"):
+    with pytest.raises(ValueError, match="degree=None.*learning_rate"):
         monitor_groups(GROUPS, learning_rate=0.1)
 
 
@@ -282,7 +282,7 @@ def test_a_state_of_several_seeds_is_to_be_indexed():
     tx = monitor_groups(ScaleGroup(0))
     w = jnp.ones((3, 2))
     state = jax.vmap(lambda w: tx.update(w, tx.init(w), w)[1])(w)
-    with pytest.raises(ValueError, match=r"take one of\s+them"):
+    with pytest.raises(ValueError, match=r"jax\.tree\.map"):
         read_monitor(state)
     assert "rotation/" in read_monitor(jax.tree.map(lambda x: x[0], state))
 

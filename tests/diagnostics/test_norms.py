@@ -38,7 +38,7 @@ def test_normalize_keeps_the_dtype():
 
 @pytest.mark.parametrize("radius", [0, -1.0, float("nan")])
 def test_normalize_to_no_radius(radius):
-    with pytest.raises(ValueError, match="is not (positive|finite)"):
+    with pytest.raises(ValueError, match="radius="):
         normalize(PARAMS, GROUPS, radius)
 
 
@@ -53,7 +53,7 @@ def test_rotation_is_of_the_joint_group():
 
 
 def test_trees_must_agree():
-    with pytest.raises(ValueError, match="'k' of shape .* but new have"):
+    with pytest.raises(ValueError, match=r"'k' of shape \(2, 2\).*new"):
         rotation(PARAMS, {"b": PARAMS["b"], "o": PARAMS["o"]}, GROUPS)
 
 

@@ -252,15 +252,15 @@ def test_rates_are_arrays_and_traced():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"optimizer": "adam"}, "choose one of"),
-        ({"optimizer": "psi", "momentum": 0.9}, "no law is known"),
-        ({"optimizer": "psi"}, "give gradient_norm"),
-        ({"optimizer": "adamw"}, "give size"),
-        ({}, "give gradient_norm"),
-        ({"b2": 0.99}, "has no effect on sgd"),
-        ({"momentum": 1.0}, "is not in"),
-        ({"weight_decay": 0.0}, "weight_decay=0.0 is not positive"),
-        ({"learning_rate": -1.0}, "learning_rate=-1.0 is not positive"),
+        ({"optimizer": "adam"}, "optimizer='adam'.*'sgd', 'sgdw'"),
+        ({"optimizer": "psi", "momentum": 0.9}, r"momentum=0\.9.*psi"),
+        ({"optimizer": "psi"}, "gradient_norm"),
+        ({"optimizer": "adamw"}, "size"),
+        ({}, "gradient_norm"),
+        ({"b2": 0.99}, r"b2=0\.99.*sgd"),
+        ({"momentum": 1.0}, r"momentum=1\.0"),
+        ({"weight_decay": 0.0}, r"weight_decay=0\.0"),
+        ({"learning_rate": -1.0}, r"learning_rate=-1\.0"),
     ],
 )
 def test_what_cannot_be_answered(kwargs, message):
@@ -289,9 +289,12 @@ def test_a_transient_begins_where_it_is_told(optimizer):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"gradient_norm": -1.0}, "gradient_norm=-1.0 is not positive"),
-        ({"gradient_norm": 0.0}, "gradient_norm=0.0 is not positive"),
-        ({"learning_rate": 1.0, "weight_decay": 1.5}, "= 1.5 is not below 1"),
+        ({"gradient_norm": -1.0}, r"gradient_norm=-1\.0"),
+        ({"gradient_norm": 0.0}, r"gradient_norm=0\.0"),
+        (
+            {"learning_rate": 1.0, "weight_decay": 1.5},
+            r"learning_rate \* weight_decay = 1\.5",
+        ),
     ],
 )
 def test_what_no_rate_matches(kwargs, message):
@@ -300,5 +303,5 @@ def test_what_no_rate_matches(kwargs, message):
     for function in (equilibrium_norm, matching_learning_rate):
         with pytest.raises(ValueError, match=message):
             function(**rest)
-    with pytest.raises(ValueError, match="not positive"):
+    with pytest.raises(ValueError, match="learning_rate="):
         equilibrium_norm(0.0, 0.1, gradient_norm=1.0)

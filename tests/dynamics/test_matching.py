@@ -101,7 +101,7 @@ def test_a_schedule_gives_the_schedule_of_the_rotation():
 
 
 def test_psi_needs_the_gradient():
-    with pytest.raises(ValueError, match="give gradient_norm"):
+    with pytest.raises(ValueError, match="gradient_norm"):
         matching_learning_rate(0.1, 0.1, optimizer="psi")
     rate = matching_learning_rate(0.1, 0.1, optimizer="psi", gradient_norm=2.0)
     # tan(arcsin(0.2))/2.
@@ -115,5 +115,5 @@ def test_schedules_that_begin_and_end_at_zero():
         matched = matching_learning_rate(schedule, 5e-4, optimizer=optimizer)
         assert matched(0) == matched(100) == 0
         assert matched(10) > 0
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match=r"learning_rate=-0\.1"):
         matching_learning_rate(-0.1, 5e-4)

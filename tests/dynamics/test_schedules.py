@@ -180,11 +180,13 @@ def test_too_much_decay():
         lambda: exponential_schedule(1.0, 1.0),
         lambda: exponential_schedule(1.0, -0.1),
     ]:
-        with pytest.raises(ValueError, match="oscillates"):
+        with pytest.raises(ValueError, match="weight_decay.*momentum"):
             call()
-    with pytest.raises(ValueError, match=r"momentum=1\.0 is not in"):
+    with pytest.raises(ValueError, match=r"momentum=1\.0"):
         exponential_schedule(0.1, 0.1, 1.0)
-    with pytest.raises(ValueError, match="their product"):
+    with pytest.raises(
+        ValueError, match=r"weight_decay=1\.0.*learning_rate=1\.0"
+    ):
         balanced_schedule(1.0, 1.0, 10)
-    with pytest.raises(ValueError, match="steps=0 is not positive"):
+    with pytest.raises(ValueError, match="steps=0"):
         balanced_schedule(0.1, 0.1, 0)

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import optax
 
+from tests.compilation import quick_jit
 from tests.faults.cases import (
     COLUMN,
     NUMBERS,
@@ -16,7 +17,6 @@ from tests.faults.cases import (
     leave,
     unit,
 )
-from tests.theory.training import quick_jit
 
 
 class Fault(NamedTuple):

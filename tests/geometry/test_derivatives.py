@@ -26,7 +26,7 @@ import pytest
 
 from psi_optax import ScaleGroup, geometry, psi_sgd
 from psi_optax.groups import make_plan
-from tests.theory.training import quick_jit
+from tests.compilation import quick_jit
 
 SIZE = 4
 RADIUS = 1.7

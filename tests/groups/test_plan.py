@@ -95,11 +95,11 @@ WRONG = {
     ),
     "blocked axis not in axes": (
         {"": None, "head/kernel": ScaleGroup(0, {1: 2})},
-        r"'head/kernel' of shape \(6, 2\) with .*blocked axis 1 is not in axes",
+        r"'head/kernel' of shape \(6, 2\).*blocks={1: 2}.*axis 1",
     ),
     "blocks that do not divide": (
         {"": None, "head/kernel": ScaleGroup(0, {0: 4})},
-        r"'head/kernel' of shape \(6, 2\) with .*4 blocks do not divide axis 0",
+        r"'head/kernel' of shape \(6, 2\).*4 blocks.*axis 0.*length 6",
     ),
     "ties of different group shapes": (
         {
@@ -109,8 +109,8 @@ WRONG = {
             },
             "head": None,
         },
-        r"'conv/bias' of shape \(6,\) with .* is tied to 'conv/kernel' of shape"
-        r" \(3, 3, 4, 6\) with .* group shapes differ: \(\) and \(6,\)",
+        r"'conv/bias' of shape \(6,\).*'conv/kernel' of shape \(3, 3, 4, 6\)"
+        r".*\(\) and \(6,\)",
     ),
     "groups of another tree": (
         {"encoder": FILTER, "": None},
@@ -135,7 +135,7 @@ def test_a_wrong_statement_is_an_error_that_names_it(case):
 
 
 def test_something_else_than_a_scale_group():
-    with pytest.raises(TypeError, match=r"hold 0 at 'conv/kernel/0'"):
+    with pytest.raises(TypeError, match="'conv/kernel/0'.*ScaleGroup"):
         make_plan({"conv": {"kernel": (0, 1), "bias": None}}, PARAMS)
 
 

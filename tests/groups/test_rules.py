@@ -43,9 +43,9 @@ def test_a_pattern_matches_whole_paths():
 
 
 def test_output_channels_must_leave_something_to_group():
-    with pytest.raises(ValueError, match=r"'conv/bias' of shape \(6,\) has"):
+    with pytest.raises(ValueError, match=r"'conv/bias' of shape \(6,\).*tie="):
         output_channels(PARAMS, where="conv/bias")
-    text = r"'head/kernel' of shape \(6, 2\), axis=\(2,\): axis 2 is out of"
+    text = r"'head/kernel' of shape \(6, 2\).*axis=\(2,\)"
     with pytest.raises(ValueError, match=text):
         output_channels(PARAMS, where="head/kernel", axis=2)
 
@@ -79,14 +79,14 @@ def test_rules_are_checked_and_hashable_and_not_callable():
     rule = groups_from_paths({"conv/kernel": ScaleGroup(0)})
     assert not callable(rule)  # inject_hyperparams would call it.
     assert hash(rule) == hash(groups_from_paths({"conv/kernel": ScaleGroup(0)}))
-    with pytest.raises(TypeError, match="'a': 0 is not a ScaleGroup"):
+    with pytest.raises(TypeError, match="'a': 0.*ScaleGroup"):
         groups_from_paths({"a": 0})
     with pytest.raises(ValueError, match=r"'\(': .*"):
         groups_from_paths({"(": None})
-    with pytest.raises(TypeError, match="not a mapping from patterns"):
+    with pytest.raises(TypeError, match="mapping"):
         groups_from_paths([("a", None)])
     tied = groups_from_paths({".*/kernel": ScaleGroup(0, tie=r"\1")})
-    with pytest.raises(ValueError, match="does not fit its pattern"):
+    with pytest.raises(ValueError, match="tie=.*'.*/kernel'"):
         tied.groups_for(PARAMS)
 
 

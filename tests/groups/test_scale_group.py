@@ -33,21 +33,21 @@ def test_is_a_leaf_and_frozen():
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [
-        (lambda: ScaleGroup(axes="0"), TypeError, "'0' is not an int"),
-        (lambda: ScaleGroup(axes=(True,)), TypeError, "True is not an int"),
-        (lambda: ScaleGroup(axes=(0.0,)), TypeError, "0.0 is not an int"),
-        (lambda: ScaleGroup(axes=None), TypeError, "None is not an int"),
-        (lambda: ScaleGroup(0, blocks=4), TypeError, "write {axis: n}"),
-        (lambda: ScaleGroup(0, blocks=[0, 2]), TypeError, "write {axis: n}"),
-        (lambda: ScaleGroup(axes=(0, 0)), ValueError, "axis is repeated"),
-        (lambda: ScaleGroup(0, tie=3), TypeError, "3 is not a str"),
-        (lambda: ScaleGroup(0, axis_name=[3]), TypeError, "3 is not a str"),
-        (lambda: ScaleGroup(0, axis_name=3), TypeError, "3 is not a str"),
-        (lambda: ScaleGroup(0, {0: 0}), ValueError, "must be positive"),
+        (lambda: ScaleGroup(axes="0"), TypeError, "axes='0'.*int"),
+        (lambda: ScaleGroup(axes=(True,)), TypeError, "True.*int"),
+        (lambda: ScaleGroup(axes=(0.0,)), TypeError, "0.0.*int"),
+        (lambda: ScaleGroup(axes=None), TypeError, "axes=None.*int"),
+        (lambda: ScaleGroup(0, blocks=4), TypeError, "blocks=.*{axis: n}"),
+        (lambda: ScaleGroup(0, blocks=[0, 2]), TypeError, "blocks=.*{axis: n}"),
+        (lambda: ScaleGroup(axes=(0, 0)), ValueError, r"axes=\(0, 0\)"),
+        (lambda: ScaleGroup(0, tie=3), TypeError, "tie=.*3.*str"),
+        (lambda: ScaleGroup(0, axis_name=[3]), TypeError, "axis_name=.*3.*str"),
+        (lambda: ScaleGroup(0, axis_name=3), TypeError, "axis_name=.*3.*str"),
+        (lambda: ScaleGroup(0, {0: 0}), ValueError, "blocks={0: 0}.*positive"),
         (
             lambda: ScaleGroup(0, [(0, 2), (0, 3)]),
             ValueError,
-            "axis is repeated",
+            "repeated",
         ),
     ],
 )
@@ -65,11 +65,11 @@ def test_resolving_sorts_axes_and_counts_them_from_the_front():
 @pytest.mark.parametrize(
     ("group", "text"),
     [
-        (ScaleGroup(3), "axis 3 is out of range"),
-        (ScaleGroup(-4), "axis -4 is out of range"),
-        (ScaleGroup((0, -3)), "axis is repeated"),
-        (ScaleGroup(0, {1: 2}), "the blocked axis 1 is not in axes"),
-        (ScaleGroup(2, {2: 4}), "4 blocks do not divide axis 2, of length 6"),
+        (ScaleGroup(3), "axis 3"),
+        (ScaleGroup(-4), "axis -4"),
+        (ScaleGroup((0, -3)), "repeated"),
+        (ScaleGroup(0, {1: 2}), "axis 1"),
+        (ScaleGroup(2, {2: 4}), "4 blocks.*axis 2.*length 6"),
     ],
 )
 def test_a_statement_that_does_not_fit_its_shape(group, text):

@@ -16,11 +16,6 @@ SAME = 1e-9
 # Weights moved by this much may move the loss by `SAME` / 10 at most: of what
 # is rounding alone, nothing can be said.
 NOISE = 1e-14
-# Compiling takes longer than running.
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 def analyse(loss, params, *args, **options):
@@ -89,11 +84,14 @@ def allowed(groups, verdicts):
 def reached(loss, params, verdicts, *args):
     """Parameters that are said to be inert, and that have a gradient."""
     said = [p for p, v in verdicts.items() if v.kind == "inert"]
-    gradient = jax.grad(loss)
-    said = [p for p in said if p not in unused(gradient, params, *args)]
     if not said:
         return []
-    differentiate = jax.jit(gradient, compiler_options=QUICK)
+    traced = jax.jit(jax.grad(loss)).trace(params, *args)
+    zeros = unused(traced.jaxpr, params)
+    said = [p for p in said if p not in zeros]
+    if not said:
+        return []
+    differentiate = traced.lower().compile()
     found = differentiate(params, *args)
     wrong = [p for p in said if np.max(np.abs(found[p])) > 1e-6]
     if not wrong:
@@ -101,7 +99,7 @@ def reached(loss, params, verdicts, *args):
     # Rounding that is divided by rounding differs from draw to draw; a mean of
     # equal numbers is right or off by one of it, so several draws are made.
     random = np.random.RandomState(0)
-    jitted = jax.jit(loss, compiler_options=QUICK)
+    jitted = jax.jit(loss)
     for _ in range(8):
         other = moved(params, random)
         if change(lambda p: jitted(p, *args), params, other) > SAME / 10:
@@ -115,9 +113,8 @@ def reached(loss, params, verdicts, *args):
     return wrong
 
 
-def unused(gradient, params, *args):
+def unused(program, params):
     """Parameters whose gradient is a zero that is written in the program."""
-    program, shape = jax.make_jaxpr(gradient, return_shape=True)(params, *args)
     zeros = {
         equation.outvars[0]
         for equation in program.eqns
@@ -125,8 +122,8 @@ def unused(gradient, params, *args):
         and isinstance(equation.invars[0], Literal)
         and equation.invars[0].val == 0
     }
-    pairs = zip(sorted(shape), program.jaxpr.outvars, strict=True)
-    return [p for p, v in pairs if not isinstance(v, Literal) and v in zeros]
+    pairs = zip(sorted(params), program.jaxpr.outvars, strict=True)
+    return {p for p, v in pairs if not isinstance(v, Literal) and v in zeros}
 
 
 def broken(loss, params, verdicts, *variants):
@@ -138,7 +135,7 @@ def broken(loss, params, verdicts, *variants):
     if not sets:
         return []
     random = np.random.RandomState(0)
-    jitted = jax.jit(loss, compiler_options=QUICK)
+    jitted = jax.jit(loss)
     together = {p: g for groups in sets for p, g in groups.items()}
     found = []
     tries = itertools.product(

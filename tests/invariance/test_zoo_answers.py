@@ -28,12 +28,6 @@ CHANGED = 1e-5
 ROUNDINGS = 8
 FLOATS = {"bf16": jnp.bfloat16, "f16": "float16", "f32": "f4", "f64": "f8"}
 
-# Compiling takes longer than running.
-QUICK = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
-
 
 def double(tree):
     return jax.tree.map(
@@ -68,7 +62,7 @@ class Case:
             for _ in range(POINTS)
         ]
         self.shapes = {path: x.shape for path, x in self.points[0].items()}
-        self.jitted = jax.jit(self.net.loss, compiler_options=QUICK)
+        self.jitted = jax.jit(self.net.loss)
         self.random = np.random.RandomState(1)
         self.base = [self.loss(point) for point in self.points]
         self.sizes = np.maximum(np.abs(self.base), 0.1)

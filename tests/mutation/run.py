@@ -21,6 +21,7 @@ _CORE = [
     "tests/oracles/test_ours.py",
 ]
 _CONTRACT = "tests/conformance/test_contract.py"
+_ARGUMENTS = "tests/conformance/test_arguments.py"
 TESTS = {
     "_validation.py": ["tests/conformance/test_arguments.py"],
     "_messages.py": ["tests/groups"],
@@ -33,6 +34,7 @@ TESTS = {
         "tests/optimizers",
         *_CORE,
         _CONTRACT,
+        _ARGUMENTS,
     ],
     "diagnostics": ["tests/diagnostics"],
     "dynamics": ["tests/dynamics"],
@@ -58,7 +60,6 @@ TESTS = {
 }
 # How a program is ordered, and what it sends, is seen where it is looked at.
 _PROGRAM = ["tests/devices/test_communication.py"]
-_ARGUMENTS = ["tests/conformance/test_arguments.py"]
 _ENTRANCE = ["tests/conformance/test_entrance.py"]
 ALSO = {
     "geometry/_scheduling.py": _PROGRAM,
@@ -68,8 +69,8 @@ ALSO = {
     "transforms/floating.py": _ENTRANCE,
     "transforms/states.py": _ENTRANCE,
     "transforms/momentum.py": _ENTRANCE,
-    "optimizers/recipes.py": _ARGUMENTS,
-    "diagnostics/monitor.py": _ARGUMENTS,
+    "optimizers/recipes.py": [_ARGUMENTS],
+    "diagnostics/monitor.py": [_ARGUMENTS],
     "invariance/report.py": ["tests/groups/test_hashing.py"],
 }
 OPTIONS = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]

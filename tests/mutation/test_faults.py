@@ -1,6 +1,7 @@
 """The deliberate faults of `make mutate` are faults of the package as it is."""
 
 import ast
+import functools
 import signal
 import sys
 
@@ -11,10 +12,14 @@ from tests.mutation.faults import FAULTS
 from tests.mutation.run import PACKAGE, ROOT, selection_for, within
 
 
+@functools.cache
+def without_a_fault(file):
+    return ast.unparse(ast.parse((PACKAGE / file).read_text()))
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.what)
 def test_the_code_that_a_fault_replaces_is_in_one_place(fault):
-    text = (PACKAGE / fault.file).read_text()
-    assert fault.apply(PACKAGE) != ast.unparse(ast.parse(text))
+    assert fault.apply(PACKAGE) != without_a_fault(fault.file)
 
 
 FILE = """

@@ -19,7 +19,8 @@ import psi_optax
 from psi_optax import ScaleGroup, geometry
 from psi_optax.groups import make_plan
 from psi_optax.wrappers import _low_precision
-from tests.theory.training import lenient, quick_jit, to_numpy
+from tests.compilation import quick_jit
+from tests.theory.training import lenient, to_numpy
 
 GROUP = ScaleGroup(axes=0)
 SIZE = 64

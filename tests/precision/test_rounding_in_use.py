@@ -14,8 +14,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from psi_optax import ScaleGroup, psi, psi_sgd
 from psi_optax.wrappers import master_weights, stochastic_rounding
+from tests.compilation import quick_jit
 from tests.conformance.checks import assert_equal
-from tests.theory.training import quick_jit, to_numpy
+from tests.theory.training import to_numpy
 
 # Two leaves of the same weights, of which neither dtype nor place is the same
 # as that of any other; and what is not rounded.
@@ -301,24 +302,10 @@ def test_what_stands_in_front_in_a_chain_is_seen():
 # Errors.
 
 
-@pytest.mark.parametrize(
-    "key", [0.5, "0", None, np.zeros(2, np.uint32)], ids=repr
-)
-def test_what_is_no_key_is_an_error(key):
-    with pytest.raises(TypeError, match="pass an integer"):
-        stochastic_rounding(optax.sgd(0.1), key)
-
-
-@each_wrapper
-def test_what_is_no_optimizer_is_an_error(wrap):
-    with pytest.raises(TypeError, match="inner=.*optax.sgd"):
-        wrap(0.1)
-
-
 @each_wrapper
 def test_psi_refuses_them_inside(wrap):
     tx = psi(optax.chain(optax.clip(1.0), wrap(optax.sgd(0.1))), GROUPS)
-    with pytest.raises(ValueError, match="Put psi inside of it"):
+    with pytest.raises(ValueError, match="(Weights|Rounding)State.* psi "):
         jax.eval_shape(tx.init, tree(0))
     jax.eval_shape(wrap(psi(optax.sgd(0.1), GROUPS)).init, tree(0))
 
@@ -348,14 +335,5 @@ def test_weights_without_a_gradient_stay(wrap, hole):
 def test_lookahead_inside_is_refused(wrap):
     tx = wrap(optax.lookahead(optax.sgd(0.1), 2, 0.5))
     pair = optax.LookaheadParams.init_synced({"a": tree(0)["first"]})
-    with pytest.raises(ValueError, match="LookaheadState.*inside of it"):
+    with pytest.raises(ValueError, match="lookahead"):
         tx.init(pair)
-
-
-@pytest.mark.parametrize(
-    "key",
-    [0.5, "seed", None, np.arange(2), jax.random.split(jax.random.key(0))],
-)
-def test_a_key_that_is_none_is_refused(key):
-    with pytest.raises(TypeError, match="pass an integer"):
-        stochastic_rounding(optax.sgd(0.1), key)

@@ -18,6 +18,7 @@ import optax
 import pytest
 
 import psi_optax
+from tests.compilation import quick_jit
 from tests.theory.networks import mixed_network
 from tests.theory.scales import (
     direction_error,
@@ -29,7 +30,6 @@ from tests.theory.training import (
     first_update,
     lenient,
     path_of,
-    quick_jit,
     to_numpy,
     train,
 )

@@ -12,15 +12,9 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
+from tests.compilation import quick_jit
 from tests.theory.networks import rayleigh
-from tests.theory.training import (
-    first_update,
-    lenient,
-    path_of,
-    quick_jit,
-    step,
-    to_numpy,
-)
+from tests.theory.training import first_update, lenient, path_of, step, to_numpy
 
 GROUPS = {"w": ScaleGroup(axes=0), "b": None}
 

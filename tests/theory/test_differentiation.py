@@ -13,7 +13,8 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
-from tests.theory.training import lenient, quick_jit
+from tests.compilation import quick_jit
+from tests.theory.training import lenient
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -18,8 +18,9 @@ from flax import linen as nn
 
 import psi_optax
 from psi_optax import ScaleGroup
+from tests.compilation import quick_jit
 from tests.theory.networks import group_norm, standardize
-from tests.theory.training import first_update, quick_jit
+from tests.theory.training import first_update
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -15,7 +15,8 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
-from tests.theory.training import lenient, quick_jit, to_numpy
+from tests.compilation import quick_jit
+from tests.theory.training import lenient, to_numpy
 
 SIZES = (4, 64, 576)
 RADII = np.array([0.3, 1.99, 5.0])

@@ -15,9 +15,10 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
+from tests.compilation import quick_jit
 from tests.theory.networks import bn_mlp, mixed_network
 from tests.theory.scales import dot, norms, powers_of_ten, rescaled
-from tests.theory.training import first_update, gradient_of, quick_jit
+from tests.theory.training import first_update, gradient_of
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -12,7 +12,8 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
-from tests.theory.training import first_update, quick_jit
+from tests.compilation import quick_jit
+from tests.theory.training import first_update
 
 ANGLES = np.concatenate(
     [np.geomspace(1e-7, 1, 22), [1.5, np.pi / 2, 3.0, 3.14, np.pi]]

@@ -1,12 +1,11 @@
 """Steps, and training that keeps every one of them."""
 
-import contextlib
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from tests.compilation import quick_jit
 
 
 def _gradient(loss, params, batch):
@@ -20,30 +19,6 @@ def _step(tx, gradient, state, params):
 
 def _first_update(tx, updates, params):
     return tx.update(updates, tx.init(params), params)[0]
-
-
-def quick_jit(function, **options):
-    """`jax.jit` in a hurry.
-
-    These tests compile hundreds of small programs and run each of them for
-    milliseconds.
-    """
-    compiler_options = _known_options()
-    return jax.jit(function, compiler_options=compiler_options, **options)
-
-
-@functools.cache
-def _known_options():
-    """The options of these that this version's compiler has."""
-    known = {}
-    for name, value in [
-        ("xla_backend_optimization_level", 0),
-        ("xla_cpu_use_fusion_emitters", False),
-    ]:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            jax.jit(lambda: 0.0, compiler_options={name: value})()
-            known[name] = value
-    return known
 
 
 # Compiled once for each loss or transform, as long as it is one object.

@@ -7,7 +7,8 @@ import pytest
 
 import psi_optax
 from tests.columns import COLUMNS, unit
-from tests.theory.training import lenient, quick_jit
+from tests.compilation import quick_jit
+from tests.theory.training import lenient
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -93,9 +93,7 @@ def test_a_zero_update_of_a_group_moves_none_of_its_bits(radius, retraction):
 def test_a_state_of_other_groups_is_refused():
     tx, w = retract(GROUPS), draw(0)
     state = retract({"w": None, "o": ScaleGroup(0)}).init(w)
-    with pytest.raises(
-        ValueError, match=r"holds radii of shapes {'o': .*, but"
-    ):
+    with pytest.raises(ValueError, match="radii.*'o'.*'w'.*init"):
         tx.update(draw(1), state, w)
 
 
@@ -103,7 +101,7 @@ def test_a_state_of_other_groups_is_refused():
 def test_a_state_of_groups_of_another_shape_is_refused(axes):
     tx, w = retract(GROUPS), draw(0)
     state = retract({"w": ScaleGroup(axes), "o": None}).init(w)
-    with pytest.raises(ValueError, match="radii of shapes .* but the groups"):
+    with pytest.raises(ValueError, match="radii.*'w'.*init"):
         tx.update(draw(1), state, w)
 
 
@@ -138,29 +136,6 @@ def test_a_group_of_one_element_never_turns(make):
     tx = make(ScaleGroup(0))
     got, _ = tx.update(jnp.array([[-10.0, 4.0]]), tx.init(w), w)
     assert not got.any()
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda: retract(GROUPS, radius="unit"),
-        lambda: retract(GROUPS, radius=0),
-        lambda: retract(GROUPS, radius=-1.0),
-        lambda: retract(GROUPS, radius=np.float32(-1)),
-        lambda: retract(GROUPS, radius=jnp.array(0.0)),
-        lambda: retract(GROUPS, retraction="polar"),
-        lambda: retract(GROUPS, retraction=None),
-        lambda: rescale_weights(GROUPS, radius=0.0),
-        lambda: rescale_weights(GROUPS, radius="unit"),
-        lambda: rescale_weights(GROUPS, radius=None),
-        lambda: rescale_weights(GROUPS, every=0),
-        lambda: rescale_weights(GROUPS, every=np.int64(0)),
-        lambda: rescale_weights(GROUPS, every=2.5),
-    ],
-)
-def test_wrong_options_are_refused_at_once(wrong):
-    with pytest.raises(ValueError, match="radius|retraction|every"):
-        wrong()
 
 
 def test_tangent_part_of_updates():

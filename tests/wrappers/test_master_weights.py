@@ -13,8 +13,9 @@ import pytest
 
 from psi_optax import ScaleGroup, psi_adam, psi_sgd
 from psi_optax.wrappers import master_weights
+from tests.compilation import quick_jit
 from tests.conformance.checks import assert_equal, dtypes
-from tests.theory.training import lenient, quick_jit, to_numpy
+from tests.theory.training import lenient, to_numpy
 
 GROUPS = {
     "brain": ScaleGroup(axes=0),

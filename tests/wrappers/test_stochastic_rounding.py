@@ -13,7 +13,8 @@ import optax
 import pytest
 
 from psi_optax.wrappers import stochastic_rounding
-from tests.theory.training import quick_jit, to_numpy
+from tests.compilation import quick_jit
+from tests.theory.training import to_numpy
 
 NARROW = ("bfloat16", "float16")
 each_dtype = pytest.mark.parametrize("dtype", NARROW)

@@ -117,7 +117,7 @@ print(report)
 # ## Training
 #
 # An ordinary loop. `psi_sgd` is an optax transform like any other; so is
-# `psi_optax.psi(inner, groups)` around an optimizer of your choice.
+# `psi_optax.psi(optimizer, groups)` around an optimizer of your choice.
 
 
 # %%

@@ -138,9 +138,9 @@ def _check_rate(
         check_number("degree", degree)
     if (learning_rate is None) != (degree is None):
         raise ValueError(
-            f"degree={degree!r} needs a learning_rate, and a learning_rate needs"
-            " a degree: pass both or neither. The degree of the optimizer's"
-            " update is -1 for SGD, 0 for Adam, 1 for psi."
+            f"degree={degree!r} and learning_rate belong together: pass both or"
+            " neither. The degree of the optimizer's update is -1 for SGD, 0"
+            " for Adam, 1 for psi."
         )
     return learning_rate
 

@@ -182,8 +182,8 @@ def rescale(
     In evaluation it does so only if its running statistics are rescaled too:
     the outputs are then unchanged, up to the layer's epsilon.
 
-    Everything between the kernel and the normalization must be rescaled by the
-    same factor. That includes a bias added there: tie it to the kernel in the
+    The outputs must be proportional to the kernel. A bias added before the
+    normalization must therefore be rescaled too: tie it to the kernel in the
     groups, or omit it from the network.
 
     Args:

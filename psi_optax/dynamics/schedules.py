@@ -139,8 +139,9 @@ def balanced_schedule(
     check_positive("balance", balance)
     if not 0 <= learning_rate * weight_decay < 1:
         raise ValueError(
-            f"learning_rate * weight_decay = {learning_rate * weight_decay:.3g}"
-            " is not in [0, 1): pass smaller, nonnegative values."
+            f"weight_decay={weight_decay!r} times learning_rate="
+            f"{learning_rate!r} is not in [0, 1): reduce the weight decay, and"
+            " keep it nonnegative."
         )
     rates = np.empty(steps)
     rates[0] = learning_rate

@@ -1,4 +1,4 @@
-"""Norms and rotations of a run, and its preparation."""
+"""Diagnostics of a run: norms, rotations, effective learning rates, spans."""
 
 from psi_optax.diagnostics.effective_learning_rate import (
     effective_learning_rate as effective_learning_rate,

@@ -1,9 +1,9 @@
-r"""Which part of the weights the inputs of a layer can reach.
+r"""The part of a layer's weights that gradients can change.
 
 The gradient of a linear map \(z = xW\) is \(\sum_n x_n\,dz_n^\top\), a
-combination of its inputs; in front of BatchNorm the sum of \(dz_n\) is zero, so
-that even the mean of the inputs is out of reach. What gradients never touch
-stays as it was initialized: SGD leaves it, and weight decay alone removes it.
+combination of its inputs. Before BatchNorm the sum of \(dz_n\) is zero, so the
+gradient has no part along the mean of the inputs either. SGD changes the part
+of the weights outside this span by weight decay alone.
 """
 
 from collections.abc import Sequence
@@ -18,28 +18,29 @@ from psi_optax.groups.reductions import accumulation_dtype
 def split_by_input_span(
     kernel: jax.Array, inputs: jax.Array, *, centered: bool = True
 ) -> tuple[jax.Array, jax.Array]:
-    """Splits a kernel into what its gradients can change and the rest.
+    """Split a kernel into the part that its gradients can change, and the rest.
 
-    By a singular value decomposition of the inputs: n · fan_in ·
-    min(n, fan_in) operations. Directions whose singular value is below
-    max(n, fan_in) times the dtype's precision of the largest count as no part
-    of the span.
+    The span is from a singular value decomposition of the inputs, of n · fan_in
+    · min(n, fan_in) operations. Directions with a singular value below
+    max(n, fan_in) times the dtype's precision, relative to the largest, are not
+    part of it.
 
     Args:
         kernel: of shape (..., out), floating; fan_in is the product of all
             axes but the last.
         inputs: of shape (n, fan_in), in the order of the kernel's weights: all
-            that the layer was shown; see `input_patches` for convolutions.
-        centered: whether the mean of the inputs is taken off, as in front of
-            BatchNorm. It is BatchNorm's over *each* batch; the span for
-            batches of one run is that of the centred inputs of all of them.
+            inputs of the layer; see `input_patches` for convolutions.
+        centered: whether to subtract the mean of the inputs, as before
+            BatchNorm. BatchNorm subtracts the mean of *each* batch: for several
+            batches, center the inputs of each, and pass all of them with
+            `centered=False`.
 
     Returns:
-        (inside, outside), of the kernel's shape and dtype, orthogonal column
-        by column, with the kernel as their sum.
+        (inside, outside), of the kernel's shape and dtype. Their sum is the
+        kernel. The columns of one are orthogonal to those of the other.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: the inputs do not have the shape (n, fan_in).
 
     Examples:
         >>> kernel = jnp.array([[1.0], [2.0]])
@@ -56,11 +57,11 @@ def split_by_input_span(
     weights = kernel.astype(wide).reshape(-1, kernel.shape[-1])
     if inputs.ndim != 2 or inputs.shape[1] != len(weights):
         raise ValueError(
-            f"inputs have shape {inputs.shape}, but a kernel of shape"
+            f"inputs have shape {inputs.shape}: a kernel of shape"
             f" {kernel.shape} needs (n, {len(weights)})."
         )
     inputs = inputs.astype(wide)
-    for _ in range(2 * centered):  # Twice: the mean is rounded.
+    for _ in range(2 * centered):  # Twice, as the mean is rounded.
         inputs = inputs - inputs.mean(0, keepdims=True)
     _, values, basis = jnp.linalg.svd(inputs, full_matrices=False)
     limit = max(inputs.shape) * jnp.finfo(values.dtype).eps
@@ -81,13 +82,13 @@ def input_patches(
     strides: tuple[int, int] = (1, 1),
     padding: Literal["SAME", "VALID"] | Sequence[tuple[int, int]] = "SAME",
 ) -> jax.Array:
-    """What a convolution sees as its inputs, one row a position.
+    """Return the inputs of a convolution, one row per position.
 
     Args:
         images: of shape (batch, height, width, channels), floating.
-        window: the kernel's height and width.
-        strides: the convolution's.
-        padding: the convolution's, "SAME", "VALID" or two pairs.
+        window: height and width of the kernel.
+        strides: of the convolution.
+        padding: of the convolution, "SAME", "VALID" or two pairs.
 
     Returns:
         An array of shape (n, window height * window width * channels), in the
@@ -95,7 +96,7 @@ def input_patches(
         positions. Its product with the reshaped kernel is the convolution.
 
     Raises:
-        ValueError: images are not of rank four.
+        ValueError: the images are not of rank four.
 
     Examples:
         >>> input_patches(jnp.ones((2, 8, 8, 3)), (3, 3), strides=(2, 2)).shape
@@ -103,8 +104,8 @@ def input_patches(
     """
     if images.ndim != 4:
         raise ValueError(
-            f"images have shape {images.shape}, not (batch, height, width,"
-            " channels)."
+            f"images have shape {images.shape}: pass an array of shape (batch,"
+            " height, width, channels)."
         )
     channels = images.shape[-1]
     # A convolution with ones and zeros: exact at the highest precision.
@@ -116,6 +117,6 @@ def input_patches(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=jax.lax.Precision.HIGHEST,
     )
-    # It lays channels out first, kernels have them last.
+    # Patches have the channels first, kernels have them last.
     patches = patches.reshape(-1, channels, window[0] * window[1])
     return patches.transpose(0, 2, 1).reshape(len(patches), -1)

@@ -1,26 +1,29 @@
-"""What goes on in the groups, looked at from the end of a chain."""
+"""Monitor of groups, as the last transform of a chain."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from psi_optax import geometry
 from psi_optax._validation import check_learning_rate, check_number
-from psi_optax.diagnostics.effective_learning_rate import effective_rate
+from psi_optax.diagnostics import _shards
+from psi_optax.diagnostics.effective_learning_rate import rate_at_norm
 from psi_optax.geometry._scheduling import read_first
-from psi_optax.groups import Plan
-from psi_optax.groups.types import Leaves, Scalars
+from psi_optax.groups import Groups, Leaves, Plan, Scalars
 from psi_optax.transforms.contract import on_groups
 from psi_optax.transforms.states import read_states
 
 
 class MonitorGroupsState(NamedTuple):
-    """What `monitor_groups` saw at the last step; zeros before the first.
+    """State of `monitor_groups`: quantities of the last step, zeros before it.
 
     Each but the count is {group name: float32 scalar}. The name of a group is
-    the path of its leaf, or of the first of its tied leaves.
+    the path of its leaf, or of the first of its tied leaves. Without groups
+    each is a scalar.
 
     Attributes:
         count: steps taken; shape=(), dtype=int32.
@@ -28,47 +31,48 @@ class MonitorGroupsState(NamedTuple):
         norm_min: least norm of the weights before the update.
         norm_max: greatest norm of the weights before the update.
         radial_fraction: |radial part of the update| / |update|.
-        effective_learning_rate: mean over groups; None without a rate.
+        effective_learning_rate: mean over groups; None without a learning rate.
     """
 
-    count: jax.typing.ArrayLike
-    rotation: Any
-    norm_min: Any
-    norm_max: Any
-    radial_fraction: Any
-    effective_learning_rate: Any
+    count: ArrayLike
+    rotation: Scalars | jax.Array
+    norm_min: Scalars | jax.Array
+    norm_max: Scalars | jax.Array
+    radial_fraction: Scalars | jax.Array
+    effective_learning_rate: Scalars | jax.Array | None
 
 
 def monitor_groups(
-    groups: Any,
+    groups: Groups,
     *,
     learning_rate: optax.ScalarOrSchedule | None = None,
     degree: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Watches the groups, and passes updates through unchanged.
+    """Measure the groups in the state, and return updates unchanged.
 
-    It goes last in a chain, where updates are what will be added to params.
-    It costs three inner products a group, of updates that a compiled step has
-    to write down for them. Read its state by `read_monitor`, or one quantity by
+    It belongs last in a chain, where updates are the final change of params. It
+    costs three inner products per group, and makes a compiled step store the
+    updates for them. Read its state by `read_monitor`, or one quantity by
     `optax.tree.get(state, "rotation")`.
 
-    The rotation is computed from the inner products alone: of an update whose
-    radial part is by far the larger, angles below 3e-4 of it are rounding.
-    Inside `shard_map` it sees all shards' groups, unless `check_vma=False`
-    hides from it that there are shards: then each device's own.
+    The rotation is computed from the inner products alone: in an almost radial
+    update, a tangent part below 3e-4 of its length is rounding error. Inside
+    `shard_map` the quantities are over the groups of all shards; with
+    `check_vma=False`, which hides the shards, over the groups of each device.
 
     Args:
         groups: scale groups in any form.
-        learning_rate: a number or a schedule, the optimizer's; None for no
+        learning_rate: of the optimizer; a number or a schedule. None for no
             effective learning rate in the state.
-        degree: of the optimizer's update, together with a rate: -1 for SGD, 0
-            for Adam, 1 for `psi`, as in `effective_learning_rate`.
+        degree: of the optimizer's update, given together with a learning rate:
+            -1 for SGD, 0 for Adam, 1 for `psi`, see `effective_learning_rate`.
 
     Returns:
         A transform that needs params, with a `MonitorGroupsState`.
 
     Raises:
-        TypeError: the learning rate or the degree is no number.
+        TypeError: the learning rate is neither a number nor a schedule; the
+            degree is not a number.
         ValueError: a learning rate without a degree, or a degree without a
             learning rate; groups do not fit params; params are missing in
             `update`.
@@ -83,25 +87,14 @@ def monitor_groups(
 
     References:
         Kosson, Messmer and Jaggi, [Rotational
-        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, on why
-        rotation is the quantity to watch.
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, on rotation
+        as a measure of training.
     """
-    if learning_rate is not None:
-        learning_rate = check_learning_rate(learning_rate)
-    if degree is not None:
-        check_number("degree", degree)
-    if (learning_rate is None) != (degree is None):
-        raise ValueError(
-            f"degree={degree!r}: give the degree of the optimizer's update"
-            " (-1 for SGD, 0 for Adam, 1 for psi) together with its"
-            " learning_rate, or neither."
-        )
+    learning_rate = _check_rate(learning_rate, degree)
 
     def init(plan: Plan, _: Leaves) -> MonitorGroupsState:
-        names = plan.group_shapes
-        # A leaf in place of an empty dictionary, for the reason that there is
-        # in `transforms.base.initial_radius`.
-        zeros = {name: _zero() for name in names} or _zero()
+        # Without groups a scalar, see `transforms.states.or_placeholder`.
+        zeros = {name: _zero() for name in plan.group_shapes} or _zero()
         return MonitorGroupsState(
             count=jnp.zeros([], jnp.int32),
             rotation=zeros,
@@ -111,105 +104,115 @@ def monitor_groups(
             effective_learning_rate=None if learning_rate is None else zeros,
         )
 
-    def update(plan: Plan, u: Leaves, w: Leaves, state: MonitorGroupsState):
+    def update(
+        plan: Plan, u: Leaves, w: Leaves, state: MonitorGroupsState
+    ) -> tuple[Leaves, MonitorGroupsState]:
         count = optax.safe_increment(state.count)
         if not plan.leaves:
             return u, state._replace(count=count)
         norms = geometry.norm(plan, w)
         radial = jax.tree.map(geometry.safe_divide, plan.dot(w, u), norms)
-        across = jax.tree.map(_across, plan.dot(u, u), radial)
-        rates = None
-        if learning_rate is not None:
-            rates = _rates(learning_rate, state.count, norms, degree)
-        return read_first(plan, u, across), MonitorGroupsState(
+        tangent = jax.tree.map(_tangent_square, plan.dot(u, u), radial)
+        rates = _effective_rates(learning_rate, state.count, norms, degree)
+        return read_first(plan, u, tangent), MonitorGroupsState(
             count=count,
-            rotation=_each(_rotation, norms, radial, across),
-            norm_min=_each(_least, norms),
-            norm_max=_each(_most, norms),
-            radial_fraction=_each(_fraction, radial, across),
-            effective_learning_rate=_each(_mean, rates),
+            rotation=_summarize(_rms_rotation, norms, radial, tangent),
+            norm_min=_summarize(_shards.minimum, norms),
+            norm_max=_summarize(_shards.maximum, norms),
+            radial_fraction=_summarize(_radial_fraction, radial, tangent),
+            effective_learning_rate=None
+            if rates is None
+            else _summarize(_shards.mean, rates),
         )
 
     return on_groups(groups, update, kind=MonitorGroupsState, init=init)
 
 
-def _zero():
+def _check_rate(
+    learning_rate: optax.ScalarOrSchedule | None, degree: float | None
+) -> optax.ScalarOrSchedule | None:
+    """Return the learning rate, given together with a degree or not at all."""
+    if learning_rate is not None:
+        learning_rate = check_learning_rate(learning_rate)
+    if degree is not None:
+        check_number("degree", degree)
+    if (learning_rate is None) != (degree is None):
+        raise ValueError(
+            f"degree={degree!r} and learning_rate belong together: pass both or"
+            " neither. The degree of the optimizer's update is -1 for SGD, 0"
+            " for Adam, 1 for psi."
+        )
+    return learning_rate
+
+
+def _zero() -> jax.Array:
     return jnp.zeros([], jnp.float32)
 
 
-def _rates(learning_rate, count, norms: Scalars, degree) -> Scalars:
+def _tangent_square(square: jax.Array, radial: jax.Array) -> jax.Array:
+    """Return the squared length of the tangent part."""
+    return jnp.maximum(square - radial * radial, 0)
+
+
+def _effective_rates(
+    learning_rate: optax.ScalarOrSchedule | None,
+    count: ArrayLike,
+    norms: Scalars,
+    degree: float | None,
+) -> Scalars | None:
+    """Return the effective learning rate of each group, None without a rate."""
+    if learning_rate is None or degree is None:
+        return None
     rate = learning_rate(count) if callable(learning_rate) else learning_rate
     return {
-        name: effective_rate(rate, norm, degree) for name, norm in norms.items()
+        name: rate_at_norm(rate, norm, degree) for name, norm in norms.items()
     }
 
 
-def _each(function, *scalars: Scalars | None) -> Any:
-    """One float32 a name, from its groups; an empty leaf has none."""
+def _summarize(
+    statistic: Callable[..., jax.Array], *scalars: Scalars
+) -> Scalars:
+    """Return a float32 statistic of the groups of each name, 0 of none."""
 
-    def summarize(*x):
-        return function(*x).astype(jnp.float32) if x[0].size else _zero()
+    def summarize(*x: jax.Array) -> jax.Array:
+        return statistic(*x).astype(jnp.float32) if x[0].size else _zero()
 
     return jax.tree.map(summarize, *scalars)
 
 
-def _across(square, radial):
-    """The squared length of the tangent part."""
-    return jnp.maximum(square - radial * radial, 0)
+def _rms_rotation(
+    norm: jax.Array, radial: jax.Array, tangent: jax.Array
+) -> jax.Array:
+    """Return the RMS rotation of the groups with a direction."""
+    angle = jnp.arctan2(jnp.sqrt(tangent), norm + radial)
+    square = _shards.total(jnp.where(norm == 0, 0, angle * angle))
+    groups = _shards.total((norm != 0).astype(norm.dtype))
+    return jnp.sqrt(geometry.safe_divide(square, groups))
 
 
-def _shards(x: jax.Array) -> tuple[str, ...]:
-    """The manual mesh axes over which x differs."""
-    return tuple(sorted(jax.typeof(x).manual_axis_type.varying))
-
-
-def _total(x: jax.Array) -> jax.Array:
-    return jax.lax.psum(jnp.sum(x), _shards(x)) if _shards(x) else jnp.sum(x)
-
-
-def _least(x: jax.Array) -> jax.Array:
-    return jax.lax.pmin(jnp.min(x), _shards(x)) if _shards(x) else jnp.min(x)
-
-
-def _most(x: jax.Array) -> jax.Array:
-    return jax.lax.pmax(jnp.max(x), _shards(x)) if _shards(x) else jnp.max(x)
-
-
-def _mean(x: jax.Array) -> jax.Array:
-    return _total(x) / _total(jnp.ones_like(x))
-
-
-def _rotation(norm, radial, across):
-    # Of groups that have a direction.
-    angle = jnp.arctan2(jnp.sqrt(across), norm + radial)
-    square = _total(jnp.where(norm == 0, 0, angle * angle))
-    return jnp.sqrt(
-        geometry.safe_divide(square, _total((norm != 0).astype(norm.dtype)))
-    )
-
-
-def _fraction(radial, across):
-    # Not by |u| itself: XLA turns the sum of sums into one over u, for which
-    # it keeps all of u's squares.
-    inward = _total(radial * radial)
-    return jnp.sqrt(geometry.safe_divide(inward, inward + _total(across)))
+def _radial_fraction(radial: jax.Array, tangent: jax.Array) -> jax.Array:
+    """Return the norm of the radial parts over the norm of the updates."""
+    # The norm of u, as one sum over u, would make XLA keep all squares of u.
+    inward = _shards.total(radial * radial)
+    whole = inward + _shards.total(tangent)
+    return jnp.sqrt(geometry.safe_divide(inward, whole))
 
 
 def read_monitor(opt_state: optax.OptState) -> dict[str, float]:
-    """What `monitor_groups` saw, for a logger.
+    """Return the quantities of `monitor_groups`, for a logger.
 
     Args:
-        opt_state: the state of any optimizer with a `monitor_groups` anywhere
-            in it (of NNX's optimizer, `optimizer.opt_state`). Not a traced
-            one: numbers are fetched from the device.
+        opt_state: the state of any optimizer with `monitor_groups` anywhere in
+            it (for NNX, `optimizer.opt_state`). It must not be traced: its
+            numbers are fetched from the device.
 
     Returns:
-        A flat dictionary, {"rotation/hidden/kernel": 0.01, ...}, whose keys
+        A flat dictionary, {"rotation/hidden/kernel": 0.01, ...}. Its keys
         begin with a field of `MonitorGroupsState`.
 
     Raises:
-        ValueError: there is no monitor in it, or there are two of one group;
-            the state is of several steps or seeds.
+        ValueError: the state has no monitor, or two of the same group; it is
+            the state of several steps or seeds.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -226,14 +229,16 @@ def read_monitor(opt_state: optax.OptState) -> dict[str, float]:
     )
     flat: dict[str, float] = {}
     for state in jax.device_get(states):
-        seen = {
+        measured = {
             f"{field}/{name}": float(value)
             for field, values in state._asdict().items()
             if isinstance(values, dict)
             for name, value in values.items()
         }
-        twice = sorted(flat.keys() & seen.keys())
+        twice = sorted(flat.keys() & measured.keys())
         if twice:
-            raise ValueError(f"two monitors watch {twice[0]!r}: keep one.")
-        flat |= seen
+            raise ValueError(
+                f"two monitors measure {twice[0]!r}: omit one monitor_groups."
+            )
+        flat |= measured
     return flat

@@ -1,20 +1,18 @@
-"""The norms of groups: reading them, and setting them."""
-
-from typing import Any
+"""Norms of groups: reading and setting them."""
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from psi_optax import geometry
 from psi_optax._validation import check_flag, check_positive
-from psi_optax.groups import make_plan
+from psi_optax.groups import Groups, Leaves, Plan, Tree, make_plan
 from psi_optax.groups.reductions import to_accumulator
-from psi_optax.groups.types import Tree
 from psi_optax.transforms.contract import cast_like
 
 
-def group_norms(params: Tree, groups: Any) -> Tree:
-    """The norm of every group.
+def group_norms(params: Tree, groups: Groups) -> Tree:
+    """Return the norm of every group.
 
     Args:
         params: arrays.
@@ -22,8 +20,8 @@ def group_norms(params: Tree, groups: Any) -> Tree:
 
     Returns:
         A tree like params with an array of the group shape, float32 (float64
-        for float64 weights), at grouped leaves and None elsewhere. Tied leaves
-        show the norm of the joint group each.
+        for float64 weights), at grouped leaves and None elsewhere. Each tied
+        leaf has the norm of the joint group.
 
     Raises:
         ValueError: groups do not fit params.
@@ -41,38 +39,38 @@ def group_norms(params: Tree, groups: Any) -> Tree:
 
 def normalize(
     params: Tree,
-    groups: Any,
-    radius: jax.typing.ArrayLike = 1.0,
+    groups: Groups,
+    radius: ArrayLike = 1.0,
     *,
     centered: bool = False,
 ) -> Tree:
-    """Gives every group the same norm; the network computes what it did.
+    """Rescale every group to one norm, without a change of the training loss.
 
-    In training mode, that is. A BatchNorm's collected mean and variance belong
-    to the old norm: *evaluation* changes, until the statistics have caught up
-    (hundreds of steps at momentum 0.99). So normalize before training, when
-    there are none worth keeping, and never by a threshold in the middle.
+    The network's output in *evaluation* does change: BatchNorm's running
+    statistics belong to the old norms, until they have caught up (hundreds of
+    steps at momentum 0.99). So normalize before training, not in the middle of
+    it. For trained weights, rescale the statistics too (`batch_stats.rescale`).
 
-    It also takes the epsilon of a normalization layer out of play: filters so
-    small that epsilon counts are not scale-invariant until they are normalized.
-    Groups of a normalization's own scale and bias, which the finder reports
-    where another normalization follows, gain nothing by it: at norm 1 for all
-    channels together the next epsilon counts more. Normalize kernels:
-    `report.select(".*/kernel")`.
+    It also removes the effect of a normalization layer's epsilon: filters so
+    small that the epsilon matters become scale-invariant once normalized. It
+    has no such use for the layer's own scale and bias, which are groups if
+    another normalization follows: at norm 1 for all channels together, the next
+    epsilon matters more. Normalize kernels alone: `report.select(".*/kernel")`.
 
     Args:
         params: arrays.
         groups: scale groups in any form.
         radius: the norm, positive.
         centered: whether to subtract the mean of every group first, as in
-            centered weight normalization. That is another network, unless the
-            inputs of each group add up to nothing.
+            centered weight normalization. This changes the loss, unless the
+            inputs of each group sum to zero.
 
     Returns:
-        A tree like params. Groups of norm zero (centered: of equal weights),
-        which have no direction, and ordinary parameters are as before.
+        A tree like params. Ordinary parameters are unchanged, and so are groups
+        of norm zero (centered: of equal weights), which have no direction.
 
     Raises:
+        TypeError: the radius is not a number; `centered` is not a flag.
         ValueError: groups do not fit params; the radius is not positive.
 
     Examples:
@@ -85,22 +83,27 @@ def normalize(
     check_flag(centered=centered)
     plan = make_plan(groups, params)
     w = plan.select(params)
-    if not centered:
-        on_sphere = geometry.project_to_sphere(plan, w, plan.full(radius))
-        return plan.merge(params, cast_like(on_sphere, w))
-    moved = geometry.center(plan, w)
-    on_sphere = geometry.project_to_sphere(plan, moved, plan.full(radius))
-    flat = jax.tree.map(
-        _is_rounding, geometry.norm(plan, moved), geometry.norm(plan, w)
+    if centered:
+        moved = _normalize_centered(plan, w, radius)
+    else:
+        moved = geometry.project_to_sphere(plan, w, plan.full(radius))
+    return plan.merge(params, cast_like(moved, w))
+
+
+def _normalize_centered(plan: Plan, w: Leaves, radius: ArrayLike) -> Leaves:
+    """Return groups of mean zero on the sphere; those of equal weights as w."""
+    rest = geometry.center(plan, w)
+    on_sphere = geometry.project_to_sphere(plan, rest, plan.full(radius))
+    constant = jax.tree.map(
+        _is_rounding, geometry.norm(plan, rest), geometry.norm(plan, w)
     )
-    kept = {
-        path: jnp.where(is_flat != 0, to_accumulator(w[path]), on_sphere[path])
-        for path, is_flat in plan.broadcast(flat).items()
+    return {
+        path: jnp.where(keep != 0, to_accumulator(w[path]), on_sphere[path])
+        for path, keep in plan.broadcast(constant).items()
     }
-    return plan.merge(params, cast_like(kept, w))
 
 
 def _is_rounding(rest: jax.Array, norm: jax.Array) -> jax.Array:
-    """1 where without its mean nothing but rounding is left of a group."""
-    # A mean is off by a few roundings of it, and so is every difference.
+    """Return 1 where a group without its mean is rounding error, else 0."""
+    # The mean is off by a few roundings of it, and so is every difference.
     return (rest <= 64 * jnp.finfo(norm.dtype).eps * norm).astype(norm.dtype)

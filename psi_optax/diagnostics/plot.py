@@ -1,27 +1,27 @@
-"""A picture of what `read_monitor` collected."""
+"""Plot of a history that `read_monitor` has returned."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def plot_monitor(history: Sequence[Mapping[str, float]]) -> Any:
-    """Draws the history of a run: a panel a quantity, a line a leaf.
+    """Plot the history of a run: one panel per quantity, one line per leaf.
 
     Needs matplotlib.
 
     Args:
-        history: what `read_monitor` returned, once a step or less often; all of
-            the same keys.
+        history: results of `read_monitor`, in the order of steps, not
+            necessarily of each step; all with the same keys.
 
     Returns:
-        A `matplotlib.figure.Figure` without a window: save it by `savefig`; a
-        notebook that has imported `matplotlib.pyplot` shows it. The horizontal
-        axis is the place in history.
+        A `matplotlib.figure.Figure` without a window: save it by `savefig`. A
+        notebook that has imported `matplotlib.pyplot` displays it. The
+        horizontal axis is the index in history.
 
     Raises:
         ImportError: matplotlib is missing.
         TypeError: one dictionary, not a list of them.
-        ValueError: the history is empty, or its keys change.
+        ValueError: the history is empty, or its keys differ.
 
     Examples:
         >>> history = [{"rotation/a": 0.1}, {"rotation/a": 0.05}]
@@ -29,23 +29,12 @@ def plot_monitor(history: Sequence[Mapping[str, float]]) -> Any:
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['rotation']
     """
-    if isinstance(history, Mapping):
-        raise TypeError("history is one dictionary: give a list of them.")
-    if not history:
-        raise ValueError(
-            "the history is empty: append read_monitor(opt_state) to it."
-        )
-    for index, seen in enumerate(history):
-        if seen.keys() != history[0].keys():
-            raise ValueError(
-                f"history[{index}] has other keys than history[0]: plot the"
-                " history of one run."
-            )
+    _check_history(history)
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError(
-            "plot_monitor draws with matplotlib: pip install matplotlib"
+            "plot_monitor needs matplotlib: pip install matplotlib"
         ) from None
     panels: dict[str, list[str]] = {}
     for key in history[0]:
@@ -54,10 +43,31 @@ def plot_monitor(history: Sequence[Mapping[str, float]]) -> Any:
     rows = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
     for axes, (quantity, keys) in zip(rows, panels.items(), strict=True):
         for key in keys:
-            line = [seen[key] for seen in history]
+            line = [values[key] for values in history]
             axes.plot(line, label=key.partition("/")[2])
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
-    rows[-1].set_xlabel("place in the history")
+    rows[-1].set_xlabel("index in the history")
     rows[0].legend(fontsize="small")
     return figure
+
+
+def _check_history(history: Sequence[Mapping[str, float]]) -> None:
+    """Require a list of dictionaries with the same keys.
+
+    Raises:
+        TypeError: one dictionary, not a list of them.
+        ValueError: the history is empty, or its keys differ.
+    """
+    if isinstance(history, Mapping):
+        raise TypeError("history is one dictionary: pass a list of them.")
+    if not history:
+        raise ValueError(
+            "history is empty: append read_monitor(opt_state) to it."
+        )
+    for index, values in enumerate(history):
+        if values.keys() != history[0].keys():
+            raise ValueError(
+                f"history[{index}] has other keys than history[0]: pass the"
+                " history of one run."
+            )

@@ -1,14 +1,11 @@
-"""How far directions turn."""
-
-from typing import Any
+"""Rotations of directions between two sets of parameters."""
 
 from psi_optax import geometry
-from psi_optax.groups import make_plan
-from psi_optax.groups.types import Tree
+from psi_optax.groups import Groups, Tree, make_plan
 
 
-def rotation(old: Tree, new: Tree, groups: Any) -> Tree:
-    """The angle by which the direction of every group has turned.
+def rotation(old: Tree, new: Tree, groups: Groups) -> Tree:
+    """Return the angle between the old and the new direction of each group.
 
     Args:
         old: params before.
@@ -17,11 +14,11 @@ def rotation(old: Tree, new: Tree, groups: Any) -> Tree:
 
     Returns:
         A tree like params with an array of the group shape, in radians from 0
-        to pi, at grouped leaves and None elsewhere. Exactly 0.0 where old and
-        new are identical; NaN where one of the two is zero. In float32 angles
-        down to 1e-7, which arccos would lose, come out right between weights
-        of about the same norm, as before and after a step; between weights of
-        different norms they are right to 1e-7.
+        to pi, at grouped leaves and None elsewhere. Exactly 0.0 if old and new
+        are identical; NaN if exactly one of the two is zero. In float32, angles
+        down to 1e-7 are accurate between weights of about equal norms, as
+        before and after a step. Between other norms the error is about 1e-7. An
+        arccos would lose all angles below 3e-4.
 
     Raises:
         ValueError: groups do not fit params, or the two trees differ.
@@ -35,8 +32,8 @@ def rotation(old: Tree, new: Tree, groups: Any) -> Tree:
 
     References:
         Kosson, Messmer and Jaggi, [Rotational
-        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, on why this
-        is the quantity to watch.
+        equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, on rotation
+        as a measure of training.
     """
     plan = make_plan(groups, old)
     before, after = plan.select(old, "old"), plan.select(new, "new")

@@ -1,4 +1,4 @@
-"""Laws of norms and rotations, and the schedules that follow from them."""
+"""Laws of weight norms and rotations, and schedules derived from them."""
 
 from psi_optax.dynamics.equilibria import (
     equilibrium_norm as equilibrium_norm,

@@ -1,39 +1,38 @@
-r"""How norms grow where nothing holds them: exact identities.
+r"""Growth of the norms of unconstrained weights: exact identities.
 
-The gradient of a scale-invariant loss is orthogonal to the weights, so that a
-step adds its squared length to the squared norm, by Pythagoras.
+The gradient of a scale-invariant loss is orthogonal to the weights. By
+Pythagoras, a step adds its squared length to the squared norm.
 """
 
 import jax
 import jax.numpy as jnp
-
-Number = jax.typing.ArrayLike
+from jax.typing import ArrayLike
 
 
 def norm_after_step(
-    norm: Number,
-    learning_rate: Number,
-    gradient_norm: Number,
+    norm: ArrayLike,
+    learning_rate: ArrayLike,
+    gradient_norm: ArrayLike,
     *,
-    weight_decay: Number = 0.0,
+    weight_decay: ArrayLike = 0.0,
     degree: int = -1,
 ) -> jax.Array:
-    r"""The norm after one step orthogonal to the decayed weights.
+    r"""Return the norm after one step orthogonal to the decayed weights.
 
     \[r'^2 = (1-\eta\lambda)^2 r^2 + \eta^2 c^2 r^{2k}.\]
 
     Args:
         norm: r, before the step.
         learning_rate: \(\eta\).
-        gradient_norm: c, the norm of the step at r = 1 and \(\eta = 1\):
-            \(|w|\,|g|\) for SGD and the PSI step; the tangent update's norm
-            for degree 0.
+        gradient_norm: c, the norm of the step at r = 1 and \(\eta = 1\). It is
+            \(|w|\,|g|\) for SGD and the PSI step, and the norm of the tangent
+            update for degree 0.
         weight_decay: \(\lambda\), multiplied by the learning rate.
         degree: k, of the update in the weights: -1 for SGD, 0 for updates of
             controlled length, 1 for the PSI step \(w - \eta r^2 g\).
 
     Returns:
-        r' of the shape of the arguments.
+        r', of the shape of the arguments.
 
     Raises:
         ValueError: arguments of different dtypes, if promotion is strict.
@@ -52,21 +51,22 @@ def norm_after_step(
 
 
 def norms_with_momentum(
-    initial_norm: Number,
-    learning_rate: Number,
+    initial_norm: ArrayLike,
+    learning_rate: ArrayLike,
     buffer_norms: jax.Array,
     momentum: float,
 ) -> jax.Array:
-    r"""The norms along a run of SGD with momentum, from those of its buffers.
+    r"""Return the norms along a run of SGD, from those of its momentum buffer.
 
     With \(m_t = \mu m_{t-1} + g_t\) and \(w_{t+1} = w_t - \eta m_t\),
 
     \[r_{t+1}^2 = r_t^2 + \eta^2 |m_t|^2
-        + 2\eta^2 \sum_{k<t} \mu^{t-k} |m_k|^2:\]
+        + 2\eta^2 \sum_{k<t} \mu^{t-k} |m_k|^2.\]
 
-    the buffer points outward along what it has moved the weights by. At a
-    steady \(|m|\) norms grow by \((1+\mu)/(1-\mu)\) times what the tangent
-    part alone would do, 19 times at 0.9.
+    The sum is due to the radial part of the buffer: a step \(-\eta m\) points
+    outward, along the earlier steps in the weights. At a constant \(|m|\) the
+    squared norm grows per step by \((1+\mu)/(1-\mu)\) times the squared length
+    of the step, 19 times at \(\mu = 0.9\).
 
     Args:
         initial_norm: \(r_0\), of any shape.
@@ -78,7 +78,7 @@ def norms_with_momentum(
         \(r_1, r_2, \ldots\), of the shape of buffer_norms.
 
     Raises:
-        TypeError: shapes or dtypes that do not go together.
+        TypeError: shapes or dtypes that do not match.
 
     Examples:
         >>> print(norms_with_momentum(1.0, 1.0, jnp.ones(2), 0.5).round(3))
@@ -89,7 +89,9 @@ def norms_with_momentum(
     """
     steps = jnp.asarray(learning_rate) * buffer_norms
 
-    def body(carry, square):
+    def body(
+        carry: tuple[jax.Array, jax.Array], square: jax.Array
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         total, outward = carry
         total = total + square + 2 * outward
         return (total, momentum * (outward + square)), total

@@ -1,4 +1,4 @@
-"""The rate at which directions turn as under weight decay, without it."""
+"""Learning rates that reproduce the rotation of weight decay without it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,9 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from psi_optax._validation import check_positive
-from psi_optax.dynamics.laws import Number, balance, make_decay
+from psi_optax.dynamics.laws import (
+    DecayedOptimizer,
+    make_decayed_optimizer,
+    solve_equilibrium,
+)
 
 
 def matching_learning_rate(
@@ -18,59 +23,59 @@ def matching_learning_rate(
     optimizer: str = "sgd",
     momentum: float | None = None,
     b2: float | None = None,
-    gradient_norm: float | jax.Array | None = None,
+    gradient_norm: ArrayLike | None = None,
 ) -> Any:
-    r"""What replaces a learning rate and a weight decay on fixed norms.
+    r"""Return the learning rate on fixed norms that replaces weight decay.
 
-    A decayed optimizer settles at a rotation \(\theta\) a step, see
-    `equilibrium_rotation`. A method that keeps norms turns at the same pace
-    from the first step on if its rate is
+    An optimizer with weight decay has an equilibrium rotation \(\theta\) per
+    step, see `equilibrium_rotation`. A method with fixed norms rotates by it
+    from the first step on, if its learning rate is
 
-    - \(\tan\theta\), where steps have a controlled length on the sphere and
-      turn by the arctangent of the rate: `rotational`, `hyperball`;
+    - \(\tan\theta\), for steps of controlled length on the sphere, which rotate
+      by the arctangent of the learning rate: `rotational`, `hyperball`;
     - \(\tan\theta\,\sqrt{(1-\mu^2)(1+q^2)}/c\) for `psi_sgd` with the same
-      momentum. Its buffer of noise of norm c has the RMS norm
-      \(c/\sqrt{1-\mu^2}\), of which a part does not turn anything: it points
-      along the weights that it has moved. That part is q times the tangent
-      one, \(q = \mu\sin\theta/(1-\mu\cos\theta)\), about
-      \(\theta\mu/(1-\mu)\).
+      momentum. Under noise of norm c the RMS norm of its buffer is
+      \(c/\sqrt{1-\mu^2}\). The radial part of the buffer, along its own earlier
+      steps, rotates nothing. It is q times the tangent part, with
+      \(q = \mu\sin\theta/(1-\mu\cos\theta)\), about \(\theta\mu/(1-\mu)\).
 
-    The momentum being the same, not only single steps turn alike but also many
-    steps together, under "sgdw" and "adamw", and under "sgd" where
-    \(\eta\lambda\) is small against \((1-\mu)^2\); not under "lion".
+    With the same momentum, rotations over many steps match as well: under
+    "sgdw" and "adamw", and under "sgd" if \(\eta\lambda \ll (1-\mu)^2\), but
+    not under "lion".
 
-    Given a schedule, what comes back is one: of the rotation that belongs to
-    each rate, which goes with the root of it. The matched run follows it at
-    once; a decayed one only as fast as its norms do, in
-    \(1/(4\eta\lambda)\) steps ("sgd": \(1-\mu\) times that). A decayed run
-    that is not several times as long never turns like its equilibrium.
+    A schedule gives a schedule, of the equilibrium rotation at each learning
+    rate: about proportional to the root of the learning rate. The matched run
+    follows it at once. The decayed run lags by \(1/(4\eta\lambda)\) steps
+    ("sgd": \(1-\mu\) times as many), as its norms do. A decayed run that is not
+    several times as long never reaches its equilibrium.
 
-    The matched rate is that of scale groups alone. Ordinary parameters, such
-    as the last layer, go on as before: hand their optimizer, with its rate and
-    its decay, over as `ordinary`.
+    The result is for scale groups alone. Ordinary parameters, such as the last
+    layer, keep their optimizer with its learning rate and decay: pass it as
+    `ordinary`.
 
     Args:
-        learning_rate: the decayed optimizer's; a number, an array or a
+        learning_rate: of the decayed optimizer; a number, an array or a
             schedule.
-        weight_decay: multiplied by the learning rate.
-        optimizer: the decayed optimizer, as in `equilibrium_rotation`.
-        momentum: as in `equilibrium_rotation`.
-        b2: as in `equilibrium_rotation`.
-        gradient_norm: None for the rate of steps of controlled length; for
-            that of `psi_sgd`, the norm c of a group's gradient in direction
-            space, \(|w|\,|g|\), its RMS over steps. This is for gradients that
-            are noise, each independent of the last: where they oppose one
-            another, as they do near a minimum, the buffer is shorter and c has
-            to be smaller. A short run of `psi_sgd` at any rate shows the c
-            that counts, by how far it turns (docs/matching-weight-decay.md).
-            One c for all groups matches the RMS of their rotations, not each.
+        weight_decay: positive, multiplied by the learning rate.
+        optimizer: the decayed optimizer; see `equilibrium_rotation`.
+        momentum: see `equilibrium_rotation`.
+        b2: see `equilibrium_rotation`.
+        gradient_norm: None for steps of controlled length. For `psi_sgd`, the
+            norm c of a group's gradient in direction space, \(|w|\,|g|\), as
+            RMS over steps. The formula assumes that gradients are independent
+            noise. Near a minimum they oppose one another: the buffer is
+            shorter, and the effective c smaller. Measure it by the rotation of
+            a short run of `psi_sgd` at any learning rate
+            (docs/matching-weight-decay.md). One c for all groups matches the
+            RMS of their rotations, not each rotation.
 
     Returns:
-        A rate in radians a step, over the gradient's norm if that is given; a
-        schedule if learning_rate is one.
+        A learning rate in radians per step, divided by the gradient norm if
+        that is given; a schedule if learning_rate is one.
 
     Raises:
-        ValueError: as in `equilibrium_rotation`; a gradient norm that is not
+        TypeError: see `equilibrium_rotation`.
+        ValueError: see `equilibrium_rotation`; a gradient norm that is not
             positive.
 
     Examples:
@@ -83,7 +88,7 @@ def matching_learning_rate(
         >>> print(f"{schedule(50):.5f}")
         0.00513
 
-        In place of SGD with rate 0.1, decay 5e-4 and momentum 0.9:
+        In place of SGD with learning rate 0.1, decay 5e-4 and momentum 0.9:
 
         >>> from psi_optax import ScaleGroup, rotational
         >>> head = optax.chain(
@@ -101,28 +106,39 @@ def matching_learning_rate(
         equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024.
     """
 
-    def match(rate: Number) -> jax.Array:
-        decay = make_decay(rate, weight_decay, optimizer, momentum, b2)
-        gap = balance(decay, gradient_norm).gap
-        sine = jnp.sqrt(gap * (2 - gap))
-        tangent = sine / (1 - gap)
-        if gradient_norm is None:
-            return tangent
-        mu = decay.momentum
-        radial = mu * sine / (1 - mu + mu * gap)
-        check_positive("gradient_norm", gradient_norm, arrays=True)
-        buffer = jnp.sqrt((1 - mu**2) * (1 + radial * radial))
-        return tangent * buffer / gradient_norm
+    def match(rate: ArrayLike) -> jax.Array:
+        decayed = make_decayed_optimizer(
+            rate, weight_decay, optimizer, momentum, b2
+        )
+        return _matched_rate(decayed, gradient_norm)
 
     if not callable(learning_rate):
         return match(learning_rate)
-    return _schedule(learning_rate, match)
+    return _compose(match, learning_rate)
 
 
-def _schedule(
-    learning_rate: optax.Schedule, match: Callable[[Number], jax.Array]
+def _matched_rate(
+    decayed: DecayedOptimizer, gradient_norm: ArrayLike | None
+) -> jax.Array:
+    """Return the learning rate on fixed norms for the equilibrium rotation."""
+    gap = solve_equilibrium(decayed, gradient_norm).cosine_gap
+    sine = jnp.sqrt(gap * (2 - gap))
+    tangent = sine / (1 - gap)
+    if gradient_norm is None:
+        return tangent
+    mu = decayed.momentum
+    radial = mu * sine / (1 - mu + mu * gap)
+    check_positive("gradient_norm", gradient_norm, arrays=True)
+    buffer = jnp.sqrt((1 - mu**2) * (1 + radial * radial))
+    return tangent * buffer / gradient_norm
+
+
+def _compose(
+    match: Callable[[ArrayLike], jax.Array], learning_rate: optax.Schedule
 ) -> optax.Schedule:
-    def schedule(count):
+    """Return the schedule of matched learning rates."""
+
+    def schedule(count: ArrayLike) -> jax.Array:
         return match(learning_rate(count))
 
     return schedule

@@ -1,6 +1,6 @@
-r"""Schedules and weight decay, as one thing: the rate that directions feel.
+r"""Schedules and weight decay as one quantity: the learning rate of directions.
 
-For scale-invariant weights SGD with weight decay is, exactly, a step of the
+For scale-invariant weights, SGD with weight decay is exactly a step of the
 direction with the *directional rate* \(\Phi_t = \eta_t/(a_t r_t^2)\), where
 \(a_t = 1 - \eta_t\lambda_t\):
 
@@ -8,7 +8,8 @@ direction with the *directional rate* \(\Phi_t = \eta_t/(a_t r_t^2)\), where
   \Phi_{t+1} = \frac{B_t\,\Phi_t}{1 + \Phi_t^2\,|\bar g_t|^2}, \qquad
   B_t = \frac{\eta_{t+1}}{\eta_t\,a_t\,a_{t+1}}.\]
 
-The schedule and the decay drive it up by B, noise and curvature hold it down.
+The schedule and the decay multiply it by the drive B. Gradients, noise
+included, decrease it.
 """
 
 import math
@@ -17,23 +18,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
-from psi_optax._validation import check_decay, check_positive
-
-Number = jax.typing.ArrayLike
+from psi_optax._validation import check_decay, check_period, check_positive
 
 
 def directional_rate(
-    learning_rate: Number, norm: Number, weight_decay: Number = 0.0
+    learning_rate: ArrayLike, norm: ArrayLike, weight_decay: ArrayLike = 0.0
 ) -> jax.Array:
-    r"""The rate of the direction's step under SGD, \(\eta/(a\,r^2)\).
+    r"""Return the learning rate of the direction under SGD, \(\eta/(a\,r^2)\).
 
-    The step turns the direction by the arctangent of it times the norm of the
-    gradient in direction space.
+    A step rotates the direction by the arctangent of this rate times the norm
+    of the gradient in direction space.
 
     Args:
         learning_rate: of SGD with weight decay: \(w - \eta(g + \lambda w)\).
-        norm: of the weights before the step.
+        norm: r, of the weights before the step.
         weight_decay: multiplied by the learning rate.
 
     Returns:
@@ -55,22 +55,22 @@ def directional_rate(
 
 
 def next_directional_rate(
-    rate: Number,
-    learning_rate: Number,
-    next_learning_rate: Number,
-    weight_decay: Number,
-    gradient_norm: Number,
-    next_weight_decay: Number | None = None,
+    rate: ArrayLike,
+    learning_rate: ArrayLike,
+    next_learning_rate: ArrayLike,
+    weight_decay: ArrayLike,
+    gradient_norm: ArrayLike,
+    next_weight_decay: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""The directional rate after a step of SGD: the exact schedule law.
+    r"""Return the directional rate after a step of SGD: the schedule law.
 
-    \(B\,\Phi/(1 + \Phi^2 c^2)\) with
+    It is exact: \(B\,\Phi/(1 + \Phi^2 c^2)\) with
     \(B = \eta'/(\eta\,(1-\eta\lambda)(1-\eta'\lambda'))\).
 
     Args:
         rate: the directional rate \(\Phi\) of this step.
         learning_rate: \(\eta\) of this step.
-        next_learning_rate: \(\eta'\) of the next.
+        next_learning_rate: \(\eta'\) of the next step.
         weight_decay: \(\lambda\) of this step.
         gradient_norm: \(c = |w|\,|g|\) at this step.
         next_weight_decay: \(\lambda'\) of the next step; None for the same.
@@ -103,25 +103,27 @@ def next_directional_rate(
 def balanced_schedule(
     learning_rate: float, weight_decay: float, steps: int, balance: float = 1.0
 ) -> optax.Schedule:
-    r"""The schedule that holds the drive B of the schedule law constant.
+    r"""Return the schedule with a constant drive B of the schedule law.
 
     \(\eta_{t+1} = B\,s/(1 + \lambda B s)\) with
-    \(s = \eta_t(1 - \lambda\eta_t)\). At B = 1 decay and schedule cancel, and
-    the directional rate falls by noise alone, as if there were neither. A
+    \(s = \eta_t(1 - \lambda\eta_t)\). At B = 1 decay and schedule cancel: the
+    directional rate decreases by gradients alone, as it does without both. A
     constant learning rate has \(B = (1-\eta\lambda)^{-2}\).
 
     Args:
         learning_rate: of the first step.
-        weight_decay: the optimizer's, multiplied by the rate.
-        steps: how many steps have a rate of their own; afterwards it stays.
+        weight_decay: of the optimizer, multiplied by the learning rate.
+        steps: number of steps; the learning rate is constant afterwards.
         balance: B.
 
     Returns:
         A schedule.
 
     Raises:
-        ValueError: a learning rate, steps or balance that is not positive, or
-            a learning rate of 1/weight_decay or more.
+        TypeError: a learning rate, steps or balance that is not a number.
+        ValueError: a learning rate, steps or balance that is not positive;
+            steps that are not a whole number; a learning rate of
+            1/weight_decay or more.
 
     Examples:
         >>> schedule = balanced_schedule(0.1, 0.05, steps=1000)
@@ -133,23 +135,24 @@ def balanced_schedule(
         unstable? An exact schedule law with weight decay*, 2026.
     """
     check_positive("learning_rate", learning_rate)
-    check_positive("steps", steps)
+    check_period("steps", steps)
     check_positive("balance", balance)
     if not 0 <= learning_rate * weight_decay < 1:
         raise ValueError(
-            f"weight_decay={weight_decay!r} at learning_rate={learning_rate!r}:"
-            " their product has to be in [0, 1)."
+            f"weight_decay={weight_decay!r} times learning_rate="
+            f"{learning_rate!r} is not in [0, 1): reduce the weight decay, and"
+            " keep it nonnegative."
         )
     rates = np.empty(steps)
     rates[0] = learning_rate
     for step in range(1, steps):
         before = rates[step - 1]
-        pushed = balance * before * (1 - weight_decay * before)
-        rates[step] = pushed / (1 + weight_decay * pushed)
+        driven = balance * before * (1 - weight_decay * before)
+        rates[step] = driven / (1 + weight_decay * driven)
 
-    def schedule(count):
-        place = jnp.clip(jnp.asarray(count), 0, steps - 1)
-        return jnp.asarray(rates)[place]
+    def schedule(count: ArrayLike) -> jax.Array:
+        index = jnp.clip(jnp.asarray(count), 0, steps - 1)
+        return jnp.asarray(rates)[index]
 
     return schedule
 
@@ -157,24 +160,24 @@ def balanced_schedule(
 def exponential_schedule(
     learning_rate: float, weight_decay: float, momentum: float = 0.0
 ) -> optax.Schedule:
-    r"""The growing learning rate that is equivalent to weight decay.
+    r"""Return the increasing learning rate that is equivalent to weight decay.
 
-    On scale-invariant weights SGD with a constant rate and weight decay goes
-    through the same directions as SGD without decay and with
+    On scale-invariant weights, SGD with a constant learning rate and weight
+    decay has the same directions as SGD without decay and with
 
     \[\eta_t = \eta\,\alpha^{-2t-1},\]
 
     where \(\alpha\) is the larger root of
-    \(\alpha^2 - (1 + \mu - \eta\lambda)\,\alpha + \mu = 0\), which is
-    \(1 - \eta\lambda\) without momentum. The convention is
-    \(m \leftarrow \mu m + g\) (\(+ \lambda w\), with decay) and
-    \(w \leftarrow w - \eta_t m\), as in `optax.sgd` and torch. With momentum
-    the buffer has to start at `exponential_trace`.
+    \(\alpha^2 - (1 + \mu - \eta\lambda)\,\alpha + \mu = 0\). Without momentum
+    it is \(1 - \eta\lambda\). The convention is \(m \leftarrow \mu m + g\)
+    (\(+ \lambda w\), with decay) and \(w \leftarrow w - \eta_t m\), as in
+    `optax.sgd` and torch. With momentum the buffer must start at
+    `exponential_trace`.
 
-    The rate grows beyond all bounds, and the weights with it: at
-    \(\eta\lambda = 10^{-3}\) it passes the largest float32 after some 44,000
-    steps, the squared norm of the weights by then. It is a device for
-    comparisons, and shows what weight decay does.
+    The learning rate and the weights grow without bound. At
+    \(\eta\lambda = 10^{-3}\) the learning rate overflows float32 after some
+    44,000 steps, and so does the squared norm of the weights. The schedule is
+    meant for comparisons that show the effect of weight decay.
 
     Args:
         learning_rate: \(\eta\) of the decayed run.
@@ -182,11 +185,12 @@ def exponential_schedule(
         momentum: \(\mu\) of both runs.
 
     Returns:
-        A schedule; infinite once float32 (or what JAX's default is) overflows.
+        A schedule in JAX's default floating dtype; infinite after an overflow.
 
     Raises:
+        TypeError: the learning rate or the momentum is not a number.
         ValueError: \(\eta\lambda > (1 - \sqrt\mu)^2\), where the decayed run
-            oscillates and no schedule does the same; a momentum outside of
+            oscillates and no schedule is equivalent; a momentum outside
             [0, 1).
 
     Examples:
@@ -201,7 +205,7 @@ def exponential_schedule(
     shrinkage = _shrinkage(learning_rate, weight_decay, momentum)
     growth = -math.log1p(-shrinkage)
 
-    def schedule(count):
+    def schedule(count: ArrayLike) -> jax.Array:
         time = 2 * jnp.asarray(count).astype(float) + 1
         return learning_rate * jnp.exp(time * growth)
 
@@ -214,22 +218,23 @@ def exponential_trace(
     weight_decay: float,
     momentum: float,
 ) -> optax.Updates:
-    r"""The momentum buffer with which `exponential_schedule` has to start.
+    r"""Return the initial momentum buffer for `exponential_schedule`.
 
     \(m_{-1} = -(1-\alpha)\,w_0/(\eta\alpha)\), in place of the zeros of the
-    decayed run. Put it into the `TraceState` of `optax.sgd`.
+    decayed run. Set it in the `TraceState` of `optax.sgd`.
 
     Args:
         params: the initial weights.
-        learning_rate: as in `exponential_schedule`.
-        weight_decay: as in `exponential_schedule`.
-        momentum: as in `exponential_schedule`.
+        learning_rate: see `exponential_schedule`.
+        weight_decay: see `exponential_schedule`.
+        momentum: see `exponential_schedule`.
 
     Returns:
         A tree like params. Without momentum it has no effect.
 
     Raises:
-        ValueError: as in `exponential_schedule`.
+        TypeError: see `exponential_schedule`.
+        ValueError: see `exponential_schedule`.
 
     Examples:
         >>> trace = exponential_trace(np.ones(2), 0.1, 0.01, 0.9)
@@ -248,17 +253,17 @@ def exponential_trace(
 def _shrinkage(
     learning_rate: float, weight_decay: float, momentum: float
 ) -> float:
-    r"""1 - \(\alpha\), the smaller root of b² - (1-mu+x) b + x = 0."""
+    r"""Return \(1 - \alpha\), the smaller root of b² - (1-mu+x) b + x = 0."""
     check_decay("momentum", momentum)
     check_positive("learning_rate", learning_rate)
     x = learning_rate * weight_decay
-    most = (1 - math.sqrt(momentum)) ** 2
-    if not 0 <= x <= most or x == 1:
+    bound = (1 - math.sqrt(momentum)) ** 2
+    if not 0 <= x <= bound or x == 1:
         raise ValueError(
             f"learning_rate * weight_decay = {x} is not between 0 and"
-            f" (1 - sqrt(momentum))^2 = {most}, or is 1: the decayed run"
-            " oscillates. Take less of either."
+            f" (1 - sqrt(momentum))^2 = {bound}, or is 1: the decayed run"
+            " oscillates. Reduce the learning rate or the weight decay."
         )
     half = (1 - momentum + x) / 2
-    # By Vieta, where subtracting would cancel.
+    # By Vieta: a difference would cancel.
     return x / (half + math.sqrt(max(half * half - x, 0.0)))

@@ -1,4 +1,4 @@
-"""Optimizers on the PSI manifold, and others that know scale groups."""
+"""Optimizers on the PSI manifold, and other optimizers with scale groups."""
 
 from psi_optax.optimizers.adamp import adamp as adamp, sgdp as sgdp
 from psi_optax.optimizers.hyperball import (

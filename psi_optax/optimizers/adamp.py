@@ -26,7 +26,7 @@ def sgdp(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     wd_ratio: jax.typing.ArrayLike = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGDP: SGD whose momentum loses its radial part.
+    r"""Run SGD with momentum, without the radial part of its steps (SGDP).
 
     \[w \leftarrow w - \eta\,\bigl(P m + \tfrac{\lambda q}{1-\mu} w\bigr)\]
 
@@ -88,11 +88,11 @@ def adamp(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     wd_ratio: jax.typing.ArrayLike = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdamP: Adam whose steps lose their radial part.
+    r"""Run Adam without the radial part of its steps (AdamP).
 
-    Adam's step without its part along the weights of each group, and decay of
-    \(\eta\lambda\), times `wd_ratio` for groups. The rotation by a step
-    depends on the norm, see `sgdp`: it is *not* equivariant.
+    A step of Adam loses its part along the weights of each group. The decay is
+    \(\eta\lambda\), times `wd_ratio` for groups. The rotation per step depends
+    on the norm, see `sgdp`: it is *not* equivariant.
 
     Args:
         learning_rate: a number or a schedule.

@@ -118,7 +118,7 @@ def adamh(
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AdamH: `hyperball` around Adam.
+    r"""Run `hyperball` around Adam (AdamH).
 
     Args:
         learning_rate: a number or a schedule, about the angle per step.
@@ -175,7 +175,7 @@ def muonh(
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""MuonH: `hyperball` around Muon's orthogonalized momentum.
+    r"""Run `hyperball` around Muon's orthogonalized momentum (MuonH).
 
     Muon mixes the columns of a matrix. With `equivariant=False` it sees raw
     gradients: the run then depends on the relative norms of filters, even if
@@ -246,7 +246,10 @@ def muonh(
 
 
 def _dimension_numbers(given: Any) -> Any:
-    """A function of the matrices that are shown, others being masked."""
+    """Return a function that gives the dimension numbers of matrices.
+
+    All other leaves of its argument are masked.
+    """
     if given is None:
         return _last_axis_for_columns
     if callable(given):
@@ -268,10 +271,12 @@ def _dimension_numbers(given: Any) -> Any:
 
 
 def _is_numbers(x: Any) -> bool:
+    """Return whether x is the dimension numbers of one matrix."""
     return isinstance(x, optax.contrib.MuonDimensionNumbers)
 
 
 def _last_axis_for_columns(tree: Any) -> Any:
+    """Return dimension numbers with the last axis as the columns."""
     return jax.tree.map(
         lambda x: optax.contrib.MuonDimensionNumbers(
             tuple(range(jnp.ndim(x) - 1)), jnp.ndim(x) - 1

@@ -75,7 +75,7 @@ def psi(
     degree 0. A clip before `psi` sees raw gradients, which are large if weights
     are small.
 
-    A group of norm zero never moves. A group whose step is exactly zero keeps
+    A group of norm zero never moves. A group with a step of exactly zero keeps
     every bit (but -0.0 becomes 0.0). A non-finite gradient makes its own group
     non-finite; `psi` itself spreads it to no other group, though the optimizer
     may. Integer and boolean parameters are hidden from the optimizer: their
@@ -103,7 +103,7 @@ def psi(
             that are more than 16 (bfloat16), 32 (float16) or 4096 (float32)
             times larger: an update is rounded like the weights.
         retraction: "projection", "exponential" (a step of length t then rotates
-            by t), or None: the paper's w + r d, whose norm grows.
+            by t), or None: the paper's w + r d, with a growing norm.
         tangent: whether to use the tangent part of steps alone. False uses
             whole steps, as methods do that only normalize after a step: a
             radial part then makes the rotation larger or smaller.

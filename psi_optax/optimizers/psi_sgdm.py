@@ -1,4 +1,4 @@
-"""The PSI paper's own momentum, which is of degree 1."""
+"""SGD with the momentum of the PSI paper, which is of degree 1."""
 
 from typing import Any, NamedTuple
 
@@ -47,7 +47,7 @@ def psi_sgdm(
     radius: Radius = "init",
     retraction: str | None = "projection",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD with the momentum of the PSI paper.
+    r"""Run SGD with the momentum of the PSI paper.
 
     \[u \leftarrow \mu u - \eta\,r^2 g, \qquad w \leftarrow w + u.\]
 
@@ -55,7 +55,7 @@ def psi_sgdm(
     Therefore the retraction of w + u to the sphere multiplies it by the same
     factor. It is neither projected nor transported. The directions are those of
     the paper's additive update, which `retraction=None` gives.
-    `psi_sgd(..., momentum=...)` is the alternative whose state is of degree 0.
+    `psi_sgd(..., momentum=...)` is the alternative with a state of degree 0.
 
     Args:
         learning_rate: a number or a schedule; it is inside the momentum.

@@ -25,7 +25,7 @@ def psi_sgd(
     radius: Radius = "init",
     retraction: str | None = "projection",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD on the PSI manifold, with momentum in direction space.
+    r"""Run SGD on the PSI manifold, with momentum in direction space.
 
     \(m \leftarrow \mu m + r\,g\), and the weights rotate against m. Without
     momentum this is the paper's PSI-SGD, \(w - \eta\,r^2 g\), retracted to the
@@ -34,7 +34,7 @@ def psi_sgd(
 
     A learning rate of \(\eta/|w|^2\) gives the first step of SGD with
     \(\eta\): about \(\eta/2\) after He initialization. Decay the learning
-    rate, ideally to zero: no growth of norms does it.
+    rate, ideally to zero: norms do not grow here, and so do not decay it.
 
     Args:
         learning_rate: a number or a schedule, about the angle per step for a
@@ -98,7 +98,7 @@ def psi_adam(
     radius: Radius = "init",
     retraction: str | None = "projection",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam on the PSI manifold, with both moments of \(r\,g\).
+    r"""Run Adam on the PSI manifold, with both moments of \(r\,g\).
 
     The moments are of degree 0, so `eps` keeps the equivariance. Weight decay
     acts on ordinary parameters alone: on a sphere it has no effect.
@@ -124,8 +124,8 @@ def psi_adam(
 
     Raises:
         TypeError: a hyperparameter is of another type.
-        ValueError: a hyperparameter is out of its range; a weight decay that is
-            not known to be zero beside `ordinary`; see `psi`.
+        ValueError: a hyperparameter is out of its range; `ordinary` together
+            with a weight decay that may be nonzero; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -24,7 +24,7 @@ def sgd_g(
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SGD-G: momentum along geodesics.
+    r"""Run SGD with momentum along geodesics (SGD-G).
 
     \[d = \mu\,\tau - \eta\,\mathrm{clip}(P\,r g), \qquad
        v \leftarrow \exp_v(d), \qquad \tau \leftarrow T d\]
@@ -94,7 +94,7 @@ def adam_g(
     ordinary: optax.GradientTransformation | None = None,
     radius: Radius = "init",
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Adam-G: Adam along geodesics, with one second moment per group.
+    r"""Run Adam along geodesics, with one second moment per group (Adam-G).
 
     The first moment is transported in parallel. The second moment is the mean
     of \(|P\,r g|^2\), one scalar per group, so a step has the direction of the
@@ -107,8 +107,8 @@ def adam_g(
         groups: scale groups in any form.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
-        eps_root: added to the second moment, whose bias is corrected first
-            (the paper's is added to the biased one).
+        eps_root: added to the second moment after its bias correction (in the
+            paper, before it).
         max_norm: see `sgd_g`.
         ordinary: see `psi`. Without it ordinary parameters follow Adam with the
             same learning rate.

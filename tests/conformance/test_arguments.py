@@ -30,10 +30,14 @@ def schedule(count):
     return 0.5 / (1.0 + count)
 
 
-NUMBER = ([*NUMBERS, -2.0, 3], [*NO_NUMBERS, *VECTORS, None, schedule])
+NOT_FINITE = [np.nan, np.inf, jnp.array(-jnp.inf)]
+NUMBER = (
+    [*NUMBERS, -2.0, 3],
+    [*NO_NUMBERS, *VECTORS, *NOT_FINITE, None, schedule],
+)
 NONNEGATIVE = (
     [*NUMBERS, 0, 0.0, 2],
-    [*NUMBER[1], -0.5, jnp.array(-0.5), np.float32(-0.5), np.nan],
+    [*NUMBER[1], -0.5, jnp.array(-0.5), np.float32(-0.5)],
 )
 POSITIVE = ([*NUMBERS, 2], [*NONNEGATIVE[1], 0.0, jnp.array(0)])
 DECAY = (

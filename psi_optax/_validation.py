@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from psi_optax._messages import short_repr
+from psi_optax._text import short_repr
 
 
 def check_number(name: str, value: Any, *, arrays: bool = False) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from psi_optax import geometry
-from psi_optax._messages import summarize
+from psi_optax._text import summarize
 from psi_optax.groups import Groups, Leaves, Tree, make_plan
 from psi_optax.groups.paths import is_within, leaves_with_paths, map_with_path
 from psi_optax.groups.reductions import accumulation_dtype

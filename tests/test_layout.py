@@ -15,11 +15,11 @@ from tests.registry import public_names
 ROOT = pathlib.Path(psi_optax.__file__).parent
 
 # Each room, with the rooms that it may look into.
-ARGUMENTS = {"_messages", "_validation"}
+ARGUMENTS = {"_text", "_validation"}
 CORE = ARGUMENTS | {"geometry", "groups"}
 ALLOWED = {
-    "_messages": set(),
-    "_validation": {"_messages"},
+    "_text": set(),
+    "_validation": {"_text"},
     "groups": ARGUMENTS,
     "geometry": ARGUMENTS | {"groups"},
     "transforms": CORE,

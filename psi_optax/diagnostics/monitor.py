@@ -14,8 +14,8 @@ from psi_optax.diagnostics import _shards
 from psi_optax.diagnostics.effective_learning_rate import rate_at_norm
 from psi_optax.geometry._scheduling import read_first
 from psi_optax.groups import Groups, Leaves, Plan, Scalars
-from psi_optax.transforms.contract import on_groups
-from psi_optax.transforms.states import read_states
+from psi_optax.transforms.contract import grouped_transform
+from psi_optax.transforms.state_checks import read_states
 
 
 class MonitorGroupsState(NamedTuple):
@@ -125,7 +125,7 @@ def monitor_groups(
             else _summarize(_shards.mean, rates),
         )
 
-    return on_groups(groups, update, kind=MonitorGroupsState, init=init)
+    return grouped_transform(groups, update, kind=MonitorGroupsState, init=init)
 
 
 def _check_rate(

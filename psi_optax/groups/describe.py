@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from psi_optax._text import format_table
 from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.groups.plan import GroupedLeaf, Plan, make_plan
 from psi_optax.groups.types import Groups, Tree
@@ -62,7 +63,7 @@ def describe_groups(params: Tree, groups: Groups) -> str:
     total = sum(math.prod(shape) for shape in shapes.values())
     counted = f"{total} group{'s' * (total != 1)}"
     tail = f"{counted} in {len(grouped)} of {len(rows) - 1} parameters"
-    return "\n".join([*aligned(rows), tail])
+    return "\n".join([*format_table(rows), tail])
 
 
 def zero_notes(params: Tree, groups: Groups) -> dict[str, str]:
@@ -143,14 +144,3 @@ def _notes(
 
 def _count(note: str, which: np.ndarray) -> str:
     return f"{np.sum(which)} of {which.size} {note}"
-
-
-def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Return the lines of a table with columns of equal width."""
-    widths = [
-        max(len(cell) for cell in column) for column in zip(*rows, strict=True)
-    ]
-    return [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

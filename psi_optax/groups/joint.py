@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from psi_optax.groups.paths import leaves_with_paths
+from psi_optax.groups.paths import leaves_with_paths, longest_prefix
 from psi_optax.groups.plan import make_plan
 from psi_optax.groups.scale_group import ScaleGroup
-from psi_optax.groups.specs import longest_prefix, read_specs
+from psi_optax.groups.specs import read_specs
 from psi_optax.groups.types import Groups, Tree
 
 

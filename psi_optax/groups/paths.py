@@ -8,7 +8,7 @@ dictionary key "value", or one field of several, is kept.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -118,6 +118,15 @@ def is_within(path: str, prefix: str) -> bool:
         False
     """
     return prefix in ("", path) or path.startswith(prefix + "/")
+
+
+def longest_prefix(path: str, specs: Collection[str]) -> str | None:
+    """Return the longest of some paths that leads to `path`."""
+    while path not in specs:
+        if not path:
+            return None
+        path = path.rpartition("/")[0]
+    return path
 
 
 def check_no_refs(tree: Tree) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from psi_optax._messages import summarize
+from psi_optax._text import summarize
 
 Blocks = Sequence[tuple[int, int]]
 AxisName = str | tuple[str, ...] | None

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from psi_optax._messages import summarize
+from psi_optax._text import summarize
 from psi_optax.groups.paths import PathLeaf, leaves_with_paths, map_with_path
 from psi_optax.groups.scale_group import ScaleGroup
 from psi_optax.groups.types import Tree

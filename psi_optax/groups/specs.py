@@ -5,15 +5,20 @@ statements by path. The statement with the longest path that leads to a
 parameter covers it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
-from psi_optax._messages import short_repr, summarize
-from psi_optax.groups.paths import PathLeaf, is_within, leaves_with_paths
+from psi_optax._text import short_repr, summarize
+from psi_optax.groups.paths import (
+    PathLeaf,
+    is_within,
+    leaves_with_paths,
+    longest_prefix,
+)
 from psi_optax.groups.scale_group import ScaleGroup
 from psi_optax.groups.types import GroupRule, Groups, Tree
 
@@ -52,15 +57,6 @@ def _spec(entry: PathLeaf) -> ScaleGroup | None:
         " groups is a ScaleGroup, such as ScaleGroup(axes=(0, 1)), or None. Are"
         " the arguments in order?"
     )
-
-
-def longest_prefix(path: str, specs: Collection[str]) -> str | None:
-    """Return the longest of some paths that leads to `path`."""
-    while path not in specs:
-        if not path:
-            return None
-        path = path.rpartition("/")[0]
-    return path
 
 
 def covering_specs(

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 from psi_optax.invariance.finding import (
     Findings,
+    finding_paths,
     groups_of,
-    paths_of_kind,
     tied_with,
 )
 from psi_optax.invariance.probe.probe import Probe
@@ -55,7 +55,7 @@ def cross_check_inert(probe: Probe, findings: Findings) -> None:
     groups = groups_of(findings)
     _raise_if_any(
         f"{path!r}: inert, but it has a gradient"
-        for path in paths_of_kind("inert", findings)
+        for path in finding_paths("inert", findings)
         if probe.gradients.is_nonzero(path, groups)
     )
 

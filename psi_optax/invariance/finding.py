@@ -64,7 +64,7 @@ class Finding:
 Findings = dict[str, Finding]
 
 
-def paths_of_kind(kind: Kind, findings: Findings) -> list[str]:
+def finding_paths(kind: Kind, findings: Findings) -> list[str]:
     """Return the paths of findings of a kind."""
     return [path for path, finding in findings.items() if finding.kind == kind]
 

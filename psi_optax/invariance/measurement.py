@@ -8,8 +8,8 @@ from psi_optax.invariance.cross_check import cross_check_inert
 from psi_optax.invariance.finding import (
     Finding,
     Findings,
+    finding_paths,
     groups_of,
-    paths_of_kind,
 )
 from psi_optax.invariance.probe.probe import Probe
 from psi_optax.invariance.probe.search import find_candidates, find_measured
@@ -28,10 +28,10 @@ def measure(probe: Probe, findings: Findings) -> Findings:
         RuntimeError: a parameter that is proved to be inert has a gradient.
     """
     weights = probe.points.paths
-    ordinary = [p for p in paths_of_kind("ordinary", findings) if p in weights]
+    ordinary = [p for p in finding_paths("ordinary", findings) if p in weights]
     candidates = find_candidates(probe, ordinary)
     loose = _loosely_tied(probe, findings)
-    inert = paths_of_kind("inert", findings)
+    inert = finding_paths("inert", findings)
     probe.gradients.compiled = frozenset({*inert, *candidates.paths, *loose})
     cross_check_inert(probe, findings)
     candidates = candidates._replace(alone=[*candidates.alone, *loose])

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from psi_optax._messages import summarize
+from psi_optax._text import summarize
 from psi_optax.invariance import jaxprs
 from psi_optax.invariance.sites import function_site, site_of
 from psi_optax.invariance.tracing import TracedLoss, is_weight

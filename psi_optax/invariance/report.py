@@ -5,9 +5,9 @@ import re
 
 import jax
 
-from psi_optax._messages import summarize
+from psi_optax._text import format_table, summarize
 from psi_optax.groups import ScaleGroup
-from psi_optax.groups.describe import aligned, zero_notes
+from psi_optax.groups.describe import zero_notes
 from psi_optax.groups.paths import leaves_with_paths, map_with_path
 from psi_optax.groups.types import Tree
 from psi_optax.invariance.finding import Finding, Findings, groups_of
@@ -145,7 +145,9 @@ class GroupReport:
         rows += [_row(f, joint) for f in self.findings.values()]
         if joint:
             tail += f"; rescaled jointly: deviation {deviations.pop():.0e}"
-        return "\n".join([*aligned(rows), tail + self._remark(bool(grouped))])
+        return "\n".join(
+            [*format_table(rows), tail + self._remark(bool(grouped))]
+        )
 
     def _remark(self, grouped: bool) -> str:
         """Return how to find more groups, if a way is known or likely."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psi_optax._messages import short_repr
+from psi_optax._text import short_repr
 from psi_optax.groups.paths import PathLeaf, check_no_refs, leaves_with_paths
 from psi_optax.groups.types import Tree
 from psi_optax.invariance import jaxprs

@@ -14,7 +14,7 @@ from psi_optax._validation import (
 )
 from psi_optax.groups import Groups
 from psi_optax.transforms import add_decayed_weights, project_to_tangent
-from psi_optax.transforms.contract import on_floats
+from psi_optax.transforms.contract import floating_transform
 
 
 def sgdp(
@@ -153,7 +153,7 @@ def _projected(
         add_decayed_weights(_times(weight_decay, wd_ratio), groups, of="scale"),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return on_floats(tx, groups)
+    return floating_transform(tx, groups)
 
 
 def _times(weight_decay: Any, factor: Any) -> Any:

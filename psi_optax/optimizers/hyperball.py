@@ -21,7 +21,7 @@ from psi_optax.transforms import (
     scale_by_group_norm,
 )
 from psi_optax.transforms._sharding import automatic_sharding
-from psi_optax.transforms.contract import on_floats
+from psi_optax.transforms.contract import floating_transform
 from psi_optax.transforms.radius import Radius
 from psi_optax.wrappers.nesting import with_nesting_check
 
@@ -103,7 +103,9 @@ def hyperball(
         retract(balls, radius=radius),
     )
     tx = with_ordinary(tx, ordinary, groups)
-    return on_floats(with_nesting_check("hyperball", tx, groups), groups)
+    return floating_transform(
+        with_nesting_check("hyperball", tx, groups), groups
+    )
 
 
 def adamh(

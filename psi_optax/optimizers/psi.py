@@ -16,7 +16,7 @@ from psi_optax._validation import (
 from psi_optax.geometry import RETRACTIONS
 from psi_optax.geometry._scheduling import barrier, sequential
 from psi_optax.groups import Groups, Leaves, Plan, Tree, group_labels
-from psi_optax.transforms.contract import cast_like, on_params
+from psi_optax.transforms.contract import cast_like, stateful_transform
 from psi_optax.transforms.radius import (
     Radius,
     check_radius,
@@ -274,7 +274,7 @@ def _psi(
             PsiState(count, state.radius, inner_state),
         )
 
-    return on_params(groups, update, kind=PsiState, init=init)
+    return stateful_transform(groups, update, kind=PsiState, init=init)
 
 
 def _check_sphere(

@@ -14,7 +14,11 @@ from psi_optax._validation import (
 )
 from psi_optax.groups import Groups, Leaves, Plan, Scalars, Tree
 from psi_optax.optimizers.psi import signed_rate, with_ordinary
-from psi_optax.transforms.contract import cast_like, on_floats, on_params
+from psi_optax.transforms.contract import (
+    cast_like,
+    floating_transform,
+    stateful_transform,
+)
 from psi_optax.transforms.radius import (
     Radius,
     check_radius,
@@ -134,10 +138,10 @@ def psi_sgdm(
             ),
         )
 
-    tx = on_params(groups, update, kind=PsiSgdmState, init=init)
+    tx = stateful_transform(groups, update, kind=PsiSgdmState, init=init)
     if ordinary is None:
         return tx
-    return on_floats(with_ordinary(tx, ordinary, groups), groups)
+    return floating_transform(with_ordinary(tx, ordinary, groups), groups)
 
 
 def _retract(

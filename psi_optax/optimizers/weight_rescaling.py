@@ -6,7 +6,7 @@ import optax
 from psi_optax._validation import check_transformation
 from psi_optax.groups import Groups
 from psi_optax.transforms import rescale_weights
-from psi_optax.transforms.contract import on_floats
+from psi_optax.transforms.contract import floating_transform
 from psi_optax.wrappers.nesting import with_nesting_check
 
 
@@ -64,4 +64,6 @@ def weight_rescaling(
     tx = optax.chain(
         optimizer, rescale_weights(groups, radius=radius, every=every)
     )
-    return on_floats(with_nesting_check("weight_rescaling", tx, groups), groups)
+    return floating_transform(
+        with_nesting_check("weight_rescaling", tx, groups), groups
+    )

@@ -14,9 +14,13 @@ import jax
 import optax
 
 from psi_optax.groups import Groups, Leaves, Plan, Tree, make_plan
-from psi_optax.groups.specs import longest_prefix
-from psi_optax.transforms.floating import as_arrays, show_floats, with_the_rest
-from psi_optax.transforms.states import (
+from psi_optax.groups.paths import longest_prefix
+from psi_optax.transforms.floating import (
+    floats_as_arrays,
+    show_floats,
+    with_the_rest,
+)
+from psi_optax.transforms.state_checks import (
     check_state_type,
     check_structure,
     describe_shape,
@@ -30,7 +34,7 @@ NO_PARAMS_MSG = (
 )
 
 
-def on_groups(
+def grouped_transform(
     groups: Groups,
     update: Callable[[Plan, Leaves, Leaves, Any], tuple[Leaves, Any]],
     *,
@@ -66,7 +70,9 @@ def on_groups(
         if kind is not optax.EmptyState:
             check_state_type(state, kind)
         check_updates(updates, params, needs_params)
-        updates = as_arrays(updates, updates if params is None else params)
+        updates = floats_as_arrays(
+            updates, updates if params is None else params
+        )
         given = params if needs_params else updates
         plan = make_plan(groups, given)
         w, u = plan.select(given), plan.select(updates, "updates")
@@ -76,7 +82,7 @@ def on_groups(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def stateless(
+def stateless_transform(
     groups: Groups,
     function: Callable[[Plan, Leaves, Leaves], Leaves],
     *,
@@ -89,10 +95,10 @@ def stateless(
     ) -> tuple[Leaves, Any]:
         return function(plan, u, w), state
 
-    return on_groups(groups, update, needs_params=needs_params)
+    return grouped_transform(groups, update, needs_params=needs_params)
 
 
-def on_params(
+def stateful_transform(
     groups: Groups,
     update: Callable[..., tuple[Tree, Any]],
     *,
@@ -121,7 +127,7 @@ def on_params(
         plan = make_plan(groups, updates if params is None else params)
         return update(plan, updates, state, params, **extra_args)
 
-    return on_floats(
+    return floating_transform(
         optax.GradientTransformationExtraArgs(init_fn, update_fn),
         groups,
         kind=kind,
@@ -129,7 +135,7 @@ def on_params(
     )
 
 
-def on_floats(
+def floating_transform(
     inner: optax.GradientTransformation,
     groups: Groups = None,
     *,

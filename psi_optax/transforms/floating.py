@@ -9,7 +9,7 @@ from psi_optax.groups import Tree
 from psi_optax.groups.paths import leaves_with_paths, map_with_path
 
 
-def as_arrays(tree: Tree, params: Tree) -> Tree:
+def floats_as_arrays(tree: Tree, params: Tree) -> Tree:
     """Return the tree with arrays at floating parameters; the rest stays."""
     return _convert(tree, params, hide=False)
 

@@ -11,16 +11,16 @@ from psi_optax._validation import check_choice, check_decay, check_nonnegative
 from psi_optax.groups import Groups, Leaves, Plan, Scalars, Tree, group_labels
 from psi_optax.transforms.contract import (
     cast_like,
-    on_floats,
-    on_groups,
-    on_params,
+    floating_transform,
+    grouped_transform,
+    stateful_transform,
 )
 from psi_optax.transforms.momentum import (
     TRANSPORTS,
     initial_base_point,
     transport_momentum,
 )
-from psi_optax.transforms.states import or_placeholder, stored_scalars
+from psi_optax.transforms.state_checks import or_placeholder, stored_scalars
 
 
 class ScaleByGroupRmsState(NamedTuple):
@@ -109,7 +109,7 @@ def scale_by_group_rms(
         state = ScaleByGroupRmsState(count, _like_stored(state.nu, nu))
         return geometry.scale(plan, u, factor), state
 
-    return on_groups(
+    return grouped_transform(
         groups,
         update,
         kind=ScaleByGroupRmsState,
@@ -216,7 +216,7 @@ def scale_by_group_adam(
             count, mu, _like_stored(state.nu, nu), base_point
         )
 
-    grouped = on_params(
+    grouped = stateful_transform(
         groups,
         update,
         kind=ScaleByGroupAdamState,
@@ -230,7 +230,7 @@ def scale_by_group_adam(
         },
         lambda tree: group_labels(tree, groups),
     )
-    return on_floats(both, groups, needs_params=transport is not None)
+    return floating_transform(both, groups, needs_params=transport is not None)
 
 
 def _zero_moments(plan: Plan, w: Leaves) -> Any:

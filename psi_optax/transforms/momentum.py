@@ -9,7 +9,7 @@ import optax
 from psi_optax import geometry
 from psi_optax._validation import check_choice, check_decay, check_flag
 from psi_optax.groups import Groups, Leaves, Plan, Tree
-from psi_optax.transforms.contract import cast_like, on_params
+from psi_optax.transforms.contract import cast_like, stateful_transform
 
 TRANSPORTS = ("projection", "parallel")
 
@@ -111,7 +111,9 @@ def transported_trace(
         trace = jax.tree.map(lambda m, x: x.astype(m.dtype), state.trace, trace)
         return step, TransportedTraceState(trace, base_point)
 
-    return on_params(groups, update, kind=TransportedTraceState, init=init)
+    return stateful_transform(
+        groups, update, kind=TransportedTraceState, init=init
+    )
 
 
 def initial_base_point(transport: str | None, params: Tree) -> Any:

@@ -13,7 +13,7 @@ from psi_optax._validation import check_positive
 from psi_optax.groups import GroupedLeaf, Groups, Leaves, Plan
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.transforms._sharding import automatic_sharding
-from psi_optax.transforms.contract import stateless
+from psi_optax.transforms.contract import stateless_transform
 
 
 def add_orthogonality(
@@ -67,7 +67,7 @@ def add_orthogonality(
             gradient,
         )
 
-    return automatic_sharding(stateless(groups, function))
+    return automatic_sharding(stateless_transform(groups, function))
 
 
 def _gradient(plan: Plan, w: Leaves) -> Leaves:

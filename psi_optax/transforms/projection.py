@@ -5,7 +5,7 @@ import optax
 from psi_optax import geometry
 from psi_optax._validation import check_flag
 from psi_optax.groups import Groups
-from psi_optax.transforms.contract import stateless
+from psi_optax.transforms.contract import stateless_transform
 
 
 def project_to_tangent(
@@ -47,7 +47,7 @@ def project_to_tangent(
         normalization](https://doi.org/10.1109/ICCV.2017.305), ICCV 2017.
     """
     check_flag(centered=centered)
-    return stateless(
+    return stateless_transform(
         groups,
         lambda plan, u, w: geometry.project_to_tangent(
             plan, w, u, centered=centered
@@ -84,4 +84,6 @@ def project_to_zero_mean(
         Kosson, Messmer and Jaggi, [Rotational
         equilibrium](https://arxiv.org/abs/2305.17212), ICML 2024, algorithm 1.
     """
-    return stateless(groups, lambda plan, u, _: geometry.center(plan, u))
+    return stateless_transform(
+        groups, lambda plan, u, _: geometry.center(plan, u)
+    )

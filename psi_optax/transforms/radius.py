@@ -7,7 +7,7 @@ import jax
 from psi_optax import geometry
 from psi_optax._validation import check_positive
 from psi_optax.groups import Leaves, Plan, Scalars
-from psi_optax.transforms.states import or_placeholder, stored_scalars
+from psi_optax.transforms.state_checks import or_placeholder, stored_scalars
 
 # "init", a number, or None for the norm at each step.
 Radius: TypeAlias = str | jax.typing.ArrayLike | None

@@ -10,7 +10,7 @@ from psi_optax import geometry
 from psi_optax._validation import check_period
 from psi_optax.geometry._scheduling import sequential
 from psi_optax.groups import Groups, Leaves, Plan
-from psi_optax.transforms.contract import cast_like, on_groups
+from psi_optax.transforms.contract import cast_like, grouped_transform
 from psi_optax.transforms.radius import (
     check_radius,
     initial_radius,
@@ -96,4 +96,6 @@ def rescale_weights(
         chosen = {k: jnp.where(now, rescaled[k], u[k]) for k in u}
         return chosen, RescaleWeightsState(count, state.radius)
 
-    return on_groups(groups, update, kind=RescaleWeightsState, init=init)
+    return grouped_transform(
+        groups, update, kind=RescaleWeightsState, init=init
+    )

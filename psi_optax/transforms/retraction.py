@@ -8,7 +8,7 @@ from psi_optax import geometry
 from psi_optax._validation import check_choice
 from psi_optax.geometry._scheduling import sequential
 from psi_optax.groups import Groups, Leaves, Plan
-from psi_optax.transforms.contract import on_groups
+from psi_optax.transforms.contract import grouped_transform
 from psi_optax.transforms.radius import (
     Radius,
     check_radius,
@@ -90,4 +90,4 @@ def retract(
         moved = geometry.retract(plan, w, u, target, retraction=retraction)
         return moved, state
 
-    return on_groups(groups, update, kind=RetractState, init=init)
+    return grouped_transform(groups, update, kind=RetractState, init=init)

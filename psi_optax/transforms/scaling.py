@@ -7,7 +7,7 @@ import optax
 from psi_optax import geometry
 from psi_optax._validation import check_positive
 from psi_optax.groups import Groups, Leaves, Plan
-from psi_optax.transforms.contract import stateless
+from psi_optax.transforms.contract import stateless_transform
 
 
 def scale_by_group_norm(
@@ -46,7 +46,7 @@ def scale_by_group_norm(
     def function(plan: Plan, u: Leaves, w: Leaves) -> Leaves:
         return geometry.scale(plan, u, geometry.norm(plan, w))
 
-    return stateless(groups, function)
+    return stateless_transform(groups, function)
 
 
 def clip_by_group_norm(
@@ -92,7 +92,7 @@ def clip_by_group_norm(
         factor = geometry.rescaling_factor(bound, norm)
         return jnp.where(norm <= bound, 1, factor)
 
-    return stateless(groups, function, needs_params=False)
+    return stateless_transform(groups, function, needs_params=False)
 
 
 def normalize_by_group_norm(
@@ -123,7 +123,7 @@ def normalize_by_group_norm(
     References:
         Wen et al., [Hyperball optimization](https://whenwen.github.io), 2025.
     """
-    return stateless(
+    return stateless_transform(
         groups,
         lambda plan, u, _: geometry.project_to_sphere(plan, u, plan.full(1)),
         needs_params=False,

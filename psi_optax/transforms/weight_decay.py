@@ -5,7 +5,7 @@ import optax
 
 from psi_optax._validation import check_choice, check_schedule
 from psi_optax.groups import Groups, Tree, group_labels
-from psi_optax.transforms.contract import on_floats
+from psi_optax.transforms.contract import floating_transform
 
 
 def add_decayed_weights(
@@ -61,4 +61,6 @@ def add_decayed_weights(
         labels = group_labels(tree, groups)
         return jax.tree.map(lambda label: label == of, labels)
 
-    return on_floats(optax.add_decayed_weights(weight_decay, mask), groups)
+    return floating_transform(
+        optax.add_decayed_weights(weight_decay, mask), groups
+    )

@@ -16,8 +16,8 @@ from psi_optax.groups.paths import (
     map_with_path,
 )
 from psi_optax.groups.reductions import to_accumulator
-from psi_optax.transforms.contract import on_floats
-from psi_optax.transforms.states import read_states
+from psi_optax.transforms.contract import floating_transform
+from psi_optax.transforms.state_checks import read_states
 from psi_optax.wrappers._low_precision import upcast_half
 from psi_optax.wrappers.states import (
     AverageWeightsState as AverageWeightsState,
@@ -107,7 +107,7 @@ def average_weights(
             average=jax.tree.map(mix, state.average, params, updates),
         )
 
-    return on_floats(
+    return floating_transform(
         optax.GradientTransformationExtraArgs(init_fn, update_fn),
         kind=AverageWeightsState,
     )

@@ -8,7 +8,7 @@ import optax
 from psi_optax._validation import check_transformation
 from psi_optax.groups import Tree
 from psi_optax.groups.paths import is_placeholder
-from psi_optax.transforms.contract import on_floats
+from psi_optax.transforms.contract import floating_transform
 from psi_optax.wrappers._low_precision import (
     is_half,
     limit_shrinkage,
@@ -108,7 +108,7 @@ def master_weights(
         updates = jax.tree.map(_step, params, updates, steps, weights)
         return updates, MasterWeightsState(weights, inner_state)
 
-    return on_floats(
+    return floating_transform(
         optax.GradientTransformationExtraArgs(init_fn, update_fn),
         kind=MasterWeightsState,
     )

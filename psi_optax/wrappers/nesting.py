@@ -11,7 +11,7 @@ import optax
 
 from psi_optax.groups import Groups, Tree, make_plan
 from psi_optax.groups.paths import leaves_with_paths
-from psi_optax.transforms.states import find_states
+from psi_optax.transforms.state_checks import find_states
 from psi_optax.wrappers.states import (
     AverageWeightsState,
     MasterWeightsState,

@@ -16,7 +16,7 @@ from psi_optax._validation import (
 from psi_optax.geometry import safe_divide
 from psi_optax.groups import Tree
 from psi_optax.groups.reductions import to_accumulator
-from psi_optax.transforms.contract import on_floats
+from psi_optax.transforms.contract import floating_transform
 from psi_optax.wrappers.nesting import check_nesting
 from psi_optax.wrappers.states import (
     ProjectByCosineState as ProjectByCosineState,
@@ -135,7 +135,7 @@ def project_by_cosine(
         ratio = jnp.asarray(wd_ratio, u.dtype)
         return moved, jnp.where(fires, ratio, jnp.ones_like(ratio))
 
-    return on_floats(
+    return floating_transform(
         optax.GradientTransformationExtraArgs(init_fn, update_fn),
         kind=ProjectByCosineState,
     )

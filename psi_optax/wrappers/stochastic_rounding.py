@@ -10,7 +10,7 @@ import optax
 from psi_optax._validation import check_transformation
 from psi_optax.groups import Tree
 from psi_optax.groups.paths import is_placeholder
-from psi_optax.transforms.contract import on_floats
+from psi_optax.transforms.contract import floating_transform
 from psi_optax.wrappers._low_precision import (
     HALF_DTYPES,
     is_half,
@@ -124,7 +124,7 @@ def stochastic_rounding(
         count = optax.safe_increment(state.count)
         return updates, StochasticRoundingState(count, inner_state)
 
-    return on_floats(
+    return floating_transform(
         optax.GradientTransformationExtraArgs(init_fn, update_fn),
         kind=StochasticRoundingState,
     )

@@ -24,7 +24,7 @@ _CONTRACT = "tests/conformance/test_contract.py"
 _ARGUMENTS = "tests/conformance/test_arguments.py"
 TESTS = {
     "_validation.py": ["tests/conformance/test_arguments.py"],
-    "_messages.py": ["tests/groups"],
+    "_text.py": ["tests/groups"],
     "geometry": _CORE,
     "groups": ["tests/groups", *_CORE],
     "transforms": ["tests/transforms", "tests/faults", *_CORE, _CONTRACT],
@@ -67,7 +67,7 @@ ALSO = {
     "transforms/_sharding.py": ["tests/devices/test_products.py"],
     "transforms/contract.py": _ENTRANCE,
     "transforms/floating.py": _ENTRANCE,
-    "transforms/states.py": _ENTRANCE,
+    "transforms/state_checks.py": _ENTRANCE,
     "transforms/momentum.py": _ENTRANCE,
     "optimizers/recipes.py": [_ARGUMENTS],
     "diagnostics/monitor.py": [_ARGUMENTS],

@@ -15,12 +15,17 @@ from psi_optax.invariance.analysis.linear_forms import (
 )
 from psi_optax.invariance.analysis.liveness import (
     Needed,
-    read_in_loop,
+    live_refs_of_loop,
     variables_of,
 )
 from psi_optax.invariance.analysis.mesh import gather, shard
-from psi_optax.invariance.analysis.rules.table import Call, dependencies
-from psi_optax.invariance.analysis.values import Operand, Ref, Value
+from psi_optax.invariance.analysis.rules.table import Call
+from psi_optax.invariance.analysis.values import (
+    Operand,
+    Ref,
+    Value,
+    combined_dependencies,
+)
 
 # The interpreter's `run`, on context, program, operands and needed effects.
 Run = Callable[[Context, Any, Sequence[Operand], Needed | None], list[Any]]
@@ -70,7 +75,7 @@ def _loop(
     refs = _refs([*fixed, *carry])
     begin = [*carry, *(ref.content for ref in refs)]
     # A gradient may reach any carry through any other.
-    bits = dependencies([*fixed, *begin, *sliced])
+    bits = combined_dependencies([*fixed, *begin, *sliced])
     carried = [_carried(context, value, bits) for value in begin]
     count = len(carry)
     _store(refs, carried[count:])
@@ -106,7 +111,7 @@ def _every_turn(
     inner, _ = jaxprs.open_jaxpr(jaxpr)
     pairs = list(zip(inner.invars, operands, strict=True))
     variables = variables_of(pairs, needed.refs)
-    variables = read_in_loop(inner, needed.results, variables)
+    variables = live_refs_of_loop(inner, needed.results, variables)
     refs = _refs([x for v, x in pairs if v in variables])
     return Needed(needed.results, frozenset(refs))
 
@@ -214,7 +219,7 @@ def _decided(
     context: Context, values: Sequence[Value], decisions: Sequence[Value]
 ) -> list[Value]:
     """Return values that depend on decisions, without a gradient."""
-    bits = context.without_gradient(dependencies(decisions))
+    bits = context.without_gradient(combined_dependencies(decisions))
     return [x.replace(depends_on=x.depends_on | bits) for x in values]
 
 
@@ -225,7 +230,7 @@ def _either(context: Context, values: Sequence[Value]) -> Value:
         values[0].shape,
         context.unify_all(values),
         is_zero_or_inf=all(value.is_zero_or_inf for value in values),
-        depends_on=dependencies(values),
+        depends_on=combined_dependencies(values),
     )
 
 

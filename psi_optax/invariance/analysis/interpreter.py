@@ -22,7 +22,12 @@ from psi_optax.invariance.analysis.liveness import (
 )
 from psi_optax.invariance.analysis.reasons import Program
 from psi_optax.invariance.analysis.rules.elementwise import constant
-from psi_optax.invariance.analysis.values import Operand, Ref, Value
+from psi_optax.invariance.analysis.values import (
+    Operand,
+    Ref,
+    Value,
+    combined_dependencies,
+)
 
 
 def run(
@@ -94,7 +99,7 @@ def _equation(
     if not jaxprs.is_defined_by_jax(equation):
         # A mean that cancels in a value need not cancel in its gradient.
         found = [context.merge_parts(x).as_new_array() for x in found]
-    bits = rules.dependencies(operands)
+    bits = combined_dependencies(operands)
     found = [x.replace(depends_on=x.depends_on | bits) for x in found]
     check_custom_derivative(run, call, found)
     return found

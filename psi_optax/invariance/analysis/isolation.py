@@ -1,29 +1,11 @@
 """Systems of equations where one parameter scales and others do not."""
 
-import dataclasses
 from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from psi_optax.invariance.analysis.equations import Equations
-from psi_optax.invariance.analysis.linear_forms import Form, Variable
-from psi_optax.invariance.analysis.values import Shape
-
-
-class Scaled(Protocol):
-    """Anything that scales, as a parameter does."""
-
-    @property
-    def form(self) -> Form:
-        """The logarithms of its scales."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """A parameter: its path, its shape, and the logarithms of its scales."""
-
-    path: str
-    shape: Shape
-    form: Form
+from psi_optax.invariance.analysis.linear_forms import HasForm, Variable
+from psi_optax.invariance.analysis.parameters import Parameter
 
 
 class Isolated(NamedTuple):
@@ -37,10 +19,10 @@ class Isolated(NamedTuple):
 
     parameter: Parameter
     equations: Equations
-    followed: Sequence[Scaled]
+    followed: Sequence[HasForm]
 
 
-def parameters_of(followed: Iterable[Scaled]) -> list[Parameter]:
+def parameters_of(followed: Iterable[HasForm]) -> list[Parameter]:
     """Return those of some things that are parameters."""
     return [x for x in followed if isinstance(x, Parameter)]
 
@@ -53,13 +35,13 @@ def hold(equations: Equations, parameters: Iterable[Parameter]) -> Equations:
     return held
 
 
-def unknowns(equations: Equations, x: Scaled) -> set[Variable]:
+def unknowns(equations: Equations, x: HasForm) -> set[Variable]:
     """Return the free variables that something scales by."""
     return {term.variable for term in equations.reduce(x.form)}
 
 
 def isolate(
-    equations: Equations, followed: Sequence[Scaled], members: Container[str]
+    equations: Equations, followed: Sequence[HasForm], members: Container[str]
 ) -> Iterator[Isolated]:
     """Yield each of some parameters with all others of them held.
 
@@ -85,8 +67,8 @@ def isolate(
 
 
 def components(
-    equations: Equations, followed: Iterable[Scaled]
-) -> list[list[Scaled]]:
+    equations: Equations, followed: Iterable[HasForm]
+) -> list[list[HasForm]]:
     """Return the sets that share unknowns, directly or through others.
 
     Things without unknowns are in none of them.
@@ -98,13 +80,13 @@ def components(
             parents[variable] = variable = parents[up]
         return variable
 
-    first: list[tuple[Variable, Scaled]] = []
+    first: list[tuple[Variable, HasForm]] = []
     for x in followed:
         roots = list(map(root, unknowns(equations, x)))
         if roots:
             parents |= dict.fromkeys(roots, roots[0])
             first.append((roots[0], x))
-    found: dict[Variable, list[Scaled]] = {}
+    found: dict[Variable, list[HasForm]] = {}
     for variable, x in first:
         found.setdefault(root(variable), []).append(x)
     return list(found.values())

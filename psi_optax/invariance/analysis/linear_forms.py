@@ -16,7 +16,7 @@ concatenation.
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 Axis = int | str
 
@@ -267,3 +267,11 @@ def split_conditions(form: Form, digit: Digit, stride: int) -> Form:
         if possible:
             split.append((term._replace(where=where), c))
     return total(split)
+
+
+class HasForm(Protocol):
+    """Anything that scales, as a parameter does."""
+
+    @property
+    def form(self) -> Form:
+        """The logarithms of its scales."""

@@ -67,7 +67,7 @@ def live_equations(
     return live[::-1], frozenset(wanted)
 
 
-def read_in_loop(
+def live_refs_of_loop(
     jaxpr: Any, needed: Sequence[bool], read_later: Collection[Any]
 ) -> Variables:
     """Return the refs that are read after a loop, or by its next turn."""

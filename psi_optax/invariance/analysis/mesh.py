@@ -4,10 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psi_optax.invariance.analysis.context import Context
-from psi_optax.invariance.analysis.rules.collectives import (
-    join_over,
-    split_over,
-)
+from psi_optax.invariance.analysis.linear_forms import Digit, Form, move_digits
 from psi_optax.invariance.analysis.rules.reductions import without_lookups
 from psi_optax.invariance.analysis.values import Value
 
@@ -43,7 +40,7 @@ def shard(
         local = shape[axis]
         for name in _mesh_axes(spec, axis):
             local //= sizes[name]
-            form = split_over(context, form, axis, name, local)
+            form = split_over_mesh(context, form, axis, name, local)
         shape[axis] = local
     return value.derived(tuple(shape), form).replace(
         const=value.const,
@@ -63,8 +60,42 @@ def gather(
     form, shape = value.form, list(value.shape)
     for axis in range(value.rank):
         for name in reversed(_mesh_axes(spec, axis)):
-            form = join_over(form, axis, name, shape[axis])
+            form = join_over_mesh(form, axis, name, shape[axis])
             shape[axis] *= sizes[name]
     for name in sizes:
         form = context.require_uniform(form, name)
     return value.derived(tuple(shape), form)
+
+
+def split_over_mesh(
+    context: Context, form: Form, axis: int, name: str, local: int
+) -> Form:
+    """Return the form of the part of an array that one device holds.
+
+    Args:
+        context: the analysis.
+        form: the form of the whole array.
+        axis: the axis that is divided.
+        name: the mesh axis that it is divided over.
+        local: the length that is left.
+    """
+    reason = context.reason("shape", "shards of a scaled axis")
+    form = context.equations.cut(form, axis, local, reason)
+    return move_digits(
+        context.equations.reduce(form),
+        lambda d: (
+            Digit(name, d.stride // local, d.count)
+            if d.axis == axis and d.stride >= local
+            else d
+        ),
+    )
+
+
+def join_over_mesh(form: Form, axis: int, name: str, local: int) -> Form:
+    """Return the form of the whole array; the inverse of `split_over`."""
+    return move_digits(
+        form,
+        lambda d: (
+            Digit(axis, d.stride * local, d.count) if d.axis == name else d
+        ),
+    )

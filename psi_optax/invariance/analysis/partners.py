@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from psi_optax.invariance.analysis.equations import Equations
-from psi_optax.invariance.analysis.isolation import Parameter
 from psi_optax.invariance.analysis.linear_forms import Variable
+from psi_optax.invariance.analysis.parameters import Parameter
 
 # An unknown, and whether an array scales with it or with its inverse.
 Signed = tuple[Variable, bool]

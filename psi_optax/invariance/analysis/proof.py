@@ -13,11 +13,14 @@ from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.analysis import interpreter
 from psi_optax.invariance.analysis.context import Context
 from psi_optax.invariance.analysis.equations import Equations
-from psi_optax.invariance.analysis.isolation import Parameter
 from psi_optax.invariance.analysis.notes import CustomGradient, IgnoredNumber
+from psi_optax.invariance.analysis.parameters import Parameter
 from psi_optax.invariance.analysis.partners import Partners
 from psi_optax.invariance.analysis.reasons import describe
-from psi_optax.invariance.analysis.scale_groups import Symmetry, is_elementwise
+from psi_optax.invariance.analysis.scale_groups import (
+    FinestGroups,
+    is_elementwise,
+)
 from psi_optax.invariance.analysis.symmetries import find_symmetries
 from psi_optax.invariance.analysis.values import Value
 from psi_optax.invariance.finding import Finding, Findings, Kind
@@ -101,7 +104,7 @@ class _Proof(NamedTuple):
     """
 
     context: Context
-    symmetries: dict[str, Symmetry]
+    symmetries: dict[str, FinestGroups]
     partners: Partners
     inert: dict[str, str]
 
@@ -160,7 +163,7 @@ def _without_groups(parameter: Parameter, kind: Kind, reason: str) -> Finding:
 
 
 def _with_groups(
-    parameter: Parameter, group: ScaleGroup, symmetry: Symmetry
+    parameter: Parameter, group: ScaleGroup, symmetry: FinestGroups
 ) -> Finding:
     """Return the finding on a parameter with groups, or with signs alone."""
     epsilon, bound = _epsilon(symmetry), _bound(symmetry)
@@ -175,7 +178,7 @@ def _with_groups(
     )
 
 
-def _signs_alone(parameter: Parameter, symmetry: Symmetry) -> Finding:
+def _signs_alone(parameter: Parameter, symmetry: FinestGroups) -> Finding:
     """Return the finding on a parameter whose elements all scale freely.
 
     Its derivative is zero by Euler's identity, unless a part of it is stopped.
@@ -188,22 +191,24 @@ def _signs_alone(parameter: Parameter, symmetry: Symmetry) -> Finding:
     return _without_groups(parameter, "inert", text)
 
 
-def _epsilon(symmetry: Symmetry) -> float:
+def _epsilon(symmetry: FinestGroups) -> float:
     """Return the largest epsilon that is ignored where the groups scale."""
     return max(_ignored("epsilon", symmetry), default=0.0)
 
 
-def _bound(symmetry: Symmetry) -> float:
+def _bound(symmetry: FinestGroups) -> float:
     """Return the least bound that is ignored where the groups scale."""
     return min(_ignored("bound", symmetry), default=math.inf)
 
 
-def _ignored(kind: str, symmetry: Symmetry) -> list[float]:
+def _ignored(kind: str, symmetry: FinestGroups) -> list[float]:
     numbers = [x for x in symmetry.scaled if isinstance(x, IgnoredNumber)]
     return [number.size for number in numbers if number.kind == kind]
 
 
-def _overlap(symmetry: Symmetry, symmetries: dict[str, Symmetry]) -> str:
+def _overlap(
+    symmetry: FinestGroups, symmetries: dict[str, FinestGroups]
+) -> str:
     """Return in which tie a parameter would be, if others were not tied."""
     ties = {path: s.group.tie for path, s in symmetries.items() if s.group}
     taken = [path for path in symmetry.shared if path in ties]

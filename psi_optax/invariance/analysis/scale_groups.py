@@ -6,27 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.analysis.equations import Equations
-from psi_optax.invariance.analysis.isolation import (
-    Isolated,
-    Parameter,
-    Scaled,
-    unknowns,
-)
+from psi_optax.invariance.analysis.isolation import Isolated, unknowns
 from psi_optax.invariance.analysis.linear_forms import (
     Digit,
     Form,
+    HasForm,
     Variable,
     digits_of,
     minus,
     move_digits,
 )
+from psi_optax.invariance.analysis.parameters import Parameter
 from psi_optax.invariance.analysis.values import Shape
 
 Digits = tuple[Digit, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Symmetry:
+class FinestGroups:
     """The finest groups of a parameter.
 
     Attributes:
@@ -37,11 +34,11 @@ class Symmetry:
     """
 
     group: ScaleGroup | None
-    scaled: tuple[Scaled, ...] = ()
+    scaled: tuple[HasForm, ...] = ()
     shared: tuple[str, ...] = ()
 
 
-def groups_of_one(isolated: Isolated) -> Symmetry | None:
+def groups_of_one(isolated: Isolated) -> FinestGroups | None:
     """Return the finest groups of one parameter; None if it cannot scale."""
     parameter, equations, _ = isolated
     form = equations.reduce(parameter.form)
@@ -49,7 +46,7 @@ def groups_of_one(isolated: Isolated) -> Symmetry | None:
         found = groups_by(isolated, {parameter.path: digits}, [parameter])
         if found is not None:
             return found[parameter.path]
-    return Symmetry(None) if _has_free_part(form) else None
+    return FinestGroups(None) if _has_free_part(form) else None
 
 
 def _has_free_part(form: Form) -> bool:
@@ -81,7 +78,7 @@ def groups_by(
     isolated: Isolated,
     digits: Mapping[str, Digits],
     members: Sequence[Parameter],
-) -> dict[str, Symmetry] | None:
+) -> dict[str, FinestGroups] | None:
     """Return the groups that digits distinguish, if they scale freely.
 
     All members scale by one unknown, at the digits given for each.
@@ -108,7 +105,7 @@ def groups_by(
     scaled = tuple(
         x for x in isolated.followed if variables & unknowns(equations, x)
     )
-    return {path: Symmetry(group, scaled) for path, group in groups.items()}
+    return {path: FinestGroups(group, scaled) for path, group in groups.items()}
 
 
 def _group_digits(group: ScaleGroup, shape: Shape) -> dict[Digit, Digit]:

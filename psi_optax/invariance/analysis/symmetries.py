@@ -7,15 +7,13 @@ up and another one down. The first two are scale groups.
 from collections.abc import Iterable, Sequence
 
 from psi_optax.invariance.analysis.equations import Equations
-from psi_optax.invariance.analysis.isolation import (
-    Parameter,
-    Scaled,
-    components,
-    hold,
-    isolate,
+from psi_optax.invariance.analysis.isolation import components, hold, isolate
+from psi_optax.invariance.analysis.linear_forms import HasForm, minus
+from psi_optax.invariance.analysis.parameters import Parameter
+from psi_optax.invariance.analysis.scale_groups import (
+    FinestGroups,
+    groups_of_one,
 )
-from psi_optax.invariance.analysis.linear_forms import minus
-from psi_optax.invariance.analysis.scale_groups import Symmetry, groups_of_one
 from psi_optax.invariance.analysis.ties import find_ties
 
 
@@ -23,8 +21,8 @@ def find_symmetries(
     equations: Equations,
     parameters: Iterable[Parameter],
     held: Iterable[Parameter] = (),
-    watched: Iterable[Scaled] = (),
-) -> dict[str, Symmetry]:
+    watched: Iterable[HasForm] = (),
+) -> dict[str, FinestGroups]:
     """Return the groups of each parameter that has any.
 
     First each parameter alone, with all others held; such groups can be scaled

@@ -8,25 +8,24 @@ from typing import Any
 from psi_optax.invariance.analysis.equations import Equations
 from psi_optax.invariance.analysis.isolation import (
     Isolated,
-    Parameter,
-    Scaled,
     hold,
     isolate,
     parameters_of,
 )
-from psi_optax.invariance.analysis.linear_forms import Form
+from psi_optax.invariance.analysis.linear_forms import Form, HasForm
+from psi_optax.invariance.analysis.parameters import Parameter
 from psi_optax.invariance.analysis.scale_groups import (
     Digits,
-    Symmetry,
+    FinestGroups,
     group_count,
     groups_by,
 )
 
-Symmetries = dict[str, Symmetry]
+Symmetries = dict[str, FinestGroups]
 
 
 def find_ties(
-    equations: Equations, component: Iterable[Scaled]
+    equations: Equations, component: Iterable[HasForm]
 ) -> tuple[Symmetries, Symmetries]:
     """Return the groups of the smallest sets of parameters that scale together.
 
@@ -65,7 +64,7 @@ def _lost(search: "_TieSearch", rest: Iterable[Parameter]) -> Symmetries:
     for one in rest:
         others = tuple(path for path in search.tie_of(one) if path != one.path)
         if others:
-            lost[one.path] = Symmetry(None, shared=others)
+            lost[one.path] = FinestGroups(None, shared=others)
     return lost
 
 
@@ -86,14 +85,14 @@ class _TieSearch:
         self,
         equations: Equations,
         rest: Sequence[Parameter],
-        watched: Sequence[Scaled],
+        watched: Sequence[HasForm],
     ) -> None:
         self._equations = equations
         self._orders = [*rest[::-1], *watched], [*rest, *watched]
         self._ways = [self._last_ways(order) for order in self._orders]
         self._failed: set[Hashable] = set()
 
-    def _last_ways(self, order: Sequence[Scaled]) -> dict[str, Isolated]:
+    def _last_ways(self, order: Sequence[HasForm]) -> dict[str, Isolated]:
         """Return the last way in which each parameter scales."""
         held = self._equations.copy()
         basis = []

@@ -1,7 +1,7 @@
 """Abstract values: facts that the analysis knows of an array of the program."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
@@ -199,3 +199,14 @@ class Ref:
 
 
 Operand = Value | Ref
+
+
+def combined_dependencies(operands: Iterable[Operand]) -> int:
+    """Return the bits of all parameters that operands depend on."""
+    bits = 0
+    for operand in operands:
+        value = operand.content if isinstance(operand, Ref) else operand
+        bits |= value.depends_on
+        for offset in value.offsets:
+            bits |= offset.depends_on
+    return bits

@@ -20,5 +20,7 @@ from psi_optax.invariance.analysis.rules import (
 from psi_optax.invariance.analysis.rules.table import (
     Call as Call,
     apply as apply,
-    dependencies as dependencies,
+)
+from psi_optax.invariance.analysis.values import (
+    combined_dependencies as combined_dependencies,
 )

@@ -2,50 +2,15 @@
 
 from collections.abc import Callable
 
-from psi_optax.invariance.analysis.context import Context
 from psi_optax.invariance.analysis.linear_forms import (
-    Digit,
     Form,
     move_axes,
     move_digits,
 )
+from psi_optax.invariance.analysis.mesh import join_over_mesh, split_over_mesh
 from psi_optax.invariance.analysis.rules.reductions import without_lookups
 from psi_optax.invariance.analysis.rules.table import Call, Rule, rule
 from psi_optax.invariance.analysis.values import Value
-
-
-def split_over(
-    context: Context, form: Form, axis: int, name: str, local: int
-) -> Form:
-    """Return the form of the part of an array that one device holds.
-
-    Args:
-        context: the analysis.
-        form: the form of the whole array.
-        axis: the axis that is divided.
-        name: the mesh axis that it is divided over.
-        local: the length that is left.
-    """
-    reason = context.reason("shape", "shards of a scaled axis")
-    form = context.equations.cut(form, axis, local, reason)
-    return move_digits(
-        context.equations.reduce(form),
-        lambda d: (
-            Digit(name, d.stride // local, d.count)
-            if d.axis == axis and d.stride >= local
-            else d
-        ),
-    )
-
-
-def join_over(form: Form, axis: int, name: str, local: int) -> Form:
-    """Return the form of the whole array; the inverse of `split_over`."""
-    return move_digits(
-        form,
-        lambda d: (
-            Digit(axis, d.stride * local, d.count) if d.axis == name else d
-        ),
-    )
 
 
 def _over_one_axis(function: Callable[[Call, Value, str], Form]) -> Rule:
@@ -68,9 +33,9 @@ def _over_one_axis(function: Callable[[Call, Value, str], Form]) -> Rule:
 def _all_gather(call: Call, x: Value, name: str) -> Form:
     axis = call.params["all_gather_dimension"]
     if call.params["tiled"]:
-        return join_over(x.form, axis, name, x.shape[axis])
+        return join_over_mesh(x.form, axis, name, x.shape[axis])
     positions = {a: a + (a >= axis) for a in range(x.rank)}
-    return join_over(move_axes(x.form, positions), axis, name, 1)
+    return join_over_mesh(move_axes(x.form, positions), axis, name, 1)
 
 
 @rule("reduce_scatter")
@@ -78,7 +43,9 @@ def _all_gather(call: Call, x: Value, name: str) -> Form:
 def _reduce_scatter(call: Call, x: Value, name: str) -> Form:
     axis, size = call.params["scatter_dimension"], call.params["axis_size"]
     form = call.context.require_uniform(x.form, name)
-    form = split_over(call.context, form, axis, name, x.shape[axis] // size)
+    form = split_over_mesh(
+        call.context, form, axis, name, x.shape[axis] // size
+    )
     if call.params["tiled"]:
         return form
     return move_axes(form, {a: a - (a > axis) for a in range(x.rank)})
@@ -97,8 +64,8 @@ def _exchange(call: Call, x: Value, name: str) -> Form:
     form = move_digits(
         x.form, lambda d: d._replace(axis="from") if d.axis == name else d
     )
-    form = split_over(call.context, form, split, name, call.shape[split])
-    return join_over(form, joined, "from", x.shape[joined])
+    form = split_over_mesh(call.context, form, split, name, call.shape[split])
+    return join_over_mesh(form, joined, "from", x.shape[joined])
 
 
 @rule("ppermute", "pbroadcast")

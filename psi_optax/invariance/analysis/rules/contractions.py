@@ -13,18 +13,20 @@ from psi_optax.invariance.analysis.linear_forms import (
     plus,
 )
 from psi_optax.invariance.analysis.rules.indexing import lookup_axis
-from psi_optax.invariance.analysis.rules.table import Call, dependencies, rule
-from psi_optax.invariance.analysis.values import Value
+from psi_optax.invariance.analysis.rules.table import Call, rule
+from psi_optax.invariance.analysis.values import Value, combined_dependencies
 
 
 def _zero(call: Call) -> list[Value]:
     """Return the product of an array with zeros."""
-    bits = dependencies(call.operands)
+    bits = combined_dependencies(call.operands)
     return [Value(call.shape, is_zero_or_inf=True, depends_on=bits)]
 
 
 def _product(call: Call, form: Form) -> list[Value]:
-    return [Value(call.shape, form, depends_on=dependencies(call.operands))]
+    return [
+        Value(call.shape, form, depends_on=combined_dependencies(call.operands))
+    ]
 
 
 def _without_lookups(context: Context, form: Form, axis: int) -> Form:

@@ -9,8 +9,8 @@ from psi_optax.invariance.analysis.linear_forms import (
     minus,
     times,
 )
-from psi_optax.invariance.analysis.rules.table import Call, dependencies, rule
-from psi_optax.invariance.analysis.values import Value
+from psi_optax.invariance.analysis.rules.table import Call, rule
+from psi_optax.invariance.analysis.values import Value, combined_dependencies
 
 
 def _matrix_form(context: Context, x: Value) -> Form:
@@ -67,5 +67,5 @@ def _triangular_solve(call: Call) -> list[Value]:
     summed = x.rank - (2 if call.params["left_side"] else 1)
     divisor = _matrix_form(context, matrix)
     form = minus(context.require_uniform(x.form, summed), divisor)
-    bits = dependencies(call.operands)
+    bits = combined_dependencies(call.operands)
     return [x.derived(call.shape, form).replace(depends_on=bits)]

@@ -7,8 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 
 from psi_optax.invariance.analysis.linear_forms import ZERO, Axis, Form
-from psi_optax.invariance.analysis.rules.table import Call, dependencies, rule
-from psi_optax.invariance.analysis.values import Shape, Value
+from psi_optax.invariance.analysis.rules.table import Call, rule
+from psi_optax.invariance.analysis.values import (
+    Shape,
+    Value,
+    combined_dependencies,
+)
 
 
 def stretched_axes(value: Value, shape: Shape) -> frozenset[Axis]:
@@ -35,7 +39,7 @@ def elementwise(
     axes = [stretched_axes(value, shape) for value in arrays]
     everything = frozenset(range(len(shape)))
     constant_axes = frozenset.intersection(*axes) if axes else everything
-    known.setdefault("depends_on", dependencies(operands))
+    known.setdefault("depends_on", combined_dependencies(operands))
     return Value(shape, form, constant_axes=constant_axes, **known)
 
 

@@ -11,8 +11,8 @@ from psi_optax.invariance.analysis.linear_forms import (
     move_digits,
 )
 from psi_optax.invariance.analysis.rules.slices import sliced
-from psi_optax.invariance.analysis.rules.table import Call, dependencies, rule
-from psi_optax.invariance.analysis.values import Value
+from psi_optax.invariance.analysis.rules.table import Call, rule
+from psi_optax.invariance.analysis.values import Value, combined_dependencies
 
 
 def lookup_axis(
@@ -59,7 +59,7 @@ def _gather(call: Call) -> list[Value]:
 
     for axis in looked_up:
         form = _without_nested(context, form, axis)
-    bits = dependencies(call.operands)
+    bits = combined_dependencies(call.operands)
     return [x.derived(shape, move_digits(form, move)).replace(depends_on=bits)]
 
 
@@ -148,7 +148,7 @@ def _dynamic_slice(call: Call) -> list[Value]:
         return digit._replace(axis=name)
 
     form = move_digits(context.equations.reduce(form), move)
-    bits = dependencies(call.operands)
+    bits = combined_dependencies(call.operands)
     return [x.derived(call.shape, form).replace(depends_on=bits)]
 
 
@@ -158,7 +158,7 @@ def _dynamic_slice(call: Call) -> list[Value]:
 def _written(call: Call, form: Form, x: Value, update: Value) -> Value:
     """Return an array with some elements overwritten."""
     zero = x.is_zero_or_inf and update.is_zero_or_inf
-    bits = dependencies(call.operands)
+    bits = combined_dependencies(call.operands)
     return Value(call.shape, form, is_zero_or_inf=zero, depends_on=bits)
 
 
@@ -213,7 +213,7 @@ def _scatter_multiply(call: Call) -> list[Value]:
     x, _, factors = call.operands
     text = "some elements are multiplied by scaled values"
     call.context.require_invariant(factors, "mixture", text)
-    bits = dependencies(call.operands)
+    bits = combined_dependencies(call.operands)
     return [x.derived(call.shape, x.form).replace(depends_on=bits)]
 
 

@@ -13,13 +13,13 @@ from psi_optax.invariance.analysis.linear_forms import (
     remaining_axes,
     times,
 )
-from psi_optax.invariance.analysis.rules.table import (
-    Call,
-    dependencies,
-    rule,
-    stack,
+from psi_optax.invariance.analysis.rules.table import Call, rule, stack
+from psi_optax.invariance.analysis.values import (
+    Moment,
+    Shape,
+    Value,
+    combined_dependencies,
 )
-from psi_optax.invariance.analysis.values import Moment, Shape, Value
 
 
 def reduced(
@@ -152,7 +152,7 @@ def _arg(call: Call) -> list[Value]:
 @rule("sort")
 def _sort(call: Call) -> list[Value]:
     context, axis = call.context, call.params["dimension"]
-    bits = dependencies(call.operands)
+    bits = combined_dependencies(call.operands)
     return [
         x.derived(shape, context.require_uniform(x.form, axis)).replace(
             depends_on=bits
@@ -223,7 +223,7 @@ def _selected_by_window(call: Call) -> list[Value]:
     for axis in _window_axes(call.params):
         form = context.require_uniform(form, axis)
         context.require_uniform(compared.form, axis)
-    bits = dependencies(call.operands)
+    bits = combined_dependencies(call.operands)
     return [moving.derived(call.shape, form).replace(depends_on=bits)]
 
 

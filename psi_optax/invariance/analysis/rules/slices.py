@@ -17,8 +17,12 @@ from psi_optax.invariance.analysis.linear_forms import (
     total,
 )
 from psi_optax.invariance.analysis.rules.shapes import rearranged
-from psi_optax.invariance.analysis.rules.table import Call, dependencies, rule
-from psi_optax.invariance.analysis.values import Shape, Value
+from psi_optax.invariance.analysis.rules.table import Call, rule
+from psi_optax.invariance.analysis.values import (
+    Shape,
+    Value,
+    combined_dependencies,
+)
 
 # -- parts -------------------------------------------------------------------
 
@@ -156,7 +160,9 @@ def _concatenate(call: Call) -> list[Value]:
         if x.shape[axis]
     ]
     zero = all(x.is_zero_or_inf for x in arrays)
-    whole = Value(shape, is_zero_or_inf=zero, depends_on=dependencies(arrays))
+    whole = Value(
+        shape, is_zero_or_inf=zero, depends_on=combined_dependencies(arrays)
+    )
     reduce = context.equations.reduce
     forms = [reduce(x.form) for x in arrays if not x.is_zero_or_inf]
     are_equal = bool(forms) and all(form == forms[0] for form in forms)
@@ -203,7 +209,7 @@ def _stacked(
     whole = Value(
         shape,
         is_zero_or_inf=all(x.is_zero_or_inf for x in arrays),
-        depends_on=dependencies(arrays),
+        depends_on=combined_dependencies(arrays),
     )
     scaled = [
         form
@@ -233,6 +239,6 @@ def _pad(call: Call) -> list[Value]:
             call.shape,
             form,
             is_zero_or_inf=x.is_zero_or_inf and padding.is_zero_or_inf,
-            depends_on=dependencies(call.operands),
+            depends_on=combined_dependencies(call.operands),
         )
     ]

@@ -10,12 +10,13 @@ from psi_optax.invariance.analysis.rules.elementwise import (
     stretched_axes,
 )
 from psi_optax.invariance.analysis.rules.products import multiplied
-from psi_optax.invariance.analysis.rules.table import (
-    Call,
-    dependencies,
-    rule,
+from psi_optax.invariance.analysis.rules.table import Call, rule
+from psi_optax.invariance.analysis.values import (
+    Offset,
+    Shape,
+    Value,
+    combined_dependencies,
 )
-from psi_optax.invariance.analysis.values import Offset, Shape, Value
 
 
 @rule("add", "add_any", keeps_offsets=True)
@@ -56,7 +57,7 @@ def _sum_with_zero(call: Call) -> Value:
     one = one.replace(
         shape=shape,
         constant_axes=stretched_axes(one, shape),
-        depends_on=one.depends_on | dependencies([zero]),
+        depends_on=one.depends_on | combined_dependencies([zero]),
         offsets=(*one.offsets, *_moved_offsets(context, zero, one)),
     )
     is_negative = a.is_zero_or_inf and context.primitive == "sub"

@@ -17,7 +17,13 @@ from typing import Any, NamedTuple
 
 from psi_optax.invariance.analysis.context import Context
 from psi_optax.invariance.analysis.reasons import ReasonKind
-from psi_optax.invariance.analysis.values import Operand, Ref, Shape, Value
+from psi_optax.invariance.analysis.values import (
+    Operand,
+    Ref,
+    Shape,
+    Value,
+    combined_dependencies,
+)
 
 
 class Call(NamedTuple):
@@ -52,7 +58,7 @@ class Call(NamedTuple):
         None of the operands may scale, nor the content of refs among them,
         which then depends on all of them.
         """
-        bits = dependencies(self.operands)
+        bits = combined_dependencies(self.operands)
         for operand in self.operands:
             if isinstance(operand, Ref):
                 content = operand.content
@@ -93,7 +99,7 @@ def rule(
             if keeps_offsets:
                 return found
             # A result without a gradient depends on the operands all the same.
-            bits = context.without_gradient(dependencies(operands))
+            bits = context.without_gradient(combined_dependencies(operands))
             return [x.replace(depends_on=x.depends_on | bits) for x in found]
 
         for name in primitives:
@@ -128,17 +134,6 @@ def stack(
     call = Call(context, {"axis": axis}, list(parts), [shape])
     [whole] = RULES["stack"](call)
     return whole
-
-
-def dependencies(operands: Iterable[Operand]) -> int:
-    """Return the bits of all parameters that operands depend on."""
-    bits = 0
-    for operand in operands:
-        value = operand.content if isinstance(operand, Ref) else operand
-        bits |= value.depends_on
-        for offset in value.offsets:
-            bits |= offset.depends_on
-    return bits
 
 
 def apply(name: str, call: Call) -> list[Any]:

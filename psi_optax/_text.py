@@ -29,3 +29,14 @@ def short_repr(value: Any) -> str:
     if len(text) <= 80:
         return text
     return f"a value of type {type(value).__name__}"
+
+
+def format_table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table with columns of equal width."""
+    widths = [
+        max(len(cell) for cell in column) for column in zip(*rows, strict=True)
+    ]
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -84,6 +84,7 @@ TABLE = {
     "retract_number": "00X00 fXXff ==",
     "rescale_weights": "00X00 fXXff ==",
     "psi": SPHERE,
+    "psi_direction": SPHERE,
     "psi_ordinary": "00X00 fXXff XX",
     "psi_additive": "00X00 0Xf00 ==",
     "psi_whole": "00X00 0XX00 ==",

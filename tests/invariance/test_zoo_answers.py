@@ -111,7 +111,7 @@ class Case:
             if axis not in group.axes or axis in blocks
         )
 
-    def spread(self, path, group, factors):
+    def broadcast(self, path, group, factors):
         """The factor of every weight's group."""
         shape, blocks = self.shapes[path], dict(group.blocks)
         index = [

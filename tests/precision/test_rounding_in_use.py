@@ -335,5 +335,5 @@ def test_weights_without_a_gradient_stay(wrap, hole):
 def test_lookahead_inside_is_refused(wrap):
     tx = wrap(optax.lookahead(optax.sgd(0.1), 2, 0.5))
     pair = optax.LookaheadParams.init_synced({"a": tree(0)["first"]})
-    with pytest.raises(ValueError, match="lookahead"):
+    with pytest.raises(ValueError, match="LookaheadState"):
         tx.init(pair)

@@ -98,7 +98,7 @@ class Layout:
         """One norm a group."""
         return np.sqrt(self.dot(x, x))
 
-    def spread(self, scalars, ordinary):
+    def broadcast(self, scalars, ordinary):
         """One number a weight, from one a group."""
         return np.append(scalars, ordinary)[self.ids]
 

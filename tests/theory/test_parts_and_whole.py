@@ -6,6 +6,8 @@ inner optimizers that do not read parameters. To those that do, psi shows
 directions and the chain the weights.
 """
 
+import functools
+
 import jax.numpy as jnp
 import optax
 import pytest
@@ -172,12 +174,17 @@ def test_decay_acts_on_ordinary_parameters():
     assert apart(problem, plain, recipe) > 1e-3
 
 
-@pytest.mark.parametrize("options", [{"learning_rate": 0.1}, {}])
-def test_ordinary_optimizer_is_the_partition_by_hand(options):
+@pytest.mark.parametrize(
+    "make",
+    [
+        functools.partial(psi_optax.psi_direction, 0.1, optax.identity()),
+        functools.partial(psi_optax.psi, optax.sgd(0.1)),
+    ],
+)
+def test_ordinary_optimizer_is_the_partition_by_hand(make):
     problem = rayleigh_with_gains(100)
     ordinary = optax.sgd(0.03, momentum=0.5)
-    inner = optax.identity() if options else optax.sgd(0.1)
-    whole = psi_optax.psi(inner, problem.groups, ordinary=ordinary, **options)
+    whole = make(problem.groups, ordinary=ordinary)
     by_hand = optax.partition(
         {"scale": psi_optax.psi_sgd(0.1, problem.groups), "other": ordinary},
         {"w": "scale", "gains": "other"},
@@ -188,7 +195,7 @@ def test_ordinary_optimizer_is_the_partition_by_hand(options):
 
 
 def test_one_rate_for_both_kinds_of_parameters():
-    # psi(direction, learning_rate) moves ordinary parameters as SGD would.
+    # psi_direction moves ordinary parameters as SGD would.
     problem = rayleigh_with_gains(100)
     recipe = psi_optax.psi_sgd(schedule, problem.groups, momentum=0.9)
     inner = optax.sgd(schedule, momentum=0.9)

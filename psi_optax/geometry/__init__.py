@@ -15,12 +15,10 @@ from psi_optax.geometry.numerics import (
     safe_divide as safe_divide,
     safe_sqrt as safe_sqrt,
 )
-from psi_optax.geometry.rounding import rounded_update as rounded_update
-from psi_optax.geometry.step import (
-    RETRACTIONS as RETRACTIONS,
-    combine as combine,
-    inverse_norms as inverse_norms,
+from psi_optax.geometry.retraction import (
+    move_by as move_by,
     retract as retract,
-    step as step,
-    step_coefficients as step_coefficients,
+    retraction_factor as retraction_factor,
 )
+from psi_optax.geometry.rounding import rounded_update as rounded_update
+from psi_optax.geometry.step import RETRACTIONS as RETRACTIONS, step as step

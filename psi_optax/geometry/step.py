@@ -12,8 +12,7 @@ a retraction of t at v is \(f(q)\,v + h(q)\,t\), and R times it is
   s\,\alpha = (R - s) + R\,(f - 1 - p\,h), \quad \beta = c\,R\,h.\]
 
 If the radial part of the step is kept, the retraction is of p v + t, and f and
-h depend on p as well. With c = 1/s, d is a step of the weights, and w' is
-\(R\,(w + d)/|w + d|\).
+h depend on p as well.
 
 The two scalars per group follow from \(|w|^2\), \(\langle w,d\rangle\) and
 \(|d|^2\): w and d are read twice, and nothing of their size is stored. The
@@ -172,7 +171,7 @@ def step(
         The rounded new weights minus the old, in the dtype of w.
     """
     square = plan.dot(w, w) if square is None else square
-    alpha, beta = step_coefficients(
+    alpha, beta = _step_coefficients(
         plan,
         w,
         d,
@@ -182,53 +181,18 @@ def step(
         tangent=tangent,
         square=square,
     )
-    return combine(plan, w, d, square, alpha, beta)
-
-
-def retract(
-    plan: Plan,
-    w: Leaves,
-    u: Leaves,
-    radius: Scalars | None,
-    *,
-    retraction: str | None = "projection",
-) -> Leaves:
-    r"""Move every group along a step of its weights; return what to add to w.
-
-    "projection" maps w + u to \(R\,(w+u)/|w+u|\). "exponential" follows the
-    geodesic along the tangent part of u, for its length.
-
-    Args:
-        plan: the groups.
-        w: the weights.
-        u: steps of the weights (degree 1).
-        radius: as in `step`.
-        retraction: "projection" or "exponential".
-
-    Returns:
-        The rounded new weights minus the old, in the dtype of w.
-    """
-    square = plan.dot(w, w)
-    return step(
-        plan,
+    moved = jax.tree.map(
+        _combine,
         w,
-        u,
-        inverse_norms(square),
-        radius,
-        retraction=retraction,
-        tangent=retraction != "projection",
-        square=square,
+        d,
+        plan.broadcast(square),
+        plan.broadcast(alpha),
+        plan.broadcast(beta),
     )
+    return rounded_update(w, moved)
 
 
-def inverse_norms(square: Scalars) -> Scalars:
-    """Return 1/|w| from |w|²; zero for a norm of zero."""
-    return jax.tree.map(
-        lambda x: safe_divide(jnp.ones_like(x), safe_sqrt(x)), square
-    )
-
-
-def step_coefficients(
+def _step_coefficients(
     plan: Plan,
     w: Leaves,
     d: Leaves,
@@ -261,26 +225,6 @@ def step_coefficients(
     return alpha, beta
 
 
-def combine(
-    plan: Plan,
-    w: Leaves,
-    d: Leaves,
-    square: Scalars,
-    alpha: Scalars,
-    beta: Scalars,
-) -> Leaves:
-    """Return alpha w + beta d, rounded as an update of w; zero if w is zero."""
-    moved = jax.tree.map(
-        _combine,
-        w,
-        d,
-        plan.broadcast(square),
-        plan.broadcast(alpha),
-        plan.broadcast(beta),
-    )
-    return rounded_update(w, moved)
-
-
 @functools.partial(jax.jit, static_argnums=(5, 6))
 def _coefficients(
     square: jax.Array,
@@ -309,9 +253,7 @@ def _coefficients(
         reached = reachable(radius, s, ratio)
         gap = jnp.where(reached == radius, gap, reached - s)
         radius = reached
-    alpha = (gap + radius * (fall - p * reach)) / s
-    # Exactly to the centre, without the rounding of s.
-    return jnp.where(radius == 0, -1, alpha), rate * radius * reach
+    return (gap + radius * (fall - p * reach)) / s, rate * radius * reach
 
 
 def _gap(

@@ -12,7 +12,7 @@ from psi_optax._validation import (
     check_decay,
     check_learning_rate,
 )
-from psi_optax.groups import Groups, Leaves, Plan, Scalars, Tree
+from psi_optax.groups import Groups, Plan, Tree
 from psi_optax.optimizers.psi import signed_rate, with_ordinary
 from psi_optax.transforms.contract import (
     cast_like,
@@ -112,8 +112,7 @@ def psi_sgdm(
     ) -> tuple[Tree, PsiSgdmState]:
         del extra_args
         w, g = plan.select(params), plan.select_steps(updates)
-        square = plan.dot(w, w)
-        r = jax.tree.map(geometry.safe_sqrt, square)
+        r = geometry.norm(plan, w)
         gradient = geometry.scale(plan, geometry.scale(plan, g, r), r)
         rate = signed_rate(learning_rate, state.count)
         steps = jax.tree.map(
@@ -127,7 +126,9 @@ def psi_sgdm(
         u = buffer = plan.select(steps, "updates")
         if retraction is not None:
             sphere = sphere_radius(radius, state.radius, plan)
-            u, buffer = _retract(plan, w, u, square, sphere)
+            factor = geometry.retraction_factor(plan, w, u, sphere)
+            buffer = geometry.scale(plan, u, factor)
+            u = geometry.move_by(plan, w, u, factor)
         return plan.merge(steps, cast_like(u, g)), PsiSgdmState(
             optax.safe_increment(state.count),
             state.radius,
@@ -142,26 +143,3 @@ def psi_sgdm(
     if ordinary is None:
         return tx
     return floating_transform(with_ordinary(tx, ordinary, groups), groups)
-
-
-def _retract(
-    plan: Plan,
-    w: Leaves,
-    u: Leaves,
-    square: Scalars,
-    sphere: Scalars | None,
-) -> tuple[Leaves, Leaves]:
-    """Return the step onto the sphere, and the momentum after it."""
-    alpha, beta = geometry.step_coefficients(
-        plan,
-        w,
-        u,
-        geometry.inverse_norms(square),
-        sphere,
-        retraction="projection",
-        tangent=False,
-        square=square,
-    )
-    # The new weights are beta (w + u).
-    moved = geometry.combine(plan, w, u, square, alpha, beta)
-    return moved, geometry.scale(plan, u, beta)

@@ -72,7 +72,10 @@ def add_orthogonality(
 
 def _gradient(plan: Plan, w: Leaves) -> Leaves:
     """Return the tangent part of 2 Y (Y'Y - I), over the norms."""
-    inverse = geometry.inverse_norms(plan.dot(w, w))
+    inverse = jax.tree.map(
+        lambda r: geometry.safe_divide(jnp.ones_like(r), r),
+        geometry.norm(plan, w),
+    )
     directions = geometry.scale(plan, w, inverse)
     columns = {
         leaf.path: _columns(leaf, directions[leaf.path]) for leaf in plan.leaves

@@ -231,9 +231,9 @@ def old_maximum(smooth, value):
 
 @pytest.mark.parametrize("way", ["projection", "exponential", "retract"])
 def test_without_the_rule_for_derivatives_they_are_wrong(way, monkeypatch):
-    # Its name is that of a function too.
-    module = importlib.import_module("psi_optax.geometry.step")
-    monkeypatch.setattr(module, "replace_value", old_maximum)
+    for name in ("retraction", "step"):
+        module = importlib.import_module(f"psi_optax.geometry.{name}")
+        monkeypatch.setattr(module, "replace_value", old_maximum)
     jax.clear_caches()
     if way == "retract":
         after, plain = by_retract, plainly("projection", False, "number")

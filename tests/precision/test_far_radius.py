@@ -17,6 +17,7 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup, geometry
+from psi_optax.geometry import retraction
 from psi_optax.groups import make_plan
 from psi_optax.wrappers import _low_precision
 from tests.compilation import quick_jit
@@ -177,7 +178,7 @@ def as_before(monkeypatch):
     """Puts back what rounded groups to zero: the sphere in a single step."""
     # The module, whose name in its package is that of a function.
     step = importlib.import_module("psi_optax.geometry.step")
-    for module in (step, _low_precision):
+    for module in (retraction, step, _low_precision):
         monkeypatch.setattr(module, "largest_shrinkage", lambda _: 2.0**99)
 
 

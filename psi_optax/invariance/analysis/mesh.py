@@ -92,7 +92,7 @@ def split_over_mesh(
 
 
 def join_over_mesh(form: Form, axis: int, name: str, local: int) -> Form:
-    """Return the form of the whole array; the inverse of `split_over`."""
+    """Return the form of the whole array; the inverse of `split_over_mesh`."""
     return move_digits(
         form,
         lambda d: (

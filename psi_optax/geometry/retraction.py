@@ -1,0 +1,105 @@
+r"""Retraction of steps of the weights: onto the sphere, or along a geodesic.
+
+`retract` takes a step u of degree 1 and of any size, and measures the norm of
+the sum w + u. The closed form of `step` with \(c = 1/|w|\) is the same map, but
+its norm cancels if w + u is short: in float32 it is off by up to 13 % at
+\(|w + u| = 10^{-3}\,|w|\).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from psi_optax.geometry.maps import norm, rescaling_factor
+from psi_optax.geometry.numerics import replace_value, safe_divide
+from psi_optax.geometry.rounding import (
+    ON_SPHERE_TOLERANCE,
+    largest_shrinkage,
+    reachable,
+    rounded_update,
+)
+from psi_optax.geometry.step import step
+from psi_optax.groups.plan import Plan
+from psi_optax.groups.reductions import to_accumulator
+from psi_optax.groups.types import Leaves, Scalars
+
+
+def retract(
+    plan: Plan,
+    w: Leaves,
+    u: Leaves,
+    radius: Scalars | None,
+    *,
+    retraction: str = "projection",
+) -> Leaves:
+    r"""Move every group along a step of its weights; return what to add to w.
+
+    "projection" maps w + u to \(R\,(w+u)/|w+u|\), which agrees with the
+    exponential map to second order in a tangent step. A group with
+    \(w + u = 0\) arrives at zero. "exponential" follows the geodesic along the
+    tangent part of u, for its length. The rules of `step` hold for groups of
+    norm zero, zero steps and small spheres.
+
+    Args:
+        plan: the groups.
+        w: the weights.
+        u: steps of the weights (degree 1).
+        radius: of each group's sphere; None for the current norm.
+        retraction: "projection" or "exponential".
+
+    Returns:
+        The rounded new weights minus the old, in the dtype of w.
+    """
+    if retraction == "exponential":
+        inverse = jax.tree.map(
+            lambda s: safe_divide(jnp.ones_like(s), s), norm(plan, w)
+        )
+        return step(plan, w, u, inverse, radius, retraction="exponential")
+    return move_by(plan, w, u, retraction_factor(plan, w, u, radius))
+
+
+def retraction_factor(
+    plan: Plan, w: Leaves, u: Leaves, radius: Scalars | None
+) -> Scalars:
+    """Return the factor that brings w + u to the sphere of each group."""
+    old, moved = norm(plan, w), norm(plan, _sum(w, u))
+    squares = plan.dot(u, u)
+    factors: Scalars = {}
+    for name, part in plan.parts().items():
+        target = reachable(
+            old[name] if radius is None else radius[name],
+            old[name],
+            largest_shrinkage(x[p].dtype for p in part.paths for x in (w, u)),
+        )
+        factors[name] = _factor(target, moved[name], old[name], squares[name])
+    return factors
+
+
+def move_by(plan: Plan, w: Leaves, u: Leaves, factor: Scalars) -> Leaves:
+    """Return the update to factor times w + u; zero for a norm of zero."""
+    target = jax.tree.map(
+        lambda x, y, f, r: jnp.where(r == 0, to_accumulator(x), f * y),
+        w,
+        _sum(w, u),
+        plan.broadcast(factor),
+        plan.broadcast(norm(plan, w)),
+    )
+    return rounded_update(w, target)
+
+
+def _sum(w: Leaves, u: Leaves) -> Leaves:
+    return jax.tree.map(
+        lambda x, y: to_accumulator(x) + to_accumulator(y), w, u
+    )
+
+
+def _factor(
+    radius: jax.Array, moved: jax.Array, old: jax.Array, square: jax.Array
+) -> jax.Array:
+    """Return radius / moved; the value 1 for a zero step on the sphere.
+
+    Its derivatives are those of the quotient.
+    """
+    factor = rescaling_factor(radius, moved)
+    off = jnp.abs(safe_divide(radius - old, old))
+    still = (square == 0) & (off <= ON_SPHERE_TOLERANCE)
+    return replace_value(factor, jnp.where(still, 1, factor))

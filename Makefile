@@ -36,7 +36,7 @@ demo: $(STAMP)
 test oldest: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
 test oldest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test oldest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
-test: export PSI_OPTAX_PROGRAMS ?= 500
+test: export PSI_OPTAX_PROGRAMS ?= 200
 test: $(STAMP)
 	PSI_OPTAX_SMOKE=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 

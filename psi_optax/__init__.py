@@ -1,9 +1,12 @@
 """Optax gradient transformations for scale-invariant weights."""
 
+from typing import TYPE_CHECKING
+
 from psi_optax import (
     batch_stats as batch_stats,
     diagnostics as diagnostics,
     dynamics as dynamics,
+    optimizers as optimizers,
     transforms as transforms,
     wrappers as wrappers,
 )
@@ -43,3 +46,18 @@ from psi_optax.optimizers import (
 )
 
 __version__ = "0.1.0"
+
+_ROOMS = (transforms, wrappers, optimizers, diagnostics, dynamics, batch_stats)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Name the module that has a name which this one does not export."""
+        places = [
+            f"{room.__name__}.{name}" for room in _ROOMS if hasattr(room, name)
+        ]
+        also = f": use {places[0]}" if places else ""
+        raise AttributeError(
+            f"module {__name__!r} has no attribute {name!r}{also}"
+        )

@@ -79,7 +79,17 @@ def check_decay(name: str, value: Any) -> None:
     check_number(name, value)
     # Single precision rounds a decay within 3e-8 of 1 to 1.
     if not _holds(value, lambda x: (x >= 0) & (x.astype(np.float32) < 1)):
-        raise ValueError(f"{name}={short_repr(value)} is not in [0, 1).")
+        raise ValueError(
+            f"{name}={short_repr(value)} is not in [0, 1). If it was rounded to"
+            " 16 bits, pass hyperparam_dtype=jnp.float32 to"
+            " optax.inject_hyperparams."
+            if _is_half(value)
+            else f"{name}={short_repr(value)} is not in [0, 1)."
+        )
+
+
+def _is_half(value: Any) -> bool:
+    return getattr(getattr(value, "dtype", None), "itemsize", None) == 2
 
 
 def check_period(name: str, value: Any) -> None:
@@ -140,8 +150,8 @@ def check_transformation(**given: Any) -> None:
     """Require a gradient transformation for each argument."""
     for name, tx in given.items():
         if not (hasattr(tx, "init") and hasattr(tx, "update")):
+            example = "trace(0.9)" if name == "direction" else "sgd(0.1)"
             raise TypeError(
                 f"{name}={short_repr(tx)} is not a gradient transformation,"
-                " such as optax.sgd(0.1), nor a direction, such as"
-                " optax.trace(0.9). Are the arguments in order?"
+                f" such as optax.{example}. Are the arguments in order?"
             )

@@ -195,19 +195,19 @@ ENTRIES = {
     ),
     "project_by_cosine": Entry(
         psi_optax.wrappers.project_by_cosine,
-        {"inner": optax.trace(0.9), "weight_decay": 0.1},
+        {"direction": optax.trace(0.9), "weight_decay": 0.1},
         trees=1,
         takes_groups=False,
     ),
     "stochastic_rounding": Entry(
         psi_optax.wrappers.stochastic_rounding,
-        {"inner": optax.sgd(0.1, momentum=0.9), "key": 0},
+        {"optimizer": optax.sgd(0.1, momentum=0.9), "key": 0},
         trees=1,
         takes_groups=False,
     ),
     "master_weights": Entry(
         psi_optax.wrappers.master_weights,
-        {"inner": optax.sgd(0.1, momentum=0.9)},
+        {"optimizer": optax.sgd(0.1, momentum=0.9)},
         trees=2,
         takes_groups=False,
     ),

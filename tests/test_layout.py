@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import psi_optax
 from tests.house import functions, functions_of
@@ -119,6 +120,12 @@ def test_the_top_level_is_small():
     ]
     assert 25 < len(exported) <= 32
     assert not [name for name in exported if name.endswith("State")]
+
+
+def test_a_name_of_another_module_says_which():
+    with pytest.raises(AttributeError, match="psi_optax.transforms.retract"):
+        _ = psi_optax.retract
+    assert not hasattr(psi_optax, "retracting")
 
 
 SOURCES = functions(sorted(ROOT.rglob("*.py")))

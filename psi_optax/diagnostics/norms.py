@@ -55,7 +55,8 @@ def normalize(
     small that the epsilon matters become scale-invariant once normalized. It
     has no such use for the layer's own scale and bias, which are groups if
     another normalization follows: at norm 1 for all channels together, the next
-    epsilon matters more. Normalize kernels alone: `report.select(".*/kernel")`.
+    epsilon matters more. Normalize kernels, and biases tied to
+    them: `report.select(r".*/(kernel|bias)")`.
 
     Args:
         params: arrays.

@@ -21,7 +21,7 @@ from psi_optax.wrappers.states import (
 
 
 def master_weights(
-    inner: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Keep bfloat16 and float16 weights in float32, and round copies of them.
 
@@ -55,15 +55,15 @@ def master_weights(
     have 16 bits, as they are stored or sent.
 
     Args:
-        inner: an optimizer, such as `psi(...)`.
+        optimizer: an optimizer, such as `psi(...)`.
 
     Returns:
         A transform that needs params, with a `MasterWeightsState`. Updates keep
         their dtype.
 
     Raises:
-        TypeError: `inner` is not a gradient transformation.
-        ValueError: params are missing in `update`; `inner` is a lookahead.
+        TypeError: `optimizer` is not a gradient transformation.
+        ValueError: params are missing in `update`; `optimizer` is a lookahead.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -80,8 +80,8 @@ def master_weights(
         Micikevicius et al., [Mixed precision
         training](https://arxiv.org/abs/1710.03740), ICLR 2018, section 3.1.
     """
-    check_transformation(inner=inner)
-    inner = optax.with_extra_args_support(inner)
+    check_transformation(optimizer=optimizer)
+    inner = optax.with_extra_args_support(optimizer)
 
     def init_fn(params: Tree) -> MasterWeightsState:
         weights = jax.tree.map(

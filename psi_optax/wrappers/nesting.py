@@ -92,10 +92,9 @@ def check_nesting(
         held = conflict.field and getattr(node, conflict.field)
         if conflict.field is None or _paths(held) - set(unmanaged_paths):
             raise ValueError(
-                f"{outer} cannot run an optimizer with a {type(node).__name__}"
-                f" inside: {conflict.reason}. {conflict.remedy}".replace(
-                    "{outer}", outer
-                )
+                f"{outer} cannot run an optimizer with state"
+                f" {type(node).__name__} inside: {conflict.reason}."
+                f" {conflict.remedy}".replace("{outer}", outer)
             )
 
 

@@ -27,7 +27,7 @@ _Dot = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def project_by_cosine(
-    inner: optax.GradientTransformation,
+    direction: optax.GradientTransformation,
     *,
     weight_decay: jax.typing.ArrayLike = 0.0,
     wd_ratio: jax.typing.ArrayLike = 0.1,
@@ -45,12 +45,13 @@ def project_by_cosine(
     the steps, and one channel with a radial gradient hides all others. It is
     here for comparison; `adamp` takes groups.
 
-    \(u \mapsto P\,\mathrm{inner}(g) + \lambda\,q\,w\), with q = `wd_ratio`
+    \(u \mapsto P\,\mathrm{direction}(g) + \lambda\,q\,w\), with q = `wd_ratio`
     after a projection and 1 otherwise, before the learning rate. Complex
     parameters are not projected.
 
     Args:
-        inner: a direction, such as `optax.trace(0.9)`.
+        direction: a transform without a learning rate, such as
+            `optax.trace(0.9)`.
         weight_decay: \(\lambda\), decoupled, of all parameters.
         wd_ratio: the factor of the decay of projected weights.
         delta: \(\delta\), the bound of the cosine.
@@ -63,8 +64,8 @@ def project_by_cosine(
         equivariant.
 
     Raises:
-        TypeError: `inner` is not a gradient transformation; a hyperparameter
-            is of another type.
+        TypeError: `direction` is not a gradient transformation; a
+            hyperparameter is of another type.
         ValueError: a hyperparameter is out of its range; params are missing in
             `update`; an inner optimizer that keeps its own weights.
 
@@ -80,14 +81,14 @@ def project_by_cosine(
         Heo et al., [AdamP](https://arxiv.org/abs/2006.08217), ICLR 2021,
         algorithm 1.
     """
-    check_transformation(inner=inner)
+    check_transformation(direction=direction)
     check_number("weight_decay", weight_decay)
     check_nonnegative("wd_ratio", wd_ratio)
     check_nonnegative("delta", delta)
     check_nonnegative("eps", eps)
     check_choice("channels", channels, _AXES)
     axis = _AXES[channels]
-    inner = optax.with_extra_args_support(inner)
+    inner = optax.with_extra_args_support(direction)
 
     def init_fn(params: Tree) -> ProjectByCosineState:
         state = inner.init(params)

@@ -24,7 +24,7 @@ from psi_optax.wrappers.states import (
 
 
 def stochastic_rounding(
-    inner: optax.GradientTransformation, key: jax.typing.ArrayLike
+    optimizer: optax.GradientTransformation, key: jax.typing.ArrayLike
 ) -> optax.GradientTransformationExtraArgs:
     r"""Round new bfloat16 and float16 weights up or down at random.
 
@@ -72,7 +72,7 @@ def stochastic_rounding(
     different weights, fold the index of the device into the key.
 
     Args:
-        inner: an optimizer, such as `psi(...)`.
+        optimizer: an optimizer, such as `psi(...)`.
         key: a seed or a `jax.random.key`.
 
     Returns:
@@ -80,9 +80,9 @@ def stochastic_rounding(
         Updates keep their dtype.
 
     Raises:
-        TypeError: `inner` is not a gradient transformation; the key is neither
-            an integer nor a `jax.random.key`.
-        ValueError: params are missing in `update`; `inner` is a lookahead.
+        TypeError: `optimizer` is not a gradient transformation; the key is
+            neither an integer nor a `jax.random.key`.
+        ValueError: params are missing in `update`; `optimizer` is a lookahead.
 
     Examples:
         >>> tx = stochastic_rounding(optax.sgd(1.0), key=0)
@@ -99,8 +99,8 @@ def stochastic_rounding(
         Zamirai et al., [Revisiting bfloat16
         training](https://arxiv.org/abs/2010.06192), 2020.
     """
-    check_transformation(inner=inner)
-    inner = optax.with_extra_args_support(inner)
+    check_transformation(optimizer=optimizer)
+    inner = optax.with_extra_args_support(optimizer)
     key = _as_key(key)
 
     def init_fn(params: Tree) -> StochasticRoundingState:

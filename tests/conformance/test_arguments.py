@@ -113,7 +113,7 @@ KIND = {
     **dict.fromkeys(["eps", "eps_root", "wd_ratio", "delta"], "nonnegative"),
     **dict.fromkeys(["nesterov", "centered", "tangent"], "flag"),
     **dict.fromkeys(["per_tensor", "equivariant"], "flag"),
-    **dict.fromkeys(["inner", "optimizer", "direction"], "transformation"),
+    **dict.fromkeys(["optimizer", "direction"], "transformation"),
     "ordinary": "transformation or None",
     "learning_rate": "rate",
     "weight_decay": "number or schedule",

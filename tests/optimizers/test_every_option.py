@@ -36,16 +36,20 @@ GIVEN = {
     "average_weights": {"decay": 0.9},
     "clip_by_group_norm": {"max_norm": 0.5},
     "hyperball": {"direction": TRACE, "radius": 3.0},
-    "master_weights": {"inner": optax.sgd(0.1)},
+    "master_weights": {"optimizer": optax.sgd(0.1)},
     "monitor_groups": {"learning_rate": 0.1, "degree": 1},
     "muonh": {"radius": 3.0},
-    "project_by_cosine": {"inner": TRACE, "weight_decay": 0.1, "delta": 100.0},
+    "project_by_cosine": {
+        "direction": TRACE,
+        "weight_decay": 0.1,
+        "delta": 100.0,
+    },
     "psi": {"optimizer": optax.sgd(0.1, 0.9)},
     "psi_direction": {"learning_rate": 0.1, "direction": TRACE},
     "psi_sgd": {"momentum": 0.9},
     "rotational": {"direction": TRACE},
     "sgdp": {"weight_decay": 0.1},
-    "stochastic_rounding": {"inner": optax.sgd(0.1), "key": 0},
+    "stochastic_rounding": {"optimizer": optax.sgd(0.1), "key": 0},
     "weight_rescaling": {"optimizer": optax.sgd(0.1, 0.9)},
 }
 # Other values than those given and than the defaults.

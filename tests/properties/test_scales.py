@@ -38,6 +38,7 @@ DEGREES = {
     "retract_exponential": (STEP, STEP),
     "add_decayed_weights": (STEP, STEP),
     "psi": (GRADIENT, STEP),
+    "psi_direction": (GRADIENT, STEP),
     "psi_additive": (GRADIENT, STEP),
     "psi_whole": (GRADIENT, STEP),
     "psi_sgd": (GRADIENT, STEP),

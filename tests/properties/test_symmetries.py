@@ -38,6 +38,7 @@ ROTATED = {
     "rescale_weights",
     "clip_by_group_norm",
     "psi",
+    "psi_direction",
     "psi_ordinary",
     "psi_additive",
     "psi_whole",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from psi_optax._validation import check_positive
-from psi_optax.dynamics.laws import (
+from psi_optax.dynamics.stationary_processes import (
     DecayedOptimizer,
     Equilibrium,
     make_decayed_optimizer,

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from psi_optax._validation import check_positive
-from psi_optax.dynamics.laws import (
+from psi_optax.dynamics.stationary_processes import (
     DecayedOptimizer,
     make_decayed_optimizer,
     solve_equilibrium,

@@ -16,7 +16,7 @@ from psi_optax.geometry.numerics import (
     safe_sqrt as safe_sqrt,
 )
 from psi_optax.geometry.retraction import (
-    move_by as move_by,
+    apply_retraction_factor as apply_retraction_factor,
     retract as retract,
     retraction_factor as retraction_factor,
 )

@@ -13,9 +13,9 @@ from psi_optax.geometry.maps import norm, rescaling_factor
 from psi_optax.geometry.numerics import replace_value, safe_divide
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
-    largest_shrinkage,
     reachable,
     rounded_update,
+    rounding_shrinkage_limit,
 )
 from psi_optax.geometry.step import step
 from psi_optax.groups.plan import Plan
@@ -54,7 +54,9 @@ def retract(
             lambda s: safe_divide(jnp.ones_like(s), s), norm(plan, w)
         )
         return step(plan, w, u, inverse, radius, retraction="exponential")
-    return move_by(plan, w, u, retraction_factor(plan, w, u, radius))
+    return apply_retraction_factor(
+        plan, w, u, retraction_factor(plan, w, u, radius)
+    )
 
 
 def retraction_factor(
@@ -68,13 +70,17 @@ def retraction_factor(
         target = reachable(
             old[name] if radius is None else radius[name],
             old[name],
-            largest_shrinkage(x[p].dtype for p in part.paths for x in (w, u)),
+            rounding_shrinkage_limit(
+                x[p].dtype for p in part.paths for x in (w, u)
+            ),
         )
         factors[name] = _factor(target, moved[name], old[name], squares[name])
     return factors
 
 
-def move_by(plan: Plan, w: Leaves, u: Leaves, factor: Scalars) -> Leaves:
+def apply_retraction_factor(
+    plan: Plan, w: Leaves, u: Leaves, factor: Scalars
+) -> Leaves:
     """Return the update to factor times w + u; zero for a norm of zero."""
     target = jax.tree.map(
         lambda x, y, f, r: jnp.where(r == 0, to_accumulator(x), f * y),

@@ -28,7 +28,8 @@ def reachable(radius: jax.Array, norm: jax.Array, ratio: float) -> jax.Array:
     weights: landing on a sphere that is \(\rho\) times smaller costs a relative
     error of \(\rho\varepsilon/2\), and at \(\rho = 1/\varepsilon\) the
     direction is lost. Hence one step shortens a group at most by the
-    `largest_shrinkage` of its dtypes, and smaller spheres take several steps.
+    `rounding_shrinkage_limit` of its dtypes, and smaller spheres take several
+    steps.
 
     Args:
         radius: of any shape. A radius of zero has no direction to keep, and is
@@ -42,15 +43,15 @@ def reachable(radius: jax.Array, norm: jax.Array, ratio: float) -> jax.Array:
     return jnp.where(radius == 0, 0, jnp.maximum(radius, norm / ratio))
 
 
-def largest_shrinkage(dtypes: Iterable[jax.typing.DTypeLike]) -> float:
+def rounding_shrinkage_limit(dtypes: Iterable[jax.typing.DTypeLike]) -> float:
     """Return the ratio that leaves half of the coarsest dtype's digits.
 
     It is a power of two, so that multiplying by powers of two stays exact.
 
     Examples:
-        >>> [largest_shrinkage([x]) for x in ("bfloat16", "float16")]
+        >>> [rounding_shrinkage_limit([x]) for x in ("bfloat16", "float16")]
         [16.0, 32.0]
-        >>> [largest_shrinkage([x]) for x in ("float32", "float64")]
+        >>> [rounding_shrinkage_limit([x]) for x in ("float32", "float64")]
         [4096.0, 67108864.0]
     """
     digits = min(jnp.finfo(dtype).nmant + 1 for dtype in dtypes)

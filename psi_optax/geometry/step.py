@@ -32,9 +32,9 @@ import jax.numpy as jnp
 from psi_optax.geometry.numerics import replace_value, safe_divide, safe_sqrt
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
-    largest_shrinkage,
     reachable,
     rounded_update,
+    rounding_shrinkage_limit,
 )
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
@@ -220,7 +220,7 @@ def _step_coefficients(
             rate[name],
             None if radius is None else radius[name],
             curve,
-            largest_shrinkage(dtypes),
+            rounding_shrinkage_limit(dtypes),
         )
     return alpha, beta
 

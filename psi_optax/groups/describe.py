@@ -66,7 +66,7 @@ def describe_groups(params: Tree, groups: Groups) -> str:
     return "\n".join([*format_table(rows), tail])
 
 
-def zero_notes(params: Tree, groups: Groups) -> dict[str, str]:
+def describe_zero_groups(params: Tree, groups: Groups) -> dict[str, str]:
     """Return notes on parameters with groups of norm zero, by path.
 
     Shapes without values have no notes. Norms are computed only of leaves that

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from psi_optax.groups import Plan, ScaleGroup, make_plan
 from psi_optax.groups.types import Tree
 from psi_optax.invariance.finding import Finding, tied_with
-from psi_optax.invariance.penalties import advice, find_penalties
+from psi_optax.invariance.penalties import find_penalties, penalty_advice
 from psi_optax.invariance.probe.points import NOTICEABLE
 from psi_optax.invariance.probe.probe import Probe
 from psi_optax.invariance.report import GroupReport, make_report
@@ -96,7 +96,7 @@ def _hint(loss: TracedLoss, stated: dict[str, ScaleGroup]) -> str:
             f"All {loss.returned} arrays that loss_fn returns count: return the"
             " loss alone."
         )
-    text = advice(find_penalties(loss), stated, "check_groups")
+    text = penalty_advice(find_penalties(loss), stated, "check_groups")
     return text and f"{text}."
 
 

@@ -13,8 +13,8 @@ from psi_optax.invariance.finding import Finding, Findings
 from psi_optax.invariance.measurement import measure
 from psi_optax.invariance.penalties import (
     Penalty,
-    advice,
     find_penalties,
+    penalty_advice,
     reasons,
 )
 from psi_optax.invariance.probe.evaluation import UnmeasurableError
@@ -155,7 +155,7 @@ def _report(
     penalties = find_penalties(loss)
     findings = _name_penalties(findings, penalties)
     ordinary = {p for p, f in findings.items() if f.kind == "ordinary"}
-    text = advice(penalties, ordinary, "find_groups")
+    text = penalty_advice(penalties, ordinary, "find_groups")
     remarks = [*remarks, text] if text else remarks
     return make_report(loss.params, findings, loss.returned, ". ".join(remarks))
 

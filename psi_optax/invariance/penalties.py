@@ -109,7 +109,7 @@ def reasons(penalties: Iterable[Penalty]) -> dict[str, str]:
     return found
 
 
-def advice(
+def penalty_advice(
     penalties: Iterable[Penalty], paths: Container[str], reader: str
 ) -> str:
     """Return advice on the penalties on some parameters; "" without any.

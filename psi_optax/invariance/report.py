@@ -7,7 +7,7 @@ import jax
 
 from psi_optax._text import format_table, summarize
 from psi_optax.groups import ScaleGroup
-from psi_optax.groups.describe import zero_notes
+from psi_optax.groups.describe import describe_zero_groups
 from psi_optax.groups.paths import leaves_with_paths, map_with_path
 from psi_optax.groups.types import Tree
 from psi_optax.invariance.finding import Finding, Findings, groups_of
@@ -180,7 +180,7 @@ def make_report(
         advice: see `GroupReport`.
     """
     groups = {path: finding.group for path, finding in findings.items()}
-    notes = zero_notes(params, groups)
+    notes = describe_zero_groups(params, groups)
     findings = {
         path: dataclasses.replace(finding, note=notes.get(path, ""))
         for path, finding in findings.items()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 __all__ = [
     "Block",
-    "Convolution",
+    "ConvolutionArchitecture",
     "ResNetArchitecture",
     "ViTArchitecture",
     "cifar_resnet",
@@ -36,7 +36,7 @@ _BASIC = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 _BOTTLENECK = {50: (3, 4, 6, 3)}
 
 
-class Convolution(NamedTuple):
+class ConvolutionArchitecture(NamedTuple):
     """A convolution with a square kernel.
 
     Attributes:
@@ -63,8 +63,8 @@ class Block(NamedTuple):
     """
 
     width_in: int
-    convolutions: tuple[Convolution, ...]
-    projection: Convolution | None
+    convolutions: tuple[ConvolutionArchitecture, ...]
+    projection: ConvolutionArchitecture | None
     starts_stage: bool
 
     @property
@@ -78,7 +78,7 @@ class Block(NamedTuple):
         return max(c.stride for c in self.convolutions)
 
     @property
-    def branch(self) -> list[tuple[int, Convolution]]:
+    def branch(self) -> list[tuple[int, ConvolutionArchitecture]]:
         """Number of input channels and specification of each convolution."""
         widths = [self.width_in, *(c.width for c in self.convolutions[:-1])]
         return list(zip(widths, self.convolutions, strict=True))
@@ -93,7 +93,7 @@ class ResNetArchitecture(NamedTuple):
         blocks: all blocks, in order.
     """
 
-    stem: Convolution
+    stem: ConvolutionArchitecture
     pool: bool
     blocks: tuple[Block, ...]
 
@@ -224,7 +224,7 @@ def cifar_resnet(
             f"depth={depth}: choose a depth of 6n + 2 for a CIFAR ResNet, such"
             " as 8, 20, 32, 44, 56 or 110."
         )
-    stem = Convolution(width, 3)
+    stem = ConvolutionArchitecture(width, 3)
     blocks = _blocks(width, _basic, width, (count,) * 3, projection)
     return ResNetArchitecture(stem, pool=False, blocks=blocks)
 
@@ -263,7 +263,7 @@ def imagenet_resnet(depth: int, width: int = 64) -> ResNetArchitecture:
     _check_depth(depth, "an ImageNet ResNet", [*_BASIC, *_BOTTLENECK])
     branch = _basic if depth in _BASIC else _bottleneck
     counts = {**_BASIC, **_BOTTLENECK}[depth]
-    stem = Convolution(width, 7, 2)
+    stem = ConvolutionArchitecture(width, 7, 2)
     blocks = _blocks(width, branch, width, counts, projection=True)
     return ResNetArchitecture(stem, pool=True, blocks=blocks)
 
@@ -273,21 +273,23 @@ def _check_depth(depth: int, network: str, known: list[int]) -> None:
         raise ValueError(f"depth={depth}: choose one of {known} for {network}.")
 
 
-def _basic(width: int, stride: int) -> tuple[Convolution, ...]:
-    return Convolution(width, 3, stride), Convolution(width, 3)
+def _basic(width: int, stride: int) -> tuple[ConvolutionArchitecture, ...]:
+    return ConvolutionArchitecture(width, 3, stride), ConvolutionArchitecture(
+        width, 3
+    )
 
 
-def _bottleneck(width: int, stride: int) -> tuple[Convolution, ...]:
+def _bottleneck(width: int, stride: int) -> tuple[ConvolutionArchitecture, ...]:
     return (
-        Convolution(width, 1),
-        Convolution(width, 3, stride),
-        Convolution(4 * width, 1),
+        ConvolutionArchitecture(width, 1),
+        ConvolutionArchitecture(width, 3, stride),
+        ConvolutionArchitecture(4 * width, 1),
     )
 
 
 def _blocks(
     width_in: int,
-    branch: Callable[[int, int], tuple[Convolution, ...]],
+    branch: Callable[[int, int], tuple[ConvolutionArchitecture, ...]],
     width: int,
     counts: tuple[int, ...],
     projection: bool,
@@ -298,7 +300,9 @@ def _blocks(
         for index in range(count):
             stride = 2 if stage and not index else 1
             convolutions = branch(width * 2**stage, stride)
-            shortcut = Convolution(convolutions[-1].width, 1, stride)
+            shortcut = ConvolutionArchitecture(
+                convolutions[-1].width, 1, stride
+            )
             changes = stride > 1 or width_in != shortcut.width
             block = Block(
                 width_in,

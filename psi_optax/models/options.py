@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 
 import jax
 
-from psi_optax.models.architectures import Convolution
+from psi_optax.models.architectures import ConvolutionArchitecture
 
 __all__ = [
     "BatchNormKeywords",
@@ -102,7 +102,7 @@ class RMSNormKeywords(TypedDict, total=False):
 
 
 def conv_options(
-    convolution: Convolution, dtype: jax.typing.DTypeLike | None
+    convolution: ConvolutionArchitecture, dtype: jax.typing.DTypeLike | None
 ) -> dict[str, Any]:
     """Return the keyword arguments of a convolution without bias.
 

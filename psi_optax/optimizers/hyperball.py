@@ -23,6 +23,7 @@ from psi_optax.transforms import (
 from psi_optax.transforms._sharding import automatic_sharding
 from psi_optax.transforms.contract import floating_transform
 from psi_optax.transforms.radius import Radius
+from psi_optax.wrappers.conflicts import CONFLICTS
 from psi_optax.wrappers.nesting import with_nesting_check
 
 
@@ -104,7 +105,7 @@ def hyperball(
     )
     tx = with_ordinary(tx, ordinary, groups)
     return floating_transform(
-        with_nesting_check("hyperball", tx, groups), groups
+        with_nesting_check("hyperball", tx, groups, CONFLICTS), groups
     )
 
 

@@ -24,8 +24,8 @@ from psi_optax.transforms.radius import (
     radius_for,
     sphere_radius,
 )
+from psi_optax.wrappers.conflicts import CONFLICTS
 from psi_optax.wrappers.nesting import (
-    CONFLICTS,
     Conflict,
     check_nesting,
     ordinary_paths,
@@ -226,7 +226,7 @@ def _psi(
         w = plan.select(params)
         state = inner.init(_directions(plan, w, geometry.norm(plan, w), params))
         check_nesting(
-            "psi", state, ordinary_paths(params, groups), _PSI_CONFLICTS
+            "psi", state, _PSI_CONFLICTS, ordinary_paths(params, groups)
         )
         return PsiState(
             count=jnp.zeros([], jnp.int32),

@@ -128,7 +128,7 @@ def psi_sgdm(
             sphere = sphere_radius(radius, state.radius, plan)
             factor = geometry.retraction_factor(plan, w, u, sphere)
             buffer = geometry.scale(plan, u, factor)
-            u = geometry.move_by(plan, w, u, factor)
+            u = geometry.apply_retraction_factor(plan, w, u, factor)
         return plan.merge(steps, cast_like(u, g)), PsiSgdmState(
             optax.safe_increment(state.count),
             state.radius,

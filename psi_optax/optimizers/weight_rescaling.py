@@ -7,6 +7,7 @@ from psi_optax._validation import check_transformation
 from psi_optax.groups import Groups
 from psi_optax.transforms import rescale_weights
 from psi_optax.transforms.contract import floating_transform
+from psi_optax.wrappers.conflicts import CONFLICTS
 from psi_optax.wrappers.nesting import with_nesting_check
 
 
@@ -65,5 +66,5 @@ def weight_rescaling(
         optimizer, rescale_weights(groups, radius=radius, every=every)
     )
     return floating_transform(
-        with_nesting_check("weight_rescaling", tx, groups), groups
+        with_nesting_check("weight_rescaling", tx, groups, CONFLICTS), groups
     )

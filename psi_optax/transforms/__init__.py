@@ -1,5 +1,10 @@
 """Gradient transformations of scale groups, for `optax.chain`."""
 
+from psi_optax.transforms.group_norm import (
+    clip_by_group_norm as clip_by_group_norm,
+    normalize_by_group_norm as normalize_by_group_norm,
+    scale_by_group_norm as scale_by_group_norm,
+)
 from psi_optax.transforms.moments import (
     ScaleByGroupAdamState as ScaleByGroupAdamState,
     ScaleByGroupRmsState as ScaleByGroupRmsState,
@@ -24,11 +29,6 @@ from psi_optax.transforms.rescaling import (
 from psi_optax.transforms.retraction import (
     RetractState as RetractState,
     retract as retract,
-)
-from psi_optax.transforms.scaling import (
-    clip_by_group_norm as clip_by_group_norm,
-    normalize_by_group_norm as normalize_by_group_norm,
-    scale_by_group_norm as scale_by_group_norm,
 )
 from psi_optax.transforms.weight_decay import (
     add_decayed_weights as add_decayed_weights,

@@ -20,7 +20,10 @@ from psi_optax.transforms.momentum import (
     initial_base_point,
     transport_momentum,
 )
-from psi_optax.transforms.state_checks import or_placeholder, stored_scalars
+from psi_optax.transforms.state_checks import (
+    state_or_placeholder,
+    stored_scalars,
+)
 
 
 class ScaleByGroupRmsState(NamedTuple):
@@ -235,7 +238,7 @@ def scale_by_group_adam(
 
 def _zero_moments(plan: Plan, w: Leaves) -> Any:
     """Return zeros that are sharded like the sums over groups."""
-    return or_placeholder(jax.tree.map(jnp.zeros_like, plan.dot(w, w)))
+    return state_or_placeholder(jax.tree.map(jnp.zeros_like, plan.dot(w, w)))
 
 
 def _like_stored(stored: Any, nu: Scalars) -> Any:

@@ -7,7 +7,10 @@ import jax
 from psi_optax import geometry
 from psi_optax._validation import check_positive
 from psi_optax.groups import Leaves, Plan, Scalars
-from psi_optax.transforms.state_checks import or_placeholder, stored_scalars
+from psi_optax.transforms.state_checks import (
+    state_or_placeholder,
+    stored_scalars,
+)
 
 # "init", a number, or None for the norm at each step.
 Radius: TypeAlias = str | jax.typing.ArrayLike | None
@@ -44,7 +47,7 @@ def initial_radius(radius: Radius, plan: Plan, w: Leaves) -> Any:
     """Return what a state stores: the norms for "init", None otherwise."""
     if not isinstance(radius, str):
         return None
-    return or_placeholder(geometry.norm(plan, w))
+    return state_or_placeholder(geometry.norm(plan, w))
 
 
 def sphere_radius(radius: Radius, stored: Any, plan: Plan) -> Scalars | None:

@@ -83,7 +83,7 @@ def stored_scalars(name: str, stored: Any, plan: Plan) -> Scalars:
     return have
 
 
-def or_placeholder(scalars: Scalars) -> Any:
+def state_or_placeholder(scalars: Scalars) -> Any:
     """Return scalars, or an array of shape () if there are no groups.
 
     optax's placeholder for params hides all groups. A state made from it must

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from psi_optax.geometry.rounding import largest_shrinkage
+from psi_optax.geometry.rounding import rounding_shrinkage_limit
 
 HALF_DTYPES = (jnp.dtype("bfloat16"), jnp.dtype("float16"))
 
@@ -29,9 +29,9 @@ def limit_shrinkage(w: jax.Array, new: jax.Array) -> jax.Array:
     """Limit one step so that a 16-bit leaf keeps its direction.
 
     The update from w to new is added to w, so its error is the rounding of w.
-    If the largest magnitude of the leaf falls by more than `largest_shrinkage`,
-    no weight shrinks by more than that ratio: w over the ratio is
-    representable, and later steps arrive. Exact zeros stay exact. A leaf of one
+    If the largest magnitude of the leaf falls by more than
+    `rounding_shrinkage_limit`, no weight shrinks by more than that ratio: w over
+    the ratio is representable, and later steps arrive. Exact zeros stay exact. A leaf of one
     weight has no direction to lose.
 
     Args:
@@ -43,7 +43,7 @@ def limit_shrinkage(w: jax.Array, new: jax.Array) -> jax.Array:
     """
     if w.size == 1:
         return new
-    wide, ratio = upcast_half(w), largest_shrinkage([w.dtype])
+    wide, ratio = upcast_half(w), rounding_shrinkage_limit([w.dtype])
     falls = _largest(new) * ratio < _largest(wide)
     least = wide / ratio
     small = (new != 0) & (jnp.abs(new) < jnp.abs(least))

@@ -19,9 +19,22 @@ from psi_optax.groups.reductions import to_accumulator
 from psi_optax.transforms.contract import floating_transform
 from psi_optax.transforms.state_checks import read_states
 from psi_optax.wrappers._low_precision import upcast_half
-from psi_optax.wrappers.states import (
-    AverageWeightsState as AverageWeightsState,
-)
+
+
+class AverageWeightsState(NamedTuple):
+    """State of `average_weights`.
+
+    Attributes:
+        count: steps taken; shape=(), dtype=int32.
+        weight: sum of the shares of all weights before normalization;
+            shape=(), 0 before the first step and at most 1.
+        average: like params, float32 for 16-bit leaves; zeros before the first
+            step.
+    """
+
+    count: jax.typing.ArrayLike
+    weight: jax.typing.ArrayLike
+    average: Any
 
 
 def average_weights(

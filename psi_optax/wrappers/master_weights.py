@@ -1,6 +1,6 @@
 """Master weights: float32 copies of 16-bit weights, which accumulate steps."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -15,9 +15,19 @@ from psi_optax.wrappers._low_precision import (
     upcast_half,
 )
 from psi_optax.wrappers.nesting import LOOKAHEAD, check_nesting
-from psi_optax.wrappers.states import (
-    MasterWeightsState as MasterWeightsState,
-)
+
+
+class MasterWeightsState(NamedTuple):
+    """State of `master_weights`.
+
+    Attributes:
+        weights: like params, in float32; an `optax.MaskedNode` at leaves that
+            are not bfloat16 or float16.
+        inner: of the inner optimizer, which sees these weights.
+    """
+
+    weights: Any
+    inner: optax.OptState
 
 
 def master_weights(
@@ -89,7 +99,7 @@ def master_weights(
             params,
         )
         state = inner.init(_insert(weights, params))
-        check_nesting("master_weights", state, conflicts=LOOKAHEAD)
+        check_nesting("master_weights", state, LOOKAHEAD)
         return MasterWeightsState(weights, state)
 
     def update_fn(

@@ -12,11 +12,6 @@ import optax
 from psi_optax.groups import Groups, Tree, make_plan
 from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.transforms.state_checks import find_states
-from psi_optax.wrappers.states import (
-    AverageWeightsState,
-    MasterWeightsState,
-    StochasticRoundingState,
-)
 
 
 class Conflict(NamedTuple):
@@ -36,10 +31,6 @@ class Conflict(NamedTuple):
     field: str | None = None
 
 
-_COPIES = "it keeps its own weights, which {outer} would leave behind"
-_AROUND = "Put {outer} inside of it."
-_OTHER = "Choose another optimizer."
-
 LOOKAHEAD = {
     optax.LookaheadState: Conflict(
         "its params are pairs of fast and slow weights",
@@ -48,41 +39,21 @@ LOOKAHEAD = {
     )
 }
 
-CONFLICTS: Mapping[type, Conflict] = {
-    AverageWeightsState: Conflict(_COPIES, "Put it after {outer}.", "average"),
-    MasterWeightsState: Conflict(_COPIES, _AROUND, "weights"),
-    StochasticRoundingState: Conflict("its rounding would be lost", _AROUND),
-    optax.LookaheadState: Conflict("its params are pairs", _AROUND),
-    optax.ScaleByLBFGSState: Conflict(_COPIES, _OTHER, "params"),
-    optax.contrib.COCOBState: Conflict(_COPIES, _OTHER, "init_particles"),
-    optax.contrib.SAMState: Conflict(
-        _COPIES,
-        "Put {outer} inside of it, or choose opaque_mode=True.",
-        "cache",
-    ),
-    optax.contrib.ScheduleFreeState: Conflict(
-        _COPIES,
-        "Around {outer} its weights leave their norms: put average_weights"
-        " after {outer} in its place.",
-        "z",
-    ),
-}
-
 
 def check_nesting(
     outer: str,
     state: optax.OptState,
+    conflicts: Mapping[type, Conflict],
     unmanaged_paths: Collection[str] = (),
-    conflicts: Mapping[type, Conflict] = CONFLICTS,
 ) -> None:
     """Reject an optimizer that cannot be nested.
 
     Args:
         outer: the name of the outer transform.
         state: the optimizer's.
+        conflicts: by the class of a state.
         unmanaged_paths: of parameters that the optimizer alone moves, whose
             copies are right.
-        conflicts: by the class of a state.
 
     Raises:
         ValueError: one of these is in the state.
@@ -99,13 +70,16 @@ def check_nesting(
 
 
 def with_nesting_check(
-    outer: str, tx: optax.GradientTransformation, groups: Groups
+    outer: str,
+    tx: optax.GradientTransformation,
+    groups: Groups,
+    conflicts: Mapping[type, Conflict],
 ) -> optax.GradientTransformationExtraArgs:
     """Return the transform, with an `init` that calls `check_nesting`."""
 
     def init_fn(params: Tree) -> Any:
         state = tx.init(params)
-        check_nesting(outer, state, ordinary_paths(params, groups))
+        check_nesting(outer, state, conflicts, ordinary_paths(params, groups))
         return state
 
     tx = optax.with_extra_args_support(tx)

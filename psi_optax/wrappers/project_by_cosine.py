@@ -1,7 +1,7 @@
 """AdamP's projection, which tests for scale invariance at every step."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +17,21 @@ from psi_optax.geometry import safe_divide
 from psi_optax.groups import Tree
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.transforms.contract import floating_transform
+from psi_optax.wrappers.conflicts import CONFLICTS
 from psi_optax.wrappers.nesting import check_nesting
-from psi_optax.wrappers.states import (
-    ProjectByCosineState as ProjectByCosineState,
-)
 
 _AXES = {"last": -1, "first": 0}
 _Dot = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class ProjectByCosineState(NamedTuple):
+    """State of `project_by_cosine`.
+
+    Attributes:
+        inner: of the inner optimizer.
+    """
+
+    inner: optax.OptState
 
 
 def project_by_cosine(
@@ -92,7 +100,7 @@ def project_by_cosine(
 
     def init_fn(params: Tree) -> ProjectByCosineState:
         state = inner.init(params)
-        check_nesting("project_by_cosine", state)
+        check_nesting("project_by_cosine", state, CONFLICTS)
         return ProjectByCosineState(state)
 
     def update_fn(

@@ -1,6 +1,6 @@
 """Stochastic rounding: steps far below the spacing of weights, on average."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,18 @@ from psi_optax.wrappers._low_precision import (
     upcast_half,
 )
 from psi_optax.wrappers.nesting import LOOKAHEAD, check_nesting
-from psi_optax.wrappers.states import (
-    StochasticRoundingState as StochasticRoundingState,
-)
+
+
+class StochasticRoundingState(NamedTuple):
+    """State of `stochastic_rounding`.
+
+    Attributes:
+        count: steps taken; shape=(), dtype=int32.
+        inner: of the inner optimizer, which sees float32 in place of 16 bits.
+    """
+
+    count: jax.typing.ArrayLike
+    inner: optax.OptState
 
 
 def stochastic_rounding(
@@ -105,7 +114,7 @@ def stochastic_rounding(
 
     def init_fn(params: Tree) -> StochasticRoundingState:
         state = inner.init(upcast_half(params))
-        check_nesting("stochastic_rounding", state, conflicts=LOOKAHEAD)
+        check_nesting("stochastic_rounding", state, LOOKAHEAD)
         return StochasticRoundingState(jnp.zeros([], jnp.int32), state)
 
     def update_fn(

@@ -11,7 +11,7 @@ from psi_optax.invariance.analysis.linear_forms import (
     digits_of,
     minus,
     move_axes,
-    move_digits,
+    move_index_digits,
     plus,
     times,
 )
@@ -156,7 +156,7 @@ def test_copies_of_copies_have_few_layers(equations):
 def test_moving_digits_keeps_conditions(equations):
     a = equations.unknown((6,))
     equations.require_zero(equations.restrict(a, Digit(0, 3, 2), 0, ""), "")
-    moved = move_digits(
+    moved = move_index_digits(
         equations.reduce(a), lambda d: d._replace(axis=d.axis + 1)
     )
     assert {d.axis for d in digits_of(moved)} == {1}

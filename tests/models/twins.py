@@ -12,7 +12,7 @@ from flax import nnx as flax_nnx
 from psi_optax import find_groups
 from psi_optax.models import linen, nnx
 from psi_optax.models.architectures import (
-    Convolution,
+    ConvolutionArchitecture,
     ViTArchitecture,
     cifar_resnet,
     imagenet_resnet,
@@ -59,7 +59,8 @@ def first_blocks(count, architecture):
 # A stem with max pooling, and two blocks: an identity, and one that halves the
 # image.
 BOTTLENECKS = imagenet_resnet(50, width=2)._replace(
-    stem=Convolution(8, 7, 2), blocks=imagenet_resnet(50, width=2).blocks[2:4]
+    stem=ConvolutionArchitecture(8, 7, 2),
+    blocks=imagenet_resnet(50, width=2).blocks[2:4],
 )
 # Three blocks: the first of the network, one within a stage, and one that
 # halves the image.

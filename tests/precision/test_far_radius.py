@@ -179,7 +179,9 @@ def as_before(monkeypatch):
     # The module, whose name in its package is that of a function.
     step = importlib.import_module("psi_optax.geometry.step")
     for module in (retraction, step, _low_precision):
-        monkeypatch.setattr(module, "largest_shrinkage", lambda _: 2.0**99)
+        monkeypatch.setattr(
+            module, "rounding_shrinkage_limit", lambda _: 2.0**99
+        )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])

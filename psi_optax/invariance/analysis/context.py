@@ -19,10 +19,10 @@ from psi_optax.invariance.analysis.notes import (
     Notes,
 )
 from psi_optax.invariance.analysis.reasons import (
-    Origin,
     Program,
     Reason,
     ReasonKind,
+    ReasonOrigin,
 )
 from psi_optax.invariance.analysis.values import (
     LARGEST,
@@ -54,7 +54,7 @@ class Context:
     mesh: dict[str, int] = dataclasses.field(default_factory=dict)
     primitive: str = ""
     site: str = ""
-    origin: Origin | None = None
+    origin: ReasonOrigin | None = None
 
     def at(self, program: Program, equation: Any) -> "Context":
         """Return the context of an equation."""
@@ -62,7 +62,7 @@ class Context:
             self,
             primitive=equation.primitive.name,
             site=site_of(equation) or self.site,
-            origin=Origin(program, equation),
+            origin=ReasonOrigin(program, equation),
         )
 
     def at_result(self, site: str) -> "Context":

@@ -10,7 +10,7 @@ from psi_optax.invariance.analysis.linear_forms import (
     Digit,
     digits_of,
     minus,
-    move_digits,
+    move_index_digits,
     moved_axes,
 )
 from psi_optax.invariance.analysis.liveness import (
@@ -151,7 +151,9 @@ def _at_turn(context: Context, value: Value, turn: str) -> Value:
         return _shifted(digit, -1)
 
     axes = {a: a - 1 for a in range(1, value.rank)}
-    return value.derived(value.shape[1:], move_digits(form, move)).replace(
+    return value.derived(
+        value.shape[1:], move_index_digits(form, move)
+    ).replace(
         const=value.const, constant_axes=moved_axes(value.constant_axes, axes)
     )
 
@@ -168,7 +170,9 @@ def _over_turns(value: Value, turn: str, length: int) -> Value:
             digit = digit._replace(over=(0, *digit.over))
         return digit
 
-    return value.derived((length, *value.shape), move_digits(value.form, move))
+    return value.derived(
+        (length, *value.shape), move_index_digits(value.form, move)
+    )
 
 
 def _shifted(digit: Digit, by: int) -> Digit:

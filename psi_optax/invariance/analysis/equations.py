@@ -26,7 +26,7 @@ from psi_optax.invariance.analysis.linear_forms import (
     is_cut_by,
     is_part_of,
     minus,
-    move_digits,
+    move_index_digits,
     split_conditions,
     times,
     total,
@@ -212,7 +212,7 @@ class _Solver:
         def move(digit: Digit) -> Digit:
             return Digit(dimension[digit], 1, digit.count)
 
-        self._set(pivot.variable, move_digits(form, move))
+        self._set(pivot.variable, move_index_digits(form, move))
 
     def _drop(self, form: Form, digit: Digit) -> None:
         """Make a form independent of a digit that fits no other."""

@@ -113,7 +113,7 @@ def minus(a: Form, b: Form) -> Form:
 # -- axes --------------------------------------------------------------------
 
 
-def move_digits(form: Form, move: Callable[[Digit], Digit]) -> Form:
+def move_index_digits(form: Form, move: Callable[[Digit], Digit]) -> Form:
     """Replace every digit of a form; the result belongs to another array."""
 
     def moved(term: Term) -> Term:
@@ -134,7 +134,7 @@ def move_axes(form: Form, axes: Mapping[Any, Any]) -> Form:
             over=tuple(axes[a] for a in digit.over if a in axes),
         )
 
-    return move_digits(form, move)
+    return move_index_digits(form, move)
 
 
 def moved_axes(
@@ -227,7 +227,7 @@ def compose(form: Form, outer: Term) -> Form:
         return at._replace(stride=at.stride * digit.stride, count=digit.count)
 
     composed = []
-    for term, c in move_digits(form, move).items():
+    for term, c in move_index_digits(form, move).items():
         values = dict(outer.where)
         if all(values.setdefault(d, i) == i for d, i in term.where):
             where = conditions(values.items())

@@ -4,7 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psi_optax.invariance.analysis.context import Context
-from psi_optax.invariance.analysis.linear_forms import Digit, Form, move_digits
+from psi_optax.invariance.analysis.linear_forms import (
+    Digit,
+    Form,
+    move_index_digits,
+)
 from psi_optax.invariance.analysis.rules.reductions import without_lookups
 from psi_optax.invariance.analysis.values import Value
 
@@ -81,7 +85,7 @@ def split_over_mesh(
     """
     reason = context.reason("shape", "shards of a scaled axis")
     form = context.equations.cut(form, axis, local, reason)
-    return move_digits(
+    return move_index_digits(
         context.equations.reduce(form),
         lambda d: (
             Digit(name, d.stride // local, d.count)
@@ -93,7 +97,7 @@ def split_over_mesh(
 
 def join_over_mesh(form: Form, axis: int, name: str, local: int) -> Form:
     """Return the form of the whole array; the inverse of `split_over_mesh`."""
-    return move_digits(
+    return move_index_digits(
         form,
         lambda d: (
             Digit(axis, d.stride * local, d.count) if d.axis == name else d

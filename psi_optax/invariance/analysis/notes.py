@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 from psi_optax.invariance.analysis.linear_forms import Form, Variable
-from psi_optax.invariance.analysis.values import Identity
+from psi_optax.invariance.analysis.values import ArrayIdentity
 
 
 class IgnoredNumber(NamedTuple):
@@ -53,7 +53,7 @@ class Notes:
         self.custom_gradients: list[CustomGradient] = []
         self.loop_unknowns: set[Variable] = set()
         self.cancelled = 0
-        self._numbers: dict[Identity, int] = {}
+        self._numbers: dict[ArrayIdentity, int] = {}
         self._turns = 0
 
     def new_turn(self) -> str:
@@ -61,6 +61,6 @@ class Notes:
         self._turns += 1
         return f"turn {self._turns}"
 
-    def number_of(self, identity: Identity) -> int:
+    def number_of(self, identity: ArrayIdentity) -> int:
         """Return a number that no other identity has in this analysis."""
         return self._numbers.setdefault(identity, len(self._numbers))

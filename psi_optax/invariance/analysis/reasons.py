@@ -22,7 +22,7 @@ class Program:
         return {v: (k, e) for k, e in equations for v in e.outvars}
 
 
-class Origin(NamedTuple):
+class ReasonOrigin(NamedTuple):
     """An equation, with the program that it is in."""
 
     program: Program
@@ -47,7 +47,7 @@ class Reason(NamedTuple):
     kind: ReasonKind
     text: str
     site: str = ""
-    origin: Origin | None = None
+    origin: ReasonOrigin | None = None
     subtracts_constant: bool | None = None
 
 
@@ -67,7 +67,7 @@ def _words(reason: Reason) -> str:
     return reason.text
 
 
-def _subtraction(origin: Origin, is_constant: bool) -> str:
+def _subtraction(origin: ReasonOrigin, is_constant: bool) -> str:
     """Describe a subtraction of data: of a target, or of running averages.
 
     Running averages are constant over a batch, and the difference is divided by
@@ -84,7 +84,7 @@ def _subtraction(origin: Origin, is_constant: bool) -> str:
     return f"a subtracted array does not come from the weights ({text})"
 
 
-def _is_normalized(origin: Origin) -> bool:
+def _is_normalized(origin: ReasonOrigin) -> bool:
     """Check that a result is multiplied or divided by another array."""
     program, equation = origin
     copies = set(equation.outvars)
@@ -100,7 +100,7 @@ def _is_normalized(origin: Origin) -> bool:
     return False
 
 
-def _is_skip(origin: Origin) -> bool:
+def _is_skip(origin: ReasonOrigin) -> bool:
     """Check that an array is added to a function of it and of another one.
 
     The cubic term of a polynomial is a function of the array alone.

@@ -14,7 +14,7 @@ from psi_optax.invariance.analysis.linear_forms import (
     Variable,
     digits_of,
     minus,
-    move_digits,
+    move_index_digits,
 )
 from psi_optax.invariance.analysis.parameters import Parameter
 from psi_optax.invariance.analysis.values import Shape
@@ -97,7 +97,7 @@ def groups_by(
     scale = equations.unknown(shapes.pop())
     for member in members:
         positions = _group_digits(groups[member.path], member.shape)
-        wanted = move_digits(scale, positions.__getitem__)
+        wanted = move_index_digits(scale, positions.__getitem__)
         equations.require_zero(minus(member.form, wanted), None)
     variables = _free_variables(equations, scale, set(digits_of(scale)))
     if variables is None:

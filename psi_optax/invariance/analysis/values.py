@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 LARGEST = float(jnp.finfo(jnp.bfloat16).max)
 
 
-class Identity:
+class ArrayIdentity:
     """A mark of arrays that are equal up to their dtype; compared by `is`."""
 
     __slots__ = ()
@@ -63,7 +63,7 @@ class Moment(NamedTuple):
             is gone.
     """
 
-    of: Identity
+    of: ArrayIdentity
     axes: frozenset[Axis]
     inner: int
     outer: int | Fraction
@@ -138,11 +138,11 @@ class Value:
     nonzero: Literal[0, 1, 2] = 0
     zero_test: Literal[-1, 0, 1] = 0
     tested_norm: Moment | None = None
-    tested_for_inf: Identity | None = None
+    tested_for_inf: ArrayIdentity | None = None
     parts: tuple["Value", ...] = ()
     stack_axis: int = 0
-    identity: Identity = dataclasses.field(
-        default_factory=Identity, compare=False
+    identity: ArrayIdentity = dataclasses.field(
+        default_factory=ArrayIdentity, compare=False
     )
 
     @property
@@ -184,7 +184,7 @@ class Value:
 
     def as_new_array(self) -> "Value":
         """Return equal numbers as another array, that nothing is a mean of."""
-        return self.without_moment().replace(identity=Identity())
+        return self.without_moment().replace(identity=ArrayIdentity())
 
 
 class Ref:

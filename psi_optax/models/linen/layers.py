@@ -5,7 +5,7 @@ import dataclasses
 import jax
 from flax import linen as nn
 
-from psi_optax.models.architectures import Convolution
+from psi_optax.models.architectures import ConvolutionArchitecture
 from psi_optax.models.functions import head_input
 from psi_optax.models.options import BatchNormOptions, conv_options
 
@@ -39,7 +39,7 @@ class Layers(BatchNormOptions):
             use_running_average=not self.train, name=name, **self.norm_options()
         )
 
-    def conv(self, convolution: Convolution, name: str) -> nn.Conv:
+    def conv(self, convolution: ConvolutionArchitecture, name: str) -> nn.Conv:
         """Return a convolution without bias."""
         options = conv_options(convolution, self.dtype)
         return nn.Conv(convolution.width, name=name, **options)
@@ -48,7 +48,7 @@ class Layers(BatchNormOptions):
 class NormedConv(nn.Module):
     """A convolution, `conv`, followed by a batch normalization, `norm`."""
 
-    convolution: Convolution
+    convolution: ConvolutionArchitecture
     layers: Layers
 
     @nn.compact

@@ -5,7 +5,7 @@ import itertools
 import jax
 from flax import linen as nn
 
-from psi_optax.models.architectures import NUM_CLASSES, Convolution
+from psi_optax.models.architectures import NUM_CLASSES, ConvolutionArchitecture
 from psi_optax.models.functions import max_pool_2x2, vgg_features
 from psi_optax.models.linen.layers import BatchNormNetwork, NormedConv, head
 
@@ -65,7 +65,9 @@ class VGG(BatchNormNetwork):
         layers = self.layers(train)
         widths = itertools.chain(*self.stages)
         convolutions = (
-            NormedConv(Convolution(width, 3), layers, name=f"layer_{index}")
+            NormedConv(
+                ConvolutionArchitecture(width, 3), layers, name=f"layer_{index}"
+            )
             for index, width in enumerate(widths)
         )
         for stage in self.stages:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from psi_optax.models.architectures import Convolution
+from psi_optax.models.architectures import ConvolutionArchitecture
 from psi_optax.models.functions import head_input
 from psi_optax.models.options import BatchNormOptions, conv_options
 
@@ -28,7 +28,9 @@ class Layers(BatchNormOptions):
         """Return a batch normalization."""
         return nnx.BatchNorm(width, rngs=self.rngs, **self.norm_options())
 
-    def conv(self, width_in: int, convolution: Convolution) -> nnx.Conv:
+    def conv(
+        self, width_in: int, convolution: ConvolutionArchitecture
+    ) -> nnx.Conv:
         """Return a convolution without bias."""
         options = conv_options(convolution, self.dtype)
         return nnx.Conv(width_in, convolution.width, rngs=self.rngs, **options)
@@ -68,7 +70,12 @@ class Head(nnx.Linear):
 class NormedConv(nnx.Module):
     """A convolution, `conv`, followed by a batch normalization, `norm`."""
 
-    def __init__(self, width_in: int, convolution: Convolution, layers: Layers):
+    def __init__(
+        self,
+        width_in: int,
+        convolution: ConvolutionArchitecture,
+        layers: Layers,
+    ):
         self.conv = layers.conv(width_in, convolution)
         self.norm = layers.norm(convolution.width)
 

@@ -6,7 +6,7 @@ from typing import Unpack
 import jax
 from flax import nnx
 
-from psi_optax.models.architectures import NUM_CLASSES, Convolution
+from psi_optax.models.architectures import NUM_CLASSES, ConvolutionArchitecture
 from psi_optax.models.functions import (
     max_pool_2x2,
     vgg_features,
@@ -59,7 +59,7 @@ class VGG(nnx.Module):
         layers = Layers(rngs=rngs, **options)
         widths = (in_features, *itertools.chain(*stages))
         convolutions = (
-            NormedConv(width_in, Convolution(width, 3), layers)
+            NormedConv(width_in, ConvolutionArchitecture(width, 3), layers)
             for width_in, width in itertools.pairwise(widths)
         )
         add_layers(self, "layer", convolutions)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from psi_optax.invariance.analysis.linear_forms import (
     Form,
     move_axes,
-    move_digits,
+    move_index_digits,
 )
 from psi_optax.invariance.analysis.mesh import join_over_mesh, split_over_mesh
 from psi_optax.invariance.analysis.rules.reductions import without_lookups
@@ -61,7 +61,7 @@ def _all_to_all(call: Call) -> list[Value]:
 @_over_one_axis
 def _exchange(call: Call, x: Value, name: str) -> Form:
     split, joined = call.params["split_axis"], call.params["concat_axis"]
-    form = move_digits(
+    form = move_index_digits(
         x.form, lambda d: d._replace(axis="from") if d.axis == name else d
     )
     form = split_over_mesh(call.context, form, split, name, call.shape[split])

@@ -9,7 +9,7 @@ from psi_optax.invariance.analysis.linear_forms import (
     Digit,
     Form,
     move_axes,
-    move_digits,
+    move_index_digits,
     plus,
 )
 from psi_optax.invariance.analysis.rules.indexing import lookup_axis
@@ -123,7 +123,7 @@ def _ragged_dot(call: Call) -> list[Value]:
     # The group of a row is looked up.
     name = lookup_axis(context, sizes, b.shape[group[0]], "rows")
     over = (int(axes.a[ragged[0]]),)
-    form = move_digits(
+    form = move_index_digits(
         form,
         lambda d: d._replace(axis=name, over=over) if d.axis == "group" else d,
     )
@@ -189,4 +189,4 @@ def _move_channels(call: Call, form: Form) -> Form:
         stride = digit.stride // width * out_width
         return digit._replace(axis=out_channel, stride=stride)
 
-    return move_digits(form, move)
+    return move_index_digits(form, move)

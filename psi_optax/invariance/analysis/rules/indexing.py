@@ -8,7 +8,7 @@ from psi_optax.invariance.analysis.linear_forms import (
     Form,
     digits_along,
     move_axes,
-    move_digits,
+    move_index_digits,
 )
 from psi_optax.invariance.analysis.rules.slices import sliced
 from psi_optax.invariance.analysis.rules.table import Call, rule
@@ -60,7 +60,9 @@ def _gather(call: Call) -> list[Value]:
     for axis in looked_up:
         form = _without_nested(context, form, axis)
     bits = combined_dependencies(call.operands)
-    return [x.derived(shape, move_digits(form, move)).replace(depends_on=bits)]
+    return [
+        x.derived(shape, move_index_digits(form, move)).replace(depends_on=bits)
+    ]
 
 
 def _filled(call: Call, x: Value) -> Value:
@@ -147,7 +149,7 @@ def _dynamic_slice(call: Call) -> list[Value]:
         name = lookup_axis(context, start, length, "start")
         return digit._replace(axis=name)
 
-    form = move_digits(context.equations.reduce(form), move)
+    form = move_index_digits(context.equations.reduce(form), move)
     bits = combined_dependencies(call.operands)
     return [x.derived(call.shape, form).replace(depends_on=bits)]
 

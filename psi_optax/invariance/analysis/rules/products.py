@@ -11,12 +11,12 @@ from psi_optax.invariance.analysis.linear_forms import (
     times,
 )
 from psi_optax.invariance.analysis.rules.elementwise import elementwise, folded
-from psi_optax.invariance.analysis.rules.table import Call, by_parts, rule
+from psi_optax.invariance.analysis.rules.table import Call, rule, rule_by_parts
 from psi_optax.invariance.analysis.values import Moment, Shape, Value
 
 
 @rule("mul", keeps_parts=True)
-@by_parts
+@rule_by_parts
 def _multiply(call: Call) -> list[Value]:
     context, [a, b] = call.context, call.operands
     known = folded(operator.mul, call)
@@ -34,7 +34,7 @@ def _multiply(call: Call) -> list[Value]:
 
 
 @rule("div", keeps_parts=True)
-@by_parts
+@rule_by_parts
 def _divide(call: Call) -> list[Value]:
     context, [a, b] = call.context, call.operands
     known = folded(_quotient, call)

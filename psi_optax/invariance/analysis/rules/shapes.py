@@ -11,13 +11,13 @@ from psi_optax.invariance.analysis.linear_forms import (
     Form,
     digits_of,
     move_axes,
-    move_digits,
+    move_index_digits,
     moved_axes,
     remaining_axes,
 )
 from psi_optax.invariance.analysis.rules.table import Call, rule, stack
 from psi_optax.invariance.analysis.values import (
-    Identity,
+    ArrayIdentity,
     Moment,
     Offset,
     Shape,
@@ -81,7 +81,7 @@ def _moved_offsets(
 
 
 # A norm of no array: a guard that no division makes unnecessary.
-_LOST = Moment(Identity(), frozenset(), 2, 1, 1, ())
+_LOST = Moment(ArrayIdentity(), frozenset(), 2, 1, 1, ())
 
 
 @rule("broadcast_in_dim", keeps_offsets=True)
@@ -228,7 +228,7 @@ def _reshaped(
                 break
             moved[digit] = new
         else:
-            return move_digits(form, moved.__getitem__)
+            return move_index_digits(form, moved.__getitem__)
 
 
 def _reshaped_digit(

@@ -109,7 +109,7 @@ def rule(
     return register
 
 
-def by_parts(function: Rule) -> Rule:
+def rule_by_parts(function: Rule) -> Rule:
     """Apply a rule to each part of a stack that is its only array."""
 
     def applied(call: Call) -> list[Any]:

@@ -30,9 +30,9 @@ def limit_shrinkage(w: jax.Array, new: jax.Array) -> jax.Array:
 
     The update from w to new is added to w, so its error is the rounding of w.
     If the largest magnitude of the leaf falls by more than
-    `rounding_shrinkage_limit`, no weight shrinks by more than that ratio: w over
-    the ratio is representable, and later steps arrive. Exact zeros stay exact. A leaf of one
-    weight has no direction to lose.
+    `rounding_shrinkage_limit`, no weight shrinks by more than that ratio: w
+    over it is representable, and later steps arrive. Exact zeros stay exact. A
+    leaf of one weight has no direction to lose.
 
     Args:
         w: the leaf; shape=any, dtype=bfloat16 or float16.

@@ -9,6 +9,7 @@ Other compilers order a program by the memory that it needs.
 All functions here return the bits of their arguments.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,11 +18,24 @@ import jax.numpy as jnp
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.types import Leaves, Scalars
 
+# From a part of a plan, its weights and directions to scalars of its groups.
+_Sums = Callable[[Plan, Leaves, Leaves], Scalars]
 
-def sequential(plan: Plan, w: Leaves, d: Leaves, live: Any = ()) -> Leaves:
+
+def step_sums(plan: Plan, w: Leaves, d: Leaves) -> Scalars:
+    """Return scalars that are known after all sums of `step`."""
+    return jax.tree.map(jnp.add, plan.dot(w, d), plan.dot(d, d))
+
+
+def sequential(
+    plan: Plan,
+    w: Leaves,
+    d: Leaves,
+    *,
+    live: Any = (),
+    sums: _Sums = step_sums,
+) -> Leaves:
     """Return directions that are computed one part of a plan after another.
-
-    Each waits for the sums that `step` takes over the part before.
 
     Args:
         plan: the groups.
@@ -29,6 +43,9 @@ def sequential(plan: Plan, w: Leaves, d: Leaves, live: Any = ()) -> Leaves:
         d: directions, of the shapes of w.
         live: a tree. Directions among its leaves exist beyond the step, and
             need not wait.
+        sums: maps (part, its weights, its directions) to scalars that the next
+            part waits for. The step must take the same sums, or they are an
+            additional pass.
     """
     if not _is_traced(d) or jax.device_count() > 1:
         return d
@@ -42,7 +59,7 @@ def sequential(plan: Plan, w: Leaves, d: Leaves, live: Any = ()) -> Leaves:
             else after(d[path], known)
             for path in part.paths
         }
-        known = part.dot(w, here)[name] + part.dot(here, here)[name]
+        known = sums(part, {path: w[path] for path in here}, here)[name]
         ordered |= here
     return ordered
 

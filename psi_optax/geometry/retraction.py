@@ -9,6 +9,7 @@ its norm cancels if w + u is short: in float32 it is off by up to 13 % at
 import jax
 import jax.numpy as jnp
 
+from psi_optax.geometry._scheduling import sequential
 from psi_optax.geometry.maps import norm, rescaling_factor
 from psi_optax.geometry.numerics import replace_value, safe_divide
 from psi_optax.geometry.rounding import (
@@ -50,10 +51,12 @@ def retract(
         The rounded new weights minus the old, in the dtype of w.
     """
     if retraction == "exponential":
+        u = sequential(plan, w, u)
         inverse = jax.tree.map(
             lambda s: safe_divide(jnp.ones_like(s), s), norm(plan, w)
         )
         return step(plan, w, u, inverse, radius, retraction="exponential")
+    u = sequential(plan, w, u, sums=_sums)
     return apply_retraction_factor(
         plan, w, u, retraction_factor(plan, w, u, radius)
     )
@@ -90,6 +93,12 @@ def apply_retraction_factor(
         plan.broadcast(norm(plan, w)),
     )
     return rounded_update(w, target)
+
+
+def _sums(plan: Plan, w: Leaves, u: Leaves) -> Scalars:
+    """Return scalars that are known after all sums of a retraction."""
+    moved = _sum(w, u)
+    return jax.tree.map(jnp.add, plan.dot(moved, moved), plan.dot(u, u))
 
 
 def _sum(w: Leaves, u: Leaves) -> Leaves:

@@ -1,9 +1,10 @@
 """The contract with optax: what `init` and `update` accept and return.
 
-`on_groups` is for transforms of grouped leaves, which pass the others through.
-`on_floats` is for transforms of every leaf that can move, and `on_params` for
-those of them that have groups. Inside, params are there, updates are like
-params, the state is the transform's own, and leaves are arrays.
+`grouped_transform` is for transforms of grouped leaves, which pass the others
+through. `floating_transform` is for transforms of every leaf that can move, and
+`stateful_transform` for those of them that know the groups. Inside, params are
+there, updates are like params, the state is the transform's own, and leaves are
+arrays.
 """
 
 import functools

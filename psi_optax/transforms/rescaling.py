@@ -8,7 +8,6 @@ import optax
 
 from psi_optax import geometry
 from psi_optax._validation import check_period
-from psi_optax.geometry._scheduling import sequential
 from psi_optax.groups import Groups, Leaves, Plan
 from psi_optax.transforms.contract import cast_like, grouped_transform
 from psi_optax.transforms.radius import (
@@ -91,7 +90,7 @@ def rescale_weights(
         count = optax.safe_increment(state.count)
         now = jnp.mod(count, jnp.asarray(every, jnp.int32)) == 0
         target = sphere_radius(radius, state.radius, plan)
-        steps = sequential(plan, w, plan.select_steps(u))
+        steps = plan.select_steps(u)
         rescaled = cast_like(geometry.retract(plan, w, steps, target), u)
         chosen = {k: jnp.where(now, rescaled[k], u[k]) for k in u}
         return chosen, RescaleWeightsState(count, state.radius)

@@ -6,7 +6,6 @@ import optax
 
 from psi_optax import geometry
 from psi_optax._validation import check_choice
-from psi_optax.geometry._scheduling import sequential
 from psi_optax.groups import Groups, Leaves, Plan
 from psi_optax.transforms.contract import grouped_transform
 from psi_optax.transforms.radius import (
@@ -86,7 +85,7 @@ def retract(
         plan: Plan, u: Leaves, w: Leaves, state: RetractState
     ) -> tuple[Leaves, RetractState]:
         target = sphere_radius(radius, state.radius, plan)
-        u = sequential(plan, w, plan.select_steps(u))
+        u = plan.select_steps(u)
         moved = geometry.retract(plan, w, u, target, retraction=retraction)
         return moved, state
 

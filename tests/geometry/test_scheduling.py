@@ -9,6 +9,7 @@ import pytest
 from psi_optax import ScaleGroup, psi, psi_sgd
 from psi_optax.geometry import _scheduling
 from psi_optax.groups import make_plan
+from psi_optax.transforms import retract
 
 LEAVES, SHAPE = 8, (256, 256)
 
@@ -84,8 +85,14 @@ def test_an_optimizers_directions_do_not_exist_all_at_once(alone, inner):
     assert temporaries(psi(inner, GROUPS)) < 2.5
 
 
+@pytest.mark.usefixtures("optax_promotion")
+def test_updates_that_are_retracted_do_not_exist_all_at_once(alone):
+    assert temporaries(optax.chain(optax.adam(0.1), retract(GROUPS))) < 2.5
+
+
 def test_they_do_where_nothing_waits():
     assert temporaries(psi(optax.sgd(0.1, 0.9), GROUPS)) >= LEAVES
+    assert temporaries(optax.chain(optax.sgd(0.1), retract(GROUPS))) > 2.5
 
 
 def test_momentum_is_never_copied(alone):

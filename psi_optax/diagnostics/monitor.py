@@ -93,7 +93,7 @@ def monitor_groups(
     learning_rate = _check_rate(learning_rate, degree)
 
     def init(plan: Plan, _: Leaves) -> MonitorGroupsState:
-        # Without groups a scalar, see `transforms.states.state_or_placeholder`.
+        # Without groups a scalar, see `state_or_placeholder`.
         zeros = {name: _zero() for name in plan.group_shapes} or _zero()
         return MonitorGroupsState(
             count=jnp.zeros([], jnp.int32),

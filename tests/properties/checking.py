@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import optax
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.properties.trees import cases
 from tests.registry import ENTRIES
 
 # With PSI_OPTAX_EXAMPLES=20, twenty times as many examples, others each time.
@@ -61,18 +62,16 @@ def examples(count, **options):
     )
 
 
-def search(count):
-    """Settings for controls, which look for one example that fails."""
-    return examples(count, phases=[Phase.generate], report_multiple_bugs=False)
-
-
 class DifferError(AssertionError):
     """Two results that ought to be the same."""
 
 
-def fails():
-    """A context in which something is found to differ."""
-    return pytest.raises(DifferError)
+def refute(check, count=20, drawn=None):
+    """Require an example, of what is drawn, in which results differ."""
+    options = {"phases": [Phase.generate], "report_multiple_bugs": False}
+    search = given(cases() if drawn is None else drawn)
+    with pytest.raises(DifferError):
+        search(examples(count, **options)(check))()
 
 
 def assert_same(one, other, rounding=ROUNDING):

@@ -54,8 +54,8 @@ docs: $(STAMP)
 # and the tests of what meets them: JAX and optax are there in `make test` already,
 # with Python 3.11. Flax and Haiku were full of what JAX then deprecated.
 OLDEST := conformance/test_frameworks.py conformance/test_checkpoints.py \
-  models/test_invariance.py models/test_agreement.py models/test_groups.py \
-  composition/test_library_loops.py benchmarks/test_train.py test_readme.py
+  models/test_agreement.py models/test_groups.py benchmarks/test_train.py \
+  test_readme.py
 oldest: OLD := $(VENV)-oldest
 oldest:
 	$(PYTHON) -m venv --clear $(OLD)

@@ -81,12 +81,18 @@ def test_an_optimizer_of_their_own_for_ordinary_parameters():
         psi_direction(0.1, optax.identity(), GROUPS, ordinary=own),
         psi_sgd(0.1, GROUPS, ordinary=own),
         psi_adam(0.1, GROUPS, ordinary=own),
+        psi_optax.sgd_g(0.1, GROUPS, ordinary=own),
+        psi_optax.adam_g(0.1, GROUPS, ordinary=own),
+        psi_optax.rotational(0.1, optax.trace(0.9), GROUPS, ordinary=own),
+        psi_optax.adamh(0.1, GROUPS, ordinary=own),
+        psi_optax.adamh(0.1, GROUPS, ordinary=own, equivariant=False),
     ]:
         u, _ = one_step(tx)
         expected, _ = own.update(draw(1), own.init(draw(0)), draw(0))
         np.testing.assert_array_equal(u["o"], expected["o"])
-    alone, _ = one_step(psi(optax.sgd(0.1), GROUPS))
-    assert np.any(alone["o"] != expected["o"])
+    for tx in psi(optax.sgd(0.1), GROUPS), psi_optax.sgd_g(0.1, GROUPS):
+        alone, _ = one_step(tx)
+        np.testing.assert_allclose(alone["o"], -0.1 * draw(1)["o"], rtol=1e-6)
 
 
 def test_clipping_inside_does_not_see_parameters_that_have_their_own():

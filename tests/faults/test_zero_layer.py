@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psi_optax import describe_groups
-from tests.registry import ENTRIES, GROUPS, draw
+from tests.registry import ENTRIES, draw
 from tests.theory.training import gradient_of, step
 
 ZERO = ("hidden", "blocks")
@@ -180,11 +179,3 @@ def test_the_copied_recipe_makes_nan_of_everything():
         spoiled = [name for name in w if name not in alive]
         assert all(finite(w[name]) for name in alive)
         assert not np.isfinite(numbers(w, spoiled)).any()
-
-
-def test_a_layer_at_zero_is_pointed_out():
-    table = describe_groups(params(), GROUPS)
-    note = "norm zero: never moves; initialize it, or give it None"
-    assert table.count(f"4 of 4 {note}") == 2  # kernel and bias
-    assert table.count(f"2 of 2 {note}") == 1
-    assert "norm zero" not in describe_groups(draw(0), GROUPS)

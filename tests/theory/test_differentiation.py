@@ -1,9 +1,11 @@
-"""Derivatives through the optimizers: of a training run by its learning rate.
+"""Derivatives through the optimizers: of a training run by its numbers.
 
 A square root at zero and a quotient by zero have derivatives that are not
 numbers, and `where` alone does not hide them. So there is a group of norm zero,
 one whose gradient is zero, and both kinds of parameters.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +30,11 @@ OPTIMIZERS = {
     ),
     "additive": lambda rate: psi_optax.psi_sgd(
         rate, GROUPS, momentum=0.9, retraction=None
+    ),
+    "memoryless": lambda rate: psi_optax.psi_sgd(rate, GROUPS, radius=None),
+    "number": lambda rate: psi_optax.psi_sgd(rate, GROUPS, radius=2.0),
+    "ordinary": lambda rate: psi_optax.psi_sgd(
+        rate, GROUPS, ordinary=optax.sgd(0.1)
     ),
     "psi_sgdm": lambda rate: psi_optax.psi_sgdm(rate, GROUPS),
     # Adam's own root is kept off zero by eps_root, as optax documents.
@@ -56,6 +63,12 @@ OPTIMIZERS = {
     ),
 }
 
+OTHERS = {
+    "momentum": (0.8, lambda x: psi_optax.psi_sgd(0.02, GROUPS, momentum=x)),
+    "radius": (2.0, lambda x: psi_optax.psi_sgd(0.02, GROUPS, radius=x)),
+}
+CASES = {name: (0.02, make) for name, make in OPTIMIZERS.items()} | OTHERS
+
 RANDOM = np.random.RandomState(0)
 START = {"w": RANDOM.normal(size=(5, 4)), "b": np.ones(2)}
 START["w"][:, 1] = 0  # No direction.
@@ -69,9 +82,9 @@ def loss(params):
     return (jnp.sin(w) * TARGET).sum() * (1 + (b**2).sum())
 
 
-def outcome(make, rate):
+def outcome(make, number):
     """The loss after some steps."""
-    tx = make(rate)
+    tx = make(number)
 
     def body(carry, _):
         params, state = carry
@@ -84,17 +97,15 @@ def outcome(make, rate):
     return loss(carry[0])
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_derivative_by_the_learning_rate(name):
+@pytest.mark.parametrize("name", CASES)
+def test_derivative_by_a_number(name):
     # Central differences: off by h^2/6 times the third derivative, and by
     # rounding, 1e-16/h times the loss. Losses are up to 1e2, and 1e5 without a
     # retraction, with derivatives as large.
-    rate, h = 0.02, 1e-6
-    run = quick_jit(
-        jax.value_and_grad(lambda rate: outcome(OPTIMIZERS[name], rate))
-    )
-    _, slope = run(rate)
-    expected = (run(rate + h)[0] - run(rate - h)[0]) / (2 * h)
+    (at, make), h = CASES[name], 1e-6
+    run = quick_jit(jax.value_and_grad(functools.partial(outcome, make)))
+    _, slope = run(at)
+    expected = (run(at + h)[0] - run(at - h)[0]) / (2 * h)
     np.testing.assert_allclose(slope, expected, rtol=1e-5)
     assert np.abs(slope) > 1e-2
 

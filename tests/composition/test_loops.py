@@ -10,7 +10,7 @@ import psi_optax
 from psi_optax import ScaleGroup, psi_sgd
 from tests.compilation import quick_jit
 from tests.composition.runs import COLUMNS, uniform
-from tests.theory.training import to_numpy
+from tests.theory.training import scan as scan_steps, to_numpy
 
 pytestmark = pytest.mark.usefixtures("x64")
 GROUP = ScaleGroup(axes=0)
@@ -29,16 +29,16 @@ EVERYTHING = optax.chain(
 )
 
 
-def step(carry, batch, tx=EVERYTHING):
+def step(carry, batch):
     params, state = carry
     gradient = jax.grad(COLUMNS.loss)(params, batch)
-    updates, state = tx.update(gradient, state, params)
+    updates, state = EVERYTHING.update(gradient, state, params)
     return optax.apply_updates(params, updates), state
 
 
-def start(tx=EVERYTHING, params=COLUMNS.params):
-    params = jnp.asarray(params)
-    return params, tx.init(params)
+def start():
+    params = jnp.asarray(COLUMNS.params)
+    return params, EVERYTHING.init(params)
 
 
 def python_loop(carry):
@@ -88,10 +88,7 @@ def last(hyper, params):
     rate, momentum, radius = hyper
     tx = psi_sgd(rate, GROUP, momentum=momentum, radius=radius)
 
-    def body(carry, batch):
-        return step(carry, batch, tx), None
-
-    return jax.lax.scan(body, start(tx, params), BATCHES)[0][0]
+    return scan_steps(tx, jax.grad(COLUMNS.loss), params, BATCHES)[0]
 
 
 def test_vmap_over_seeds_rates_momenta_and_radii():

@@ -30,6 +30,7 @@ from psi_optax.transforms import (
 )
 from tests.compilation import quick_jit
 from tests.conformance.checks import assert_equal
+from tests.theory.training import scan
 
 STEPS = 300
 RATE = 0.1
@@ -107,18 +108,10 @@ def total(params):
 
 def minimizer(tx):
     """From first weights to last weights and state, compiled once."""
-
-    def body(carry, _):
-        params, state = carry
-        gradient = jax.grad(total)(params)
-        updates, state = tx.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    def run(params):
-        carry = params, tx.init(params)
-        return jax.lax.scan(body, carry, length=STEPS)[0]
-
-    return quick_jit(run)
+    slope = jax.grad(total)
+    return quick_jit(
+        lambda params: scan(tx, lambda w, _: slope(w), params, length=STEPS)
+    )
 
 
 @jax.jit

@@ -15,7 +15,7 @@ from psi_optax import ScaleGroup, psi, psi_sgd
 from psi_optax.wrappers import master_weights, stochastic_rounding
 from tests.compilation import quick_jit
 from tests.conformance.checks import assert_equal
-from tests.theory.training import to_numpy
+from tests.theory.training import scan, to_numpy
 
 # Two leaves of the same weights, of which neither dtype nor place is the same
 # as that of any other; and what is not rounded.
@@ -58,13 +58,9 @@ def gradients(count=4):
 
 def run(tx, params, state, gradients):
     """Weights and state after all steps."""
-
-    def body(carry, gradient):
-        params, state = carry
-        updates, state = tx.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    return jax.lax.scan(body, (params, state), gradients)[0]
+    return scan(
+        tx, lambda _, gradient: gradient, params, gradients, state=state
+    )
 
 
 quick_run = quick_jit(run, static_argnums=0)

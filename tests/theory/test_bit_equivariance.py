@@ -27,7 +27,6 @@ from tests.theory.scales import (
     rescaled,
 )
 from tests.theory.training import (
-    first_update,
     lenient,
     path_of,
     to_numpy,
@@ -196,31 +195,3 @@ def test_normalized_weights_for_arbitrary_factors():
     assert direction_error(*paths, problem.ids) < 1e-12
     paths = path_of(tx, problem), path_of(tx, problem, other)
     assert direction_error(*paths, problem.ids) > 1e-2
-
-
-def test_every_part_scales_exactly():
-    # Degree 1 in, degree 1 out, transform by transform, on one random step.
-    problem = mixed_network(300, dtype=np.float32)
-    random = np.random.RandomState(0)
-    u = jax.tree.map(
-        lambda x: random.normal(size=x.shape).astype(np.float32),
-        problem.params,
-    )
-    factors = powers_of_two(problem.ids)
-    params, scaled = (
-        rescaled(tree, problem.ids, factors) for tree in (problem.params, u)
-    )
-    for tx in (
-        psi_optax.transforms.project_to_tangent(problem.groups),
-        psi_optax.transforms.retract(problem.groups),
-        psi_optax.transforms.retract(problem.groups, retraction="exponential"),
-        psi_optax.transforms.retract(problem.groups, radius=None),
-    ):
-        expected = first_update(tx, u, problem.params)
-        expected = rescaled(expected, problem.ids, factors)
-        assert same_bits(expected, first_update(tx, scaled, params))
-    # A fixed radius is a scale: the control.
-    tx = psi_optax.transforms.retract(problem.groups, radius=1.0)
-    expected = first_update(tx, u, problem.params)
-    expected = rescaled(expected, problem.ids, factors)
-    assert not same_bits(expected, first_update(tx, scaled, params))

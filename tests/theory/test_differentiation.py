@@ -16,7 +16,7 @@ import pytest
 import psi_optax
 from psi_optax import ScaleGroup
 from tests.compilation import quick_jit
-from tests.theory.training import lenient
+from tests.theory.training import lenient, scan
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -84,17 +84,10 @@ def loss(params):
 
 def outcome(make, number):
     """The loss after some steps."""
-    tx = make(number)
-
-    def body(carry, _):
-        params, state = carry
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
-        return (optax.apply_updates(params, updates), state), None
-
     params = jax.tree.map(jnp.asarray, START)
-    carry = (params, tx.init(params))
-    carry, _ = jax.lax.scan(body, carry, length=STEPS)
-    return loss(carry[0])
+    slope = jax.grad(loss)
+    last, _ = scan(make(number), lambda w, _: slope(w), params, length=STEPS)
+    return loss(last)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -16,6 +16,7 @@ from psi_optax import ScaleGroup, group_norms, psi_sgd
 from psi_optax.wrappers import average_weights, get_average
 from tests.conformance.checks import assert_equal
 from tests.registry import GROUPS, draw
+from tests.theory.training import walk
 
 # What containers could break: every kind of state, tree by tree. The recipes
 # are made of these.
@@ -35,11 +36,7 @@ GRADIENTS = (1, 2)
 
 def on_plain_trees(tx):
     """The weights after two steps: the second has the state of the first."""
-    params, state = draw(0), tx.init(draw(0))
-    for seed in GRADIENTS:
-        updates, state = tx.update(draw(seed), state, params)
-        params = optax.apply_updates(params, updates)
-    return params
+    return walk(tx, draw(0), map(draw, GRADIENTS))[0][-1]
 
 
 class NnxDense(nnx.Module):

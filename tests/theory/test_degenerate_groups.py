@@ -10,7 +10,7 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
-from tests.theory.training import first_update, step, to_numpy
+from tests.theory.training import first_update, step, to_numpy, walk
 
 MAKE = {
     "psi_sgd": lambda g: psi_optax.psi_sgd(0.1, g),
@@ -56,10 +56,9 @@ def moved(tree):
 
 def random_walk(tx, params, steps=3):
     """Weights and state after some steps, which leave rounding in norms."""
-    state = tx.init(params)
-    for seed in range(1, 1 + steps):
-        params, state = step(tx, leaves(seed), state, params)
-    return params, state
+    gradients = map(leaves, range(1, 1 + steps))
+    path, state = walk(tx, params, gradients, move=step)
+    return path[-1], state
 
 
 def every_leaf(make, **options):

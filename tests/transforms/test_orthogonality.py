@@ -13,7 +13,7 @@ from tests.theory.networks import (
     bn_mlp,
     mixed_network,
 )
-from tests.theory.training import first_update, step
+from tests.theory.training import first_update, step, walk
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -58,10 +58,9 @@ def test_orthogonality_makes_columns_orthogonal():
         psi_optax.transforms.add_orthogonality(0.1, COLUMNS),
         psi_optax.psi_sgd(1.0, COLUMNS),
     )
-    state, zeros, last = tx.init(w), np.zeros_like(w), w
-    for _ in range(100):
-        last, state = step(tx, zeros, state, last)
-    off = np.abs(unit(last).T @ unit(last) - np.eye(4)).max()
+    path, _ = walk(tx, w, 100 * [np.zeros_like(w)], move=step)
+    v = unit(path[-1])
+    off = np.abs(v.T @ v - np.eye(4)).max()
     # Linear convergence, by 1 - 4 * 0.1 a step near the end.
     assert off < 1e-12
     assert np.abs(unit(w).T @ unit(w) - np.eye(4)).max() > 0.3

@@ -15,6 +15,7 @@ from tests.composition.runs import COLUMNS, SINGLE, lengths, runner, uniform
 from tests.conformance.checks import assert_equal
 from tests.registry import GROUPS, draw
 from tests.theory.scales import powers_of_two, rescaled
+from tests.theory.training import walk
 
 GROUP = ScaleGroup(axes=0)
 # A small tree: what is not compiled together is compiled for each shape.
@@ -24,16 +25,6 @@ GRADIENTS = [
     {"w": PARAMS["w"][::-1], "b": PARAMS["b"]},
     {"w": PARAMS["w"][::2].repeat(2, 0)[:9], "b": -PARAMS["b"]},
 ]
-
-
-def walk(tx, params, updates):
-    """The weights after each step, and the last state."""
-    state, path = tx.init(params), []
-    for update in updates:
-        u, state = tx.update(update, state, params)
-        params = optax.apply_updates(params, u)
-        path.append(params)
-    return path, state
 
 
 # What it is.

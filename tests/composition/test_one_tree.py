@@ -7,6 +7,7 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
+from tests.registry import normal
 from tests.theory.training import lenient, step, walk
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -27,12 +28,7 @@ SHAPES = {
 
 
 def draw(seed):
-    random = np.random.RandomState(seed)
-    return jax.tree.map(
-        lambda shape: random.normal(size=shape),
-        SHAPES,
-        is_leaf=lambda x: isinstance(x, tuple),
-    )
+    return normal(seed, SHAPES)
 
 
 START = draw(0)

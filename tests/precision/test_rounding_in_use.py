@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from psi_optax import ScaleGroup, psi, psi_sgd
+from psi_optax import ScaleGroup, psi_sgd
 from psi_optax.wrappers import master_weights, stochastic_rounding
 from tests.compilation import quick_jit
 from tests.conformance.checks import assert_equal
@@ -269,14 +269,6 @@ def test_steps_are_accumulated_in_float32_inside(wrap):
 
 
 # Errors.
-
-
-@each_wrapper
-def test_psi_refuses_them_inside(wrap):
-    tx = psi(optax.chain(optax.clip(1.0), wrap(optax.sgd(0.1))), GROUPS)
-    with pytest.raises(ValueError, match="(Weights|Rounding)State.* psi "):
-        jax.eval_shape(tx.init, tree(0))
-    jax.eval_shape(wrap(psi(optax.sgd(0.1), GROUPS)).init, tree(0))
 
 
 @each_wrapper

@@ -17,6 +17,7 @@ import optax
 import pytest
 
 import psi_optax
+from tests.columns import unit
 from tests.theory.networks import rayleigh, rayleigh_gradient
 from tests.theory.training import path_of
 
@@ -56,10 +57,6 @@ def intrinsic_path(problem, rescale=True):
         v = (v + m) / length
         m = m / length if rescale else m
         yield v
-
-
-def unit(w):
-    return w / np.linalg.norm(w, axis=-2, keepdims=True)
 
 
 def paper(problem, **options):

@@ -25,8 +25,8 @@ pytestmark = pytest.mark.usefixtures("x64")
 ROUNDING = 1e-12
 
 
-def chained(inner, groups, retraction="projection", radius="init"):
-    return optax.chain(
+def parts_of(inner, groups, retraction="projection", radius="init"):
+    return [
         psi_optax.transforms.scale_by_group_norm(groups),
         inner,
         psi_optax.transforms.scale_by_group_norm(groups),
@@ -34,7 +34,11 @@ def chained(inner, groups, retraction="projection", radius="init"):
         psi_optax.transforms.retract(
             groups, retraction=retraction, radius=radius
         ),
-    )
+    ]
+
+
+def chained(*args, **options):
+    return optax.chain(*parts_of(*args, **options))
 
 
 def apart(problem, one, other):
@@ -82,16 +86,9 @@ def test_no_part_can_be_left_out(missing):
     # With momentum every part counts: a step along an old gradient has a
     # radial part, without which projection would turn by another angle.
     problem, inner = rayleigh(100), BLIND["momentum"]
-    g = problem.groups
-    parts = [
-        psi_optax.transforms.scale_by_group_norm(g),
-        inner,
-        psi_optax.transforms.scale_by_group_norm(g),
-        psi_optax.transforms.project_to_tangent(g),
-        psi_optax.transforms.retract(g),
-    ]
+    parts = parts_of(inner, problem.groups)
     del parts[missing]
-    whole = psi_optax.psi(inner, g)
+    whole = psi_optax.psi(inner, problem.groups)
     assert apart(problem, optax.chain(*parts), whole) > 1e-3
 
 

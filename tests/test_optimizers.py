@@ -15,6 +15,7 @@ from psi_optax import (
     psi_sgd,
     psi_sgdm,
 )
+from tests.theory.training import walk
 
 GROUPS = {"w": ScaleGroup(0), "o": None}
 
@@ -165,12 +166,12 @@ def test_the_momentum_of_psi_sgdm_is_scaled_like_the_weights():
 def test_psi_sgdm_is_sgd_for_ordinary_parameters():
     sgd = optax.sgd(0.1, momentum=0.9)
     for groups in [GROUPS, None]:
-        tx, w = psi_sgdm(0.1, groups), draw(0)
-        state, theirs = tx.init(w), sgd.init(w)
-        for seed in range(1, 4):
-            u, state = tx.update(draw(seed), state, w)
-            expected, theirs = sgd.update(draw(seed), theirs, w)
-            np.testing.assert_allclose(u["o"], expected["o"], rtol=1e-6)
+        paths = [
+            walk(tx, draw(0), map(draw, range(1, 4)))[0]
+            for tx in (psi_sgdm(0.1, groups), sgd)
+        ]
+        for ours, theirs in zip(*paths, strict=True):
+            np.testing.assert_allclose(ours["o"], theirs["o"], rtol=1e-6)
 
 
 @pytest.mark.usefixtures("optax_promotion")

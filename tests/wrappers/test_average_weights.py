@@ -203,11 +203,8 @@ def test_it_is_found_anywhere(name, expected):
 
     @quick_jit
     def run(params):
-        state = tx.init(params)
-        for gradient in GRADIENTS:
-            updates, state = tx.update(gradient, state, params)
-            params = optax.apply_updates(params, updates)
-        weights = params.fast if name == "lookahead" else params
+        path, state = walk(tx, params, GRADIENTS)
+        weights = path[-1].fast if name == "lookahead" else path[-1]
         return get_average(state, weights, STATED)
 
     # Another program: some roundings of weights up to 4.

@@ -99,9 +99,16 @@ def pair(make_tx, problem, factors):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", EQUIVARIANT)
-def test_theorem_1(name):
-    problem = bn_mlp(300)
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        *((name, bn_mlp) for name in EQUIVARIANT),
+        # Ties and blocks.
+        ("psi_sgd_momentum", mixed_network),
+    ],
+)
+def test_theorem_1(name, make):
+    problem = make(300)
     factors = powers_of_ten(problem.ids)
     paths = pair(EQUIVARIANT[name], problem, factors)
     assert direction_error(*paths, problem.ids) < ROUNDING
@@ -122,15 +129,6 @@ def test_what_training_makes_of_rounding(make):
 
 
 @pytest.mark.usefixtures("x64")
-def test_theorem_1_with_ties_and_blocks():
-    problem = mixed_network(300)
-    factors = powers_of_ten(problem.ids)
-    paths = pair(EQUIVARIANT["psi_sgd_momentum"], problem, factors)
-    assert direction_error(*paths, problem.ids) < ROUNDING
-    assert norm_error(*paths, problem.ids, factors) < ROUNDING
-
-
-@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", NOT_EQUIVARIANT)
 def test_optimizers_that_see_the_scale(name):
     problem = bn_mlp(300)
@@ -147,11 +145,7 @@ def test_theorem_1_in_single_precision(name):
     paths = pair(EQUIVARIANT[name], problem, factors)
     assert direction_error(*paths, problem.ids) < 1e-3
     assert norm_error(*paths, problem.ids, factors) < 1e-5
-
-
-def test_sgd_in_single_precision():
-    problem = bn_mlp(30, dtype=np.float32)
-    paths = pair(NOT_EQUIVARIANT["sgd"], problem, powers_of_ten(problem.ids))
+    paths = pair(NOT_EQUIVARIANT["sgd"], problem, factors)
     assert direction_error(*paths, problem.ids) > 1e-2
 
 

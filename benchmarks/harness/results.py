@@ -75,7 +75,7 @@ class Results:
 
     def expect(self, steps: int) -> None:
         """Begin a progress bar of so many steps."""
-        self._bar = tqdm(total=steps, disable=not self._progress, unit="part")
+        self._bar = tqdm(total=steps, disable=not self._progress, unit="run")
 
     def tick(self) -> None:
         """Move the progress bar by one step, within a part of several."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks import files, pages
+from benchmarks import pages
+from benchmarks.harness import files
 
 __all__ = ["figure", "table", "versions", "write"]
 

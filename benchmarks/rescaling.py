@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import data, files, pages, report, training
-from benchmarks.errors import one_message
+from benchmarks import data, pages, report, training
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 from benchmarks.methods import DEFAULT, METHODS, Method
 from benchmarks.options import at_least, one_of, positive
 from benchmarks.tuning import tune

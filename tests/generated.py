@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks import cifar_files
+from benchmarks.data import cifar
 
 # A few images of each class: the format and all checks, without the 160 MB.
 EACH = {"cifar-10": 2, "cifar-100": 1}
@@ -10,7 +10,7 @@ EACH = {"cifar-10": 2, "cifar-100": 1}
 
 def draw_cifar(name, seed):
     """Images and labels of one file."""
-    source = cifar_files._SOURCES[name]
+    source = cifar._SOURCES[name]
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(source.classes), EACH[name])
     images = random.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
@@ -26,11 +26,9 @@ def encode_cifar(images, labels, count):
 
 def write_cifar(name, folder, monkeypatch):
     """A folder of small files, which are to be looked for in its parent."""
-    source = cifar_files._SOURCES[name]
+    source = cifar._SOURCES[name]
     small = dict.fromkeys(source.records, source.classes * EACH[name])
-    monkeypatch.setitem(
-        cifar_files._SOURCES, name, source._replace(records=small)
-    )
+    monkeypatch.setitem(cifar._SOURCES, name, source._replace(records=small))
     monkeypatch.setenv("PSI_OPTAX_DATA", str(folder))
     made = folder / source.folder
     made.mkdir()

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks import files, pages
-from benchmarks.errors import InputError, one_message
+from benchmarks import pages
+from benchmarks.harness import files
+from benchmarks.harness.files import InputError, one_message
 from tests.full_disk import fill, needs_full, no_file_above, unfinished
 
 BIG = "x" * 100_000

@@ -19,20 +19,12 @@ SIDE, CHANNELS = 32, 3
 
 
 class _Source(NamedTuple):
-    """The files of a data set, and their contents.
-
-    Attributes:
-        folder: name of the folder in the archive.
-        files: names of the files of each part.
-        records: number of images in one file of each part.
-        labels: number of bytes before an image; the last one is the class.
-        classes: number of classes.
-    """
+    """The files of a data set, and their contents."""
 
     folder: str
-    files: Mapping[str, tuple[str, ...]]
-    records: Mapping[str, int]
-    labels: int
+    files: Mapping[str, tuple[str, ...]]  # of each part
+    records: Mapping[str, int]  # in one file of each part
+    labels: int  # bytes before an image; the last one is the class
     classes: int
 
 
@@ -61,12 +53,7 @@ NAMES = tuple(_SOURCES)
 
 
 def load_part(name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return uint8 images and labels of the part `"train"` or `"test"`.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        InputError: a file is cut short, damaged, or another data set's.
-    """
+    """Return uint8 images and labels of the part `"train"` or `"test"`."""
     source = _SOURCES[name]
     records = [_load_file(name, part, file) for file in source.files[part]]
     images, labels = (np.concatenate(x) for x in zip(*records, strict=True))
@@ -105,8 +92,8 @@ def _decode(
     records = np.frombuffer(raw, np.uint8).reshape(-1, length)
     if len(records) != expected:
         raise InputError(
-            f"it has {len(records)} images and should have {expected}: it is"
-            " cut short"
+            f"{len(records)} images, and should have {expected}: it is cut"
+            " short"
         )
     channels = records[:, labels:].reshape(-1, CHANNELS, SIDE, SIDE)
     return channels.transpose(0, 2, 3, 1), records[:, labels - 1]

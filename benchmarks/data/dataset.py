@@ -38,10 +38,6 @@ NAMES = ("digits", *idx.NAMES, *cifar.NAMES)
 def load(name: str = "digits") -> Dataset:
     """Load a data set with its official split; digits has one of ours.
 
-    Raises:
-        InputError: the name is unknown, or a file is damaged.
-        FileNotFoundError: a file or a package is missing.
-
     Examples:
         >>> digits = load("digits")
         >>> digits.train_images.shape, digits.test_images.shape

@@ -32,12 +32,7 @@ def first_sound(
     decode: Callable[[bytes], T],
     advice: str,
 ) -> T:
-    """Decode the first copy of a file that is there and not damaged.
-
-    Raises:
-        FileNotFoundError: there is no copy.
-        InputError: all copies are damaged.
-    """
+    """Decode the first copy of a file that is there and not damaged."""
     damaged = []
     for path in filter(pathlib.Path.is_file, copies):
         try:
@@ -47,7 +42,8 @@ def first_sound(
     advice = f"{advice} in {VARIABLE}. {remark()}"
     if damaged:
         raise InputError(
-            f"damaged, or another data set's: {'; '.join(damaged)}. {advice}"
+            f"{file} is damaged, or another data set's: {'; '.join(damaged)}."
+            f" {advice}"
         )
     raise FileNotFoundError(f"{file} is missing. {advice}")
 

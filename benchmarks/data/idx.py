@@ -60,12 +60,7 @@ NAMES = tuple(_SOURCES)
 
 
 def load_part(name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return uint8 images and labels of the part `"train"` or `"t10k"`.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        InputError: all copies of a file are damaged.
-    """
+    """Return uint8 images and labels of the part `"train"` or `"t10k"`."""
     images = _load_file(name, f"{part}-images-idx3-ubyte")
     return images, _load_file(name, f"{part}-labels-idx1-ubyte")
 

@@ -69,12 +69,7 @@ class Images:
 
 
 def load() -> Dataset:
-    """Open the arrays: a data set whose images are `Images` of bytes.
-
-    Raises:
-        FileNotFoundError: there are none.
-        InputError: files do not belong together, or are damaged.
-    """
+    """Open the arrays: a data set whose images are `Images` of bytes."""
     root = (folder.given() or pathlib.Path()) / NAME
     train, test = (_load_part(root / part) for part in ("train", "test"))
     if train[0].shape[1:] != test[0].shape[1:]:
@@ -181,10 +176,6 @@ def write(
         source: a folder with `train/<class>/*` and `val/<class>/*`.
         out: the folder of the arrays, new or empty.
         side: height and width of the images, in pixels.
-
-    Raises:
-        InputError: the folders or a picture cannot be used.
-        OSError: the arrays cannot be written.
     """
     if side < 1:
         raise InputError(f"--side {side}: it has to be 1 or more.")

@@ -98,11 +98,7 @@ def whole(path: pathlib.Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Make an empty folder that moves to its path once it is complete.
-
-    Raises:
-        FileExistsError: the path is taken. It is raised before the work begins.
-    """
+    """Make an empty folder that moves to its path once it is complete."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(
             f"there is something in {path}: delete it, or choose another"
@@ -145,10 +141,7 @@ def write_figure(path: pathlib.Path, figure: "Figure", dpi: int = 150) -> None:
 def read_json(
     path: pathlib.Path, what: str, parts: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Read an object of JSON that contains objects of these names.
-
-    `what` says what it is in the error.
-    """
+    """Read an object of JSON, called `what` in errors, with these parts."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):

@@ -51,31 +51,29 @@ def test_bytes_are_standardized_and_nothing_else_is():
 
 
 @pytest.mark.parametrize(
-    ("name", "array"),
+    "arrays",
     [
-        ("images-1.npy", np.zeros((64, 4, 4, 3), np.uint8)),
-        ("images-1.npy", np.zeros((64, 8, 8, 3), np.float32)),
-        ("images-1.npy", np.zeros((64, 8, 8), np.uint8)),
-        ("labels-1.npy", np.zeros(63, np.int32)),
-        ("labels-1.npy", np.full(64, -1)),
-        ("labels-1.npy", np.zeros(64)),
-        ("labels-1.npy", np.zeros((64, 1), np.int32)),
-        ("labels-1.npy", np.array(0)),
+        {"images": np.zeros((64, 4, 4, 3), np.uint8)},
+        {"images": np.zeros((64, 8, 8, 3), np.float32)},
+        {"images": np.zeros((64, 8, 8), np.uint8)},
+        {"images": np.zeros((0, 8, 8, 3), np.uint8)},
+        {"images": np.array(0)},
+        {"labels": np.zeros(63, np.int32)},
+        {"labels": np.full(64, -1)},
+        {"labels": np.zeros(64)},
+        {"labels": np.zeros((64, 1), np.int32)},
+        {"labels": np.array(0)},
         # As int32 it would be 1.
-        ("labels-1.npy", np.full(64, 2**32 + 1)),
-        ("images-1.npy", np.zeros((0, 8, 8, 3), np.uint8)),
-        ("images-1.npy", np.array(0)),
+        {"labels": np.full(64, 2**32 + 1)},
+        {
+            "images": np.zeros((0, 8, 8, 3), np.uint8),
+            "labels": np.zeros(0, np.int32),
+        },
     ],
 )
-def test_what_does_not_belong_together(folder, name, array):
-    np.save(folder / "train" / name, array)
-    with refuses("images-1.npy"):
-        image_arrays.load()
-
-
-def test_no_images_at_all_in_a_file(folder):
-    np.save(folder / "train/images-1.npy", np.zeros((0, 8, 8, 3), np.uint8))
-    np.save(folder / "train/labels-1.npy", np.zeros(0, np.int32))
+def test_what_does_not_belong_together(folder, arrays):
+    for name, array in arrays.items():
+        np.save(folder / "train" / f"{name}-1.npy", array)
     with refuses("images-1.npy.*n at least 1"):
         image_arrays.load()
 

@@ -49,12 +49,7 @@ def first_sound(
 
 
 def remark() -> str:
-    """Say how the variable is set, as the last sentence of an error.
-
-    Examples:
-        >>> remark().startswith("PSI_OPTAX_DATA ")
-        True
-    """
+    """Say how the variable is set, as the last sentence of an error."""
     folder = given()
     if folder is None:
         return f"{VARIABLE} is not set."

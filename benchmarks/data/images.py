@@ -92,14 +92,7 @@ def load() -> Dataset:
 
 
 def standardize(images: jax.Array) -> jax.Array:
-    """Standardize bytes to float32; return other types as they are.
-
-    Examples:
-        >>> import jax.numpy as jnp
-        >>> white = standardize(jnp.full((1, 1, 1, 3), 255, jnp.uint8))
-        >>> [f"{x:.2f}" for x in white.ravel()]
-        ['2.25', '2.43', '2.64']
-    """
+    """Standardize bytes to float32; return other types as they are."""
     if images.dtype != np.uint8:
         return images
     mean, std = (
@@ -243,7 +236,7 @@ def _read_picture(path: pathlib.Path, side: int) -> np.ndarray:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `write` from the command line."""
     with one_message():
-        tyro.cli(write, args=argv)
+        tyro.cli(write, prog="python -m benchmarks.data.images", args=argv)
 
 
 if __name__ == "__main__":

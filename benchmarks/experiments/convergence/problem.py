@@ -1,0 +1,101 @@
+"""The loss of all images at once, in double precision, and its scale groups."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+import psi_optax
+from benchmarks.data import Dataset
+from benchmarks.experiments.unbalanced_network import TwoLayers
+from benchmarks.training import cross_entropy
+
+__all__ = ["Problem", "make_problem", "normalized", "norms", "scaled"]
+
+
+class Problem(NamedTuple):
+    """A scale-invariant loss.
+
+    Attributes:
+        loss: function of a vector of all parameters.
+        start: the initial vector, float64.
+        ids: number of each element's scale group, -1 for ordinary elements. An
+            array of a value for each group and a last one for the rest,
+            indexed by `ids`, has a value for each element.
+        unravel: returns the tree of parameters of a vector.
+        groups: scale groups of that tree.
+    """
+
+    loss: Callable[[jax.Array], jax.Array]
+    start: jax.Array
+    ids: np.ndarray
+    unravel: Callable[[jax.Array], Any]
+    groups: Any
+
+
+def make_problem(dataset: Dataset, width: int) -> Problem:
+    """Return the training loss of `TwoLayers`; call it in double precision.
+
+    The activation is tanh, since the theorems ask for second derivatives, and
+    batch normalization has no epsilon. Columns of both kernels are groups.
+    """
+    classes = dataset.num_classes
+    model = TwoLayers(width, classes, epsilon=0.0, activation=jnp.tanh)
+    images = jnp.asarray(dataset.train_images, jnp.float64)
+    labels = jnp.asarray(dataset.train_labels)
+    variables = model.init(jax.random.key(0), images[:2], train=False)
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), variables["params"])
+    start, unravel = ravel_pytree(params)
+    groups = psi_optax.output_channels(params, where="hidden_./kernel")
+
+    def loss(x):
+        logits, _ = model.apply(
+            {**variables, "params": unravel(x)},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return cross_entropy(logits, labels).mean()
+
+    return Problem(loss, start, _ids(params, width, classes), unravel, groups)
+
+
+def _ids(params: Any, width: int, classes: int) -> np.ndarray:
+    """Number the columns of both kernels."""
+    columns = {
+        "hidden_0": np.arange(width),
+        "hidden_1": width + np.arange(classes),
+    }
+    numbers = {
+        layer: {
+            name: np.broadcast_to(columns.get(layer, -1), leaf.shape)
+            for name, leaf in leaves.items()
+        }
+        for layer, leaves in params.items()
+    }
+    return np.concatenate([x.ravel() for x in jax.tree.leaves(numbers)])
+
+
+def norms(x: jax.Array, ids: np.ndarray) -> jax.Array:
+    """Return the norm of each group, and a last 1 for ordinary elements.
+
+    Examples:
+        >>> norms(jnp.array([3.0, 4.0, 7.0]), np.array([0, 0, -1])).tolist()
+        [5.0, 1.0]
+    """
+    squares = jnp.where(ids < 0, 0, x * x)
+    sums = jax.ops.segment_sum(squares, jnp.maximum(ids, 0), ids.max() + 1)
+    return jnp.append(jnp.sqrt(sums), jnp.ones(1, x.dtype))
+
+
+def normalized(problem: Problem, x: jax.Array) -> jax.Array:
+    """Return the parameters with groups of norm 1."""
+    return x / norms(x, problem.ids)[problem.ids]
+
+
+def scaled(problem: Problem, scale: float) -> jax.Array:
+    """Return the initial parameters, with kernels multiplied by the scale."""
+    return jnp.where(problem.ids < 0, 1.0, scale) * problem.start

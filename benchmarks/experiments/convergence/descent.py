@@ -1,7 +1,7 @@
 """Full-batch gradient descent with a learning rate for each scale group."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,11 @@ class Path(NamedTuple):
             decrease where curvature times rate does not exceed 1.
     """
 
-    points: np.ndarray
-    loss: np.ndarray
-    direction: np.ndarray
-    euclidean: np.ndarray
-    promised: np.ndarray
+    points: Any
+    loss: Any
+    direction: Any
+    euclidean: Any
+    promised: Any
 
 
 def make_descent(problem: Problem, psi: bool, steps: int) -> Callable:
@@ -44,8 +44,8 @@ def make_descent(problem: Problem, psi: bool, steps: int) -> Callable:
 
     def descend(start, rates):
         rate = rates[problem.ids]
-        optimizer = optax.stateless(lambda u, _: jax.tree.map(_step, u, tree))
         tree = problem.unravel(rate)
+        optimizer = optax.stateless(lambda u, _: jax.tree.map(_step, u, tree))
         if psi:
             optimizer = psi_optax.psi(optimizer, problem.groups)
 

@@ -106,14 +106,18 @@ class _Method:
         """
         start = scaled(self.problem, scale)
         known = self.smoothness.constants(self._seen(start[None]))
-        for _ in range(self.settings.rounds):
-            rates = 1 / known
-            path = self.path(start, rates)
-            found = self.smoothness.constants(self._seen(path.points))
-            excess = float(np.max(found / known))
-            if excess <= 1:
-                break
-            known = np.maximum(known, MARGIN * found)
+        return self._corrected(start, known, self.settings.rounds)
+
+    def _corrected(
+        self, start: jax.Array, known: np.ndarray, rounds: int
+    ) -> dict[str, Any]:
+        rates = 1 / known
+        path = self.path(start, rates)
+        found = self.smoothness.constants(self._seen(path.points))
+        excess = float(np.max(found / known))
+        if excess > 1 and rounds > 1:
+            larger = np.maximum(known, MARGIN * found)
+            return self._corrected(start, larger, rounds - 1)
         summary = self._summary(path, rates)
         return {**summary, "rates": rates.tolist(), "excess": excess}
 

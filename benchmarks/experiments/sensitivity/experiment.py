@@ -1,50 +1,72 @@
-"""How exactly have rate, decay and initial scale to be chosen?
+"""Training at all rates and decays at once, by method, scale and seed."""
 
-    python -m benchmarks.experiments.sensitivity
-
-`docs/experiments/sensitivity.md` says what is measured.
-"""
-
+import dataclasses
 import functools
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tyro.constructors import PrimitiveConstructorSpec
 
-from benchmarks import training
-from benchmarks.experiments import sensitivity_report
+from benchmarks import data, training
 from benchmarks.experiments.accuracy_data import split
-from benchmarks.experiments.accuracy_runs import make_run
-from benchmarks.experiments.command import Experiment, main
-from benchmarks.experiments.results import Results
-from benchmarks.methods import METHODS
-from benchmarks.rescaling import scale_filters
+from benchmarks.experiments.rescaling.experiment import scale_filters
+from benchmarks.experiments.sensitivity import figure, grid, report
+from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.options import Count, Positive, Positives, one_of
+from benchmarks.harness.results import Results
+from benchmarks.optimizers import TUNED
 from psi_optax.models import linen
 
-__all__ = ["EXPERIMENT", "Settings"]
+__all__ = ["MEASUREMENT", "Settings"]
+
+Grid = tuple[str, float, float]
 
 
-class Settings(NamedTuple):
-    """What the numbers depend on.
+def _read(words: list[str]) -> tuple[Any, ...]:
+    """Read names, rates and decays in turn."""
+    name, number = one_of(TUNED), Positive.__metadata__[0]
+    kinds = itertools.cycle((name, number, number))
+    pairs = zip(kinds, words, strict=False)
+    values = [kind.instance_from_str([word]) for kind, word in pairs]
+    if not values or len(values) % 3:
+        raise ValueError("name optimizers, each with a rate and a decay.")
+    return tuple(zip(values[::3], values[1::3], values[2::3], strict=True))
+
+
+GRIDS = PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="NAME RATE DECAY ...",
+    instance_from_str=_read,
+    is_instance=lambda _: True,
+    str_from_instance=lambda grids: [str(x) for grid in grids for x in grid],
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the experiment.
 
     Attributes:
-        grids: by method, its lowest rate and its lowest decay. From there on
-            rates grow by half a decade each, and decays by a decade.
-        rates: number of rates.
-        decays: number of decays.
-        scales: factors of the initial filters.
-        seeds: number of seeds.
-        dataset: name of the data set.
-        train: number of training images.
-        pool: how many pixels become one, in each direction.
-        epochs: number of epochs.
-        batch_size: number of examples in a batch.
-        widths: numbers of hidden units.
-        bn_momentum: momentum of the running statistics.
+        grids: Optimizers, each with its lowest rate and its lowest decay. Rates
+            grow by half a decade each, decays by a decade.
+        rates: Number of rates.
+        decays: Number of decays.
+        scales: Factors of the initial filters.
+        seeds: Number of seeds.
+        dataset: Name of the data set.
+        train: Number of training images.
+        pool: Side of the squares of pixels that become one.
+        epochs: Number of epochs.
+        batch_size: Number of examples in a batch.
+        widths: Numbers of hidden units.
+        bn_momentum: Momentum of the running statistics.
     """
 
-    grids: tuple[tuple[str, float, float], ...] = (
+    grids: Annotated[tuple[Grid, ...], GRIDS] = (
         ("sgd_decay", 1e-3, 1e-4),
         ("adamw", 1e-4, 1e-2),
         ("adamp", 1e-4, 1e-2),
@@ -52,87 +74,91 @@ class Settings(NamedTuple):
         ("psi_sgd_decay", 1e-3, 1e-4),
         ("psi_adam_decay", 1e-4, 1e-2),
     )
-    rates: int = 9
-    decays: int = 5
-    scales: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
-    seeds: int = 3
-    dataset: str = "fashion-mnist"
-    train: int = 2000
-    pool: int = 2
-    epochs: int = 10
-    batch_size: int = 64
-    widths: tuple[int, ...] = (64, 64)
+    rates: Count = 9
+    decays: Count = 5
+    scales: Positives = (0.01, 0.1, 1.0, 10.0, 100.0)
+    seeds: Count = 3
+    dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"
+    train: Count = 2000
+    pool: Count = 2
+    epochs: Count = 10
+    batch_size: Count = 64
+    widths: tuple[Count, ...] = (64, 64)
     bn_momentum: float = 0.9
 
 
 def measure(settings: Settings, results: Results) -> None:
-    """A part for each method, scale and seed: accuracies, rate by decay."""
-    runs = functools.cache(lambda: _Runs(settings))
-    for name, *_ in settings.grids:
-        for scale in settings.scales:
-            for seed in range(settings.seeds):
+    """Measure a part for each optimizer, scale and seed."""
+    scales, seeds = settings.scales, range(settings.seeds)
+    results.expect(len(settings.grids) * len(scales) * len(seeds))
+    runs = Runs(settings)
+    for name, *lowest in settings.grids:
+        train = runs.compile(name, *lowest)
+        for scale in scales:
+            for seed in seeds:
                 results.part(
                     f"{name}/{scale:g}/{seed}",
-                    functools.partial(_measure, runs, name, scale, seed),
+                    functools.partial(train, scale, seed),
                 )
 
 
-def _measure(runs, name: str, scale: float, seed: int) -> list[list[float]]:
-    return runs().measure(name, scale, seed).tolist()
-
-
-class _Runs:
-    """Training at all rates and decays at once."""
+class Runs:
+    """Training of one network, on one data set."""
 
     def __init__(self, settings: Settings):
-        splits = split(settings.dataset, settings.train, 0, settings.pool, 0.0)
-        self.settings, self.dataset = settings, splits.final
-        self.lowest = {name: (x, y) for name, x, y in settings.grids}
+        drawn = split(settings.dataset, settings.train, 0, settings.pool, 0.0)
+        self.settings, self.dataset = settings, drawn.final
         self.model = linen.MLP(
             settings.widths,
-            splits.final.num_classes,
+            self.dataset.num_classes,
             momentum=settings.bn_momentum,
         )
-        self.groups = training.kernel_groups(
-            self.model, self.dataset.train_images
-        )
+        images = self.dataset.train_images
+        self.groups = training.kernel_groups(self.model, images)
         self.evaluate = training.make_evaluate(self.model, self.dataset)
-        self.compiled = functools.cache(self._compile)
 
-    def _compile(self, name: str):
-        run = make_run(self.model, METHODS[name].build, self.groups)
+    def compile(
+        self, name: str, lowest_rate: float, lowest_decay: float
+    ) -> Callable[[float, int], list[list[float]]]:
+        """Return a function of scale and seed: accuracies, rate by decay."""
+        settings, build = self.settings, TUNED[name].build
+        rates, decays = np.meshgrid(
+            *grid.points(
+                lowest_rate, lowest_decay, settings.rates, settings.decays
+            ),
+            indexing="ij",
+        )
+        pairs = [jnp.asarray(x.ravel(), jnp.float32) for x in (rates, decays)]
+        train = training.make_training(self.model, build, self.groups)
         # All points share the batches, so that the first layer is one product.
-        return jax.jit(jax.vmap(run, in_axes=(None, None, None, None, 0, 0)))
+        train = jax.jit(jax.vmap(train, (None, None, None, None, 0, 0)))
 
-    def measure(self, name: str, scale: float, seed: int) -> np.ndarray:
-        """Test accuracies, of shape (rates, decays)."""
-        seeds = range(seed, seed + 1)
-        images, labels = self.dataset.train_images, self.dataset.train_labels
-        start = training.initialize(self.model, images, seeds)
-        start = scale_filters(start, self.groups.groups, scale)
+        def accuracies(scale: float, seed: int) -> list[list[float]]:
+            images, labels = (
+                self.dataset.train_images,
+                self.dataset.train_labels,
+            )
+            trained = train(images, labels, *self._start(scale, seed), *pairs)
+            accuracy, _ = self.evaluate(trained)
+            return np.asarray(accuracy, float).reshape(rates.shape).tolist()
+
+        return accuracies
+
+    def _start(self, scale: float, seed: int):
+        """Return the initial variables and the batches of a seed."""
+        seeds, settings = range(seed, seed + 1), self.settings
+        images = self.dataset.train_images
+        variables = training.initialize(self.model, images, seeds)
+        variables = scale_filters(variables, self.groups.groups, scale)
         batches = training.make_batches(
-            len(labels), self.settings.batch_size, self.settings.epochs, seeds
+            len(images), settings.batch_size, settings.epochs, seeds
         )
-        rates, decays = sensitivity_report.grid(
-            *self.lowest[name], self.settings.rates, self.settings.decays
-        )
-        points = np.meshgrid(rates, decays, indexing="ij")
-        variables = self.compiled(name)(
-            images,
-            labels,
-            jax.tree.map(lambda leaf: leaf[0], start),
-            batches[0],
-            *(jnp.asarray(values.ravel(), jnp.float32) for values in points),
-        )
-        accuracy, _ = self.evaluate(variables)
-        return np.asarray(accuracy, np.float64).reshape(points[0].shape)
+        return jax.tree.map(lambda leaf: leaf[0], variables), batches[0]
 
 
-EXPERIMENT = Experiment(
-    "sensitivity",
-    "Accuracy over learning rate, weight decay and initial scale.",
-    Settings(),
-    Settings(
+MEASUREMENT = Measurement(
+    settings=Settings(),
+    smoke=Settings(
         grids=(("sgd_decay", 1e-2, 1e-2), ("psi_sgd_decay", 1e-2, 1e-2)),
         rates=4,
         decays=2,
@@ -144,11 +170,8 @@ EXPERIMENT = Experiment(
         epochs=2,
         widths=(16,),
     ),
-    measure,
-    sensitivity_report.table,
-    sensitivity_report.figure,
+    measure=measure,
+    report=report.report,
+    figures=figure.figures,
+    page="experiments/sensitivity.md",
 )
-
-
-if __name__ == "__main__":
-    main(EXPERIMENT)

@@ -1,4 +1,4 @@
-"""English that comes with Python: the topics of its interactive help."""
+"""English text that Python has: the topics of its interactive help."""
 
 from pydoc_data.topics import topics
 from typing import NamedTuple
@@ -12,13 +12,7 @@ VOCABULARY = 96
 
 
 class Text(NamedTuple):
-    """Tokens in three parts, int32 each.
-
-    Attributes:
-        train: eight tenths.
-        validation: a tenth.
-        test: the last tenth.
-    """
+    """Tokens, int32: eight tenths, a tenth and the last tenth."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -26,11 +20,9 @@ class Text(NamedTuple):
 
 
 def load() -> Text:
-    """Load the text.
+    """Load the text, without paragraphs that repeat earlier ones.
 
-    It is part of Python's standard library, under its licence, and differs a
-    little from version to version. Topics repeat each other: a paragraph that
-    was there before is left out, so that none is in two parts.
+    It differs a little between versions of Python.
 
     Examples:
         >>> text = load()
@@ -43,13 +35,11 @@ def load() -> Text:
     unique = dict.fromkeys(paragraphs.split("\n\n"))
     tokens = encode("\n\n".join(unique))
     tenth = len(tokens) // 10
-    return Text(
-        tokens[: -2 * tenth], tokens[-2 * tenth : -tenth], tokens[-tenth:]
-    )
+    return Text(*np.split(tokens, [-2 * tenth, -tenth]))
 
 
 def encode(text: str) -> np.ndarray:
-    r"""The tokens of characters; what is not ASCII becomes a question mark.
+    r"""Return tokens of characters, a question mark for others than ASCII.
 
     Examples:
         >>> encode("\n !~é").tolist(), encode("?").tolist()
@@ -60,15 +50,7 @@ def encode(text: str) -> np.ndarray:
 
 
 def windows(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
-    """Pieces of a text, each with the token behind it.
-
-    Args:
-        tokens: a text.
-        starts: where pieces begin, of any shape.
-        length: of each.
-
-    Returns:
-        Of shape `(*starts.shape, length + 1)`.
+    """Return pieces of a text, each with the token behind it, on a last axis.
 
     Examples:
         >>> windows(np.arange(9), np.array([0, 5]), 2).tolist()

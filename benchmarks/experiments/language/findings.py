@@ -1,0 +1,78 @@
+"""Choices by the validation loss, and quantities of runs."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from benchmarks.experiments.held_rate import held_steps
+from benchmarks.experiments.rotations import rms
+from benchmarks.harness.results import Content
+
+__all__ = [
+    "best_factor",
+    "held_rotation",
+    "runs",
+    "settling",
+    "test_losses",
+    "tuned",
+]
+
+
+def tuned(content: Content) -> tuple[float, float]:
+    """Return AdamW's rate and decay of the lowest validation loss."""
+    losses = _tuning_losses(content)
+    return min(losses, key=losses.__getitem__)
+
+
+def settling(content: Content) -> tuple[float, float]:
+    """Return the same of pairs at which AdamW reaches its equilibrium.
+
+    That takes about 1 / (4 rate decay) steps, at the held rate.
+    """
+    held = held_steps(content["settings"]["steps"])
+    losses = _tuning_losses(content)
+    settled = [(r, d) for r, d in losses if 1 / (4 * r * d) <= held]
+    return min(settled, key=losses.__getitem__)
+
+
+def _tuning_losses(content: Content) -> dict[Any, float]:
+    settings, parts = content["settings"], content["parts"]
+    return {
+        (rate, decay): _last(parts[f"tuning/{rate:g}/{decay:g}"])
+        for rate, decay in itertools.product(
+            settings["rates"], settings["decays"]
+        )
+    }
+
+
+def _last(part: dict[str, Any]) -> float:
+    loss = part["validation"][-1]
+    return np.inf if loss is None else loss
+
+
+def held_rotation(settings: dict[str, Any], part: dict[str, Any]) -> float:
+    """Return the RMS rotation at the held rate, without its first half."""
+    chunk = settings["steps"] // settings["chunks"]
+    held = held_steps(settings["steps"]) // chunk
+    return float(rms(part["rotation"][held // 2 : held]))
+
+
+def runs(content: Content, name: str, factor: float) -> list[dict[str, Any]]:
+    """Return the runs of a method at a factor, by seed."""
+    seeds = range(content["settings"]["seeds"])
+    return [content["parts"][f"{name}/{factor:g}/{seed}"] for seed in seeds]
+
+
+def test_losses(parts: list[dict[str, Any]]) -> np.ndarray:
+    """Return the test losses of runs, NaN where they diverged."""
+    return np.array([part["test"] for part in parts], float)
+
+
+def best_factor(content: Content, name: str) -> float:
+    """Return the factor of the lowest validation loss of a method."""
+
+    def loss(factor: float) -> float:
+        return float(np.mean([_last(x) for x in runs(content, name, factor)]))
+
+    return min(content["settings"]["factors"], key=loss)

@@ -33,23 +33,18 @@ NETWORKS = {
     "resnet50_linen": Network("ResNet-50, Linen", problems.resnet50_linen),
     "resnet50_nnx": Network("ResNet-50, NNX", problems.resnet50_nnx),
     "transformer": Network("Transformer, Linen", problems.transformer),
-} | {
-    f"{name}_{layers}": Network(title, partial(make, layers), layers)
-    for name, title, make, depths in (
-        (
-            "transformer",
-            "Transformer, Linen",
-            problems.transformer,
-            (8, 24, 48, 96),
-        ),
-        (
-            "resnet",
-            "ResNet for 32 x 32, Linen",
-            problems.small_resnet,
-            (20, 56, 110),
-        ),
-    )
-    for layers in depths
+    **{
+        f"transformer_{n}": Network(
+            "Transformer, Linen", partial(problems.transformer, n), n
+        )
+        for n in (8, 24, 48, 96)
+    },
+    **{
+        f"resnet_{n}": Network(
+            "ResNet for 32 x 32, Linen", partial(problems.small_resnet, n), n
+        )
+        for n in (20, 56, 110)
+    },
 }
 
 # Small networks, for reports that are short enough to be read.

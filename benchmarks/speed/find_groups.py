@@ -76,7 +76,7 @@ def measure(settings: Settings, results: Results) -> None:
     results.expect(len(settings.networks))
     for name in settings.networks:
         one = partial(alone, analysis, name, settings.runs)
-        results.part(name, one, again=True)
+        results.part(name, one)
 
 
 def analysis(name: str, runs: int) -> dict[str, Any]:

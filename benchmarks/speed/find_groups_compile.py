@@ -76,7 +76,7 @@ def measure(settings: Settings, results: Results) -> None:
     results.expect(len(settings.networks))
     for name in settings.networks:
         one = partial(medians, name, settings.runs)
-        results.part(name, one, again=True)
+        results.part(name, one)
 
 
 def medians(name: str, runs: int) -> dict[str, dict[str, float]]:

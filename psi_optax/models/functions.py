@@ -20,6 +20,7 @@ __all__ = [
     "vgg_num_features",
     "zero_pad_shortcut",
 ]
+
 # Height and width that VGG's stages leave of an image of 224 x 224 pixels.
 _VGG_PIXELS = 7
 

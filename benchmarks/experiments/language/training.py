@@ -14,9 +14,11 @@ import psi_optax
 from benchmarks.experiments.held_rate import hold_then_decay
 from benchmarks.experiments.language import methods, text
 from benchmarks.experiments.language.findings import held_rotation
-from benchmarks.experiments.language.model import LanguageModel
 from benchmarks.training import cross_entropy
 from psi_optax.dynamics import equilibrium_rotation
+from psi_optax.models import linen
+from psi_optax.models.architectures import TransformerArchitecture
+from psi_optax.models.functions import squared_relu
 
 __all__ = ["GROUPS", "Runs"]
 
@@ -29,9 +31,17 @@ class Runs:
 
     def __init__(self, settings: Any):
         self.settings, self.text = settings, text.load()
-        self.model = LanguageModel(
-            settings.depth, settings.width, settings.heads, text.VOCABULARY
+        # All its matrices but the head are scale-invariant.
+        architecture = TransformerArchitecture(
+            settings.length,
+            settings.width,
+            settings.depth,
+            settings.heads,
+            activation=squared_relu,
+            post_norms=True,
+            tied_head=False,
         )
+        self.model = linen.Transformer(architecture, text.VOCABULARY)
         piece = jnp.zeros((settings.batch_size, settings.length + 1), int)
         params = jax.eval_shape(self._init, jax.random.key(0))
         report = psi_optax.find_groups(self._loss, params, piece)
@@ -125,10 +135,11 @@ class Runs:
 
     def _init(self, key: jax.Array) -> Any:
         piece = jnp.zeros((1, self.settings.length), int)
-        return self.model.init(key, piece)["params"]
+        return self.model.init(key, piece, train=False)["params"]
 
     def _loss(self, params: Any, pieces: jax.Array) -> jax.Array:
-        logits = self.model.apply({"params": params}, pieces[:, :-1])
+        variables, tokens = {"params": params}, pieces[:, :-1]
+        logits = self.model.apply(variables, tokens, train=True)
         return cross_entropy(logits, pieces[:, 1:]).mean()
 
 

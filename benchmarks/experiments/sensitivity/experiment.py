@@ -2,48 +2,25 @@
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tyro.constructors import PrimitiveConstructorSpec
 
 from benchmarks import data, training
 from benchmarks.experiments.accuracy_data import split
 from benchmarks.experiments.rescaling.experiment import scale_filters
-from benchmarks.experiments.sensitivity import figure, grid, report
+from benchmarks.experiments.sensitivity import report
+from benchmarks.experiments.sensitivity.grid import points
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.options import Count, Positive, Positives, one_of
+from benchmarks.harness.options import Count, Positive, Positives, one_of, some
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
 from psi_optax.models import linen
 
-__all__ = ["MEASUREMENT", "Settings"]
-
-Grid = tuple[str, float, float]
-
-
-def _read(words: list[str]) -> tuple[Any, ...]:
-    """Read names, rates and decays in turn."""
-    name, number = one_of(TUNED), Positive.__metadata__[0]
-    kinds = itertools.cycle((name, number, number))
-    pairs = zip(kinds, words, strict=False)
-    values = [kind.instance_from_str([word]) for kind, word in pairs]
-    if not values or len(values) % 3:
-        raise ValueError("name optimizers, each with a rate and a decay.")
-    return tuple(zip(values[::3], values[1::3], values[2::3], strict=True))
-
-
-GRIDS = PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="NAME RATE DECAY ...",
-    instance_from_str=_read,
-    is_instance=lambda _: True,
-    str_from_instance=lambda grids: [str(x) for grid in grids for x in grid],
-)
+__all__ = ["MEASUREMENT", "Runs", "Settings"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +28,11 @@ class Settings:
     """Settings of the experiment.
 
     Attributes:
-        grids: Optimizers, each with its lowest rate and its lowest decay. Rates
-            grow by half a decade each, decays by a decade.
+        optimizers: Names of optimizers.
+        lowest_rate: Learning rate from which they grow by half a decade each.
+            Optimizers around Adam begin a decade lower.
+        lowest_decay: Weight decay from which they grow by a decade each.
+            Optimizers around Adam begin two decades higher.
         rates: Number of rates.
         decays: Number of decays.
         scales: Factors of the initial filters.
@@ -66,14 +46,12 @@ class Settings:
         bn_momentum: Momentum of the running statistics.
     """
 
-    grids: Annotated[tuple[Grid, ...], GRIDS] = (
-        ("sgd_decay", 1e-3, 1e-4),
-        ("adamw", 1e-4, 1e-2),
-        ("adamp", 1e-4, 1e-2),
-        ("rotational", 1e-3, 1e-4),
-        ("psi_sgd_decay", 1e-3, 1e-4),
-        ("psi_adam_decay", 1e-4, 1e-2),
+    optimizers: Annotated[tuple[str, ...], some(one_of(TUNED))] = (
+        *("sgd_decay", "adamw", "adamp"),
+        *("rotational", "psi_sgd_decay", "psi_adam_decay"),
     )
+    lowest_rate: Positive = 1e-3
+    lowest_decay: Positive = 1e-4
     rates: Count = 9
     decays: Count = 5
     scales: Positives = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -90,16 +68,14 @@ class Settings:
 def measure(settings: Settings, results: Results) -> None:
     """Measure a part for each optimizer, scale and seed."""
     scales, seeds = settings.scales, range(settings.seeds)
-    results.expect(len(settings.grids) * len(scales) * len(seeds))
+    results.expect(len(settings.optimizers) * len(scales) * len(seeds))
     runs = Runs(settings)
-    for name, *lowest in settings.grids:
-        train = runs.compile(name, *lowest)
+    for name in settings.optimizers:
+        accuracies = runs.compile(name)
         for scale in scales:
             for seed in seeds:
-                results.part(
-                    f"{name}/{scale:g}/{seed}",
-                    functools.partial(train, scale, seed),
-                )
+                part = functools.partial(accuracies, scale, seed)
+                results.part(f"{name}/{scale:g}/{seed}", part)
 
 
 class Runs:
@@ -117,27 +93,18 @@ class Runs:
         self.groups = training.kernel_groups(self.model, images)
         self.evaluate = training.make_evaluate(self.model, self.dataset)
 
-    def compile(
-        self, name: str, lowest_rate: float, lowest_decay: float
-    ) -> Callable[[float, int], list[list[float]]]:
+    def compile(self, name: str) -> Callable[[float, int], list[list[float]]]:
         """Return a function of scale and seed: accuracies, rate by decay."""
-        settings, build = self.settings, TUNED[name].build
-        rates, decays = np.meshgrid(
-            *grid.points(
-                lowest_rate, lowest_decay, settings.rates, settings.decays
-            ),
-            indexing="ij",
-        )
+        images, labels = self.dataset.train_images, self.dataset.train_labels
+        grid = points(dataclasses.asdict(self.settings), name)
+        rates, decays = np.meshgrid(*grid, indexing="ij")
         pairs = [jnp.asarray(x.ravel(), jnp.float32) for x in (rates, decays)]
+        build = TUNED[name].build
         train = training.make_training(self.model, build, self.groups)
         # All points share the batches, so that the first layer is one product.
         train = jax.jit(jax.vmap(train, (None, None, None, None, 0, 0)))
 
         def accuracies(scale: float, seed: int) -> list[list[float]]:
-            images, labels = (
-                self.dataset.train_images,
-                self.dataset.train_labels,
-            )
             trained = train(images, labels, *self._start(scale, seed), *pairs)
             accuracy, _ = self.evaluate(trained)
             return np.asarray(accuracy, float).reshape(rates.shape).tolist()
@@ -159,7 +126,9 @@ class Runs:
 MEASUREMENT = Measurement(
     settings=Settings(),
     smoke=Settings(
-        grids=(("sgd_decay", 1e-2, 1e-2), ("psi_sgd_decay", 1e-2, 1e-2)),
+        optimizers=("sgd_decay", "psi_sgd_decay"),
+        lowest_rate=1e-2,
+        lowest_decay=1e-2,
         rates=4,
         decays=2,
         scales=(0.1, 1.0),
@@ -172,6 +141,6 @@ MEASUREMENT = Measurement(
     ),
     measure=measure,
     report=report.report,
-    figures=figure.figures,
+    figures=report.figures,
     page="experiments/sensitivity.md",
 )

@@ -1,30 +1,35 @@
 """Points of the grid, and the sizes of regions of it."""
 
+from typing import Any
+
 import numpy as np
 
 __all__ = ["DECADES", "points", "widths"]
 
 DECADES = 0.5
-"""Decades from one rate to the next."""
+"""Decades from one rate to the next; decays are a decade apart."""
 
 
-def points(
-    lowest_rate: float, lowest_decay: float, rates: int, decays: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return rates, half a decade apart, and decays, a decade apart.
+def points(settings: dict[str, Any], name: str) -> list[np.ndarray]:
+    """Return the rates and the decays of an optimizer.
+
+    Those of optimizers around Adam begin a decade lower in rates, and two
+    higher in decays.
 
     Examples:
-        >>> rates, decays = points(0.01, 0.1, 3, 2)
-        >>> rates.round(3).tolist(), decays.tolist()
-        ([0.01, 0.032, 0.1], [0.1, 1.0])
+        >>> lowest = {"lowest_rate": 0.01, "lowest_decay": 0.1}
+        >>> [x.round(4).tolist() for x in points(
+        ...     {**lowest, "rates": 3, "decays": 2}, "sgd_decay")]
+        [[0.01, 0.0316, 0.1], [0.1, 1.0]]
     """
-    return (
-        lowest_rate * 10.0 ** (DECADES * np.arange(rates)),
-        lowest_decay * 10.0 ** np.arange(decays),
-    )
+    rate, decay = settings["lowest_rate"], settings["lowest_decay"]
+    if "adam" in name:
+        rate, decay = rate / 10, 100 * decay
+    rates = 10.0 ** (DECADES * np.arange(settings["rates"]))
+    return [rate * rates, decay * 10.0 ** np.arange(settings["decays"])]
 
 
-def widths(good: np.ndarray) -> dict[str, float]:
+def widths(good: np.ndarray) -> tuple[float, float, float]:
     """Return the size of a region, booleans `(scales, rates, decays)`.
 
     It is the share of all points, and the decades of rates at the best decay:
@@ -33,13 +38,9 @@ def widths(good: np.ndarray) -> dict[str, float]:
 
     Examples:
         >>> good = np.array([[[1], [1], [0]], [[0], [1], [1]]], bool)
-        >>> {name: round(width, 2) for name, width in widths(good).items()}
-        {'share': 0.67, 'at one scale': 1.0, 'at all scales': 0.5}
+        >>> [round(width, 2) for width in widths(good)]
+        [0.67, 1.0, 0.5]
     """
     at_one = good.sum(1).max(1).mean()
     at_all = good.all(0).sum(0).max()
-    return {
-        "share": float(good.mean()),
-        "at one scale": float(DECADES * at_one),
-        "at all scales": float(DECADES * at_all),
-    }
+    return float(good.mean()), float(DECADES * at_one), float(DECADES * at_all)

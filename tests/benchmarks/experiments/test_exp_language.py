@@ -65,7 +65,7 @@ def noise(seed):
 
 
 def first_step(optimizer):
-    """Return updates, the angle of the grouped matrix, and its relative norm."""
+    """Return updates, and the grouped matrix's angle and relative norm."""
     params, gradients = noise(0), noise(1)
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     after = optax.apply_updates(params, updates)

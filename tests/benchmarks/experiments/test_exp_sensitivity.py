@@ -11,7 +11,7 @@ pytest.importorskip("sklearn")
 from benchmarks import training
 from benchmarks.experiments.rescaling.experiment import scale_filters
 from benchmarks.experiments.sensitivity import MEASUREMENT
-from benchmarks.experiments.sensitivity.experiment import GRIDS, Runs
+from benchmarks.experiments.sensitivity.experiment import Runs
 from benchmarks.experiments.sensitivity.grid import points, widths
 from benchmarks.experiments.sensitivity.report import report
 from benchmarks.optimizers import TUNED
@@ -21,44 +21,27 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 SMALL = MEASUREMENT.smoke
 
 
-def test_rates_are_half_a_decade_apart_and_decays_one():
-    rates, decays = points(1e-3, 1e-4, 9, 5)
-    np.testing.assert_allclose(rates[[0, 1, 2, 8]], [1e-3, 10**-2.5, 0.01, 10])
-    np.testing.assert_allclose(decays, [1e-4, 1e-3, 1e-2, 0.1, 1])
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("sgd_decy 1 1", r"\(is it 'sgd_decay'\?\)"),
-        ("sgd 1 0", "more than 0"),
-        ("sgd 1", "each with a rate and a decay"),
-        ("", "each with a rate and a decay"),
-    ],
-)
-def test_grids_are_names_each_with_a_rate_and_a_decay(words, message):
-    assert GRIDS.instance_from_str("sgd 1 2 adamw 3 4".split()) == (
-        ("sgd", 1.0, 2.0),
-        ("adamw", 3.0, 4.0),
-    )
-    with pytest.raises(ValueError, match=message):
-        GRIDS.instance_from_str(words.split())
+def test_grids_of_adam_begin_lower_in_rates_and_higher_in_decays():
+    settings = dataclasses.asdict(MEASUREMENT.settings)
+    for name, rate, decay in (("sgd", 1e-3, 1e-4), ("adamp", 1e-4, 1e-2)):
+        rates, decays = points(settings, name)
+        np.testing.assert_allclose(rates, rate * 10 ** np.arange(0, 4.5, 0.5))
+        np.testing.assert_allclose(decays, decay * 10.0 ** np.arange(5))
 
 
 def test_widths_of_made_up_regions():
     good = np.zeros((3, 8, 2), bool)
     good[0, 1:5, 0] = good[1, 2:6, 0] = good[2, 3:7, 0] = True
     # 12 of 48 points; 4 rates at each scale, of which 3 and 4 are common.
-    sizes = {"share": 0.25, "at one scale": 2.0, "at all scales": 1.0}
-    assert widths(good) == sizes
+    assert widths(good) == (0.25, 2.0, 1.0)
     # With the other decay, which is one choice for all scales, none is.
     good[2] = good[2][:, ::-1]
-    assert widths(good) == {**sizes, "at all scales": 0.0}
+    assert widths(good) == (0.25, 2.0, 0.0)
 
 
 def test_a_point_of_the_grid_is_a_training_at_its_rate_decay_and_scale():
     runs = Runs(dataclasses.replace(SMALL, rates=2, decays=2, epochs=1))
-    found = np.array(runs.compile("sgd_decay", 0.01, 0.01)(0.1, 1))
+    found = np.array(runs.compile("sgd_decay")(0.1, 1))
     assert found.shape == (2, 2)
 
     seeds, dataset = range(1, 2), runs.dataset
@@ -78,7 +61,7 @@ def test_the_table_counts_accuracies_near_the_best_of_all():
     low[0, 0, 0], low[1, 1, 0] = 0.9, 0.896
     parts = {
         f"{name}/{scale:g}/{seed}": values + offset
-        for (name, *_), accuracy in zip(SMALL.grids, (low, high), strict=True)
+        for name, accuracy in zip(SMALL.optimizers, (low, high), strict=True)
         for scale, values in zip(SMALL.scales, accuracy, strict=True)
         for seed, offset in enumerate((-0.02, 0.02))
     }

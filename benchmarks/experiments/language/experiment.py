@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 from functools import partial
 
-from benchmarks.experiments.language import figure, report
+from benchmarks.experiments.language import report
 from benchmarks.experiments.language.findings import settling, tuned
 from benchmarks.experiments.language.methods import LABELS
 from benchmarks.experiments.language.training import Runs
@@ -100,6 +100,6 @@ MEASUREMENT = Measurement(
     ),
     measure=measure,
     report=report.report,
-    figures=figure.figures,
+    figures=report.figures,
     page="experiments/language.md",
 )

@@ -1,6 +1,7 @@
 """Choices by the validation loss, and quantities of runs."""
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,13 @@ from benchmarks.experiments.rotations import rms
 from benchmarks.harness.results import Content
 
 __all__ = [
-    "best_factor",
-    "held_rotation",
-    "runs",
-    "settling",
-    "test_losses",
-    "tuned",
+    *("best_factor", "held_rotation", "losses", "runs", "settling", "tuned")
 ]
 
 
 def tuned(content: Content) -> tuple[float, float]:
     """Return AdamW's rate and decay of the lowest validation loss."""
-    losses = _tuning_losses(content)
-    return min(losses, key=losses.__getitem__)
+    return _best_pair(content, settling_steps=math.inf)
 
 
 def settling(content: Content) -> tuple[float, float]:
@@ -30,20 +25,17 @@ def settling(content: Content) -> tuple[float, float]:
 
     That takes about 1 / (4 rate decay) steps, at the held rate.
     """
-    held = held_steps(content["settings"]["steps"])
-    losses = _tuning_losses(content)
-    settled = [(r, d) for r, d in losses if 1 / (4 * r * d) <= held]
-    return min(settled, key=losses.__getitem__)
+    return _best_pair(content, held_steps(content["settings"]["steps"]))
 
 
-def _tuning_losses(content: Content) -> dict[Any, float]:
+def _best_pair(content: Content, settling_steps: float) -> tuple[float, float]:
+    """Return the best pair of those that settle within so many steps."""
     settings, parts = content["settings"], content["parts"]
-    return {
-        (rate, decay): _last(parts[f"tuning/{rate:g}/{decay:g}"])
-        for rate, decay in itertools.product(
-            settings["rates"], settings["decays"]
-        )
-    }
+    pairs = itertools.product(settings["rates"], settings["decays"])
+    return min(
+        ((r, d) for r, d in pairs if 1 / (4 * r * d) <= settling_steps),
+        key=lambda pair: _last(parts["tuning/{:g}/{:g}".format(*pair)]),
+    )
 
 
 def _last(part: dict[str, Any]) -> float:
@@ -64,15 +56,16 @@ def runs(content: Content, name: str, factor: float) -> list[dict[str, Any]]:
     return [content["parts"][f"{name}/{factor:g}/{seed}"] for seed in seeds]
 
 
-def test_losses(parts: list[dict[str, Any]]) -> np.ndarray:
+def losses(parts: list[dict[str, Any]]) -> np.ndarray:
     """Return the test losses of runs, NaN where they diverged."""
     return np.array([part["test"] for part in parts], float)
 
 
 def best_factor(content: Content, name: str) -> float:
     """Return the factor of the lowest validation loss of a method."""
-
-    def loss(factor: float) -> float:
-        return float(np.mean([_last(x) for x in runs(content, name, factor)]))
-
-    return min(content["settings"]["factors"], key=loss)
+    return min(
+        content["settings"]["factors"],
+        key=lambda factor: np.mean(
+            [_last(part) for part in runs(content, name, factor)]
+        ),
+    )

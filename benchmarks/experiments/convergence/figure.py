@@ -14,19 +14,25 @@ from benchmarks.harness.results import Content
 
 __all__ = ["figures"]
 
-# Zero has no place on a logarithmic axis.
-FIRST = 0.7
+FIRST = 0.7  # in place of step 0 on a logarithmic axis
 
 
 def figures(content: Content) -> dict[str, Figure]:
     """Draw six panels."""
+    settings = content["settings"]
     drawn = Figure(figsize=(11, 7), layout="constrained")
     panels = drawn.subplots(2, 3)
     _draw_bounds(panels[0, 0], content)
     _draw_curvature(panels[1, 0], content)
     for name, above, below in zip(METHODS, *panels[:, 1:], strict=True):
-        _draw_multiples(above, content, name)
-        _draw_scales(below, content, name)
+        values = settings["multiples"]
+        _draw_losses(above, content, f"{name}, multiple", "x", values)
+        above.set_title(f"{name}, multiples of the rates")
+        values = settings["scales"]
+        _draw_losses(
+            below, content, f"{name}, rate kept, scale", "scale", values
+        )
+        below.set_title(f"{name}, the same rates")
     for axes in panels.flat:
         axes.set(xscale="log", yscale="log", xlabel="step")
         axes.title.set_fontsize("medium")
@@ -66,27 +72,17 @@ def _draw_curvature(axes: Axes, content: Content) -> None:
     axes.set_title("PSI-GD, and GD (dotted)")
 
 
-def _draw_multiples(axes: Axes, content: Content, name: str) -> None:
-    for index, multiple in enumerate(content["settings"]["multiples"]):
-        run = content["parts"][f"{name}, multiple {multiple:g}"]
-        _draw_loss(axes, run, index, f"x {multiple:g}", "-")
-    axes.set_title(f"{name}, multiples of the rates")
-
-
-def _draw_scales(axes: Axes, content: Content, name: str) -> None:
-    for index, scale in enumerate(content["settings"]["scales"]):
-        run = content["parts"][f"{name}, rate kept, scale {scale:g}"]
-        # Gaps of different lengths show lines that lie on each other.
-        _draw_loss(axes, run, index, f"scale {scale:g}", (0, (3, 1 + index)))
-    axes.set_title(f"{name}, the same rates")
-
-
-def _draw_loss(axes: Axes, run, index: int, label: str, line) -> None:
-    axes.plot(
-        np.maximum(run["step"], FIRST),
-        run["loss"],
-        color=COLOURS[index % len(COLOURS)],
-        label=label,
-        linestyle=line,
-    )
+def _draw_losses(
+    axes: Axes, content: Content, part: str, word: str, values: list[float]
+) -> None:
+    for index, value in enumerate(values):
+        run = content["parts"][f"{part} {value:g}"]
+        axes.plot(
+            np.maximum(run["step"], FIRST),
+            run["loss"],
+            color=COLOURS[index % len(COLOURS)],
+            label=f"{word} {value:g}",
+            # Gaps of different lengths show lines that lie on each other.
+            linestyle=(0, (3, 1 + index)) if word == "scale" else "-",
+        )
     axes.set_ylabel("loss")

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 import psi_optax
 from benchmarks.data import Dataset
 from benchmarks.experiments.unbalanced_network import TwoLayers
-from benchmarks.training import cross_entropy
+from benchmarks.training import make_loss
 
 __all__ = ["Problem", "make_problem", "normalized", "norms", "scaled"]
 
@@ -42,8 +42,9 @@ def make_problem(dataset: Dataset, width: int) -> Problem:
     The activation is tanh, since the theorems ask for second derivatives, and
     batch normalization has no epsilon. Columns of both kernels are groups.
     """
-    classes = dataset.num_classes
-    model = TwoLayers(width, classes, epsilon=0.0, activation=jnp.tanh)
+    model = TwoLayers(
+        width, dataset.num_classes, epsilon=0.0, activation=jnp.tanh
+    )
     images = jnp.asarray(dataset.train_images, jnp.float64)
     labels = jnp.asarray(dataset.train_labels)
     variables = model.init(jax.random.key(0), images[:2], train=False)
@@ -51,32 +52,21 @@ def make_problem(dataset: Dataset, width: int) -> Problem:
     start, unravel = ravel_pytree(params)
     groups = psi_optax.output_channels(params, where="hidden_./kernel")
 
+    whole = make_loss(model)
+
     def loss(x):
-        logits, _ = model.apply(
-            {**variables, "params": unravel(x)},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-        )
-        return cross_entropy(logits, labels).mean()
+        return whole(unravel(x), variables, images, labels)[0]
 
-    return Problem(loss, start, _ids(params, width, classes), unravel, groups)
+    return Problem(loss, start, _ids(params), unravel, groups)
 
 
-def _ids(params: Any, width: int, classes: int) -> np.ndarray:
+def _ids(params: Any) -> np.ndarray:
     """Number the columns of both kernels."""
-    columns = {
-        "hidden_0": np.arange(width),
-        "hidden_1": width + np.arange(classes),
-    }
-    numbers = {
-        layer: {
-            name: np.broadcast_to(columns.get(layer, -1), leaf.shape)
-            for name, leaf in leaves.items()
-        }
-        for layer, leaves in params.items()
-    }
-    return np.concatenate([x.ravel() for x in jax.tree.leaves(numbers)])
+    ids = jax.tree.map(lambda leaf: np.full(leaf.shape, -1), params)
+    first, second = (ids[f"hidden_{index}"]["kernel"] for index in (0, 1))
+    first[:] = np.arange(first.shape[1])
+    second[:] = first.shape[1] + np.arange(second.shape[1])
+    return np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(ids)])
 
 
 def norms(x: jax.Array, ids: np.ndarray) -> jax.Array:

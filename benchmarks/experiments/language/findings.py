@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.experiments.held_rate import held_steps
 from benchmarks.experiments.rotations import rms
+from benchmarks.harness.files import InputError
 from benchmarks.harness.results import Content
 
 __all__ = [
@@ -17,7 +18,7 @@ __all__ = [
 
 def tuned(content: Content) -> tuple[float, float]:
     """Return AdamW's rate and decay of the lowest validation loss."""
-    return _best_pair(content, settling_steps=math.inf)
+    return _best_pair(content, held=math.inf)
 
 
 def settling(content: Content) -> tuple[float, float]:
@@ -28,13 +29,18 @@ def settling(content: Content) -> tuple[float, float]:
     return _best_pair(content, held_steps(content["settings"]["steps"]))
 
 
-def _best_pair(content: Content, settling_steps: float) -> tuple[float, float]:
-    """Return the best pair of those that settle within so many steps."""
+def _best_pair(content: Content, held: float) -> tuple[float, float]:
+    """Return the best pair of those that settle within the held steps."""
     settings, parts = content["settings"], content["parts"]
     pairs = itertools.product(settings["rates"], settings["decays"])
+    settled = [(r, d) for r, d in pairs if 1 / (4 * r * d) <= held]
+    if not settled:
+        raise InputError(
+            f"AdamW settles at no pair of --rates and --decays within {held}"
+            " steps, for which rates are held: choose more --steps."
+        )
     return min(
-        ((r, d) for r, d in pairs if 1 / (4 * r * d) <= settling_steps),
-        key=lambda pair: _last(parts["tuning/{:g}/{:g}".format(*pair)]),
+        settled, key=lambda pair: _last(parts["tuning/{:g}/{:g}".format(*pair)])
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax
@@ -63,7 +64,8 @@ def measure(settings: Settings, results: Results) -> None:
         smoothness = Smoothness(problem)
         for name, gradient in report.METHODS.items():
             psi = gradient == "direction"
-            method = _Method(settings, problem, smoothness, psi)
+            path = make_descent(problem, psi, settings.steps)
+            method = _Method(settings, problem, smoothness, psi, path)
             _measure(name, method, results)
 
 
@@ -83,19 +85,15 @@ def _measure(name: str, method: "_Method", results: Results) -> None:
         results.part(f"{name}, {run}", descend)
 
 
+@dataclasses.dataclass(frozen=True)
 class _Method:
     """Descent on the PSI manifold or off it."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        problem: Problem,
-        smoothness: Smoothness,
-        psi: bool,
-    ):
-        self.settings, self.problem, self.psi = settings, problem, psi
-        self.smoothness = smoothness
-        self.path = make_descent(problem, psi, settings.steps)
+    settings: Settings
+    problem: Problem
+    smoothness: Smoothness
+    psi: bool
+    path: Callable[..., Path]
 
     def theorem(self, scale: float) -> dict[str, Any]:
         """Descend at 1 over constants that hold on the path.
@@ -130,16 +128,14 @@ class _Method:
         """Return some steps of a path, and counts of all of them."""
         settings = self.settings
         shown = _thinned(settings.steps, SHOWN)
-        series = {
-            "loss": path.loss,
-            "direction": np.minimum.accumulate(path.direction),
-            "euclidean": np.minimum.accumulate(path.euclidean),
-        }
+        least = np.minimum.accumulate
         falls = path.loss[:-1] - path.loss[1:]
         curvature = self.smoothness.curvature
         return {
             "step": shown.tolist(),
-            **{name: values[shown].tolist() for name, values in series.items()},
+            "loss": path.loss[shown].tolist(),
+            "direction": least(path.direction)[shown].tolist(),
+            "euclidean": least(path.euclidean)[shown].tolist(),
             "rises": int(np.sum(falls < -ROUNDING)),
             "broken": int(np.sum(falls < path.promised[:-1] - ROUNDING)),
             "seen": _thinned(settings.steps, settings.points).tolist(),

@@ -70,12 +70,7 @@ def _ids(params: Any) -> np.ndarray:
 
 
 def norms(x: jax.Array, ids: np.ndarray) -> jax.Array:
-    """Return the norm of each group, and a last 1 for ordinary elements.
-
-    Examples:
-        >>> norms(jnp.array([3.0, 4.0, 7.0]), np.array([0, 0, -1])).tolist()
-        [5.0, 1.0]
-    """
+    """Return the norm of each group, and a last 1 for ordinary elements."""
     squares = jnp.where(ids < 0, 0, x * x)
     sums = jax.ops.segment_sum(squares, jnp.maximum(ids, 0), ids.max() + 1)
     return jnp.append(jnp.sqrt(sums), jnp.ones(1, x.dtype))

@@ -1,6 +1,6 @@
 """Constants of smoothness of the theorems, and the curvature along steps."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from matfree import decomp, eig
 
 from benchmarks.experiments.convergence.problem import Problem
 
-__all__ = ["Smoothness", "block_bounds", "outermost"]
+__all__ = ["Smoothness", "block_bounds"]
 
 PRODUCTS = 40
 """Number of products with the matrix in a Lanczos iteration."""
@@ -30,7 +30,7 @@ class Smoothness:
             def product(vector):
                 return root * jax.jvp(gradient, (x,), (root * vector,))[1]
 
-            return outermost(product, x.size)
+            return _outermost(product, x.size)
 
         self._curvature = curvature
 
@@ -55,11 +55,6 @@ def block_bounds(hessian: np.ndarray, ids: np.ndarray) -> np.ndarray:
     With spectral norms of its blocks, i and j for groups and g for the rest,
     \(L_i = |H_{ig}| + \sum_j |H_{ij}|\) for each of the m groups and
     \(L_g = m\,|H_{gg}| + \sum_i |H_{ig}|\).
-
-    Examples:
-        >>> hessian = np.array([[2.0, 1.0, 0], [1, 3, -1], [0, -1, 5]])
-        >>> block_bounds(hessian, np.array([0, 1, -1]))
-        array([ 3.,  5., 11.])
     """
     groups = ids.max() + 1
     where = [np.flatnonzero(ids == i) for i in (*range(groups), -1)]
@@ -69,15 +64,8 @@ def block_bounds(hessian: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return sizes.sum(1)
 
 
-def outermost(product, size: int) -> jax.Array:
-    """Return the eigenvalue of a symmetric matrix that is the largest in size.
-
-    Examples:
-        >>> with jax.enable_x64(True):
-        ...     diagonal = jnp.array([1.0, -5.0, 3.0, 2.0])
-        ...     print(round(float(outermost(lambda v: diagonal * v, 4)), 9))
-        -5.0
-    """
+def _outermost(product: Callable, size: int) -> jax.Array:
+    """Return the eigenvalue of a symmetric matrix that is largest in size."""
     eigh = eig.eigh_partial(decomp.tridiag_sym(min(PRODUCTS, size)))
     # A fixed start makes the result reproducible.
     start = np.random.RandomState(0).normal(size=size)

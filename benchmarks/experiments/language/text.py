@@ -23,13 +23,6 @@ def load() -> Text:
     """Load the text, without paragraphs that repeat earlier ones.
 
     It differs a little between versions of Python.
-
-    Examples:
-        >>> text = load()
-        >>> 250_000 < len(text.train) < 500_000
-        True
-        >>> int(max(map(np.max, text))) < VOCABULARY
-        True
     """
     paragraphs = "\n\n".join(topics[name] for name in sorted(topics))
     unique = dict.fromkeys(paragraphs.split("\n\n"))

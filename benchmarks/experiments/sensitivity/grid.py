@@ -15,12 +15,6 @@ def points(settings: dict[str, Any], name: str) -> list[np.ndarray]:
 
     Those of optimizers around Adam begin a decade lower in rates, and two
     higher in decays.
-
-    Examples:
-        >>> lowest = {"lowest_rate": 0.01, "lowest_decay": 0.1}
-        >>> [x.round(4).tolist() for x in points(
-        ...     {**lowest, "rates": 3, "decays": 2}, "sgd_decay")]
-        [[0.01, 0.0316, 0.1], [0.1, 1.0]]
     """
     rate, decay = settings["lowest_rate"], settings["lowest_decay"]
     if "adam" in name:

@@ -33,6 +33,7 @@ def test_no_paragraph_is_in_two_parts():
     for index, part in enumerate(parts):
         assert all(len(part & other) <= 1 for other in parts[index + 1 :])
     assert min(map(len, parts)) > 100
+    assert max(map(np.max, loaded)) < text.VOCABULARY
     assert "indentation" in decode(loaded.train)
 
 

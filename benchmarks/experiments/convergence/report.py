@@ -77,33 +77,23 @@ def report(content: Content) -> str:
 
 
 def _theorems(content: Content) -> str:
-    columns: dict[str, Callable[[str, Run], str]] = {
-        "largest constant": lambda _, run: f"{1 / min(run['rates']):.3g}",
-        "excess": lambda _, run: f"{run['excess']:.3f}",
-        "curvature times rate": lambda _, run: f"{_curvature(run):.2f}",
-        "steps below the promise": lambda _, run: str(run["broken"]),
-        "least gradient²": lambda name, run: f"{_least(name, run):.2g}",
-        "bound": lambda _, run: f"{_last_bound(run):.2g}",
-        "bound / least": lambda name, run: (
-            f"{_last_bound(run) / _least(name, run):.3g}"
-        ),
-        "in direction space": lambda _, run: f"{run['direction'][-2]:.2g}",
-        "loss": lambda _, run: f"{run['loss'][-1]:.4f}",
-    }
-    rows = [["", "scale", *columns]]
+    head = (
+        *("", "scale", "largest constant", "excess", "curvature times rate"),
+        *("steps below the promise", "least gradient²", "bound"),
+        *("bound / least", "in direction space", "loss"),
+    )
+    rows = [head]
     for name, scale, run in at_theorem(content):
-        shown = [show(name, run) for show in columns.values()]
-        rows.append([name, scale, *shown])
+        # Those of the last step, and of the steps before it.
+        last, least = bound(run, run["step"][-1]), run[METHODS[name]][-2]
+        cells = (
+            *(f"{1 / min(run['rates']):.3g}", f"{run['excess']:.3f}"),
+            *(f"{_curvature(run):.2f}", str(run["broken"]), f"{least:.2g}"),
+            *(f"{last:.2g}", f"{last / least:.3g}"),
+            *(f"{run['direction'][-2]:.2g}", f"{run['loss'][-1]:.4f}"),
+        )
+        rows.append((name, scale, *cells))
     return pages.table(rows, right=True)
-
-
-def _least(name: str, run: Run) -> float:
-    """Return the least squared gradient before the last step."""
-    return run[METHODS[name]][-2]
-
-
-def _last_bound(run: Run) -> float:
-    return bound(run, run["step"][-1])
 
 
 def _curvature(run: Run) -> float:

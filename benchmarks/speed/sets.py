@@ -1,4 +1,4 @@
-"""The sets of parameters whose steps are timed. Nothing here needs JAX."""
+"""Sets of parameters whose steps are timed. JAX is not needed here."""
 
 import math
 from typing import NamedTuple
@@ -13,13 +13,12 @@ class ParameterSet(NamedTuple):
 
     Attributes:
         shapes: by path.
-        grouped: a pattern of paths; each output channel there is a group.
+        grouped: pattern of paths; each output channel there is a group.
         dtype: of parameters and gradients.
-        family: whether every method and every library is timed, or the main
-            ones alone.
-        together: whether all cases have a turn in one round, or each only with
-            its baseline, because memory cannot hold them all.
-        left_out: optimizers that are not timed.
+        family: time every method and library, not the main ones alone.
+        together: give all cases a turn in one round. Otherwise memory cannot
+            hold them all, and each has its turns with its baseline alone.
+        left_out: optimizers that are timed only if they are named.
     """
 
     shapes: shapes.Shapes
@@ -31,7 +30,7 @@ class ParameterSet(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """How many numbers there are."""
+        """Number of weights."""
         return sum(map(math.prod, self.shapes.values()))
 
 
@@ -51,6 +50,12 @@ SETS = {
     # A thousand iterations of Newton and Schulz compile for minutes.
     "tiny": ParameterSet(
         shapes.tiny(), r".*/kernel", left_out=("optax.contrib.muon",)
+    ),
+    # Of 8 and 16 groups, to try the command.
+    "small": ParameterSet(
+        {"a/kernel": (24, 8), "b/kernel": (8, 16), "head": (16, 8)},
+        r".*/kernel",
+        family=True,
     ),
 }
 """By name. Those of 1.3 billion weights are for GPUs."""

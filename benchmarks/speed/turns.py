@@ -1,14 +1,14 @@
-"""Timing in turns, so that what else a machine does falls on all cases alike.
+"""Timing in turns: whatever else a machine does falls on all cases alike.
 
-Nothing here needs JAX: torch's optimizers are timed by the same functions, in
-an environment of their own.
+Optimizers of torch are timed by it too, in environments without JAX.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 
-__all__ = ["quartiles", "time_in_turns"]
+import numpy as np
+
+__all__ = ["Run", "quartiles", "time_in_turns"]
 
 LONGEST = 1.0
 """Seconds that a turn may take, unless a single step takes longer."""
@@ -20,12 +20,12 @@ Run = Callable[[int], None]
 def time_in_turns(
     runs: dict[str, Run], turns: int, steps: int
 ) -> dict[str, list[float]]:
-    """Seconds per step of each case, one figure a turn.
+    """Return seconds per step of each case, one figure a turn.
 
     Args:
         runs: the cases.
-        turns: how often each has its turn.
-        steps: how many steps a turn has at most; slow cases have fewer.
+        turns: number of turns of each.
+        steps: number of steps of a turn, at most; slow cases have fewer.
     """
     counts = {name: _steps(run, steps) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -36,7 +36,7 @@ def time_in_turns(
 
 
 def _steps(run: Run, most: int) -> int:
-    """How many steps fit into a turn. A first one warms up."""
+    """Return how many steps fit into a turn. A first one warms up."""
     run(1)
     return max(1, min(most, int(LONGEST / _time(run, 1))))
 
@@ -48,17 +48,11 @@ def _time(run: Run, steps: int) -> float:
 
 
 def quartiles(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Lower quartile, median and upper quartile of ratios, turn by turn.
-
-    Args:
-        ours: a figure for each turn.
-        theirs: as many.
+    """Return the quartiles of ratios that are formed turn by turn.
 
     Examples:
         >>> quartiles([1.0, 3.0, 2.0], [1.0, 1.0, 1.0])
         [1.5, 2.0, 2.5]
     """
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    if len(ratios) == 1:
-        return ratios * 3
-    return statistics.quantiles(ratios, n=4, method="inclusive")
+    ratios = np.divide(ours, theirs)
+    return np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()

@@ -1,6 +1,7 @@
-"""Steps that are timed: how they are built, and what it takes to compile them.
+"""Steps that are timed: how they are built and compiled.
 
-A step takes and returns parameters and state, in place, and reads gradients.
+A step takes and returns parameters and state, in place, and reads gradients or
+a batch.
 """
 
 import re
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.step_time_turns import Run
+from benchmarks.speed.turns import Run
 
 __all__ = [
     "Case",
@@ -28,27 +29,27 @@ __all__ = [
 
 
 class Case(NamedTuple):
-    """An optimizer step with what it works on."""
+    """A step with the arrays that it works on."""
 
     step: Callable
     params: Any
     state: Any
 
-    def run(self, gradients: Any) -> Run:
-        """Steps one after the other. The first takes the case's arrays."""
+    def run(self, data: Any) -> Run:
+        """Return what takes steps. The first one donates the case's arrays."""
         params, state = self.params, self.state
 
         def run(steps: int) -> None:
             nonlocal params, state
             for _ in range(steps):
-                params, state = self.step(params, state, gradients)
+                params, state = self.step(params, state, data)
             jax.block_until_ready((params, state))
 
         return run
 
 
 class Compilation(NamedTuple):
-    """What it took to compile a step, and what came of it."""
+    """Seconds, instructions and megabytes of a compiled step."""
 
     trace_s: float
     compile_s: float
@@ -58,7 +59,7 @@ class Compilation(NamedTuple):
 
 
 def build(tx: optax.GradientTransformation, params: Any) -> Case:
-    """A step on copies of the parameters, not compiled yet."""
+    """Build an optimizer's step on copies of the parameters."""
 
     def step(params, state, gradients):
         updates, state = tx.update(gradients, state, params)
@@ -68,15 +69,9 @@ def build(tx: optax.GradientTransformation, params: Any) -> Case:
 
 
 def build_by_hand(
-    tx: optax.GradientTransformation, grouped: str, params: dict[str, jax.Array]
+    tx: optax.GradientTransformation, params: dict[str, Any], grouped: str
 ) -> Case:
-    """The same, and behind it what people write to keep the norms of filters.
-
-    Args:
-        tx: the optimizer.
-        grouped: a pattern of paths; each output channel there is a filter.
-        params: by path.
-    """
+    """Build the same, with the usual code that keeps the norms of filters."""
 
     def norm(w):
         squares = jnp.sum(w * w, tuple(range(w.ndim - 1)), keepdims=True)
@@ -99,7 +94,7 @@ def build_by_hand(
 
 
 def build_axpy(params: Any) -> Case:
-    """A yardstick, as if it were an optimizer without state."""
+    """Build a yardstick: w + 0.01 g, an optimizer without state."""
 
     def step(params, state, gradients):
         moved = jax.tree.map(
@@ -111,7 +106,7 @@ def build_axpy(params: Any) -> Case:
 
 
 def build_copy(params: Any) -> Case:
-    """Another: one array as large as all parameters is copied to another."""
+    """Build another: an array as large as all parameters is copied."""
     leaves = jax.tree.leaves(params)
     numbers = sum(leaf.size for leaf in leaves)
 
@@ -128,53 +123,46 @@ def _copy(tree: Any) -> Any:
 
 
 def size(tree: Any) -> int:
-    """The bytes of all arrays of a tree."""
+    """Return the bytes of all arrays of a tree."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def compile_case(case: Case, gradients: Any) -> tuple[Case, Compilation]:
-    """Compiles a step as if it had never been."""
+def compile_case(case: Case, data: Any) -> tuple[Case, Compilation]:
+    """Compile a step as if for the first time."""
 
     def step(*arguments):  # A new function: jit has not seen it.
         return case.step(*arguments)
 
     jax.clear_caches()  # Nor the functions that it calls.
-    # What a copy replaces is not used, and kept to be replaced.
+    # The target of a copy is not used, but kept to be replaced.
     fresh = jax.jit(step, donate_argnums=(0, 1), keep_unused=True)
     start = time.perf_counter()
-    lowered = fresh.lower(case.params, case.state, gradients)
+    lowered = fresh.lower(case.params, case.state, data)
     traced = time.perf_counter()
     compiled = lowered.compile()
     done = time.perf_counter()
+    memory: Any = compiled.memory_analysis()
+    temporary = memory.temp_size_in_bytes
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    peak += temporary - memory.alias_size_in_bytes
     return case._replace(step=compiled), Compilation(
-        traced - start,
-        done - traced,
-        (compiled.as_text() or "").count(" = "),
-        *_memory(compiled.memory_analysis()),
+        trace_s=traced - start,
+        compile_s=done - traced,
+        instructions=str(compiled.as_text()).count(" = "),
+        temporary_mb=temporary / 2**20,
+        peak_mb=peak / 2**20,
     )
-
-
-def _memory(found: Any) -> tuple[float, float]:
-    """Megabytes of temporaries, and of all that is alive at once."""
-    if found is None:
-        return float("nan"), float("nan")
-    peak = (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
-    )
-    return found.temp_size_in_bytes / 2**20, peak / 2**20
 
 
 def compile_in_turns(
-    cases: dict[str, Case], gradients: Any, times: int
+    cases: dict[str, Case], data: Any, times: int
 ) -> tuple[dict[str, Case], dict[str, Compilation]]:
-    """Compiles every case so often, back and forth; the least time counts."""
-    compiled, found = {}, {}
+    """Compile each so often, back and forth; keep the least times."""
+    compiled: dict[str, Case] = {}
+    found: dict[str, Compilation] = {}
     for turn in range(times):
         for name in list(cases)[:: 1 if turn % 2 == 0 else -1]:
-            compiled[name], new = compile_case(cases[name], gradients)
+            compiled[name], new = compile_case(cases[name], data)
             old = found.get(name, new)
             found[name] = new._replace(
                 trace_s=min(new.trace_s, old.trace_s),

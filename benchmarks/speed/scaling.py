@@ -1,0 +1,278 @@
+"""Communication of a step of the optimizer, and a model of its time.
+
+The step of the optimizer alone is compiled for the parameters of real networks
+on meshes of eight virtual devices, and the program says what is sent. Nothing
+is computed: the counts are exact for this compiler, and the same on any machine.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+import re
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import psi_optax
+from benchmarks.harness import pages
+from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.options import one_of, some
+from benchmarks.harness.results import Content, Results
+from benchmarks.optimizers import OPTIMIZERS
+from benchmarks.speed.sets import SETS, ParameterSet
+from benchmarks.train.layout import Layout, make_layout
+
+__all__ = ["MEASUREMENT", "MESHES", "Machine", "Sent", "seconds", "sent"]
+
+MESHES = ({"fsdp": 8}, {"model": 8}, {"fsdp": 4, "model": 2})
+
+NAMES = ("psi_sgd", "psi_adam")
+
+# Bytes a weight in float32: weight, gradient and momentum are read, and two of
+# them written.
+MOVED = 20
+
+# The passes that divide a program are the same; the machine code is not used.
+_QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
+
+_COLLECTIVE = re.compile(
+    r"= (?P<type>\(.*?\)|\S+)"
+    r" (?P<kind>all-reduce|all-gather|all-to-all|reduce-scatter"
+    r"|collective-permute|collective-broadcast)(-start)?\("
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the measurement.
+
+    Attributes:
+        sets: Sets of parameters.
+    """
+
+    sets: Annotated[tuple[str, ...], some(one_of(SETS))] = (
+        "resnet50",
+        "gpt_124m",
+    )
+
+
+class Sent(NamedTuple):
+    """Numbers of operations of each kind, and of numbers of their results."""
+
+    operations: dict[str, int]
+    numbers: int
+
+
+class Machine(NamedTuple):
+    """Assumptions of the model.
+
+    Attributes:
+        memory: bytes a second that a device reads and writes.
+        network: bytes a second that it sends.
+        latency: seconds of a message.
+    """
+
+    memory: float
+    network: float
+    latency: float
+
+
+# Of the order of an accelerator of 2024. The curves do not depend on it much:
+# all three terms can be read off them.
+ASSUMED = Machine(memory=3e12, network=3e11, latency=1e-5)
+
+
+def compiled(
+    parameters: ParameterSet, layout: Layout, name: str
+) -> tuple[str, int]:
+    """Compile the step of an optimizer for a mesh.
+
+    Returns:
+        The program, and the number of grouped parameters that are divided
+        along their groups.
+    """
+    shapes = {
+        path: jax.ShapeDtypeStruct(shape, parameters.dtype)
+        for path, shape in parameters.shapes.items()
+    }
+    groups = psi_optax.output_channels(shapes, where=parameters.grouped)
+    tx = OPTIMIZERS[name].make(0.1, groups, decay=1e-4)
+
+    def step(gradients, state, params):
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    with jax.set_mesh(layout.mesh):
+        params = layout.shapes(shapes)
+        places = layout.state_shardings(tx, shapes)
+        state = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=place
+            ),
+            jax.eval_shape(tx.init, shapes),
+            places,
+        )
+        jitted = jax.jit(
+            step,
+            donate_argnums=(1, 2),
+            out_shardings=(layout.shardings(shapes), places),
+        )
+        program = jitted.lower(params, state, params).compile(_QUICK)
+    cut = sum(
+        any(params[path].sharding.spec[: len(x.shape) - 1])
+        for path, x in shapes.items()
+        if groups[path] is not None
+    )
+    return str(program.as_text()), cut
+
+
+def sent(program: str) -> Sent:
+    """Return what a compiled program sends between devices.
+
+    Examples:
+        >>> sent("%x = (f32[8]{0}, f32[2,3]{1,0}) all-reduce(%a, %b)")
+        Sent(operations={'all-reduce': 1}, numbers=14)
+    """
+    found = list(_COLLECTIVE.finditer(program))
+    shapes = [
+        shape
+        for match in found
+        for shape in re.findall(r"\w+\[([\d,]*)\]", match["type"])
+    ]
+    numbers = sum(
+        math.prod(int(n) for n in shape.split(",") if n) for shape in shapes
+    )
+    operations = collections.Counter(match["kind"] for match in found)
+    return Sent(dict(operations), numbers)
+
+
+def seconds(
+    weights: int,
+    devices: int,
+    machine: Machine,
+    operations: int = 0,
+    numbers: int = 0,
+) -> float:
+    r"""Return the time of a step of the optimizer by the model.
+
+    \[T(n) = \frac{B P}{n\,\beta} + A \lambda \log_2 n
+       + 2\,\frac{n - 1}{n}\,\frac{4 S}{\gamma}\]
+
+    Args:
+        weights: their number P.
+        devices: number n of devices that they are divided among.
+        machine: its memory \(\beta\), network \(\gamma\) and latency
+            \(\lambda\).
+        operations: number A of all-reduces one after the other.
+        numbers: how many numbers S they add up, in float32.
+
+    Examples:
+        >>> machine = Machine(memory=1e12, network=1e11, latency=1e-5)
+        >>> print(f"{seconds(10**9, 8, machine):.4f}")
+        0.0025
+    """
+    memory = MOVED * weights / (devices * machine.memory)
+    waiting = operations * machine.latency * math.log2(devices)
+    ring = 2 * (devices - 1) / devices * 4 * numbers / machine.network
+    return memory + waiting + ring
+
+
+def measure(settings: Settings, results: Results) -> None:
+    """Count a part for each set, mesh and optimizer."""
+    results.expect(len(settings.sets) * len(MESHES) * len(NAMES))
+    for name in settings.sets:
+        for mesh in MESHES:
+            for optimizer in NAMES:
+                part = functools.partial(_row, name, mesh, optimizer)
+                results.part(f"{name} {_text(mesh)} {optimizer}", part)
+
+
+def _row(name: str, mesh: dict[str, int], optimizer: str) -> dict[str, Any]:
+    program, cut = compiled(SETS[name], make_layout(mesh), optimizer)
+    return {
+        "set": name,
+        "weights": SETS[name].weights,
+        "mesh": mesh,
+        "optimizer": optimizer,
+        "cut": cut,
+        **sent(program)._asdict(),
+    }
+
+
+def _text(mesh: dict[str, int]) -> str:
+    return ",".join(f"{name}={size}" for name, size in mesh.items())
+
+
+def report(content: Content) -> str:
+    """Return a table of what is sent."""
+    head = ["parameters", "mesh", "optimizer", "parts of groups"]
+    head += ["sent", "kB", "of the gradient"]
+    lines = [
+        [
+            f"`{row['set']}`",
+            _text(row["mesh"]),
+            f"`{row['optimizer']}`",
+            str(row["cut"]),
+            ", ".join(f"{n} {k}" for k, n in row["operations"].items())
+            or "nothing",
+            f"{4 * row['numbers'] / 1000:.0f}",
+            f"{100 * row['numbers'] / _gradient(row):.2f} %",
+        ]
+        for row in content["parts"].values()
+    ]
+    return pages.table([head, *lines])
+
+
+def _gradient(row: dict[str, Any]) -> float:
+    """Return how many numbers of the gradient a device adds up with others."""
+    return row["weights"] / row["mesh"].get("model", 1)
+
+
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw the model's time for psi_sgd against the number of devices."""
+    rows = [
+        row
+        for row in content["parts"].values()
+        if row["optimizer"] == "psi_sgd"
+    ]
+    names = sorted({row["set"] for row in rows})
+    drawn = Figure(figsize=(7.5, 3.6), layout="constrained")
+    subplots = drawn.subplots(1, len(names), squeeze=False)[0]
+    for axes, name in zip(subplots, names, strict=True):
+        _draw(axes, [row for row in rows if row["set"] == name])
+        axes.set_title(name)
+    return {"scaling": drawn}
+
+
+def _draw(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    devices = [2**power for power in range(11)]
+    for row, style in zip(rows, ("-", ":", "--"), strict=True):
+        sums = sum(row["operations"].values())
+        times = [
+            seconds(row["weights"], n, ASSUMED, sums, row["numbers"])
+            for n in devices
+        ]
+        mesh = ", ".join(row["mesh"])
+        axes.plot(devices, 1e3 * np.array(times), style, label=mesh, lw=2)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set(xlabel="devices", ylabel="step of psi_sgd (ms, model)")
+    axes.grid(alpha=0.3)
+    axes.legend(title="divided along")
+
+
+MEASUREMENT = Measurement(
+    settings=Settings(),
+    smoke=Settings(("small",)),
+    measure=measure,
+    report=report,
+    page="scaling.md",
+    figures=figures,
+    selects=("sets",),
+    devices=8,
+)

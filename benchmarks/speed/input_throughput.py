@@ -82,7 +82,7 @@ def measure(settings: Settings, results: Results) -> None:
     results.expect(len(settings.cases))
     for name in settings.cases:
         part = functools.partial(_part, CASES[name], settings.turns)
-        results.part(name, part, again=True)
+        results.part(name, part)
 
 
 def _part(case: Case, turns: int) -> dict[str, float]:

@@ -207,13 +207,13 @@ def steps_of_the_package(
 def measure(settings: Settings, results: Results) -> None:
     """Measure the variants of sums, and the orders of the program."""
     results.expect(1 + len(ELSEWHERE))
-    results.part("sums", lambda: _sums(settings), again=True)
+    results.part("sums", lambda: _sums(settings))
     sizes = dataclasses.astuple(settings)
     for name, (flag, only) in ELSEWHERE.items():
         environment = {"XLA_FLAGS": flag}
         call = steps_of_the_package, *sizes, only
         part = functools.partial(alone, *call, environment=environment)
-        results.part(name, part, again=True)
+        results.part(name, part)
 
 
 def report(content: Content) -> str:

@@ -131,7 +131,7 @@ def measure(settings: Settings, results: Results) -> None:
     results.expect(len(settings.networks))
     for name in settings.networks:
         part = functools.partial(_part, NETWORKS[name], settings)
-        results.part(name, part, again=True)
+        results.part(name, part)
 
 
 def _part(network: Network, settings: Settings) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def measure(settings: Settings, results: Results) -> None:
     for name in settings.sets:
         before = results.content["parts"].get(name, {"rows": [], "peers": []})
         part = functools.partial(_part, name, settings, before, peers)
-        results.part(name, part, again=True)
+        results.part(name, part)
 
 
 def _part(name: str, settings: Settings, before: Found, peers: Found) -> Found:

@@ -46,6 +46,7 @@ def _random(count: int = 10_000) -> Dataset:
 
 
 _fashion = functools.partial(data.load, "fashion-mnist")
+_few = functools.partial(_random, 64)
 _SMALL = "random images, mlp"
 
 CASES = {
@@ -56,9 +57,8 @@ CASES = {
     "cifar-10 (random images), resnet20, --augment": Case(
         Training(model="resnet20", augment=True), _random, 5
     ),
-    _SMALL: Case(
-        Training(model="mlp", batch=16), functools.partial(_random, 64), 3
-    ),
+    # To try the command.
+    _SMALL: Case(Training(model="mlp", batch=16), _few, 3),
 }
 
 
@@ -71,8 +71,8 @@ class Settings:
         turns: Number of turns of input, steps and training.
     """
 
-    cases: Annotated[tuple[str, ...], some(one_of(CASES))] = tuple(
-        name for name in CASES if name != _SMALL
+    cases: Annotated[tuple[str, ...], some(one_of(CASES))] = (
+        *(name for name in CASES if name != _SMALL),
     )
     turns: Count = 5
 
@@ -119,7 +119,7 @@ def _runs(
 
     [same] = some(1)
     return {
-        "input": lambda count: jax.block_until_ready([*some(count)]) and None,
+        "input": lambda count: jax.block_until_ready([*some(count)]),
         "step": lambda count: train([same] * count),
         "training": lambda count: train(batches.ahead(some(count))),
     }

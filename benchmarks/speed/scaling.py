@@ -2,18 +2,18 @@
 
 The step of the optimizer alone is compiled for the parameters of real networks
 on meshes of eight virtual devices, and the program says what is sent. Nothing
-is computed: the counts are exact for this compiler, and the same on any machine.
+is computed: the counts are exact for this compiler, on any machine.
 """
 
 import collections
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from typing import Annotated, Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -69,21 +69,14 @@ class Sent(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """Assumptions of the model.
-
-    Attributes:
-        memory: bytes a second that a device reads and writes.
-        network: bytes a second that it sends.
-        latency: seconds of a message.
-    """
+    """Bytes a second of memory and network, and seconds of a message."""
 
     memory: float
     network: float
     latency: float
 
 
-# Of the order of an accelerator of 2024. The curves do not depend on it much:
-# all three terms can be read off them.
+# Of the order of an accelerator of 2024. Each term can be read off the curves.
 ASSUMED = Machine(memory=3e12, network=3e11, latency=1e-5)
 
 
@@ -96,9 +89,10 @@ def compiled(
         The program, and the number of grouped parameters that are divided
         along their groups.
     """
+    shape = jax.ShapeDtypeStruct
     shapes = {
-        path: jax.ShapeDtypeStruct(shape, parameters.dtype)
-        for path, shape in parameters.shapes.items()
+        path: shape(sizes, parameters.dtype)
+        for path, sizes in parameters.shapes.items()
     }
     groups = psi_optax.output_channels(shapes, where=parameters.grouped)
     tx = OPTIMIZERS[name].make(0.1, groups, decay=1e-4)
@@ -111,17 +105,12 @@ def compiled(
         params = layout.shapes(shapes)
         places = layout.state_shardings(tx, shapes)
         state = jax.tree.map(
-            lambda x, place: jax.ShapeDtypeStruct(
-                x.shape, x.dtype, sharding=place
-            ),
+            lambda x, place: shape(x.shape, x.dtype, sharding=place),
             jax.eval_shape(tx.init, shapes),
             places,
         )
-        jitted = jax.jit(
-            step,
-            donate_argnums=(1, 2),
-            out_shardings=(layout.shardings(shapes), places),
-        )
+        out = layout.shardings(shapes), places
+        jitted = jax.jit(step, donate_argnums=(1, 2), out_shardings=out)
         program = jitted.lower(params, state, params).compile(_QUICK)
     cut = sum(
         any(params[path].sharding.spec[: len(x.shape) - 1])
@@ -158,23 +147,14 @@ def seconds(
     operations: int = 0,
     numbers: int = 0,
 ) -> float:
-    r"""Return the time of a step of the optimizer by the model.
-
-    \[T(n) = \frac{B P}{n\,\beta} + A \lambda \log_2 n
-       + 2\,\frac{n - 1}{n}\,\frac{4 S}{\gamma}\]
+    """Return the time of a step by the model of docs/scaling.md.
 
     Args:
-        weights: their number P.
-        devices: number n of devices that they are divided among.
-        machine: its memory \(\beta\), network \(\gamma\) and latency
-            \(\lambda\).
-        operations: number A of all-reduces one after the other.
-        numbers: how many numbers S they add up, in float32.
-
-    Examples:
-        >>> machine = Machine(memory=1e12, network=1e11, latency=1e-5)
-        >>> print(f"{seconds(10**9, 8, machine):.4f}")
-        0.0025
+        weights: their number.
+        devices: number of devices that they are divided among.
+        machine: the assumptions.
+        operations: number of all-reduces one after the other.
+        numbers: how many numbers they add up, in float32.
     """
     memory = MOVED * weights / (devices * machine.memory)
     waiting = operations * machine.latency * math.log2(devices)
@@ -184,12 +164,11 @@ def seconds(
 
 def measure(settings: Settings, results: Results) -> None:
     """Count a part for each set, mesh and optimizer."""
-    results.expect(len(settings.sets) * len(MESHES) * len(NAMES))
-    for name in settings.sets:
-        for mesh in MESHES:
-            for optimizer in NAMES:
-                part = functools.partial(_row, name, mesh, optimizer)
-                results.part(f"{name} {_text(mesh)} {optimizer}", part)
+    cases = list(itertools.product(settings.sets, MESHES, NAMES))
+    results.expect(len(cases))
+    for name, mesh, optimizer in cases:
+        part = functools.partial(_row, name, mesh, optimizer)
+        results.part(f"{name} {_text(mesh)} {optimizer}", part)
 
 
 def _row(name: str, mesh: dict[str, int], optimizer: str) -> dict[str, Any]:
@@ -212,34 +191,28 @@ def report(content: Content) -> str:
     """Return a table of what is sent."""
     head = ["parameters", "mesh", "optimizer", "parts of groups"]
     head += ["sent", "kB", "of the gradient"]
-    lines = [
-        [
-            f"`{row['set']}`",
-            _text(row["mesh"]),
-            f"`{row['optimizer']}`",
-            str(row["cut"]),
-            ", ".join(f"{n} {k}" for k, n in row["operations"].items())
-            or "nothing",
-            f"{4 * row['numbers'] / 1000:.0f}",
-            f"{100 * row['numbers'] / _gradient(row):.2f} %",
-        ]
-        for row in content["parts"].values()
+    return pages.table([head, *map(_cells, content["parts"].values())])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    sent = [f"{count} {kind}" for kind, count in row["operations"].items()]
+    # A device adds this part of the gradient up with others.
+    gradient = row["weights"] / row["mesh"].get("model", 1)
+    return [
+        f"`{row['set']}`",
+        _text(row["mesh"]),
+        f"`{row['optimizer']}`",
+        str(row["cut"]),
+        ", ".join(sent) or "nothing",
+        f"{4 * row['numbers'] / 1000:.0f}",
+        f"{100 * row['numbers'] / gradient:.2f} %",
     ]
-    return pages.table([head, *lines])
-
-
-def _gradient(row: dict[str, Any]) -> float:
-    """Return how many numbers of the gradient a device adds up with others."""
-    return row["weights"] / row["mesh"].get("model", 1)
 
 
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the model's time for psi_sgd against the number of devices."""
-    rows = [
-        row
-        for row in content["parts"].values()
-        if row["optimizer"] == "psi_sgd"
-    ]
+    rows = content["parts"].values()
+    rows = [row for row in rows if row["optimizer"] == NAMES[0]]
     names = sorted({row["set"] for row in rows})
     drawn = Figure(figsize=(7.5, 3.6), layout="constrained")
     subplots = drawn.subplots(1, len(names), squeeze=False)[0]
@@ -252,13 +225,11 @@ def figures(content: Content) -> dict[str, Figure]:
 def _draw(axes: Axes, rows: list[dict[str, Any]]) -> None:
     devices = [2**power for power in range(11)]
     for row, style in zip(rows, ("-", ":", "--"), strict=True):
-        sums = sum(row["operations"].values())
+        sums = sum(row["operations"].values()), row["numbers"]
         times = [
-            seconds(row["weights"], n, ASSUMED, sums, row["numbers"])
-            for n in devices
+            1e3 * seconds(row["weights"], n, ASSUMED, *sums) for n in devices
         ]
-        mesh = ", ".join(row["mesh"])
-        axes.plot(devices, 1e3 * np.array(times), style, label=mesh, lw=2)
+        axes.plot(devices, times, style, label=", ".join(row["mesh"]), lw=2)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set(xlabel="devices", ylabel="step of psi_sgd (ms, model)")

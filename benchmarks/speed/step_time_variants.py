@@ -27,7 +27,7 @@ from benchmarks.harness.results import Content, Results
 from benchmarks.speed.sets import SETS
 from benchmarks.speed.step_time.cases import draw
 from benchmarks.speed.step_time.experiment import measure_set
-from benchmarks.speed.step_time.report import short_table
+from benchmarks.speed.step_time.report import SHORT, table
 from benchmarks.speed.steps import Case, compile_in_turns
 from benchmarks.speed.turns import quartiles, time_in_turns
 
@@ -56,61 +56,54 @@ class Settings:
     steps: Count = 6
 
 
-def _fan_in(w: jax.Array) -> tuple[int, ...]:
-    return tuple(range(w.ndim - 1))
+def _sum(x: jax.Array) -> jax.Array:
+    return jnp.sum(x, tuple(range(x.ndim - 1)), keepdims=True)
 
 
 def _plain(w, d, _):
-    axes = _fan_in(w)
-    return jnp.sum(w * w, axes), jnp.sum(w * d, axes), jnp.sum(d * d, axes)
+    return _sum(w * w), _sum(w * d), _sum(d * d)
 
 
 def _known_norm(w, d, radius):
-    """Take the norm to be the radius."""
-    axes = _fan_in(w)
-    return radius * radius, jnp.sum(w * d, axes), jnp.sum(d * d, axes)
+    return radius * radius, _sum(w * d), _sum(d * d)
 
 
 def _none(w, d, radius):
     """Take a row in place of each sum."""
-    row = (0,) * (w.ndim - 1)
+    row = (slice(0, 1),) * (w.ndim - 1)
     return radius * radius, w[row] * d[row], d[row] * d[row]
 
 
 def _packed(w, d, _):
-    axes = _fan_in(w)
-    both = jnp.sum(jax.lax.complex(w * d, d * d), axes)
-    return jnp.sum(w * w, axes), both.real, both.imag
+    both = _sum(jax.lax.complex(w * d, d * d))
+    return _sum(w * w), both.real, both.imag
 
 
-def _together(rows: int) -> Sums:
+def _together(w, d, _, rows: int):
     """Reduce three operands over so many rows, then the rest."""
-
-    def sums(w, d, _):
-        fan_in, width = w.shape[-2:]
-        count = rows
-        while fan_in % count:
-            count //= 2
-        shape = (*w.shape[:-2], fan_in // count, count, width)
-        zero = jnp.zeros([], w.dtype)
-        partial = jax.lax.reduce(
-            tuple(x.reshape(shape) for x in (w * w, w * d, d * d)),
-            (zero, zero, zero),
-            lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
-            (len(shape) - 2,),
-        )
-        return tuple(jnp.sum(x, _fan_in(x)) for x in partial)
-
-    return sums
+    fan_in, width = w.shape[-2:]
+    while fan_in % rows:
+        rows //= 2
+    shape = (*w.shape[:-2], fan_in // rows, rows, width)
+    partial = jax.lax.reduce(
+        tuple(x.reshape(shape) for x in (w * w, w * d, d * d)),
+        (jnp.zeros([], w.dtype),) * 3,
+        lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
+        (len(shape) - 2,),
+    )
+    return tuple(map(_sum, partial))
 
 
+_REDUCED = "one reduction of three operands"
+
+# From weights, directions and radii: the sums of w², w d and d².
 VARIANTS: dict[str, Sums] = {
     "three sums, as in the package": _plain,
     "two, the norm being known": _known_norm,
     "none": _none,
     "two of the three as a complex sum": _packed,
-    "one reduction of three operands, 8 rows first": _together(8),
-    "one reduction of three operands, 32 rows first": _together(32),
+    f"{_REDUCED}, 8 rows first": functools.partial(_together, rows=8),
+    f"{_REDUCED}, 32 rows first": functools.partial(_together, rows=32),
 }
 
 
@@ -134,20 +127,17 @@ def build(params: dict[str, Any], sums: Sums | None) -> Case:
         momentum, radius = state
         moved, trace = {}, {}
         for path, w in params.items():
-            g = gradients[path]
-            if sums is None:
-                d = _MOMENTUM * momentum[path] + g
-                moved[path] = w - _RATE * d
-            else:
-                r = radius[path]
-                d = _MOMENTUM * momentum[path] + r * g
-                moved[path] = _moved(w, d, r, sums(w, d, r))
+            r, g = radius[path], gradients[path]
+            d = _MOMENTUM * momentum[path] + (g if sums is None else r * g)
+            moved[path] = (
+                w - _RATE * d
+                if sums is None
+                else _moved(w, d, r, sums(w, d, r))
+            )
             trace[path] = d
         return moved, (trace, radius)
 
-    radius = jax.tree.map(
-        lambda w: jnp.sqrt(jnp.sum(w * w, _fan_in(w))), params
-    )
+    radius = jax.tree.map(lambda w: jnp.sqrt(_sum(w * w)), params)
     copies = jax.tree.map(jnp.copy, params)
     return Case(step, copies, (jax.tree.map(jnp.zeros_like, params), radius))
 
@@ -159,9 +149,8 @@ def _sums(settings: Settings) -> list[Row]:
         {x: w for x, w in tree.items() if re.fullmatch(chosen.grouped, x)}
         for tree in draw(chosen)
     )
-    cases = {_SGD: build(params, None)} | {
-        name: build(params, sums) for name, sums in VARIANTS.items()
-    }
+    variants: dict[str, Sums | None] = {_SGD: None, **VARIANTS}
+    cases = {name: build(params, sums) for name, sums in variants.items()}
     cases, compilations = compile_in_turns(cases, gradients, 1)
     runs = {name: case.run(gradients) for name, case in cases.items()}
     seconds = time_in_turns(runs, settings.turns, settings.steps)
@@ -175,33 +164,26 @@ def _sums(settings: Settings) -> list[Row]:
     ]
 
 
-ELSEWHERE: dict[str, tuple[str, list[str]]] = {
-    "waiting": (
-        "--xla_force_host_platform_device_count=2",
-        ["psi(optax.sgd(momentum))", "psi_adam", "psi(optax.adam)"],
-    ),
+_AROUND = ("psi(optax.sgd(momentum))", "psi_adam", "psi(optax.adam)")
+
+# Flags of XLA, and the optimizers of the package's steps.
+ELSEWHERE = {
+    "waiting": ("--xla_force_host_platform_device_count=2", _AROUND),
     "scheduler": (
         "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-        [
-            *("psi_sgd(momentum)", "psi(optax.sgd(momentum))", "optax.lars"),
-            *("psi_adam", "psi(optax.adam)", "optax.lamb"),
-        ],
+        ("psi_sgd(momentum)", "optax.lars", *_AROUND, "optax.lamb"),
     ),
 }
-"""Flags of XLA, and the optimizers of the package's steps."""
-
-_SHOWN = (
-    *("optimizer", "baseline", "ratio", "quartiles"),
-    *("bytes_per_weight", "temporary_mb", "compile_ratio"),
-)
 
 
 def steps_of_the_package(
     name: str, turns: int, steps: int, only: list[str]
 ) -> list[Row]:
-    """Measure a row for each optimizer."""
+    """Measure a row for each optimizer: the columns of the short table."""
+    shown = ("optimizer", "baseline", "ratio", "quartiles")
+    shown += ("bytes_per_weight", "temporary_mb", "compile_ratio")
     rows = measure_set(name, turns, steps, 1, only)["rows"]
-    return [{key: row[key] for key in _SHOWN} for row in rows]
+    return [{key: row[key] for key in shown} for row in rows]
 
 
 def measure(settings: Settings, results: Results) -> None:
@@ -210,9 +192,8 @@ def measure(settings: Settings, results: Results) -> None:
     results.part("sums", lambda: _sums(settings))
     sizes = dataclasses.astuple(settings)
     for name, (flag, only) in ELSEWHERE.items():
-        environment = {"XLA_FLAGS": flag}
-        call = steps_of_the_package, *sizes, only
-        part = functools.partial(alone, *call, environment=environment)
+        call = functools.partial(alone, steps_of_the_package, *sizes, only)
+        part = functools.partial(call, environment={"XLA_FLAGS": flag})
         results.part(name, part)
 
 
@@ -231,9 +212,9 @@ def report(content: Content) -> str:
 
 def sections(content: Content) -> dict[tuple[str, str], str]:
     """Return the tables of the orders of the program."""
-    device = content["versions"]["device"]
+    parts, device = content["parts"], content["versions"]["device"]
     return {
-        ("step-time.md", name): short_table(content["parts"][name], device)
+        ("step-time.md", name): table(parts[name], device, SHORT)
         for name in ELSEWHERE
     }
 

@@ -15,17 +15,8 @@ import optax
 
 from benchmarks.speed.turns import Run
 
-__all__ = [
-    "Case",
-    "Compilation",
-    "build",
-    "build_axpy",
-    "build_by_hand",
-    "build_copy",
-    "compile_case",
-    "compile_in_turns",
-    "size",
-]
+__all__ = ["Case", "Compilation", "build", "build_by_hand", "build_copy"]
+__all__ += ["compile_case", "compile_in_turns", "size"]
 
 
 class Case(NamedTuple):
@@ -65,7 +56,7 @@ def build(tx: optax.GradientTransformation, params: Any) -> Case:
         updates, state = tx.update(gradients, state, params)
         return optax.apply_updates(params, updates), state
 
-    return Case(step, _copy(params), jax.jit(tx.init)(params))
+    return Case(step, jax.tree.map(jnp.copy, params), jax.jit(tx.init)(params))
 
 
 def build_by_hand(
@@ -90,23 +81,11 @@ def build_by_hand(
         kept = [path for path in params if re.fullmatch(grouped, path)]
         return tx.init(params), {path: norm(params[path]) for path in kept}
 
-    return Case(step, _copy(params), init(params))
-
-
-def build_axpy(params: Any) -> Case:
-    """Build a yardstick: w + 0.01 g, an optimizer without state."""
-
-    def step(params, state, gradients):
-        moved = jax.tree.map(
-            lambda w, g: w + jnp.asarray(0.01, w.dtype) * g, params, gradients
-        )
-        return moved, state
-
-    return Case(step, _copy(params), ())
+    return Case(step, jax.tree.map(jnp.copy, params), init(params))
 
 
 def build_copy(params: Any) -> Case:
-    """Build another: an array as large as all parameters is copied."""
+    """Build a yardstick: an array as large as all parameters is copied."""
     leaves = jax.tree.leaves(params)
     numbers = sum(leaf.size for leaf in leaves)
 
@@ -116,10 +95,6 @@ def build_copy(params: Any) -> Case:
 
     target, source = (jnp.ones(numbers, leaves[0].dtype) for _ in range(2))
     return Case(step, target, source)
-
-
-def _copy(tree: Any) -> Any:
-    return jax.tree.map(jnp.copy, tree)
 
 
 def size(tree: Any) -> int:

@@ -2,10 +2,10 @@
 
 `python -m benchmarks step_time --peers` runs this in the environments that
 `make oracles` makes, which have torch and no JAX, and reads the rows that it
-prints. Cases run in turns, and ratios are formed turn by turn, here to torch's
-own fused SGD and AdamW. Kernels come as (out, fan_in) matrices, which some
-libraries demand; vectors are left to the baseline, and their cost is counted.
-The libraries are timed on ResNet-50, and torch's own optimizers on every set.
+prints: ratios, formed turn by turn, to torch's own fused SGD and AdamW. Kernels
+come as (out, fan_in) matrices, which some libraries demand; vectors are left to
+the baseline, and their cost is counted. The libraries are timed on ResNet-50,
+and torch's own optimizers on every set.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import statistics
 import sys
 import types
 from collections.abc import Callable
@@ -24,7 +23,9 @@ from typing import Any
 from benchmarks.harness import processes
 from benchmarks.harness.files import one_message
 from benchmarks.speed.sets import SETS, ParameterSet
-from benchmarks.speed.turns import Run, quartiles, time_in_turns
+from benchmarks.speed.turns import Run, compared, quartiles, time_in_turns
+
+__all__ = ["ADAMW", "LIBRARIES", "SGD", "baseline", "cases", "load", "main"]
 
 SGD, ADAMW = "torch SGD(momentum, fused)", "torch AdamW(fused)"
 
@@ -38,7 +39,7 @@ Make = Callable[..., list]
 _DESCENT, _ADAM = {"lr": 0.01, "momentum": 0.9}, {"lr": 1e-3}
 # By default HeavyBall drops the gradients behind each step.
 _HEAVY = {"lr": 1e-3, "consume_grad": False}
-_RIEMANNIAN = "emerging_optimizers.riemannian_optimizers"
+_EMERGING = "emerging_optimizers.riemannian_optimizers"
 
 LIBRARIES = [
     ("timm.optim.sgdp", "SGDP", SGD, _DESCENT),
@@ -50,32 +51,36 @@ LIBRARIES = [
     ("heavyball", "SGD", SGD, _HEAVY),
     ("heavyball", "AdamW", ADAMW, _HEAVY),
     ("heavyball", "HyperBallAdamW", ADAMW, _HEAVY),
-    (_RIEMANNIAN, "ObliqueSGD", SGD, {**_DESCENT, "dim": 1}),
+    (_EMERGING, "ObliqueSGD", SGD, {**_DESCENT, "dim": 1}),
+    ("geoopt.optim", "RiemannianSGD", SGD, _DESCENT),
+    ("geoopt.optim", "RiemannianAdam", ADAMW, _ADAM),
 ]
 """Module, optimizer, the one of vectors, and options."""
 
 
 def cases(torch: Any, libraries: bool = True) -> dict[str, Make]:
     """Return what makes optimizers; without libraries, torch's fused ones."""
-    sgd, adamw = torch.optim.SGD, torch.optim.AdamW
-    fused = {
-        SGD: functools.partial(sgd, lr=0.01, momentum=0.9, fused=True),
-        ADAMW: functools.partial(adamw, lr=1e-3, fused=True),
+    sgd = functools.partial(torch.optim.SGD, **_DESCENT)
+    adamw = functools.partial(torch.optim.AdamW, **_ADAM)
+    own = {
+        name: functools.partial(make, fused=True)
+        for name, make in ((SGD, sgd), (ADAMW, adamw))
     }
-    found = {name: _beside(make, make) for name, make in fused.items()}
+    found = {name: _beside(make, make) for name, make in own.items()}
     if not libraries:
         return found
-    single = functools.partial(sgd, **_DESCENT, foreach=False)
-    found["torch SGD(momentum)"] = _beside(single, fused[SGD])
-    single = functools.partial(adamw, **_ADAM, foreach=False)
-    found["torch AdamW"] = _beside(single, fused[ADAMW])
+    for name, make in ("torch SGD(momentum)", sgd), ("torch AdamW", adamw):
+        single = functools.partial(make, foreach=False)
+        found[name] = _beside(single, own[baseline(name)])
     for module, kind, rest, options in LIBRARIES:
-        loaded = _load(module)
+        loaded = load(module)
         if loaded is not None:
             make = functools.partial(getattr(loaded, kind), **options)
+            if module == "geoopt.optim":
+                make = _on_spheres(make)
             name = f"{module.partition('.')[0]} {kind}"
-            found[name] = _beside(make, fused[rest])
-    return found | _geoopt(fused)
+            found[name] = _beside(make, own[rest])
+    return found
 
 
 def _beside(make: Callable, rest: Callable) -> Make:
@@ -88,32 +93,19 @@ def _beside(make: Callable, rest: Callable) -> Make:
     return made
 
 
-def _geoopt(fused: dict[str, Callable]) -> dict[str, Make]:
-    """Return those that need parameters which know their manifold."""
-    geoopt = _load("geoopt")
-    if geoopt is None:
-        return {}
-    sphere = geoopt.Sphere()
+def _on_spheres(make: Callable) -> Callable:
+    """Give geoopt parameters that know their manifold."""
+    geoopt = load("geoopt")
 
     def point(x):
-        found = geoopt.ManifoldParameter(x.detach(), manifold=sphere)
+        found = geoopt.ManifoldParameter(x.detach(), manifold=geoopt.Sphere())
         found.grad = x.grad
         return found
 
-    def descent(params):
-        points = list(map(point, params))
-        return geoopt.optim.RiemannianSGD(points, **_DESCENT)
-
-    def adam(params):
-        return geoopt.optim.RiemannianAdam(list(map(point, params)), **_ADAM)
-
-    return {
-        "geoopt RiemannianSGD": _beside(descent, fused[SGD]),
-        "geoopt RiemannianAdam": _beside(adam, fused[ADAMW]),
-    }
+    return lambda params: make([point(x) for x in params])
 
 
-def _load(module: str) -> Any:
+def load(module: str) -> Any:
     """Import a module, or return None; one of timm's without the rest of it."""
     if module.startswith("timm."):
         # `import timm` needs torchvision, its optimizers do not.
@@ -143,45 +135,33 @@ def measure(
     torch.manual_seed(0)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     shared = _tensors(torch, chosen, device)
-    runs = {AXPY: _axpy(shared, wait)}
+    copies = [(w.clone(), g) for w, g in shared]
+    runs = {
+        AXPY: _run(
+            [lambda w=w, g=g: w.add_(g, alpha=0.01) for w, g in copies], wait
+        )
+    }
     for name, make in cases(torch, chosen.family).items():
-        runs[name] = _run(make(*_parameters(torch, shared)), wait)
+        made = make(*_parameters(torch, shared))
+        runs[name] = _run([optimizer.step for optimizer in made], wait)
     seconds = time_in_turns(runs, TURNS, STEPS)
     moved = 3 * shared[0][0].element_size()
-    return [_row(name, seconds, moved) for name in runs if name != AXPY]
+
+    def row(name: str) -> dict[str, Any]:
+        found = compared(name, baseline(name), seconds)
+        lengths = quartiles(seconds[name], seconds[AXPY])[1]
+        return {**found, "bytes_per_weight": moved * lengths}
+
+    return [row(name) for name in runs if name != AXPY]
 
 
-def _row(name: str, seconds: dict[str, list[float]], moved: int) -> dict:
-    own, base = seconds[name], baseline(name)
-    low, middle, high = quartiles(own, seconds[base])
-    return {
-        "optimizer": name,
-        "baseline": base,
-        "ratio": middle,
-        "quartiles": [low, high],
-        "milliseconds": 1e3 * statistics.median(own),
-        "bytes_per_weight": moved * quartiles(own, seconds[AXPY])[1],
-    }
-
-
-def _run(optimizers: list, wait: Callable[[], None]) -> Run:
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            for optimizer in optimizers:
-                optimizer.step()
-        wait()
-
-    return run
-
-
-def _axpy(shared: list[tuple], wait: Callable[[], None]) -> Run:
-    """Return the yardstick, on weights of its own."""
-    weights = [w.clone() for w, _ in shared]
+def _run(parts: list[Callable[[], Any]], wait: Callable[[], None]) -> Run:
+    """Return what takes steps of all these parts."""
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            for w, (_, g) in zip(weights, shared, strict=True):
-                w.add_(g, alpha=0.01)
+            for part in parts:
+                part()
         wait()
 
     return run

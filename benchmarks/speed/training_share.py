@@ -10,7 +10,6 @@ itself too, as in `step_time`, over the time of the whole step.
 
 import dataclasses
 import functools
-import statistics
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -27,8 +26,9 @@ from benchmarks.harness.results import Content, Results
 from benchmarks.speed import steps
 from benchmarks.speed.step_time.cases import ADAM, SGD, baseline, make
 from benchmarks.speed.step_time.report import cell, duration
-from benchmarks.speed.turns import quartiles, time_in_turns
-from psi_optax.models import architectures, linen
+from benchmarks.speed.turns import Seconds, compared, quartiles, time_in_turns
+from psi_optax.models import linen
+from psi_optax.models.architectures import cifar_resnet
 
 __all__ = ["MEASUREMENT", "NETWORKS", "OPTIMIZERS", "Network", "rows"]
 
@@ -38,12 +38,9 @@ OPTIMIZERS = (SGD, "psi_sgd(momentum)", ADAM, "psi_adam", "optax.lamb")
 
 
 class Network(NamedTuple):
-    """A network that is trained.
+    """A Linen model, the shape of an image, and a pattern of paths.
 
-    Attributes:
-        model: a Linen model of `psi_optax.models`.
-        image: shape of one of its images.
-        grouped: pattern of paths; each output channel there is a group.
+    Each output channel of parameters whose paths match is a group.
     """
 
     model: nn.Module
@@ -54,13 +51,15 @@ class Network(NamedTuple):
 NETWORKS = {
     "cnn": Network(linen.CNN(), (28, 28, 1), r"hidden_\d+/kernel"),
     "resnet20": Network(
-        linen.ResNet(architectures.cifar_resnet(20)),
-        (32, 32, 3),
-        r".*/conv/kernel",
+        linen.ResNet(cifar_resnet(20)), (32, 32, 3), r".*/conv/kernel"
     ),
     # To try the command.
     "small": Network(linen.CNN(widths=(2,)), (4, 4, 1), r"hidden_\d+/kernel"),
 }
+
+
+Networks = Annotated[tuple[str, ...], some(one_of(NETWORKS))]
+Optimizers = Annotated[tuple[str, ...], some(one_of(OPTIMIZERS))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +74,8 @@ class Settings:
         steps: Number of steps of a turn, at most.
     """
 
-    networks: Annotated[tuple[str, ...], some(one_of(NETWORKS))] = (*NETWORKS,)
-    optimizers: Annotated[tuple[str, ...], some(one_of(OPTIMIZERS))] = (
-        OPTIMIZERS
-    )
+    networks: Networks = ("cnn", "resnet20")
+    optimizers: Optimizers = OPTIMIZERS
     batch: Count = 128
     turns: Count = 15
     steps: Count = 10
@@ -151,28 +148,23 @@ def _part(network: Network, settings: Settings) -> list[dict[str, Any]]:
     return rows(time_in_turns(runs, settings.turns, settings.steps))
 
 
-def rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
+def rows(seconds: Seconds) -> list[dict[str, Any]]:
     """Return a row for each optimizer, from its times and those of the passes.
 
     Examples:
-        >>> found = rows({PASSES: [3.0], SGD: [4.0], alone(SGD): [2.0]})
-        >>> [(row["share"], row["alone"], row["ratio"]) for row in found]
-        [(0.25, 0.5, 1.0)]
+        >>> [row] = rows({PASSES: [3.0], SGD: [4.0], alone(SGD): [2.0]})
+        >>> row["share"], row["alone"], row["ratio"]
+        (0.25, 0.5, 1.0)
     """
 
     def row(name: str) -> dict[str, Any]:
-        own, base = seconds[name], baseline(name)
+        own = seconds[name]
         most, share, least = (1 - x for x in quartiles(seconds[PASSES], own))
-        low, middle, high = quartiles(own, seconds[base])
         return {
-            "optimizer": name,
-            "baseline": base,
-            "milliseconds": 1e3 * statistics.median(own),
+            **compared(name, baseline(name), seconds),
             "share": share,
             "share_quartiles": [least, most],
             "alone": quartiles(seconds[alone(name)], own)[1],
-            "ratio": middle,
-            "quartiles": [low, high],
         }
 
     return [row(name) for name in OPTIMIZERS if name in seconds]
@@ -180,25 +172,25 @@ def rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 def report(content: Content) -> str:
     """Return a table of all networks."""
-    device = content["versions"]["device"]
+    device, parts = content["versions"]["device"], content["parts"]
     head = [f"training step on {device}", "optimizer", "ms", "its share"]
     head += ["alone", "whole step", "to"]
-    lines = [
-        [
-            f"`{name}`",
-            f"`{row['optimizer']}`",
-            duration(row["milliseconds"]),
-            "{:.1f} % ({:.1f} to {:.1f})".format(
-                *(100 * x for x in (row["share"], *row["share_quartiles"]))
-            ),
-            f"{100 * row['alone']:.2f} %",
-            cell(row["ratio"], row["quartiles"]),
-            f"`{row['baseline']}`",
-        ]
-        for name, part in content["parts"].items()
-        for row in part
-    ]
+    lines = [[f"`{x}`", *_cells(row)] for x in parts for row in parts[x]]
     return pages.table([head, *lines])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    share, low, high = (
+        100 * x for x in (row["share"], *row["share_quartiles"])
+    )
+    return [
+        f"`{row['optimizer']}`",
+        duration(row),
+        f"{share:.1f} % ({low:.1f} to {high:.1f})",
+        f"{100 * row['alone']:.2f} %",
+        cell(row),
+        f"`{row['baseline']}`",
+    ]
 
 
 MEASUREMENT = Measurement(

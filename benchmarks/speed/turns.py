@@ -4,29 +4,25 @@ Optimizers of torch are timed by it too, in environments without JAX.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Run", "quartiles", "time_in_turns"]
+__all__ = ["Run", "Seconds", "compared", "quartiles", "time_in_turns"]
 
 LONGEST = 1.0
 """Seconds that a turn may take, unless a single step takes longer."""
 
-Run = Callable[[int], None]
+Run = Callable[[int], Any]
 """Takes so many steps, and returns when their results are there."""
 
+Seconds = Mapping[str, Sequence[float]]
+"""Seconds per step of each case, one figure a turn."""
 
-def time_in_turns(
-    runs: dict[str, Run], turns: int, steps: int
-) -> dict[str, list[float]]:
-    """Return seconds per step of each case, one figure a turn.
 
-    Args:
-        runs: the cases.
-        turns: number of turns of each.
-        steps: number of steps of a turn, at most; slow cases have fewer.
-    """
+def time_in_turns(runs: Mapping[str, Run], turns: int, steps: int) -> Seconds:
+    """Time turns of so many steps, or fewer of slow cases."""
     counts = {name: _steps(run, steps) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(turns):
@@ -54,5 +50,16 @@ def quartiles(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
         >>> quartiles([1.0, 3.0, 2.0], [1.0, 1.0, 1.0])
         [1.5, 2.0, 2.5]
     """
-    ratios = np.divide(ours, theirs)
-    return np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
+    return np.quantile(np.divide(ours, theirs), [0.25, 0.5, 0.75]).tolist()
+
+
+def compared(name: str, baseline: str, seconds: Seconds) -> dict[str, Any]:
+    """Return the row of an optimizer: its time, as a ratio to a baseline."""
+    low, middle, high = quartiles(seconds[name], seconds[baseline])
+    return {
+        "optimizer": name,
+        "baseline": baseline,
+        "ratio": middle,
+        "quartiles": [low, high],
+        "milliseconds": 1e3 * float(np.median(seconds[name])),
+    }

@@ -11,58 +11,49 @@ import psi_optax
 from benchmarks.optimizers import OPTIMIZERS, Optimizer
 from benchmarks.speed import steps
 from benchmarks.speed.sets import ParameterSet
+from psi_optax.diagnostics import monitor_groups
 
-__all__ = [
-    *("ADAM", "BY_HAND", "CASES", "SGD"),
-    *("baseline", "build", "chosen", "draw", "make"),
-]
+__all__ = ["ADAM", "BY_HAND", "CASES", "SGD"]
+__all__ += ["baseline", "build", "chosen", "draw", "make"]
 
 SGD, ADAM = "optax.sgd(momentum)", "optax.adam"
 
 BY_HAND = "sgd, then renormalize by hand"
 """A training step without psi_optax that keeps the norms of filters."""
 
-_BASELINES = {"sgd": SGD, "adam": ADAM}
-_RATES = {"sgd": 0.01, "adam": 1e-3}
+_BASELINES, _RATES = {"sgd": SGD, "adam": ADAM}, {"sgd": 0.01, "adam": 1e-3}
 
-
-def _around(name: str) -> Optimizer:
-    """Return `psi` around an optimizer."""
-    inner = OPTIMIZERS[name]
-    return inner._replace(
-        make=lambda rate, groups: psi_optax.psi(inner.make(rate), groups)
-    )
-
-
-def _monitored(name: str) -> Optimizer:
-    """Return an optimizer with the monitor behind it."""
-    plain, monitor = OPTIMIZERS[name], psi_optax.diagnostics.monitor_groups
-    return plain._replace(
-        make=lambda rate, groups: optax.chain(
-            plain.make(rate, groups), monitor(groups)
-        )
-    )
-
+_sgd, _adam, _psi_sgd = (
+    OPTIMIZERS[name].make for name in ("sgd", "adam", "psi_sgd")
+)
 
 _MAIN = {
     SGD: OPTIMIZERS["sgd"],
     BY_HAND: OPTIMIZERS["sgd"],
     "psi_sgd(momentum)": OPTIMIZERS["psi_sgd"],
-    "psi(optax.sgd(momentum))": _around("sgd"),
+    "psi(optax.sgd(momentum))": Optimizer(
+        lambda rate, groups: psi_optax.psi(_sgd(rate), groups)
+    ),
     "sgd, then retract": OPTIMIZERS["sgd_retracted"],
     "optax.lars": OPTIMIZERS["lars"],
     ADAM: OPTIMIZERS["adam"],
-    # It decays all parameters: no mask is timed.
+    # All parameters decay: no mask is timed.
     "optax.adamw": Optimizer(lambda rate, _: optax.adamw(rate), "adam"),
     "psi_adam": OPTIMIZERS["psi_adam"],
-    "psi(optax.adam)": _around("adam"),
+    "psi(optax.adam)": Optimizer(
+        lambda rate, groups: psi_optax.psi(_adam(rate), groups), "adam"
+    ),
     "optax.lamb": OPTIMIZERS["lamb"],
     "optax.contrib.muon": OPTIMIZERS["muon"],
 }
 
 CASES = {
     **_MAIN,
-    "psi_sgd(momentum), monitor_groups": _monitored("psi_sgd"),
+    "psi_sgd(momentum), monitor_groups": Optimizer(
+        lambda rate, groups: optax.chain(
+            _psi_sgd(rate, groups), monitor_groups(groups)
+        )
+    ),
     "psi_sgdm": OPTIMIZERS["psi_sgdm"],
     "sgd_g": OPTIMIZERS["sgd_g"],
     "sgdp": OPTIMIZERS["sgdp"],

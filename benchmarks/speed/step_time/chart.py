@@ -12,52 +12,42 @@ from benchmarks.harness.colours import COLOURS
 
 __all__ = ["figure"]
 
-Bars = list[tuple[dict[str, Any], str]]
-"""Rows, and whose each is."""
+Rows = list[dict[str, Any]]
 
-_COLOURS = {
-    "psi_optax": COLOURS[6],
-    "optax, or by hand": COLOURS[0],
-    "libraries for torch": COLOURS[4],
-}
+_OURS, _OPTAX, _TORCH = "psi_optax", "optax, or by hand", "libraries for torch"
+_COLOURS = {_OURS: COLOURS[6], _OPTAX: COLOURS[0], _TORCH: COLOURS[4]}
 
 _HEIGHT = 0.21
 """Inches of a bar, with the gap to the next."""
 
 
-def figure(
-    rows: list[dict[str, Any]], peers: list[dict[str, Any]], device: str
-) -> Figure:
+def figure(rows: Rows, peers: Rows, device: str) -> Figure:
     """Draw the ratios to SGD with momentum, and those to Adam, sorted.
 
     Whiskers are quartiles. The baselines, at 1, are not drawn. Peers are ratios
     to torch's own optimizers.
     """
-    bars = [(row, _origin(row["optimizer"])) for row in rows]
-    bars += [(row, "libraries for torch") for row in peers]
-    parts: dict[str, Bars] = {"SGD with momentum": [], "Adam": []}
-    for row, whose in sorted(bars, key=lambda bar: bar[0]["ratio"]):
-        base = row["baseline"]
-        if row["optimizer"] != base:
-            adam = "adam" in base.lower()
-            parts["Adam" if adam else "SGD with momentum"].append((row, whose))
-    lengths = [max(1, len(part)) for part in parts.values()]
+    bars = [{**row, "whose": _origin(row["optimizer"])} for row in rows]
+    bars += [{**row, "whose": _TORCH} for row in peers]
+    bars = [bar for bar in bars if bar["optimizer"] != bar["baseline"]]
+    bars.sort(key=lambda bar: bar["ratio"])
+    adam = [bar for bar in bars if "adam" in bar["baseline"].lower()]
+    sgd = [bar for bar in bars if bar not in adam]
+    lengths = [max(1, len(part)) for part in (sgd, adam)]
     size = 8, 1.8 + _HEIGHT * sum(lengths)
     drawn = Figure(figsize=size, layout="constrained")
     axes = drawn.subplots(2, sharex=True, height_ratios=lengths)
-    for place, (name, part) in zip(axes, parts.items(), strict=True):
-        _draw(place, part)
-        place.set_title(f"to {name}", fontsize=9, loc="left")
+    _draw(axes[0], sgd, "to SGD with momentum")
+    _draw(axes[1], adam, "to Adam")
     axes[1].set_xlabel(
         "time of one step, as a ratio to the plain optimizer of the same"
         f" library, on {device}",
         fontsize=9,
     )
-    there = {whose for _, whose in bars}
     handles = [
         Patch(color=colour, label=whose)
         for whose, colour in _COLOURS.items()
-        if whose in there
+        if whose in {bar["whose"] for bar in bars}
     ]
     drawn.legend(handles=handles, loc="outside upper center", ncols=3)
     return drawn
@@ -65,20 +55,21 @@ def figure(
 
 def _origin(name: str) -> str:
     others = name.startswith("optax.") or "by hand" in name
-    return "optax, or by hand" if others else "psi_optax"
+    return _OPTAX if others else _OURS
 
 
-def _draw(axes: Axes, part: Bars) -> None:
-    """Draw bars from 1 to the ratio, on a logarithmic axis; the least on top."""
+def _draw(axes: Axes, part: Rows, title: str) -> None:
+    """Draw bars from 1 on, on a logarithmic axis; the least ratio on top."""
+    axes.set_title(title, fontsize=9, loc="left")
     axes.set_xscale("log", base=2)
-    ratios = np.array([row["ratio"] for row, _ in part])
-    around = np.reshape([row["quartiles"] for row, _ in part], (-1, 2)).T
+    ratios = np.array([bar["ratio"] for bar in part])
+    around = np.reshape([bar["quartiles"] for bar in part], (-1, 2)).T
     axes.barh(
         range(len(part)),
         ratios - 1,
         left=1,
         height=0.7,
-        color=[_COLOURS[whose] for _, whose in part],
+        color=[_COLOURS[bar["whose"]] for bar in part],
         xerr=np.abs(around - ratios),
         error_kw={"linewidth": 1, "capsize": 2},
     )
@@ -91,7 +82,7 @@ def _draw(axes: Axes, part: Bars) -> None:
             va="center",
             fontsize=8,
         )
-    names = [row["optimizer"] for row, _ in part]
+    names = [bar["optimizer"] for bar in part]
     axes.set_yticks(range(len(part)), names, fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.1, y=0.01)

@@ -2,28 +2,24 @@
 
 import dataclasses
 import functools
-import statistics
 from collections.abc import Sequence
 from typing import Annotated, Any
+
+import numpy as np
+import optax
 
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, one_of, some
 from benchmarks.harness.processes import in_torch
 from benchmarks.harness.results import Results
+from benchmarks.speed import steps
 from benchmarks.speed.sets import SETS
 from benchmarks.speed.step_time import cases, report
 from benchmarks.speed.step_time.cases import CASES, baseline
-from benchmarks.speed.steps import (
-    Case,
-    Compilation,
-    build_axpy,
-    build_copy,
-    compile_in_turns,
-    size,
-)
-from benchmarks.speed.turns import quartiles, time_in_turns
+from benchmarks.speed.turns import Seconds, compared, quartiles, time_in_turns
 
-__all__ = ["MEASUREMENT", "Settings", "measure_set"]
+__all__ = ["AXPY", "COPY", "MEASUREMENT", "Settings", "bandwidths"]
+__all__ += ["measure_set", "rows", "run_peers"]
 
 Found = dict[str, Any]
 
@@ -66,37 +62,31 @@ def measure(settings: Settings, results: Results) -> None:
 
 
 def _part(name: str, settings: Settings, before: Found, peers: Found) -> Found:
-    found = measure_set(
-        *(name, settings.turns, settings.steps, settings.compiles),
-        settings.only,
-    )
+    sizes = settings.turns, settings.steps, settings.compiles
+    found = measure_set(name, *sizes, settings.only)
     rows = {x["optimizer"]: x for x in before["rows"] + found["rows"]}
     found["rows"] = [rows[case] for case in CASES if case in rows]
     return {**found, "peers": peers.get(name, before["peers"])}
 
 
 def measure_set(
-    name: str, turns: int, steps: int, compiles: int, only: Sequence[str] = ()
+    name: str, turns: int, count: int, compiles: int, only: Sequence[str] = ()
 ) -> Found:
-    """Measure the optimizers of a set.
-
-    Returns:
-        Number and dtype of the weights, the bandwidths of the yardsticks in
-        GB/s, and a row for each optimizer.
-    """
+    """Measure the bandwidths of the yardsticks, and a row an optimizer."""
     chosen = SETS[name]
     params, gradients = cases.draw(chosen)
 
     def measured(names: Sequence[str]) -> Found:
-        built = {AXPY: build_axpy(params), COPY: build_copy(params)}
+        built = {AXPY: steps.build(optax.scale(0.01), params)}
+        built[COPY] = steps.build_copy(params)
         for name in names:
             built[name] = cases.build(name, params, chosen.grouped)
-        built, compilations = compile_in_turns(built, gradients, compiles)
+        built, made = steps.compile_in_turns(built, gradients, compiles)
         runs = {name: case.run(gradients) for name, case in built.items()}
-        seconds = time_in_turns(runs, turns, steps)
+        seconds = time_in_turns(runs, turns, count)
         return {
-            "bandwidth": bandwidths(seconds, size(params)),
-            "rows": rows(built, compilations, seconds),
+            "bandwidth": bandwidths(seconds, steps.size(params)),
+            "rows": rows(built, made, seconds),
         }
 
     names = cases.chosen(chosen, tuple(only))
@@ -108,9 +98,7 @@ def measure_set(
     return {"weights": chosen.weights, "dtype": chosen.dtype, **found}
 
 
-def bandwidths(
-    seconds: dict[str, list[float]], parameters: int
-) -> dict[str, float]:
+def bandwidths(seconds: Seconds, parameters: int) -> dict[str, float]:
     """Return GB/s of the yardsticks, from the bytes of all parameters.
 
     Examples:
@@ -118,50 +106,36 @@ def bandwidths(
         {'w + 0.01 g, in place': 6.0, 'a copy': 2.0}
     """
     return {
-        name: arrays * parameters / 1e9 / statistics.median(seconds[name])
+        name: arrays * parameters / 1e9 / float(np.median(seconds[name]))
         for name, arrays in _MOVED.items()
     }
 
 
 def rows(
-    built: dict[str, Case],
-    compilations: dict[str, Compilation],
-    seconds: dict[str, list[float]],
+    built: dict[str, steps.Case],
+    made: dict[str, steps.Compilation],
+    seconds: Seconds,
 ) -> list[Found]:
-    """Return a row for each case but the yardsticks.
-
-    Args:
-        built: both yardsticks, and other cases with their baselines.
-        compilations: of every case.
-        seconds: per step of every case, a figure for each turn.
-    """
+    """Return a row for each case but the yardsticks."""
     weights = built[AXPY].params
-    parameters = size(weights)
+    parameters = steps.size(weights)
     width = parameters / sum(w.size for w in weights.values())
     speeds = bandwidths(seconds, parameters)
     fastest = max(speeds, key=lambda name: speeds[name])
 
     def row(name: str) -> Found:
         base, own = baseline(name), seconds[name]
-        low, middle, high = quartiles(own, seconds[base])
-        mine, theirs = compilations[name], compilations[base]
-        state = size(built[name].state) / parameters
+        state = steps.size(built[name].state) / parameters
         # Gradients are read; parameters and state are read and written.
-        least = 3 + 2 * state
+        arrays = (3 + 2 * state) / _MOVED[fastest]
         return {
-            "optimizer": name,
-            "baseline": base,
-            "ratio": middle,
-            "quartiles": [low, high],
-            "milliseconds": 1e3 * statistics.median(own),
+            **compared(name, base, seconds),
             "bytes_per_weight": 3 * width * quartiles(own, seconds[AXPY])[1],
-            "of_bandwidth": least
-            / _MOVED[fastest]
-            * quartiles(seconds[fastest], own)[1],
+            "of_bandwidth": arrays * quartiles(seconds[fastest], own)[1],
             "state": state,
-            "trace_ratio": mine.trace_s / theirs.trace_s,
-            "compile_ratio": mine.compile_s / theirs.compile_s,
-            **mine._asdict(),
+            "trace_ratio": made[name].trace_s / made[base].trace_s,
+            "compile_ratio": made[name].compile_s / made[base].compile_s,
+            **made[name]._asdict(),
         }
 
     return [row(name) for name in built if name not in _MOVED]

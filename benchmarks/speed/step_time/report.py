@@ -1,5 +1,6 @@
 """Tables of step times, and where they stand."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -9,18 +10,15 @@ from benchmarks.harness.results import Content
 from benchmarks.speed.sets import SETS
 from benchmarks.speed.step_time import chart
 
-__all__ = ["cell", "duration", "figures", "report", "sections", "short_table"]
+__all__ = ["SHORT", "cell", "duration", "figures", "report", "sections"]
+__all__ += ["table"]
 
 Row = dict[str, Any]
 
-README = (
-    "sgd, then renormalize by hand",
-    "psi_sgd(momentum)",
-    "psi(optax.sgd(momentum))",
-    "optax.lars",
-    "psi_adam",
-    "psi(optax.adam)",
-    "optax.lamb",
+IN_README = (
+    *("sgd, then renormalize by hand", "psi_sgd(momentum)"),
+    *("psi(optax.sgd(momentum))", "optax.lars"),
+    *("psi_adam", "psi(optax.adam)", "optax.lamb"),
 )
 
 
@@ -47,7 +45,7 @@ def _tables(part: Row, versions: dict[str, Any]) -> list[str]:
         version = f"torch {peers['torch']}"
         texts += [
             f"To torch's own, in a process of their own, {version}:",
-            peers_table(peers["rows"], peers["device"]),
+            table(peers["rows"], peers["device"], PEERS),
         ]
     return texts
 
@@ -67,65 +65,39 @@ def sections(content: Content) -> dict[tuple[str, str], str]:
     part = content["parts"].get("resnet50")
     if part is None:
         return {}
-    device = content["versions"]["device"]
-    main = [row for row in part["rows"] if row["optimizer"] in README]
+    rows, device = part["rows"], content["versions"]["device"]
+    some = [row for row in rows if row["optimizer"] in IN_README]
     return {
-        ("choosing.md", "step time"): short_table(part["rows"], device),
-        ("../README.md", "step time"): short_table(main, device),
+        ("choosing.md", "step time"): table(rows, device, SHORT),
+        ("../README.md", "step time"): table(some, device, SHORT),
     }
 
 
-def table(rows: list[Row], device: str) -> str:
-    """Return a table of all columns."""
-    head = ["ratio", "to", "ms", "bytes", "of bandwidth", "state"]
-    head += ["temporaries", "peak", "trace", "compile", "HLO"]
-    return _table(device, head, rows)
-
-
-def short_table(rows: list[Row], device: str) -> str:
-    """Return a table of the columns by which one chooses."""
-    head = ["ratio", "to", "bytes", "temporaries", "compile"]
-    return _table(device, head, rows)
-
-
-def peers_table(rows: list[Row], device: str) -> str:
-    """Return a table of torch's libraries."""
-    return _table(device, ["ratio", "to", "ms", "bytes"], rows)
-
-
-def _table(device: str, head: list[str], rows: list[Row]) -> str:
-    lines = [
-        [f"`{row['optimizer']}`", *(_CELLS[column](row) for column in head)]
-        for row in rows
-    ]
-    return pages.table([[f"one step on {device}", *head], *lines])
-
-
-def cell(middle: float, around: list[float]) -> str:
-    """Return a median and its quartiles.
+def cell(row: Row) -> str:
+    """Return a ratio and its quartiles.
 
     Examples:
-        >>> cell(1.5, [1.25, 12.0])
+        >>> cell({"ratio": 1.5, "quartiles": [1.25, 12.0]})
         '1.50 (1.25 to 12.00)'
     """
-    return "{:.2f} ({:.2f} to {:.2f})".format(middle, *around)
+    return "{:.2f} ({:.2f} to {:.2f})".format(row["ratio"], *row["quartiles"])
 
 
-def duration(milliseconds: float) -> str:
-    """Return three digits, or all there are before the point.
+def duration(row: Row) -> str:
+    """Return milliseconds: three digits, or all before the point.
 
     Examples:
-        >>> duration(1.2345), duration(9470.3)
+        >>> duration({"milliseconds": 1.2345}), duration({"milliseconds": 9470})
         ('1.23', '9,470')
     """
-    long = milliseconds >= 1000
-    return f"{milliseconds:,.0f}" if long else f"{milliseconds:.3g}"
+    time = row["milliseconds"]
+    return f"{time:,.0f}" if time >= 1000 else f"{time:.3g}"
 
 
 _CELLS = {
-    "ratio": lambda row: cell(row["ratio"], row["quartiles"]),
+    "ratio": cell,
     "to": lambda row: f"`{row['baseline']}`",
-    "ms": lambda row: duration(row["milliseconds"]),
+    "ms": duration,
     "bytes": lambda row: f"{row['bytes_per_weight']:.0f}",
     "of bandwidth": lambda row: f"{100 * row['of_bandwidth']:.0f} %",
     "state": lambda row: f"{row['state']:.1f}",
@@ -135,3 +107,17 @@ _CELLS = {
     "compile": lambda row: f"{row['compile_ratio']:.1f}",
     "HLO": lambda row: f"{row['instructions']}",
 }
+
+SHORT = ("ratio", "to", "bytes", "temporaries", "compile")
+PEERS = ("ratio", "to", "ms", "bytes")
+
+
+def table(
+    rows: list[Row], device: str, columns: Sequence[str] = tuple(_CELLS)
+) -> str:
+    """Return a table with a line for each row."""
+    lines = [
+        [f"`{row['optimizer']}`", *(_CELLS[column](row) for column in columns)]
+        for row in rows
+    ]
+    return pages.table([[f"one step on {device}", *columns], *lines])

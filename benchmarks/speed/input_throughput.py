@@ -62,6 +62,9 @@ CASES = {
 }
 
 
+Cases = Annotated[tuple[str, ...], some(one_of(CASES))]
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings of the measurement.
@@ -71,9 +74,7 @@ class Settings:
         turns: Number of turns of input, steps and training.
     """
 
-    cases: Annotated[tuple[str, ...], some(one_of(CASES))] = (
-        *(name for name in CASES if name != _SMALL),
-    )
+    cases: Cases = tuple(name for name in CASES if name != _SMALL)
     turns: Count = 5
 
 

@@ -11,7 +11,7 @@ import functools
 import itertools
 import math
 import re
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import optax
@@ -27,7 +27,7 @@ from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.speed.sets import SETS, ParameterSet
 from benchmarks.train.layout import Layout, make_layout
 
-__all__ = ["MEASUREMENT", "MESHES", "Machine", "Sent", "seconds", "sent"]
+__all__ = ["MEASUREMENT", "MESHES", "compiled", "report", "seconds", "sent"]
 
 MESHES = ({"fsdp": 8}, {"model": 8}, {"fsdp": 4, "model": 2})
 
@@ -36,6 +36,10 @@ NAMES = ("psi_sgd", "psi_adam")
 # Bytes a weight in float32: weight, gradient and momentum are read, and two of
 # them written.
 MOVED = 20
+
+# Bytes a second of memory and of network, and seconds of a message: of the
+# order of an accelerator of 2024. Each term can be read off the curves.
+MEMORY, NETWORK, LATENCY = 3e12, 3e11, 1e-5
 
 # The passes that divide a program are the same; the machine code is not used.
 _QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
@@ -47,6 +51,9 @@ _COLLECTIVE = re.compile(
 )
 
 
+Sets = Annotated[tuple[str, ...], some(one_of(SETS))]
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings of the measurement.
@@ -55,29 +62,7 @@ class Settings:
         sets: Sets of parameters.
     """
 
-    sets: Annotated[tuple[str, ...], some(one_of(SETS))] = (
-        "resnet50",
-        "gpt_124m",
-    )
-
-
-class Sent(NamedTuple):
-    """Numbers of operations of each kind, and of numbers of their results."""
-
-    operations: dict[str, int]
-    numbers: int
-
-
-class Machine(NamedTuple):
-    """Bytes a second of memory and network, and seconds of a message."""
-
-    memory: float
-    network: float
-    latency: float
-
-
-# Of the order of an accelerator of 2024. Each term can be read off the curves.
-ASSUMED = Machine(memory=3e12, network=3e11, latency=1e-5)
+    sets: Sets = ("resnet50", "gpt_124m")
 
 
 def compiled(
@@ -120,8 +105,8 @@ def compiled(
     return str(program.as_text()), cut
 
 
-def sent(program: str) -> Sent:
-    """Return what a compiled program sends between devices."""
+def sent(program: str) -> dict[str, Any]:
+    """Count the operations of each kind in a program, and their numbers."""
     found = list(_COLLECTIVE.finditer(program))
     shapes = [
         shape
@@ -132,28 +117,17 @@ def sent(program: str) -> Sent:
         math.prod(int(n) for n in shape.split(",") if n) for shape in shapes
     )
     operations = collections.Counter(match["kind"] for match in found)
-    return Sent(dict(operations), numbers)
+    return {"operations": dict(operations), "numbers": numbers}
 
 
-def seconds(
-    weights: int,
-    devices: int,
-    machine: Machine,
-    operations: int = 0,
-    numbers: int = 0,
-) -> float:
+def seconds(weights: int, devices: int, operations: int, numbers: int) -> float:
     """Return the time of a step by the model of docs/scaling.md.
 
-    Args:
-        weights: their number.
-        devices: number of devices that they are divided among.
-        machine: the assumptions.
-        operations: number of all-reduces one after the other.
-        numbers: how many numbers they add up, in float32.
+    So many operations add up so many numbers in float32, one after the other.
     """
-    memory = MOVED * weights / (devices * machine.memory)
-    waiting = operations * machine.latency * math.log2(devices)
-    ring = 2 * (devices - 1) / devices * 4 * numbers / machine.network
+    memory = MOVED * weights / (devices * MEMORY)
+    waiting = operations * LATENCY * math.log2(devices)
+    ring = 2 * (devices - 1) / devices * 4 * numbers / NETWORK
     return memory + waiting + ring
 
 
@@ -174,7 +148,7 @@ def _row(name: str, mesh: dict[str, int], optimizer: str) -> dict[str, Any]:
         "mesh": mesh,
         "optimizer": optimizer,
         "cut": cut,
-        **sent(program)._asdict(),
+        **sent(program),
     }
 
 
@@ -221,9 +195,7 @@ def _draw(axes: Axes, rows: list[dict[str, Any]]) -> None:
     devices = [2**power for power in range(11)]
     for row, style in zip(rows, ("-", ":", "--"), strict=True):
         sums = sum(row["operations"].values()), row["numbers"]
-        times = [
-            1e3 * seconds(row["weights"], n, ASSUMED, *sums) for n in devices
-        ]
+        times = [1e3 * seconds(row["weights"], n, *sums) for n in devices]
         axes.plot(devices, times, style, label=", ".join(row["mesh"]), lw=2)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

@@ -42,20 +42,20 @@ _HEAVY = {"lr": 1e-3, "consume_grad": False}
 _EMERGING = "emerging_optimizers.riemannian_optimizers"
 
 LIBRARIES = [
-    ("timm.optim.sgdp", "SGDP", SGD, _DESCENT),
-    ("timm.optim.adamp", "AdamP", ADAMW, _ADAM),
-    ("adamp", "SGDP", SGD, _DESCENT),
-    ("adamp", "AdamP", ADAMW, _ADAM),
-    ("pytorch_optimizer", "SGDP", SGD, _DESCENT),
-    ("pytorch_optimizer", "LARS", SGD, {"lr": 0.01}),
-    ("heavyball", "SGD", SGD, _HEAVY),
-    ("heavyball", "AdamW", ADAMW, _HEAVY),
-    ("heavyball", "HyperBallAdamW", ADAMW, _HEAVY),
-    (_EMERGING, "ObliqueSGD", SGD, {**_DESCENT, "dim": 1}),
-    ("geoopt.optim", "RiemannianSGD", SGD, _DESCENT),
-    ("geoopt.optim", "RiemannianAdam", ADAMW, _ADAM),
+    ("timm.optim.sgdp", "SGDP", _DESCENT),
+    ("timm.optim.adamp", "AdamP", _ADAM),
+    ("adamp", "SGDP", _DESCENT),
+    ("adamp", "AdamP", _ADAM),
+    ("pytorch_optimizer", "SGDP", _DESCENT),
+    ("pytorch_optimizer", "LARS", {"lr": 0.01}),
+    ("heavyball", "SGD", _HEAVY),
+    ("heavyball", "AdamW", _HEAVY),
+    ("heavyball", "HyperBallAdamW", _HEAVY),
+    (_EMERGING, "ObliqueSGD", {**_DESCENT, "dim": 1}),
+    ("geoopt.optim", "RiemannianSGD", _DESCENT),
+    ("geoopt.optim", "RiemannianAdam", _ADAM),
 ]
-"""Module, optimizer, the one of vectors, and options."""
+"""Module, optimizer and options."""
 
 
 def cases(torch: Any, libraries: bool = True) -> dict[str, Make]:
@@ -72,14 +72,14 @@ def cases(torch: Any, libraries: bool = True) -> dict[str, Make]:
     for name, make in ("torch SGD(momentum)", sgd), ("torch AdamW", adamw):
         single = functools.partial(make, foreach=False)
         found[name] = _beside(single, own[baseline(name)])
-    for module, kind, rest, options in LIBRARIES:
+    for module, kind, options in LIBRARIES:
         loaded = load(module)
         if loaded is not None:
             make = functools.partial(getattr(loaded, kind), **options)
             if module == "geoopt.optim":
                 make = _on_spheres(make)
             name = f"{module.partition('.')[0]} {kind}"
-            found[name] = _beside(make, own[rest])
+            found[name] = _beside(make, own[baseline(kind)])
     return found
 
 
@@ -134,18 +134,19 @@ def measure(
     """Measure a row for every optimizer that can be imported here."""
     torch.manual_seed(0)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    shared = _tensors(torch, chosen, device)
-    copies = [(w.clone(), g) for w, g in shared]
-    runs = {
-        AXPY: _run(
-            [lambda w=w, g=g: w.add_(g, alpha=0.01) for w, g in copies], wait
-        )
-    }
+    drawn = _tensors(torch, chosen, device)
+
+    def axpy():
+        for w, gradient in weights:
+            w.add_(gradient, alpha=0.01)
+
+    weights = [(w.clone(), gradient) for w, gradient in drawn]
+    runs = {AXPY: _run([axpy], wait)}
     for name, make in cases(torch, chosen.family).items():
-        made = make(*_parameters(torch, shared))
+        made = make(*_parameters(torch, drawn))
         runs[name] = _run([optimizer.step for optimizer in made], wait)
     seconds = time_in_turns(runs, TURNS, STEPS)
-    moved = 3 * shared[0][0].element_size()
+    moved = 3 * drawn[0][0].element_size()
 
     def row(name: str) -> dict[str, Any]:
         found = compared(name, baseline(name), seconds)
@@ -180,10 +181,10 @@ def _tensors(
     return found
 
 
-def _parameters(torch: Any, shared: list[tuple]) -> tuple[list, list]:
+def _parameters(torch: Any, drawn: list[tuple]) -> tuple[list, list]:
     """Return matrices and vectors: copies of the weights, with gradients."""
     matrices, vectors = [], []
-    for w, gradient in shared:
+    for w, gradient in drawn:
         x = torch.nn.Parameter(w.clone())
         x.grad = gradient
         (matrices if x.ndim > 1 else vectors).append(x)

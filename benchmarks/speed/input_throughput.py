@@ -61,7 +61,6 @@ CASES = {
     _SMALL: Case(Training(model="mlp", batch=16), _few, 3),
 }
 
-
 Cases = Annotated[tuple[str, ...], some(one_of(CASES))]
 
 

@@ -57,7 +57,6 @@ NETWORKS = {
     "small": Network(linen.CNN(widths=(2,)), (4, 4, 1), r"hidden_\d+/kernel"),
 }
 
-
 Networks = Annotated[tuple[str, ...], some(one_of(NETWORKS))]
 Optimizers = Annotated[tuple[str, ...], some(one_of(OPTIMIZERS))]
 
@@ -114,8 +113,8 @@ def build(
 
     rest = jax.tree.map(jnp.copy, variables)
     params = rest.pop("params")
-    inner = jax.tree.map(jnp.copy, params) if tx is None else tx.init(params)
-    return steps.Case(step, params, (rest, inner))
+    init = functools.partial(jax.tree.map, jnp.copy) if tx is None else tx.init
+    return steps.Case(step, params, (rest, jax.jit(init)(params)))
 
 
 def alone(name: str) -> str:

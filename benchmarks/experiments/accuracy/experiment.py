@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -11,13 +10,14 @@ import numpy as np
 from benchmarks import data, training
 from benchmarks.experiments.accuracy.noisy_data import split
 from benchmarks.experiments.accuracy.report import BASELINE, figures, report
-from benchmarks.experiments.accuracy.runs import MODELS, compile_training
+from benchmarks.experiments.accuracy.stepwise import make_stepwise
 from benchmarks.experiments.tuning import tune
 from benchmarks.harness.files import InputError
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, at_least, one_of, option, some
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
+from psi_optax.models import linen
 
 __all__ = ["GRIDS", "MEASUREMENT", "Settings", "measure"]
 
@@ -35,6 +35,13 @@ GRIDS = TUNED | {
     for name in names
 }
 """The optimizers, with the grids of this experiment."""
+
+
+NETWORKS: dict[str, tuple[Callable, Callable]] = {
+    "mlp": (linen.MLP, training.make_train),
+    "cnn": (linen.CNN, make_stepwise),
+}
+"""The networks, and how each is trained."""
 
 
 def _share(text: str) -> float:
@@ -74,7 +81,10 @@ class Settings:
         "mnist",
         "fashion-mnist",
     )
-    networks: Annotated[tuple[str, ...], some(one_of(MODELS))] = ("mlp", "cnn")
+    networks: Annotated[tuple[str, ...], some(one_of(NETWORKS))] = (
+        "mlp",
+        "cnn",
+    )
     noises: Annotated[
         tuple[float, ...], some(option(_share, "FLOAT"))
     ] = (0.0, 0.3)  # fmt: skip
@@ -101,71 +111,70 @@ def measure(settings: Settings, results: Results) -> None:
     """Add a part for each data set, network, noise and method."""
     if BASELINE not in settings.methods:
         raise InputError(f"--methods: {BASELINE} has to be one of them.")
-    cases = list(
-        itertools.product(settings.datasets, settings.networks, settings.noises)
-    )
+    cases = [
+        (dataset, network, noise)
+        for dataset in settings.datasets
+        for network in settings.networks
+        for noise in settings.noises
+    ]
     results.expect(len(cases) * len(settings.methods))
     for dataset, network, noise in cases:
-        make = functools.cache(
-            functools.partial(_make_run, settings, dataset, network, noise)
+        runs = functools.cache(
+            functools.partial(_Runs, settings, dataset, network, noise)
         )
         for method in settings.methods:
             results.part(
                 f"{dataset}/{network}/{noise:g}/{method}",
-                functools.partial(_tune_and_train, make, settings, method),
+                lambda runs=runs, method=method: runs().measure(method),
             )
 
 
-def _make_run(
-    settings: Settings, dataset: str, network: str, noise: float
-) -> Callable:
-    """Return a function that trains and evaluates.
+class _Runs:
+    """Training of a network on a data set with wrong labels."""
 
-    It returns accuracies and losses of as many seeds as tuning has.
-    """
-    options = settings.train, settings.validation, settings.pool, noise
-    splits = split(dataset, *options)
-    _, images, labels, *_ = splits.final
-    model = MODELS[network](
-        getattr(settings, network),
-        splits.final.num_classes,
-        momentum=settings.bn_momentum,
-    )
-    count = getattr(settings, f"{network}_tuning_seeds")
-    epochs = getattr(settings, f"{network}_epochs")
-    evaluate = {
-        "validation": training.make_evaluate(model, splits.tuning),
-        "test": training.make_evaluate(model, splits.final),
-    }
+    def __init__(
+        self, settings: Settings, dataset: str, network: str, noise: float
+    ):
+        sizes = settings.train, settings.validation, settings.pool
+        splits, self.settings = split(dataset, *sizes, noise), settings
+        self.epochs = getattr(settings, f"{network}_epochs")
+        self.count = getattr(settings, f"{network}_tuning_seeds")
+        self.dataset = splits.final
+        model, self.compile = NETWORKS[network]
+        self.model = model(
+            getattr(settings, network),
+            self.dataset.num_classes,
+            momentum=settings.bn_momentum,
+        )
+        self.validate = training.make_evaluate(self.model, splits.tuning)
+        self.test = training.make_evaluate(self.model, splits.final)
 
-    def run(method: str, part: str, first: int, rate: float, decay: float):
-        seeds = range(first, first + count)
-        train = compile_training(model, GRIDS[method].build, images.shape[1:])
+    def measure(self, method: str) -> dict[str, Any]:
+        """Tune a method, then train with it from other seeds."""
+        train = self.compile(self.model, GRIDS[method].build, self.dataset)
+        run = functools.partial(self.run, train)
+        tuned = tune(
+            GRIDS[method], functools.partial(run, self.validate, TUNING_SEED)
+        )
+        best = tuned["chosen"]["learning_rate"], tuned["chosen"]["weight_decay"]
+        firsts = range(0, self.settings.seeds, self.count)
+        found = [run(self.test, first, *best)[0] for first in firsts]
+        accuracies = np.concatenate(found)[: self.settings.seeds]
+        return {**tuned, "accuracy": accuracies.tolist()}
+
+    def run(
+        self, train: Callable, evaluate: Callable, first: int, *point: float
+    ):
+        """Train from as many seeds as in tuning; evaluate each."""
+        images, seeds = (
+            self.dataset.train_images,
+            range(first, first + self.count),
+        )
         batches = training.make_batches(
-            len(labels), settings.batch_size, epochs, seeds
+            len(images), self.settings.batch_size, self.epochs, seeds
         )
-        variables = training.initialize(model, images, seeds)
-        return evaluate[part](
-            train(images, labels, variables, batches, rate, decay)
-        )
-
-    return run
-
-
-def _tune_and_train(
-    make: Callable[[], Callable], settings: Settings, method: str
-) -> dict[str, Any]:
-    """Tune a method, then train with it from other seeds."""
-    run, accuracies = make(), np.array([])
-    tuned = tune(
-        GRIDS[method],
-        functools.partial(run, method, "validation", TUNING_SEED),
-    )
-    best = tuned["chosen"]["learning_rate"], tuned["chosen"]["weight_decay"]
-    while len(accuracies) < settings.seeds:
-        found, _ = run(method, "test", len(accuracies), *best)
-        accuracies = np.append(accuracies, found)
-    return {**tuned, "accuracy": accuracies[: settings.seeds].tolist()}
+        variables = training.initialize(self.model, images, seeds)
+        return evaluate(train(variables, batches, *point))
 
 
 MEASUREMENT = Measurement(

@@ -13,7 +13,7 @@ from benchmarks import data, training
 from benchmarks.experiments import matched
 from benchmarks.experiments.equilibrium.law import Law, forecast, trace
 from benchmarks.experiments.equilibrium.report import figures, report
-from benchmarks.experiments.equilibrium.watching import Record, make_watched
+from benchmarks.experiments.equilibrium.watching import make_watched
 from benchmarks.experiments.equilibrium.windows import means, windows
 from benchmarks.experiments.rotations import rms
 from benchmarks.harness.measurement import Measurement
@@ -26,7 +26,7 @@ from benchmarks.harness.options import (
     some,
 )
 from benchmarks.harness.results import Results
-from benchmarks.optimizers import OPTIMIZERS, TUNED
+from benchmarks.optimizers import MOMENTUM, OPTIMIZERS, TUNED
 from benchmarks.training import Build
 from psi_optax.dynamics import matching_learning_rate
 from psi_optax.models import linen
@@ -80,73 +80,72 @@ class Settings:
         return [Law(optimizer, r, d) for r in rates for d in decays]
 
 
-class _Runs:
-    """Training of the network on the data set."""
-
-    def __init__(self, settings: Settings):
-        full, count = data.load(settings.dataset), settings.examples
-        self.settings = settings
-        self.dataset = full._replace(
-            train_images=full.train_images[:count],
-            train_labels=full.train_labels[:count],
-        )
-        self.model = linen.MLP(settings.widths, full.num_classes)
-        inputs = math.prod(full.train_images.shape[1:]), *settings.widths[:-1]
-        self.sizes = {f"hidden_{i}": size for i, size in enumerate(inputs)}
-
-    def compile(self, build: Build) -> Callable[..., Record]:
-        """Return a function of a rate, a decay and the first seed."""
-        watched = make_watched(self.model, build, self.dataset)
-        images, steps = self.dataset.train_images, self.settings.steps
-        size = self.settings.batch_size
-        epochs = math.ceil(steps / max(1, len(images) // size))
-
-        def train(rate: float, decay: float, first: int = 0) -> Record:
-            seeds = range(first, first + self.settings.seeds)
-            batches = training.make_batches(len(images), size, epochs, seeds)
-            start = training.initialize(self.model, images, seeds)
-            return watched(start, batches[:, :steps], rate, decay)
-
-        return train
-
-
 def measure(settings: Settings, results: Results) -> None:
     """Train at every rate and decay, then at the matched rotation."""
     laws = {name: settings.laws(name) for name in DECAYED}
     results.expect(sum(len(points) + 1 for points in laws.values()))
-    runs = _Runs(settings)
+    compiled = functools.partial(_compile, settings, _load(settings))
     for optimizer, points in laws.items():
-        train = runs.compile(TUNED[DECAYED[optimizer]].build)
+        train = compiled(TUNED[DECAYED[optimizer]].build)
         for law in points:
             results.part(
                 f"{optimizer}, rate {law.rate:g}, decay {law.decay:g}",
-                functools.partial(_compare, runs, train, law),
+                functools.partial(_compare, train, law),
             )
         law = Law(optimizer, *getattr(settings, f"matched_{optimizer}"))
         results.part(
             f"matched {optimizer}",
-            functools.partial(_match, runs, train, law),
+            functools.partial(_match, settings, compiled, train, law),
         )
 
 
-def _compare(runs: _Runs, train: Callable, law: Law) -> dict[str, Any]:
-    record = train(law.rate, law.decay)
+def _load(settings: Settings) -> data.Dataset:
+    full, count = data.load(settings.dataset), settings.examples
+    return full._replace(
+        train_images=full.train_images[:count],
+        train_labels=full.train_labels[:count],
+    )
+
+
+def _compile(
+    settings: Settings, dataset: data.Dataset, build: Build
+) -> Callable[..., dict[str, Any]]:
+    """Return the training, as a function of a law and the first seed."""
+    images, size = dataset.train_images, settings.batch_size
+    model = linen.MLP(settings.widths, dataset.num_classes)
+    watched = make_watched(model, build, dataset)
+    epochs = math.ceil(settings.steps / max(1, len(images) // size))
+
+    def train(law: Law, first: int = 0) -> dict[str, Any]:
+        seeds = range(first, first + settings.seeds)
+        batches = training.make_batches(len(images), size, epochs, seeds)
+        start = training.initialize(model, images, seeds)
+        steps = batches[:, : settings.steps]
+        return watched(start, steps, law.rate, law.decay)
+
+    return train
+
+
+def _compare(train: Callable, law: Law) -> dict[str, Any]:
+    """Return norms and rotations at a point, with their predictions."""
     layers = {
-        layer: _compare_layer(record, layer, law, size)
-        for layer, size in runs.sizes.items()
+        name: _compare_layer(law, **layer)
+        for name, layer in train(law)["layers"].items()
     }
     return {"rotation": law.rotation, "layers": layers}
 
 
 def _compare_layer(
-    record: Record, layer: str, law: Law, size: int
+    law: Law,
+    size: int,
+    norm: np.ndarray,
+    gradient: np.ndarray,
+    rotation: np.ndarray,
 ) -> dict[str, Any]:
-    """Return a layer's norms and rotations, and their predictions."""
-    seen = [_columns(part[layer]) for part in record[1:]]
-    steps = len(seen[0])
-    # Dead filters, without gradients in the last tenth, only shrink.
-    alive = np.any(seen[1][-max(1, steps // 10) :] > 0, axis=0)
-    norm, gradient, rotation = (columns[:, alive] for columns in seen)
+    steps = len(norm)
+    # Filters without gradients in the last tenth are dead: they only shrink.
+    alive = np.any(gradient[-max(1, steps // 10) :] > 0, axis=0)
+    norm, gradient, rotation = (x[:, alive] for x in (norm, gradient, rotation))
     late = slice(steps // 2, steps)
     noise = rms(gradient[late], 0)
     curves = {
@@ -168,66 +167,54 @@ def _compare_layer(
     }
 
 
-def _columns(values: np.ndarray) -> np.ndarray:
-    """Return seeds and filters as one axis, behind that of the steps."""
-    return np.moveaxis(values, 0, 1).reshape(values.shape[1], -1)
-
-
-def _match(runs: _Runs, train: Callable, law: Law) -> dict[str, Any]:
+def _match(
+    settings: Settings, compiled: Callable, train: Callable, law: Law
+) -> dict[str, Any]:
     """Train with decay, and with the methods that are matched to it."""
-    records, pilots = {"decayed": train(law.rate, law.decay)}, []
-    builds = {"rotational": _rotational(law)}
+    records, pilots = {"decayed": train(law)}, []
+    builds: dict[str, Build] = {"rotational": _rotational}
     if law.optimizer == "sgd":
-        pilots = _pilots(runs, law, records["decayed"])
+        pilots = _pilots(settings, compiled, law, records["decayed"])
         found = matched.builds(pilots[-1]["corrected"])
         builds = {name: found[name] for name in ("rotational", "psi_sgd")}
-    for name, build in builds.items():
-        records[name] = runs.compile(build)(law.rate, law.decay)
-    return {
-        "rotation": law.rotation,
-        "pilots": pilots,
-        "runs": {
-            name: {
-                "loss": means(record.loss.T),
-                "rotation": windows(_rotations(record)),
-            }
-            for name, record in records.items()
-        },
+    records |= {name: compiled(build)(law) for name, build in builds.items()}
+    curves = {
+        name: {
+            "loss": means(record["loss"]),
+            "rotation": windows(_all_layers(record, "rotation")),
+        }
+        for name, record in records.items()
     }
+    return {"rotation": law.rotation, "pilots": pilots, "runs": curves}
 
 
-def _rotational(law: Law) -> Build:
-    """Return the maker of a method that rotates as AdamW, along Adam."""
-
-    def build(rate: Any, decay: Any, groups: Any):
-        return OPTIMIZERS["rotational"].make(
-            matching_learning_rate(
-                rate, decay, optimizer="adamw", momentum=law.momentum
-            ),
-            groups,
-            direction=optax.scale_by_adam(law.momentum),
-            ordinary=TUNED["adamw"].build(rate, decay, groups),
-        )
-
-    return build
+def _rotational(rate: Any, decay: Any, groups: Any):
+    """Make a method that rotates as AdamW does, in Adam's directions."""
+    return OPTIMIZERS["rotational"].make(
+        matching_learning_rate(
+            rate, decay, optimizer="adamw", momentum=MOMENTUM
+        ),
+        groups,
+        direction=optax.scale_by_adam(MOMENTUM),
+        ordinary=TUNED["adamw"].build(rate, decay, groups),
+    )
 
 
-def _rotations(record: Record) -> np.ndarray:
-    """Return the rotations of all filters, of shape `(steps, filters)`."""
-    parts = [_columns(part) for part in record.rotation.values()]
-    return np.concatenate(parts, axis=1)
+def _all_layers(record: dict[str, Any], kind: str) -> np.ndarray:
+    layers = record["layers"].values()
+    return np.concatenate([layer[kind] for layer in layers], axis=1)
 
 
-def _pilots(runs: _Runs, law: Law, decayed: Record) -> list[dict[str, float]]:
+def _pilots(
+    settings: Settings, compiled: Callable, law: Law, decayed: dict[str, Any]
+) -> list[dict[str, float]]:
     """Find the gradient norm for psi_sgd; see docs/matching-weight-decay.md."""
-    late = slice(runs.settings.steps // 2, None)
-    gradients = [part[:, late].ravel() for part in decayed.gradient.values()]
-    norm, pilots = float(rms(np.concatenate(gradients))), []
-    for index in range(runs.settings.pilots):
-        train = runs.compile(matched.psi_sgd(norm))
-        seed = PILOT_SEED + index * runs.settings.seeds
-        found = train(law.rate, law.decay, seed)
-        rotation = float(rms(_rotations(found)[late]))
+    late, pilots = slice(settings.steps // 2, None), []
+    norm = float(rms(_all_layers(decayed, "gradient")[late]))
+    for index in range(settings.pilots):
+        train = compiled(matched.psi_sgd(norm))
+        record = train(law, PILOT_SEED + index * settings.seeds)
+        rotation = float(rms(_all_layers(record, "rotation")[late]))
         corrected = norm * math.tan(rotation) / math.tan(law.rotation)
         pilots.append(
             {"gradient": norm, "rotation": rotation, "corrected": corrected}
@@ -242,7 +229,6 @@ MEASUREMENT = Measurement(
         dataset="digits",
         examples=500,
         widths=(8,),
-        batch_size=32,
         steps=200,
         sgd_rates=(0.1,),
         sgd_decays=(0.02,),

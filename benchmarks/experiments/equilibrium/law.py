@@ -6,20 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.optimizers import MOMENTUM
 from psi_optax import dynamics
 
 __all__ = ["Law", "forecast", "trace"]
 
-_Curves = tuple[np.ndarray, np.ndarray]  # norms and rotations, (steps, filters)
+_Curves = tuple[np.ndarray, np.ndarray]  # norms and rotations
 
 
 class Law(NamedTuple):
-    """An optimizer with weight decay, "sgd" or "adamw"."""
+    """An optimizer, "sgd" or "adamw", with its learning rate and decay."""
 
     optimizer: str
     rate: float
     decay: float
-    momentum: float = 0.9
 
     @property
     def rotation(self) -> float:
@@ -28,66 +28,59 @@ class Law(NamedTuple):
 
     def norm(self, gradient: Any, size: int) -> np.ndarray:
         """Return norms in equilibrium, from gradients in direction space."""
-        arguments = self._arguments(gradient, size)
-        return np.asarray(dynamics.equilibrium_norm(**arguments))
+        options = self._constants() | self._step(gradient, size)
+        return np.asarray(dynamics.equilibrium_norm(**options))
 
-    def transient(self, step: Any, start: Any, gradient: Any, size: int):
-        """Return norms after some steps, as an array of JAX."""
-        arguments = self._arguments(gradient, size)
-        return dynamics.equilibrium_transient(step, start, **arguments)
+    def after(self, steps: Any, start: Any, gradient: Any, size: int):
+        """Return norms after some steps, from those at the start."""
+        options = self._constants() | self._step(gradient, size)
+        return dynamics.equilibrium_transient(steps, start, **options)
 
-    def turned(self, norm: Any, settled: Any) -> np.ndarray:
-        """Return rotations where norms are not those of the equilibrium."""
-        power = 2 if self.optimizer == "sgd" else 1
-        return self.rotation * (settled / np.asarray(norm)) ** power
+    def curves(self, norm: Any, gradient: Any, size: int) -> _Curves:
+        """Return norms, and the rotations at these norms."""
+        norm, power = np.asarray(norm), 2 if self.optimizer == "sgd" else 1
+        return norm, self.rotation * (self.norm(gradient, size) / norm) ** power
 
     def _constants(self) -> dict[str, Any]:
         return {
             "learning_rate": self.rate,
             "weight_decay": self.decay,
             "optimizer": self.optimizer,
-            "momentum": self.momentum,
+            "momentum": MOMENTUM,
         }
 
-    def _arguments(self, gradient: Any, size: int) -> dict[str, Any]:
-        # Steps of SGD are as long as gradients, of AdamW as weights are many.
-        if self.optimizer == "sgd":
-            return {**self._constants(), "gradient_norm": jnp.asarray(gradient)}
-        return {**self._constants(), "size": size}
+    def _step(self, gradient: Any, size: int) -> dict[str, Any]:
+        """Return the argument that sets the length of a step."""
+        is_sgd = self.optimizer == "sgd"
+        return {"gradient_norm": gradient} if is_sgd else {"size": size}
 
 
 def forecast(
     law: Law, start: np.ndarray, gradient: np.ndarray, size: int, steps: int
 ) -> _Curves:
-    """Predict norms and rotations before every step, from gradients at the end.
+    """Predict norms and rotations before every step, `(steps, filters)`.
 
-    Args:
-        law: the optimizer.
-        start: norms of the filters at step 0.
-        gradient: norms of their gradients in direction space, in equilibrium.
-        size: number of weights of a filter.
-        steps: number of steps.
+    From the norms at step 0, the norms of gradients in direction space in
+    equilibrium, both `(filters,)`, and the number of weights of a filter.
     """
-    r, c = jnp.asarray(start, jnp.float32), _positive(gradient)
-    norm = jax.vmap(lambda step: law.transient(step, r, c, size))(
-        jnp.arange(steps)
-    )
-    return np.asarray(norm), law.turned(norm, law.norm(c, size))
+    r, c = _positive(start), _positive(gradient)
+    norms = jax.vmap(lambda step: law.after(step, r, c, size))
+    return law.curves(norms(jnp.arange(steps)), c, size)
 
 
 def trace(
     law: Law, start: np.ndarray, gradients: np.ndarray, size: int
 ) -> _Curves:
-    """Predict the same from gradients at every step, `(steps, filters)`."""
+    """Predict the same from the gradients at every step."""
 
     def step(norm, gradient):
-        return law.transient(1, norm, gradient, size), norm
+        return law.after(1, norm, gradient, size), norm
 
-    r, c = jnp.asarray(start, jnp.float32), _positive(gradients)
+    r, c = _positive(start), _positive(gradients)
     _, norm = jax.jit(lambda r, c: jax.lax.scan(step, r, c))(r, c)
-    return np.asarray(norm), law.turned(norm, law.norm(c, size))
+    return law.curves(norm, c, size)
 
 
-def _positive(gradient: np.ndarray) -> jax.Array:
-    """Return gradient norms as the law takes them: positive."""
-    return jnp.maximum(jnp.asarray(gradient, jnp.float32), 1e-12)
+def _positive(norms: np.ndarray) -> jax.Array:
+    """Return norms as the laws take them: of a gradient of 0 almost 0."""
+    return jnp.maximum(jnp.asarray(norms, jnp.float32), 1e-12)

@@ -117,28 +117,24 @@ def _arrivals(layer: dict[str, Any], steps: int) -> list[str]:
 def _matched(content: Content) -> str:
     steps = content["settings"]["steps"]
     shown = [(a, min(b or steps, steps)) for a, b in STRETCHES if a < steps]
-    rows = [
-        [
-            "",
-            *(f"rotation, steps {a} to {b}" for a, b in shown),
-            *(f"loss, steps {a} to {b}" for a, b in shown),
-        ]
+    head = [
+        f"{kind}, steps {a} to {b}"
+        for kind in ("rotation", "loss")
+        for a, b in shown
     ]
+    rows = [["", *head]]
     for optimizer, label in NAMES.items():
         part = content["parts"][f"matched {optimizer}"]
         settled = [f"{part['rotation']:.4f}"] * len(shown)
-        blank = [""] * len(shown)
-        rows.append([f"{label}: in equilibrium", *settled, *blank])
+        rows.append([f"{label}: in equilibrium", *settled, *[""] * len(shown)])
         for name, run in part["runs"].items():
             rotations = [overall(run["rotation"], steps, x) for x in shown]
             losses = [mean(run["loss"], steps, x) for x in shown]
-            rows.append(
-                [
-                    f"{label}: {name}",
-                    *(f"{rotation:.4f}" for rotation in rotations),
-                    *(f"{loss:.3f}" for loss in losses),
-                ]
+            cells = (
+                *(f"{x:.4f}" for x in rotations),
+                *(f"{x:.3f}" for x in losses),
             )
+            rows.append([f"{label}: {name}", *cells])
     return pages.table(rows, right=True)
 
 
@@ -167,18 +163,16 @@ def figures(content: Content) -> dict[str, Figure]:
     for row, (optimizer, label) in zip(panels, NAMES.items(), strict=True):
         rates = content["settings"][f"{optimizer}_rates"]
         rate = rates[len(rates) // 2]
-        for axes, kind in zip(row[:2], ("norm", "rotation"), strict=True):
+        for axes, kind in zip(row, ("norm", "rotation"), strict=False):
             _draw_curves(axes, content, optimizer, rate, kind)
             axes.set_title(f"{label}, rate {rate:g}", fontsize="medium")
-        row[0].set_ylabel("norm")
-        row[2].set_title(f"{label}, matched", fontsize="medium")
         _draw_matched(row[2], content, optimizer)
-    for axes in panels[:, 1:].flat:
-        axes.set_ylabel("rotation (radians a step)")
-    for axes in panels.flat:
+        row[2].set_title(f"{label}, matched", fontsize="medium")
+    for index, axes in enumerate(panels.flat):
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("step")
+        axes.set_ylabel("rotation (radians a step)" if index % 3 else "norm")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="x-small")
     return {"equilibrium": drawn}
@@ -188,16 +182,16 @@ def _draw_curves(
     axes: Axes, content: Content, optimizer: str, rate: float, kind: str
 ) -> None:
     step = middles(content["settings"]["steps"])
+    styles = {"measured": "-", "forecast": "--", "traced": ":"}
+    if optimizer != "sgd":
+        del styles["traced"]
     cases = [x for x in _cases(content, optimizer) if x[0] == rate]
     for colour, (_, decay, part) in zip(COLOURS[-3:], cases, strict=False):
-        curves, label = (
-            part["layers"]["hidden_0"]["curves"][kind],
-            f"decay {decay:g}",
-        )
-        axes.plot(step, curves["measured"], color=colour, label=label)
-        axes.plot(step, curves["forecast"], color=colour, linestyle="--")
-        if optimizer == "sgd":
-            axes.plot(step, curves["traced"], color=colour, linestyle=":")
+        for name, style in styles.items():
+            curve = part["layers"]["hidden_0"]["curves"][kind][name]
+            [line] = axes.plot(step, curve, color=colour, linestyle=style)
+            if name == "measured":
+                line.set_label(f"decay {decay:g}")
 
 
 def _draw_matched(axes: Axes, content: Content, optimizer: str) -> None:

@@ -1,103 +1,80 @@
 """Training that records norms, rotations and gradients of every filter."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 
 import psi_optax
 from benchmarks.data import Dataset
-from benchmarks.training import (
-    Build,
-    for_seeds,
-    kernel_groups,
-    make_loss,
-    make_update,
-)
+from benchmarks.training import Build, for_seeds, kernel_groups, make_loss
+from psi_optax.models import linen
 
-__all__ = ["Record", "make_watched"]
+__all__ = ["make_watched"]
 
 
-class Record(NamedTuple):
-    """Records of every step.
+def make_watched(model: linen.MLP, build: Build, dataset: Dataset) -> Callable:
+    """Compile training as `benchmarks.training.make_train`, at a constant rate.
 
-    Attributes:
-        loss: of the batch, of shape `(seeds, steps)`.
-        norm: by layer, of each filter before the step, of shape
-            `(seeds, steps, filters)`.
-        gradient: the norm of the gradient in direction space, likewise.
-        rotation: in radians, likewise.
-    """
-
-    loss: Any
-    norm: dict[str, Any]
-    gradient: dict[str, Any]
-    rotation: dict[str, Any]
-
-
-def make_watched(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
-    """Compile the training of a model at a constant rate.
-
-    It is a function `train(variables, batches, rate, decay)` that returns a
-    `Record`; see `benchmarks.training.make_train`.
+    It is a function `train(variables, batches, rate, decay)` that returns
+    "loss", of shape `(steps, seeds)`, and under "layers" for each layer its
+    "size", the number of inputs, and arrays of shape `(steps, filters of all
+    seeds)`: "norm" before the step, "gradient", the norm of the gradient in
+    direction space, and "rotation", in radians.
     """
     groups = kernel_groups(model, dataset.train_images)
+    layers = [f"hidden_{index}" for index in range(len(model.widths))]
+    loss_and_gradient = jax.value_and_grad(make_loss(model), has_aux=True)
 
-    def train(images, labels, variables, batches, rate, decay):
-        optimizer = optax.chain(
-            _watch(groups), build(rate=rate, decay=decay, groups=groups)
+    def look(before, gradients, after):
+        norms, slopes, angles = (
+            psi_optax.group_norms(before, groups),
+            psi_optax.group_norms(gradients, groups),
+            psi_optax.rotation(before, after, groups),
         )
-        update = make_update(make_loss(model), optimizer)
-
-        def look(carry, batch):
-            following, loss = update(carry, images[batch], labels[batch])
-            before, after = carry[0]["params"], following[0]["params"]
-            return following, Record(
-                loss,
-                psi_optax.group_norms(before, groups),
-                following[1][0],
-                psi_optax.rotation(before, after, groups),
+        for layer in layers:
+            norm, slope, angle = (
+                x[layer]["kernel"] for x in (norms, slopes, angles)
+            )
+            yield (
+                layer,
+                {"norm": norm, "gradient": norm * slope, "rotation": angle},
             )
 
+    def train(images, labels, variables, batches, rate, decay):
+        optimizer = build(rate=rate, decay=decay, groups=groups)
+
+        def step(carry, batch):
+            variables, state = carry
+            before = variables["params"]
+            (loss, statistics), gradients = loss_and_gradient(
+                before, variables, images[batch], labels[batch]
+            )
+            updates, state = optimizer.update(gradients, state, before)
+            after = optax.apply_updates(before, updates)
+            seen = {
+                "loss": loss,
+                "layers": dict(look(before, gradients, after)),
+            }
+            return ({"params": after, **statistics}, state), seen
+
         carry = variables, optimizer.init(variables["params"])
-        return jax.lax.scan(look, carry, batches)[1]
+        return jax.lax.scan(step, carry, batches)[1]
 
     compiled = for_seeds(train, dataset)
 
-    def watched(*arguments: Any) -> Record:
-        loss, *others = compiled(*arguments)
-        return Record(np.asarray(loss, np.float64), *map(_by_layer, others))
+    def watched(variables: Any, *arguments: Any) -> dict[str, Any]:
+        record = jax.tree.map(_columns, compiled(variables, *arguments))
+        for layer, seen in record["layers"].items():
+            seen["size"] = variables["params"][layer]["kernel"].shape[1]
+        return record
 
     return watched
 
 
-def _watch(groups: Any) -> optax.GradientTransformation:
-    """Keep |w| |g| of the last step, and pass gradients through."""
-
-    def product(params, gradients):
-        return jax.tree.map(
-            jnp.multiply,
-            psi_optax.group_norms(params, groups),
-            psi_optax.group_norms(gradients, groups),
-        )
-
-    def update_fn(updates, state, params=None):
-        del state
-        return updates, product(params, updates)
-
-    return optax.GradientTransformation(
-        lambda params: product(params, params), update_fn
-    )
-
-
-def _by_layer(tree: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return the arrays of kernels, by the names of their layers."""
-    return {
-        layer: np.asarray(leaves["kernel"], np.float64)
-        for layer, leaves in tree.items()
-        if isinstance(leaves, dict) and leaves.get("kernel") is not None
-    }
+def _columns(values: jax.Array) -> np.ndarray:
+    """Return values of `(seeds, steps, ...)` as `(steps, all others)`."""
+    rows = np.moveaxis(np.asarray(values, np.float64), 0, 1)
+    return rows.reshape(len(rows), -1)

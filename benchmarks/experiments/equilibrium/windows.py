@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.experiments.rotations import rms
-
 __all__ = ["arrival", "edges", "mean", "means", "middles", "overall", "windows"]
 
 WINDOWS = 80
 NEAR = 0.1
+
+_Steps = tuple[int, int]  # the first one, and the one behind the last
 
 
 def edges(steps: int) -> np.ndarray:
@@ -33,19 +33,21 @@ def middles(steps: int) -> np.ndarray:
 
 def windows(values: np.ndarray) -> list[float]:
     """Return the RMS of each window of the rows, over all columns."""
-    return [float(rms(part)) for part in _split(values)]
+    return np.sqrt(means(np.square(values, dtype=np.float64))).tolist()
 
 
 def means(values: np.ndarray) -> list[float]:
     """Return the mean of each window of the rows, over all columns."""
-    return [float(part.mean()) for part in _split(values)]
+    parts = np.split(values, edges(len(values))[1:-1])
+    return [float(part.mean()) for part in parts]
 
 
-def _split(values: np.ndarray) -> list[np.ndarray]:
-    return np.split(values, edges(len(values))[1:-1])
+def overall(values: Sequence[float], steps: int, within: _Steps) -> float:
+    """Return the RMS of the windows that lie within some of the steps."""
+    return mean(np.square(values).tolist(), steps, within) ** 0.5
 
 
-def mean(values: Sequence[float], steps: int, within: tuple[int, int]) -> float:
+def mean(values: Sequence[float], steps: int, within: _Steps) -> float:
     """Return the mean of the windows that lie within some of the steps."""
     found = edges(steps)
     inside = (found[:-1] >= within[0]) & (found[1:] <= within[1])
@@ -53,18 +55,10 @@ def mean(values: Sequence[float], steps: int, within: tuple[int, int]) -> float:
     return float(np.average(np.array(values)[inside], weights=lengths))
 
 
-def overall(
-    values: Sequence[float], steps: int, within: tuple[int, int]
-) -> float:
-    """Return the RMS of the windows that lie within some of the steps."""
-    return mean(np.square(values), steps, within) ** 0.5
-
-
 def arrival(curve: Sequence[float], end: float, steps: int) -> float | None:
-    """Return the step at which a curve first is within 10 % of its end.
+    """Return the first step at which a curve is within 10 % of its end.
 
-    It is interpolated between the middles of windows. None: there is no such
-    step.
+    It is interpolated between the middles of windows.
 
     Examples:
         >>> round(arrival([2.0, 1.3, 1.1, 1.2], 1.0, steps=4), 6)
@@ -74,7 +68,7 @@ def arrival(curve: Sequence[float], end: float, steps: int) -> float | None:
     near = np.flatnonzero(distance <= NEAR * (1 + 1e-12))
     if not near.size:
         return None
-    # Two windows, or the first one, with the distance ascending.
+    # The first window that is near, and the one before it if there is one.
     around = slice(max(near[0] - 1, 0), near[0] + 1)
     step, distance = np.log(middles(steps)[around]), distance[around]
     return float(np.exp(np.interp(NEAR, distance[::-1], step[::-1])))

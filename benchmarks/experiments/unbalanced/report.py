@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.experiments.cells import mean_and_deviation, tuned_to
+from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.results import Content
@@ -14,6 +14,7 @@ from benchmarks.harness.results import Content
 __all__ = ["CONDITIONS", "figures", "report"]
 
 CONDITIONS = ("balanced", "unbalanced", "usual epsilon")
+NAMES = ("lr ", "wd ")
 
 
 def report(content: Content) -> str:
@@ -31,7 +32,7 @@ def report(content: Content) -> str:
     for label, tuned, runs in _methods(content):
         losses = [_loss(runs.get(name)) for name in CONDITIONS]
         accuracies = [_accuracy(runs.get(name)) for name in CONDITIONS]
-        rows.append([label, *losses, *accuracies, tuned_to(tuned)])
+        rows.append([label, *losses, *accuracies, tuned_to(tuned, NAMES)])
     return f"{_caption(settings)}\n\n{pages.table(rows, right=True)}"
 
 
@@ -75,13 +76,14 @@ def _loss(run: dict[str, Any] | None) -> str:
         return ""
     if None in run["loss"]:
         return "diverged"
-    return mean_and_deviation(run["loss"], 4)
+    return f"{np.mean(run['loss']):.4f} ± {np.std(run['loss'], ddof=1):.4f}"
 
 
 def _accuracy(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
-    return mean_and_deviation(100 * np.array(run["accuracy"]), 1)
+    percent = 100 * np.array(run["accuracy"])
+    return f"{percent.mean():.1f} ± {percent.std(ddof=1):.1f}"
 
 
 def figures(content: Content) -> dict[str, Figure]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -36,8 +37,7 @@ GRIDS = TUNED | {
 }
 """The optimizers, with the grids of this experiment."""
 
-
-NETWORKS: dict[str, tuple[Callable, Callable]] = {
+MODELS: dict[str, tuple[Callable, Callable]] = {
     "mlp": (linen.MLP, training.make_train),
     "cnn": (linen.CNN, make_stepwise),
 }
@@ -51,6 +51,7 @@ def _share(text: str) -> float:
     return value
 
 
+Shares = Annotated[tuple[float, ...], some(option(_share, "FLOAT"))]
 Counts = Annotated[tuple[int, ...], some(at_least(1))]
 
 
@@ -78,16 +79,10 @@ class Settings:
     """
 
     datasets: Annotated[tuple[str, ...], some(one_of(data.NAMES))] = (
-        "mnist",
-        "fashion-mnist",
+        *("mnist", "fashion-mnist"),
     )
-    networks: Annotated[tuple[str, ...], some(one_of(NETWORKS))] = (
-        "mlp",
-        "cnn",
-    )
-    noises: Annotated[
-        tuple[float, ...], some(option(_share, "FLOAT"))
-    ] = (0.0, 0.3)  # fmt: skip
+    networks: Annotated[tuple[str, ...], some(one_of(MODELS))] = ("mlp", "cnn")
+    noises: Shares = (0.0, 0.3)
     methods: Annotated[tuple[str, ...], some(one_of(GRIDS))] = (
         *("sgd", "sgd_decay", "adamw", "adamp", "sgd_g"),
         *("weight_rescaling", "rotational", "psi_sgd", "psi_sgdm", "psi_adam"),
@@ -111,20 +106,14 @@ def measure(settings: Settings, results: Results) -> None:
     """Add a part for each data set, network, noise and method."""
     if BASELINE not in settings.methods:
         raise InputError(f"--methods: {BASELINE} has to be one of them.")
-    cases = [
-        (dataset, network, noise)
-        for dataset in settings.datasets
-        for network in settings.networks
-        for noise in settings.noises
-    ]
+    kinds = settings.datasets, settings.networks, settings.noises
+    cases = list(itertools.product(*kinds))
     results.expect(len(cases) * len(settings.methods))
-    for dataset, network, noise in cases:
-        runs = functools.cache(
-            functools.partial(_Runs, settings, dataset, network, noise)
-        )
+    for case in cases:
+        runs = functools.cache(functools.partial(_Runs, settings, *case))
         for method in settings.methods:
             results.part(
-                f"{dataset}/{network}/{noise:g}/{method}",
+                "{}/{}/{:g}/{}".format(*case, method),
                 lambda runs=runs, method=method: runs().measure(method),
             )
 
@@ -140,7 +129,7 @@ class _Runs:
         self.epochs = getattr(settings, f"{network}_epochs")
         self.count = getattr(settings, f"{network}_tuning_seeds")
         self.dataset = splits.final
-        model, self.compile = NETWORKS[network]
+        model, self.compile = MODELS[network]
         self.model = model(
             getattr(settings, network),
             self.dataset.num_classes,
@@ -166,10 +155,8 @@ class _Runs:
         self, train: Callable, evaluate: Callable, first: int, *point: float
     ):
         """Train from as many seeds as in tuning; evaluate each."""
-        images, seeds = (
-            self.dataset.train_images,
-            range(first, first + self.count),
-        )
+        images = self.dataset.train_images
+        seeds = range(first, first + self.count)
         batches = training.make_batches(
             len(images), self.settings.batch_size, self.epochs, seeds
         )
@@ -185,8 +172,6 @@ MEASUREMENT = Measurement(
         noises=(0.3,),
         methods=("sgd_decay", "psi_sgd"),
         train=300,
-        validation=100,
-        pool=1,
         seeds=2,
         cnn=(4,),
         cnn_epochs=1,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -73,16 +74,10 @@ class Settings:
     matched_adamw: tuple[Positive, Positive] = (0.003, 1.0)
     pilots: Count = 2
 
-    def laws(self, optimizer: str) -> list[Law]:
-        """Return an optimizer's rates, each with each of its decays."""
-        rates = getattr(self, f"{optimizer}_rates")
-        decays = getattr(self, f"{optimizer}_decays")
-        return [Law(optimizer, r, d) for r in rates for d in decays]
-
 
 def measure(settings: Settings, results: Results) -> None:
     """Train at every rate and decay, then at the matched rotation."""
-    laws = {name: settings.laws(name) for name in DECAYED}
+    laws = {name: _laws(settings, name) for name in DECAYED}
     results.expect(sum(len(points) + 1 for points in laws.values()))
     compiled = functools.partial(_compile, settings, _load(settings))
     for optimizer, points in laws.items():
@@ -97,6 +92,12 @@ def measure(settings: Settings, results: Results) -> None:
             f"matched {optimizer}",
             functools.partial(_match, settings, compiled, train, law),
         )
+
+
+def _laws(settings: Settings, optimizer: str) -> list[Law]:
+    """Return an optimizer's rates, each with each of its decays."""
+    kinds = (getattr(settings, f"{optimizer}_{x}") for x in ("rates", "decays"))
+    return [Law(optimizer, *point) for point in itertools.product(*kinds)]
 
 
 def _load(settings: Settings) -> data.Dataset:

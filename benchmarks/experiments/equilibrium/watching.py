@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -28,21 +29,6 @@ def make_watched(model: linen.MLP, build: Build, dataset: Dataset) -> Callable:
     layers = [f"hidden_{index}" for index in range(len(model.widths))]
     loss_and_gradient = jax.value_and_grad(make_loss(model), has_aux=True)
 
-    def look(before, gradients, after):
-        norms, slopes, angles = (
-            psi_optax.group_norms(before, groups),
-            psi_optax.group_norms(gradients, groups),
-            psi_optax.rotation(before, after, groups),
-        )
-        for layer in layers:
-            norm, slope, angle = (
-                x[layer]["kernel"] for x in (norms, slopes, angles)
-            )
-            yield (
-                layer,
-                {"norm": norm, "gradient": norm * slope, "rotation": angle},
-            )
-
     def train(images, labels, variables, batches, rate, decay):
         optimizer = build(rate=rate, decay=decay, groups=groups)
 
@@ -56,7 +42,7 @@ def make_watched(model: linen.MLP, build: Build, dataset: Dataset) -> Callable:
             after = optax.apply_updates(before, updates)
             seen = {
                 "loss": loss,
-                "layers": dict(look(before, gradients, after)),
+                "layers": _look(groups, layers, before, gradients, after),
             }
             return ({"params": after, **statistics}, state), seen
 
@@ -72,6 +58,23 @@ def make_watched(model: linen.MLP, build: Build, dataset: Dataset) -> Callable:
         return record
 
     return watched
+
+
+def _look(
+    groups: Any, layers: list[str], before: Any, gradients: Any, after: Any
+) -> dict[str, Any]:
+    """Return the record of a step, by layer."""
+    norm = psi_optax.group_norms(before, groups)
+    slope = psi_optax.group_norms(gradients, groups)
+    seen = {
+        "norm": norm,
+        "gradient": jax.tree.map(jnp.multiply, norm, slope),
+        "rotation": psi_optax.rotation(before, after, groups),
+    }
+    return {
+        layer: {kind: x[layer]["kernel"] for kind, x in seen.items()}
+        for layer in layers
+    }
 
 
 def _columns(values: jax.Array) -> np.ndarray:

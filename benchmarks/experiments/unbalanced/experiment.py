@@ -13,13 +13,7 @@ from benchmarks.experiments.unbalanced.network import TwoLayers
 from benchmarks.experiments.unbalanced.report import figures, report
 from benchmarks.experiments.unbalanced.training import make_curves, scale_layers
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.options import (
-    Count,
-    Positive,
-    at_least,
-    one_of,
-    some,
-)
+from benchmarks.harness.options import Count, Positive, at_least, one_of, some
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import OPTIMIZERS, TUNED, Tuned
 
@@ -102,18 +96,10 @@ def measure(settings: Settings, results: Results) -> None:
         train_images=full.train_images[: settings.examples],
         train_labels=full.train_labels[: settings.examples],
     )
-    exact, usual = settings.epsilons
     seeds = range(TUNING_SEED, TUNING_SEED + settings.tuning_seeds)
-    tuning = _make_train(settings, exact, data.hold_out(full), seeds)
-    final = [
-        _make_train(settings, epsilon, full, range(settings.seeds))
-        for epsilon in (exact, usual)
-    ]
-    conditions = {
-        "balanced": (final[0], BALANCED),
-        "unbalanced": (final[0], settings.factors),
-        "usual epsilon": (final[1], settings.factors),
-    }
+    epsilon, _ = settings.epsilons
+    tuning = _make_train(settings, epsilon, data.hold_out(full), seeds)
+    conditions = _conditions(settings, full)
     cases = [("tuned", name, BALANCED) for name in settings.methods]
     cases += [("retuned", name, settings.factors) for name in settings.retuned]
     results.expect(4 * len(settings.methods) + 3 * len(settings.retuned))
@@ -129,6 +115,20 @@ def measure(settings: Settings, results: Results) -> None:
                     f"{when} {name}, {condition}",
                     functools.partial(_train, train, name, scales, *best),
                 )
+
+
+def _conditions(settings: Settings, full: data.Dataset) -> dict[str, tuple]:
+    """Return the final training and the factors of each condition."""
+    seeds = range(settings.seeds)
+    exact, usual = (
+        _make_train(settings, epsilon, full, seeds)
+        for epsilon in settings.epsilons
+    )
+    return {
+        "balanced": (exact, BALANCED),
+        "unbalanced": (exact, settings.factors),
+        "usual epsilon": (usual, settings.factors),
+    }
 
 
 def _tune(train: Callable, when: str, name: str, factors: Any):

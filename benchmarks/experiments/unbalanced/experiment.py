@@ -80,9 +80,7 @@ class Settings:
         *("sgd", "sgd_decay", "adamw", "weight_rescaling", "sgd_g"),
         *("psi_sgd", "psi_adam", "psi_sgd_unit"),
     )
-    retuned: Annotated[tuple[str, ...], some(one_of(RETUNED))] = (
-        *("sgd", "sgd_decay", "adamw"),
-    )
+    retuned: Annotated[tuple[str, ...], some(one_of(RETUNED))] = tuple(RETUNED)
 
 
 def measure(settings: Settings, results: Results) -> None:

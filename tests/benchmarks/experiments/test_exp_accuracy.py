@@ -1,5 +1,7 @@
 """The accuracy experiment: its data, its paired tests, its optimizers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,12 @@ import pytest
 pytest.importorskip("sklearn")
 
 from benchmarks import data, training
+from benchmarks.experiments.accuracy import MEASUREMENT
 from benchmarks.experiments.accuracy.noisy_data import flip_labels, split
 from benchmarks.experiments.accuracy.report import BASELINE, holm, marks_of
 from benchmarks.experiments.accuracy.stepwise import make_stepwise
+from benchmarks.harness.files import InputError
+from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
 from psi_optax.models import linen
 
@@ -67,6 +72,12 @@ def test_differences_are_marked_seed_by_seed():
     )
     marks = marks_of(methods, (baseline[None] + less / 1024)[:, None])
     assert marks[:, 0].tolist() == ["▲", "", "", "", "▼"]
+
+
+def test_the_baseline_has_to_be_measured(tmp_path):
+    settings = dataclasses.replace(MEASUREMENT.smoke, methods=("sgd",))
+    with pytest.raises(InputError, match=BASELINE):
+        MEASUREMENT.measure(settings, Results(tmp_path / "numbers.json", {}))
 
 
 def test_holms_correction():

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import numpy as np
 
 from benchmarks import data, training
-from benchmarks.experiments.accuracy.noisy_data import split
 from benchmarks.experiments.accuracy.report import BASELINE, figures, report
 from benchmarks.experiments.accuracy.stepwise import make_stepwise
+from benchmarks.experiments.noisy_data import split
 from benchmarks.experiments.tuning import tune
 from benchmarks.harness.files import InputError
 from benchmarks.harness.measurement import Measurement

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import data, training
 from benchmarks.experiments.tuning import tune
-from benchmarks.experiments.unbalanced.network import TwoLayers
+from benchmarks.experiments.two_layers import TwoLayers
 from benchmarks.experiments.unbalanced.report import figures, report
 from benchmarks.experiments.unbalanced.training import make_curves, scale_layers
 from benchmarks.harness.measurement import Measurement

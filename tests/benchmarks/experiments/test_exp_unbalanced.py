@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("sklearn")
 
 from benchmarks import data, training
+from benchmarks.experiments.two_layers import TwoLayers
 from benchmarks.experiments.unbalanced.experiment import (
     COMPARED,
     MEASUREMENT,
     RETUNED,
 )
-from benchmarks.experiments.unbalanced.network import TwoLayers
 from benchmarks.experiments.unbalanced.report import CONDITIONS
 from benchmarks.experiments.unbalanced.training import make_curves, scale_layers
 

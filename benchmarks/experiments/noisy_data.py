@@ -1,4 +1,4 @@
-"""Data of the experiment: fewer and smaller images, and wrong labels."""
+"""Data sets of fewer and smaller images, a share of them with wrong labels."""
 
 from typing import NamedTuple
 

@@ -1,5 +1,7 @@
 """The network of the PSI paper's analysis: a norm behind every linear map."""
 
+from collections.abc import Callable
+
 import jax
 from flax import linen as nn
 
@@ -27,12 +29,13 @@ class TwoLayers(BatchNormNetwork):
 
     width: int = 100
     num_classes: int = 10
+    activation: Callable[[jax.Array], jax.Array] = nn.relu
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Return the logits of images `(batch, ...)`."""
         layers, options = self.layers(train), hidden_options(self.dtype)
         x = nn.Dense(self.width, name="hidden_0", **options)(flatten(x))
-        x = nn.relu(layers.norm("norm_0")(x))
+        x = self.activation(layers.norm("norm_0")(x))
         x = nn.Dense(self.num_classes, name="hidden_1", **options)(x)
         return layers.norm("norm_1")(x)

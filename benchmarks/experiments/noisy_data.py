@@ -1,4 +1,4 @@
-"""The data of the accuracy experiment: fewer, smaller images, wrong labels."""
+"""Data sets of fewer and smaller images, a share of them with wrong labels."""
 
 from typing import NamedTuple
 
@@ -13,30 +13,19 @@ SPLIT_SEED, NOISE_SEED = 0, 1
 
 
 class Splits(NamedTuple):
-    """Two data sets of the same training part.
-
-    Attributes:
-        tuning: its test part is for validation, of other training images.
-        final: its test part is the data set's own.
-    """
+    """Data sets of one training part, with a validation and the test part."""
 
     tuning: Dataset
     final: Dataset
 
 
-def split(name: str, train: int, validation: int, pool: int, noise: float):
-    """Draw a training and a validation part, and give them wrong labels.
+def split(
+    name: str, train: int, validation: int, pool: int, noise: float
+) -> Splits:
+    """Draw a training and a validation part of so many images.
 
-    Args:
-        name: as in `data.load`.
-        train: number of images to train on.
-        validation: number of images to validate on.
-        pool: how many pixels become one, in each direction.
-        noise: the share of labels that are wrong, in both of these parts.
-            Those of the test part are always right.
-
-    Returns:
-        The `Splits`.
+    Each pixel is the mean of a square of `pool` x `pool`. A share of the labels
+    of both parts is wrong, those of the test part are right.
 
     Examples:
         >>> splits = split("digits", 500, 200, pool=2, noise=0.3)
@@ -63,22 +52,7 @@ def split(name: str, train: int, validation: int, pool: int, noise: float):
 
 
 def flip_labels(labels: np.ndarray, share: float, classes: int) -> np.ndarray:
-    """Replace a share of the labels by one of the other classes each.
-
-    Args:
-        labels: int32, of shape `(n,)`.
-        share: of labels that become wrong, from 0 to 1.
-        classes: number of classes.
-
-    Returns:
-        Labels of which `round(share * n)` differ, each other class being as
-        likely as any.
-
-    Examples:
-        >>> labels = np.zeros(10, np.int32)
-        >>> int(flip_labels(labels, 0.3, 10).astype(bool).sum())
-        3
-    """
+    """Replace a share of the labels, each by one of the other classes."""
     random = np.random.RandomState(NOISE_SEED)
     wrong = random.permutation(len(labels))[: round(share * len(labels))]
     offsets = random.randint(1, classes, len(wrong))
@@ -88,7 +62,7 @@ def flip_labels(labels: np.ndarray, share: float, classes: int) -> np.ndarray:
 
 
 def _pool(images: np.ndarray, size: int) -> np.ndarray:
-    """The means of squares of pixels."""
+    """Return the means of squares of pixels."""
     count, height, width, channels = images.shape
     squares = images.reshape(
         count, height // size, size, width // size, size, channels

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import psi_optax
 from benchmarks.data import Dataset
-from benchmarks.experiments.unbalanced_network import TwoLayers
+from benchmarks.experiments.two_layers import TwoLayers
 from benchmarks.training import make_loss
 
 __all__ = ["Problem", "make_problem", "normalized", "norms", "scaled"]

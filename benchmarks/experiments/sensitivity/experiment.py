@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import data, training
-from benchmarks.experiments.accuracy_data import split
+from benchmarks.experiments.noisy_data import split
 from benchmarks.experiments.rescaling.experiment import scale_filters
 from benchmarks.experiments.sensitivity import report
 from benchmarks.experiments.sensitivity.grid import points

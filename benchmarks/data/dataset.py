@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.data import cifar, idx
 from benchmarks.harness.files import InputError
-from benchmarks.harness.options import unknown
+from benchmarks.harness.names import unknown
 
 __all__ = ["NAMES", "Dataset", "hold_out", "load"]
 

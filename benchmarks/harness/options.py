@@ -1,12 +1,13 @@
 """Types of options: known names, and numbers in their range."""
 
-import difflib
 import math
 import pathlib
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, TypeVar
 
 from tyro.constructors import PrimitiveConstructorSpec
+
+from benchmarks.harness.names import unknown
 
 __all__ = [
     "Count",
@@ -17,23 +18,9 @@ __all__ = [
     "one_of",
     "option",
     "some",
-    "unknown",
 ]
 
 T = TypeVar("T")
-
-
-def unknown(text: str, names: Collection[str]) -> str:
-    """Return an error that lists the known names and suggests the nearest.
-
-    Examples:
-        >>> unknown("resnt", ["cnn", "resnet"])
-        "'resnt' is none of cnn, resnet (is it 'resnet'?)"
-    """
-    near = difflib.get_close_matches(text, names, 1)
-    return f"{text!r} is none of {', '.join(names)}" + "".join(
-        f" (is it {found!r}?)" for found in near
-    )
 
 
 def option(

@@ -22,7 +22,7 @@ from benchmarks.harness.results import Results
 __all__ = ["MEASUREMENT", "Settings"]
 
 ROWS = {**OURS, **OPTAX}
-NAMES = (*ROWS, *peers.NAMES)
+NAMES = (*ROWS, *peers.MAKES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +41,15 @@ class Settings:
 def measure(settings: Settings, results: Results) -> None:
     """Measure a part for each optimizer."""
     results.expect(len(settings.optimizers))
-    others = [name for name in settings.optimizers if name in peers.NAMES]
+    others = [name for name in settings.optimizers if name in peers.MAKES]
     found = run_peers(settings.sources) if others else {}
     if absent := [name for name in others if name not in found]:
         print("not installed, see `make oracles`:", *absent, file=sys.stderr)
     for name in settings.optimizers:
-        if name in found:
-            results.part(name, functools.partial(found.get, name), again=True)
-        elif name in ROWS:
+        if name in ROWS:
             results.part(name, functools.partial(measure_row, name))
+        elif name in found:
+            results.part(name, functools.partial(found.get, name), again=True)
 
 
 def measure_row(name: str) -> dict[str, Any]:
@@ -65,16 +65,10 @@ def measure_row(name: str) -> dict[str, Any]:
         start = problem.start(np.float32)
         other = problem.rescaled(start, claim, 2, 20)
         error = problem.direction_error(run(start), run(other))
+    about = {"library": library.__name__, "optimizer": name}
+    about |= {"version": library.__version__, "claim": claim}
     with jax.enable_x64(True):
-        found = problem.measure(run)
-    return {
-        "library": library.__name__,
-        "optimizer": name,
-        "version": library.__version__,
-        "claim": claim,
-        "powers_of_two": error,
-        **found,
-    }
+        return {**about, "powers_of_two": error, **problem.measure(run)}
 
 
 def follow(tx: optax.GradientTransformation) -> problem.Run:
@@ -106,7 +100,7 @@ def run_peers(sources: pathlib.Path | None = None) -> dict[str, Any]:
 
 MEASUREMENT = Measurement(
     settings=Settings(),
-    smoke=Settings(optimizers=("psi_sgd(momentum)", "sgd(momentum)")),
+    smoke=Settings(("psi_sgd(momentum)", "sgd(momentum)")),
     measure=measure,
     report=report,
     page="equivariance.md",

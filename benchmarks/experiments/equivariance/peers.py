@@ -3,8 +3,8 @@
     build/oracles/venv/bin/python -m benchmarks.experiments.equivariance.peers
 
 It runs in the environments that `make oracles` makes, which have torch and no
-JAX, and prints what can be imported there, in JSON. Its argument is a folder of
-clones, for libraries that are on no registry.
+JAX, and prints the rows of what can be imported there, in JSON. Its argument is
+a folder of clones, for libraries that are on no registry.
 """
 
 import importlib
@@ -16,26 +16,17 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.experiments.equivariance import problem
+from benchmarks.experiments.equivariance.problem import ADAM, ANGLE, RATE
 from benchmarks.harness.files import one_message
 from benchmarks.harness.processes import torch
 
-RATE, ADAM, ANGLE = 0.02, 0.02, 0.05
-# RotationalWrapper turns by sqrt(2 * lr * weight_decay * ...) a step.
-REQ = {"lr": 0.05, "weight_decay": 0.1, "zero_mean": False}
-
-
+CLONES = ("riemannian-batch-normalization-pytorch", "REQ")
 MODULES = {
-    "torch": "torch",
-    "adamp": "adamp",
-    "pytorch_optimizer": "pytorch_optimizer",
-    "geoopt": "geoopt",
     "Emerging-Optimizers": "emerging_optimizers.riemannian_optimizers",
     "riemannian-batch-normalization-pytorch": "grassmann_optimizer",
     "REQ": "shared.optimizers.rotational_wrapper",
 }
-"""By the names of libraries; the last two are folders of clones."""
-
-CLONES = ("riemannian-batch-normalization-pytorch", "REQ")
+"""By library, where they have another name."""
 
 
 def _spheres(geoopt: Any, parameters: list) -> list:
@@ -48,85 +39,77 @@ def _grassmann(parameters: list) -> list:
     return [{"params": parameters, "grassmann": True}]
 
 
-MAKES: dict[str, dict[str, Callable[[Any, list], Any]]] = {
-    "torch": {
-        "SGD(momentum)": lambda m, p: m.optim.SGD(p, RATE, 0.9),
-        "AdamW": lambda m, p: m.optim.AdamW(p, ADAM, weight_decay=0.3),
-    },
-    "adamp": {
-        "SGDP(nesterov)": lambda m, p: m.SGDP(p, RATE, 0.9, nesterov=True),
-        "AdamP": lambda m, p: m.AdamP(p, ADAM),
-    },
-    "pytorch_optimizer": {
-        "LARS": lambda m, p: m.LARS(p, ANGLE / 5, trust_coefficient=1.0),
-        "Nero": lambda m, p: m.Nero(p, ANGLE),
-    },
-    "geoopt": {
-        "RiemannianSGD(momentum)": lambda m, p: m.optim.RiemannianSGD(
-            _spheres(m, p), RATE, 0.9
-        ),
-        "RiemannianAdam": lambda m, p: m.optim.RiemannianAdam(
-            _spheres(m, p), ANGLE
-        ),
-    },
-    "Emerging-Optimizers": {
-        "ObliqueSGD": lambda m, p: m.ObliqueSGD(p, RATE, 0.9, dim=1),
-        "ObliqueAdam": lambda m, p: m.ObliqueAdam(p, ADAM, dim=1),
-    },
-    "riemannian-batch-normalization-pytorch": {
-        "SGDG": lambda m, p: m.SGDG(_grassmann(p), lr=RATE, momentum=0.9),
-        "AdamG": lambda m, p: m.AdamG(_grassmann(p), lr=ANGLE, momentum=0.9),
-    },
-    "REQ": {
-        f"RotationalWrapper({inner})": lambda m, p, i=inner: (
-            m.RotationalWrapper(p, inner_type=i, **REQ)
-        )
-        for inner in ("sgdm", "adamw")
-    },
-}
-"""Makers from the module and the parameters."""
+# It turns by sqrt(2 * lr * weight_decay * ...) a step.
+_REQ = {"lr": 0.05, "weight_decay": 0.1, "zero_mean": False}
 
-NAMES = tuple(f"{library} {x}" for library in MAKES for x in MAKES[library])
+MAKES: dict[str, Callable[[Any, list], Any]] = {
+    "torch SGD(momentum)": lambda m, p: m.optim.SGD(p, RATE, 0.9),
+    "torch AdamW": lambda m, p: m.optim.AdamW(p, ADAM, weight_decay=0.3),
+    "adamp SGDP(nesterov)": lambda m, p: m.SGDP(p, RATE, 0.9, nesterov=True),
+    "adamp AdamP": lambda m, p: m.AdamP(p, ADAM),
+    "pytorch_optimizer LARS": lambda m, p: m.LARS(
+        p, ANGLE / 5, trust_coefficient=1.0
+    ),
+    "pytorch_optimizer Nero": lambda m, p: m.Nero(p, ANGLE),
+    "geoopt RiemannianSGD(momentum)": lambda m, p: m.optim.RiemannianSGD(
+        _spheres(m, p), RATE, 0.9
+    ),
+    "geoopt RiemannianAdam": lambda m, p: m.optim.RiemannianAdam(
+        _spheres(m, p), ANGLE
+    ),
+    "Emerging-Optimizers ObliqueSGD": lambda m, p: m.ObliqueSGD(
+        p, RATE, 0.9, dim=1
+    ),
+    "Emerging-Optimizers ObliqueAdam": lambda m, p: m.ObliqueAdam(
+        p, ADAM, dim=1
+    ),
+    f"{CLONES[0]} SGDG": lambda m, p: m.SGDG(
+        _grassmann(p), lr=RATE, momentum=0.9
+    ),
+    f"{CLONES[0]} AdamG": lambda m, p: m.AdamG(
+        _grassmann(p), lr=ANGLE, momentum=0.9
+    ),
+    "REQ RotationalWrapper(sgdm)": lambda m, p: m.RotationalWrapper(
+        p, inner_type="sgdm", **_REQ
+    ),
+    "REQ RotationalWrapper(adamw)": lambda m, p: m.RotationalWrapper(
+        p, inner_type="adamw", **_REQ
+    ),
+}
+"""Makers from the module and the parameters, by library and name."""
 
 
 def measured() -> dict[str, dict[str, Any]]:
     """Measure the optimizers that can be imported here."""
     rows = {}
-    for library, makes in MAKES.items():
+    for title, make in MAKES.items():
+        library, _, name = title.partition(" ")
         try:
-            module = importlib.import_module(MODULES[library])
+            module = importlib.import_module(MODULES.get(library, library))
         except ImportError:
             continue
         version = "(source)"
         if library not in CLONES:
             version = importlib.metadata.version(library)
-        for name, make in makes.items():
-            rows[f"{library} {name}"] = {
-                "library": library,
-                "optimizer": name,
-                "version": version,
-                "claim": "",
-                "powers_of_two": None,
-                **problem.measure(_follow(module, make)),
-            }
+        about = {"library": library, "optimizer": name, "version": version}
+        found = problem.measure(_follow(module, make))
+        rows[title] = {**about, "claim": "", "powers_of_two": None, **found}
     return rows
 
 
 def _follow(module: Any, make: Callable) -> problem.Run:
     """Return the run of an optimizer, whose parameters hold filters as rows."""
-    tensor = torch().from_numpy
-    parameter = torch().nn.Parameter
+    from_numpy = torch().from_numpy
 
     def run(weights: problem.Weights) -> problem.Path:
-        optimizer = make(
-            module, [parameter(tensor(w.T.copy())) for w in weights.values()]
-        )
+        rows = [from_numpy(w.T.copy()) for w in weights.values()]
+        optimizer = make(module, [torch().nn.Parameter(row) for row in rows])
         leaves = [p for g in optimizer.param_groups for p in g["params"]]
         path = []
         for step in range(problem.STEPS):
             gradients = problem.gradient(step, weights)
             for leaf, g in zip(leaves, gradients.values(), strict=True):
-                leaf.grad = tensor(g.T.copy())
+                leaf.grad = from_numpy(g.T.copy())
             optimizer.step()
             arrays = [leaf.detach().numpy().T.copy() for leaf in leaves]
             weights = dict(zip(gradients, arrays, strict=True))

@@ -1,7 +1,4 @@
-"""Optimizers of psi_optax and of optax in the equivariance table.
-
-Each at a rate at which it moves: the property does not depend on it.
-"""
+"""Optimizers of psi_optax and of optax in the equivariance table."""
 
 import itertools
 from typing import NamedTuple
@@ -9,7 +6,12 @@ from typing import NamedTuple
 import optax
 
 import psi_optax
-from benchmarks.experiments.equivariance.problem import SHAPES
+from benchmarks.experiments.equivariance.problem import (
+    ADAM,
+    ANGLE,
+    RATE,
+    SHAPES,
+)
 from benchmarks.optimizers import OPTIMIZERS
 from psi_optax.transforms import add_decayed_weights, add_orthogonality, retract
 
@@ -26,10 +28,6 @@ class Row(NamedTuple):
 GROUPS = dict.fromkeys(SHAPES, psi_optax.ScaleGroup(axes=0))
 NETWORK = psi_optax.joint_groups(psi_optax.ScaleGroup(axes=0), tie="network")
 FILTER_COUNT = 26  # about the square of the network's norm
-
-RATE = 0.02  # with momentum 0.9
-ADAM = 0.02  # of methods whose steps have elements of about this size
-ANGLE = 0.05  # of methods that turn by about this many radians a step
 DECAY = 0.3
 
 

@@ -45,11 +45,10 @@ STRETCHES = 100
 def norms(long: Long, steps: int) -> dict[str, float]:
     """Follow the norms of groups for a multiple of 100 steps.
 
-    Returns:
-        Relative deviations of norms from the first ones, in double precision:
-        the `largest` in size of all groups and steps, and the `early` one of
-        the first tenth; `last`, with its sign, that of the group that deviates
-        most after the last step. `angle` is the mean angle of a step.
+    Relative deviations from the first norms, in double precision, are: the
+    `largest` in size of all groups and steps, and the `early` one of the first
+    tenth; `last`, with its sign, that of the group that deviates most in the
+    end. `angle` is the mean angle of a step.
     """
     dtype, wrap = MODES[long.mode]
     radius = None if long.radius == "none" else long.radius

@@ -23,6 +23,7 @@ __all__ = ["MEASUREMENT", "Settings"]
 
 ROWS = {**OURS, **OPTAX}
 NAMES = (*ROWS, *peers.MAKES)
+_ROW = dataclasses.replace(one_of(NAMES), metavar="ROW")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,22 +31,23 @@ class Settings:
     """Rows of the table.
 
     Attributes:
-        optimizers: Rows to measure, as the table names them.
+        optimizers: Rows to measure, as the table names them; by default all.
         sources: Folder of clones, as tests/oracles/make.py wants it.
     """
 
-    optimizers: Annotated[tuple[str, ...], some(one_of(NAMES))] = NAMES
+    optimizers: Annotated[tuple[str, ...], some(_ROW)] = ()
     sources: Folder | None = None
 
 
 def measure(settings: Settings, results: Results) -> None:
     """Measure a part for each optimizer."""
-    results.expect(len(settings.optimizers))
-    others = [name for name in settings.optimizers if name in peers.MAKES]
+    names = settings.optimizers or NAMES
+    results.expect(len(names))
+    others = [name for name in names if name in peers.MAKES]
     found = run_peers(settings.sources) if others else {}
     if absent := [name for name in others if name not in found]:
         print("not installed, see `make oracles`:", *absent, file=sys.stderr)
-    for name in settings.optimizers:
+    for name in names:
         if name in ROWS:
             results.part(name, functools.partial(measure_row, name))
         elif name in found:

@@ -110,8 +110,11 @@ def measure(settings: Settings, results: Results) -> None:
     def tuning() -> Any:
         others = runs(hold_out(full), TUNING_SEED)
         train = others.compile(method.build)
-        validate = lambda *trial: others.evaluate(train(*trial)[0])  # noqa: E731
-        return tune(method, validate, results.tick)
+        return tune(
+            method,
+            lambda *trial: others.evaluate(train(*trial)[0]),
+            results.tick,
+        )
 
     chosen = results.part("tuning", tuning, trials)["chosen"]
     rate, decay = chosen["learning_rate"], chosen["weight_decay"]

@@ -27,95 +27,69 @@ def follow(mode: str, angle: float, steps: int) -> dict[str, dict[str, float]]:
         the angle turned in the plane of the circle over the one asked for;
         `aside`, the final angle to that plane, in radians.
     """
-    dtype, wrap = MODES[mode]
-    start, ahead = _circle()
-    w = start.astype(jnp.dtype(dtype))
-    plane = tuple(x.astype(np.float32) for x in _basis(w, ahead))
+    random = np.random.default_rng(0)
+    w, ahead = random.normal(size=SHAPE) / 24, random.normal(size=SHAPE)
+    w = w.astype(jnp.dtype(MODES[mode][0]))
+    along = _unit(w.astype(np.float64))
+    across = _unit(ahead - along * _dot(along, ahead)).astype(np.float32)
+    walk = jax.jit(functools.partial(_walk, MODES[mode][1], angle, steps))
+    found = walk(w, along.astype(np.float32), across)
+    return {
+        name: _compare(w, across, angle, path) for name, path in found.items()
+    }
+
+
+def _walk(wrap, angle, steps, w, along, across) -> dict[str, Any]:
+    """Return the weights, and what they are copies of, after each step."""
+    bits = jnp.finfo(w.dtype)
     descent = functools.partial(
         psi_optax.psi_direction, angle, optax.identity()
     )
     tx = wrap(descent(GROUPS, retraction="exponential"))
-    run = jax.jit(functools.partial(_follow, tx, dtype))
-    first, last, turned = run(w, plane, np.arange(steps))
-    return {
-        name: _compare(w, plane, angle, first[name], last[name])
-        | {"progress": float(np.mean(turned[name])) / (angle * steps)}
-        for name in first
-    }
+
+    def step(carry, _):
+        w, state = carry
+        wide = w.astype(jnp.float32)
+        x, y = group_sum(along * wide), group_sum(across * wide)
+        # Downhill, the generator of the rotation: a tangent, over the norm.
+        gradient = (along * y - across * x) / group_sum(wide**2)
+        # The compiler may omit a rounding that is an `astype` alone.
+        rounded = jax.lax.reduce_precision(gradient, bits.nexp, bits.nmant)
+        updates, state = tx.update(rounded.astype(w.dtype), state, w)
+        w = optax.apply_updates(w, updates)
+        seen = {"weights": w}
+        if isinstance(state, MasterWeightsState):
+            seen["copies"] = state.weights
+        return (w, state), seen
+
+    return jax.lax.scan(step, (w, tx.init(w)), length=steps)[1]
 
 
-def _circle() -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(0)
-    return random.normal(size=SHAPE) / 24, random.normal(size=SHAPE)
-
-
-def _basis(w: np.ndarray, ahead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return unit vectors along the weights and across them, by group."""
-    along = _unit(w.astype(np.float64))
-    return along, _unit(ahead - along * (along * ahead).sum(0))
+def _dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return inner products by group, the last axis."""
+    return (x * y).sum(-2, keepdims=True)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
     """Divide by norms, except zero by zero."""
-    return x / np.maximum(np.linalg.norm(x, axis=0), np.finfo(x.dtype).tiny)
+    return x / np.maximum(np.sqrt(_dot(x, x)), np.finfo(x.dtype).tiny)
 
 
-def _follow(tx, dtype, w, plane, times):
-    """Return the weights after the first and all steps, and angles turned."""
-    along, across = plane
-
-    def place(w):
-        w = w.astype(jnp.float32)
-        return group_sum(along * w), group_sum(across * w)
-
-    def step(carry, _):
-        w, state, turned = carry
-        x, y = place(w)
-        square = group_sum(w.astype(jnp.float32) ** 2)
-        # Downhill, the generator of the rotation: a tangent, over the norm.
-        gradient = ((along * y - across * x) / square).astype(dtype)
-        updates, state = tx.update(gradient, state, w)
-        new = optax.apply_updates(w, updates)
-        before, after = _seen(w, carry[1]), _seen(new, state)
-        turned = {
-            name: turned[name] + _between(place(before[name]), place(x))
-            for name, x in after.items()
-        }
-        return (new, state, turned), None
-
-    state = tx.init(w)
-    turned = {name: jnp.zeros((1, SHAPE[1])) for name in _seen(w, state)}
-    carry, _ = step((w, state, turned), None)
-    first = _seen(*carry[:2])
-    carry, _ = jax.lax.scan(step, carry, times[1:])
-    return first, _seen(*carry[:2]), carry[2]
-
-
-def _seen(w, state) -> dict[str, Any]:
-    """Return the weights, and the float32 weights that they are copies of."""
-    if isinstance(state, MasterWeightsState):
-        return {"weights": w, "copies": state.weights}
-    return {"weights": w}
-
-
-def _between(before, after):
-    """Return the angle from one vector of the plane to another."""
-    (a, b), (c, d) = before, after
-    return jnp.arctan2(a * d - b * c, a * c + b * d)
-
-
-def _compare(w, plane, angle, first, last) -> dict[str, float]:
+def _compare(w, across, angle, path) -> dict[str, float]:
     """Compare the first step and the final place with those asked for."""
-    w, first, last = (np.asarray(x, np.float64) for x in (w, first, last))
-    along, across = _basis(w, plane[1].astype(np.float64))
-    asked = _unit((np.cos(angle) - 1) * along + np.sin(angle) * across)
-    end, moved = _unit(last), first - w
-    radial = (along * moved).sum(0)
-    tangent = np.linalg.norm(moved - along * radial, axis=0)
-    turned = np.arctan2(tangent, np.linalg.norm(w, axis=0) + radial)
-    beside = end - along * (along * end).sum(0) - across * (across * end).sum(0)
-    return {
-        "first_length": float(turned.mean() / angle),
-        "first_cosine": float((asked * _unit(moved)).sum(0).mean()),
-        "aside": float(np.arcsin(np.linalg.norm(beside, axis=0)).mean()),
+    w, across, path = (np.asarray(x, np.float64) for x in (w, across, path))
+    along = _unit(w)
+    across = _unit(across - along * _dot(along, across))
+    asked = (np.cos(angle) - 1) * along + np.sin(angle) * across
+    x, y, end = _dot(along, path), _dot(across, path), _unit(path[-1])
+    beside = end - along * _dot(along, end) - across * _dot(across, end)
+    tangent = path[0] - along * x[0]
+    turned = np.arctan2(np.sqrt(_dot(tangent, tangent)), x[0])
+    progress = np.unwrap(np.arctan2(y, x), axis=0)[-1] / (angle * len(path))
+    means = {
+        "first_length": turned / angle,
+        "first_cosine": _dot(_unit(asked), _unit(path[0] - w)),
+        "aside": np.arcsin(np.sqrt(_dot(beside, beside))),
+        "progress": progress,
     }
+    return {name: float(values.mean()) for name, values in means.items()}

@@ -7,7 +7,7 @@ held rate from other seeds, which see no test data.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ from benchmarks.experiments.tuning import tune
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, at_least, one_of, some
 from benchmarks.harness.results import Results
-from benchmarks.optimizers import MOMENTUM, TUNED
+from benchmarks.optimizers import MOMENTUM, TUNED, Tuned
 from psi_optax.dynamics import equilibrium_rotation
 from psi_optax.models import linen
 
@@ -73,12 +73,10 @@ class _Runs:
         model = linen.MLP(
             settings.widths, dataset.num_classes, epsilon=1e-5, momentum=0.9
         )
+        size = len(dataset.train_labels)
         self.variables = training.initialize(model, dataset.train_images, seeds)
         self.batches = training.make_batches(
-            len(dataset.train_labels),
-            settings.batch_size,
-            settings.epochs,
-            seeds,
+            size, settings.batch_size, settings.epochs, seeds
         )
         self.evaluate = training.make_evaluate(model, dataset)
         self.record = functools.partial(make_recorded, model, dataset=dataset)
@@ -108,13 +106,7 @@ def measure(settings: Settings, results: Results) -> None:
     runs = functools.partial(_Runs, settings)
 
     def tuning() -> Any:
-        others = runs(hold_out(full), TUNING_SEED)
-        train = others.compile(method.build)
-        return tune(
-            method,
-            lambda *trial: others.evaluate(train(*trial)[0]),
-            results.tick,
-        )
+        return _tune(runs(hold_out(full), TUNING_SEED), method, results.tick)
 
     chosen = results.part("tuning", tuning, trials)["chosen"]
     rate, decay = chosen["learning_rate"], chosen["weight_decay"]
@@ -124,20 +116,19 @@ def measure(settings: Settings, results: Results) -> None:
     point = _Point(rate, decay, slice(found["transient"], found["held"]))
 
     def pilots() -> Any:
-        found, norm = [], FIRST_GUESS
-        for index in range(settings.pilots):
-            others = runs(full, PILOT_SEED + index * settings.seeds)
-            found.append(_pilot(others, norm, point))
-            norm = found[-1]["corrected"]
-            results.tick()
-        return found
+        seeds = PILOT_SEED + settings.seeds * np.arange(settings.pilots)
+        others = (runs(full, int(seed)) for seed in seeds)
+        return _pilots(others, point, results.tick)
 
     norm = results.part("pilots", pilots, settings.pilots)[-1]["corrected"]
     for name, build in builds(norm).items():
-        compare = functools.partial(_compare, final, build, point)
-        results.part(
-            name, lambda n=name, f=compare: {**f(), "label": LABELS[n]}
-        )
+        compare = functools.partial(_compare, name, final, build, point)
+        results.part(name, compare)
+
+
+def _tune(runs: _Runs, method: Tuned, advance: Callable) -> dict[str, Any]:
+    train = runs.compile(method.build)
+    return tune(method, lambda *trial: runs.evaluate(train(*trial)[0]), advance)
 
 
 def _schedule(rate: float, decay: float, steps: int) -> dict[str, Any]:
@@ -151,28 +142,34 @@ def _schedule(rate: float, decay: float, steps: int) -> dict[str, Any]:
     }
 
 
-def _pilot(runs: _Runs, norm: float, point: _Point) -> dict[str, float]:
+def _pilots(
+    several: Iterable[_Runs], point: _Point, advance: Callable
+) -> list[dict[str, float]]:
     """Train `psi_sgd` at the held rate, and correct its gradient norm."""
-    runs.batches = runs.batches[:, : point.settled.stop]
-    train = runs.compile(psi_sgd(norm), lambda rate, _: rate)
-    _, angles = train(point.rate, point.decay)
-    seen = rms(angles[:, point.settled], (1, 2))
-    turned = float(rms(seen))
+    found, norm = [], FIRST_GUESS
     wanted = float(_predicted(point.rate, point.decay))
-    return {
-        "gradient_norm": norm,
-        "rotation": turned,
-        "spread": float(seen.std(ddof=1)),
-        "wanted": wanted,
-        "corrected": norm * math.tan(turned) / math.tan(wanted),
-    }
+    for runs in several:
+        runs.batches = runs.batches[:, : point.settled.stop]
+        train = runs.compile(psi_sgd(norm), lambda rate, _: rate)
+        _, angles = train(point.rate, point.decay)
+        seen = rms(angles[:, point.settled], (1, 2))
+        turned = float(rms(seen))
+        pilot = {"gradient_norm": norm, "rotation": turned}
+        norm *= math.tan(turned) / math.tan(wanted)
+        pilot |= {"spread": float(seen.std(ddof=1)), "wanted": wanted}
+        found.append({**pilot, "corrected": norm})
+        advance()
+    return found
 
 
-def _compare(runs: _Runs, build: Callable, point: _Point) -> dict[str, Any]:
+def _compare(
+    name: str, runs: _Runs, build: Callable, point: _Point
+) -> dict[str, Any]:
     """Return rotations in radians a step, and the accuracy of each seed."""
     variables, angles = runs.compile(build)(point.rate, point.decay)
     filters = rms(angles[:, point.settled], 1)
     return {
+        "label": LABELS[name],
         "curve": rms(angles, (0, 2)).tolist(),
         "filters": np.quantile(filters, (0.1, 0.9)).tolist(),
         "accuracy": np.asarray(runs.evaluate(variables)[0], float).tolist(),

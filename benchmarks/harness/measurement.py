@@ -5,15 +5,17 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import tyro
-from matplotlib.figure import Figure
 
 from benchmarks.harness import files, pages
 from benchmarks.harness.machine import machine
 from benchmarks.harness.results import Content, Results, read
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Measurement", "Options", "fill_pages", "run"]
 
@@ -59,7 +61,7 @@ class Measurement:
     measure: Callable[[Any, Results], None]
     report: Callable[[Content], str]
     page: str
-    figures: Callable[[Content], dict[str, Figure]] = _nothing
+    figures: Callable[[Content], dict[str, "Figure"]] = _nothing
     sections: Callable[[Content], dict[tuple[str, str], str]] = _nothing
     faults: Callable[[Content], list[str]] = _no_faults
     selects: tuple[str, ...] = ()
@@ -133,7 +135,10 @@ def fill_pages(
     for (where, marker), text in texts.items():
         pages.refill(pages.DOCS / where, marker, text)
     written = {pages.DOCS / where: None for where, _ in texts}
-    return [*written, *_draw(measurement, content, page.parent)]
+    # Of a page outside of docs/, such as the README, the figures lie there too.
+    beside = pages.DOCS in page.resolve().parents
+    folder = page.parent if beside else pages.DOCS
+    return [*written, *_draw(measurement, content, folder)]
 
 
 def _command(name: str, content: Content, page: pathlib.Path) -> str:

@@ -10,7 +10,7 @@ import traceback
 import jax
 from jax.experimental import multihost_utils
 
-from benchmarks.files import make_folder
+from benchmarks.harness.files import make_folder
 from benchmarks.options import one_of
 from benchmarks.train import folder, processes, run, settings, sources
 from benchmarks.train.layout import AXIS_TYPES, make_layout

@@ -17,7 +17,7 @@ from tensorboardX.proto.event_pb2 import (
 from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore
 from tensorboardX.record_writer import RecordWriter
 
-from benchmarks import files
+from benchmarks.harness import files
 
 __all__ = ["Events"]
 

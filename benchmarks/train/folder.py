@@ -8,7 +8,7 @@ import pathlib
 import shutil
 from typing import Any
 
-from benchmarks import files
+from benchmarks.harness import files
 
 __all__ = [
     "CHECKPOINTS",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from benchmarks.files import make_folder
+from benchmarks.harness.files import make_folder
 from benchmarks.train.folder import has_run, last_checkpoint, lines
 
 __all__ = ["FAILED", "REFUSED", "STOPPED", "check", "go_on", "parser", "run"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import files
+from benchmarks.harness import files
 from benchmarks.train import folder
 from benchmarks.train.events import Events
 

@@ -13,8 +13,8 @@ import optax
 from flax import linen as nn
 from tqdm import tqdm
 
-from benchmarks import files
 from benchmarks.data import Dataset
+from benchmarks.harness import files
 from benchmarks.train import batches, checkpoints, folder, steps
 from benchmarks.train.layout import Layout
 from benchmarks.train.networks import NETWORKS

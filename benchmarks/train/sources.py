@@ -1,7 +1,7 @@
 """The data that can be trained on, by name."""
 
-from benchmarks import data, image_arrays
-from benchmarks.data import Dataset
+from benchmarks import data
+from benchmarks.data import Dataset, images as image_arrays
 
 __all__ = ["NAMES", "load"]
 
@@ -17,7 +17,7 @@ def load(name: str) -> Dataset:
 
     Returns:
         The data set: small images as `benchmarks.data.load` returns them, large
-        ones as `benchmarks.image_arrays.load` does.
+        ones as `benchmarks.data.images.load` does.
 
     Raises:
         FileNotFoundError: a file is missing. The message says how to get it.

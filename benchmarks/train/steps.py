@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from benchmarks import image_arrays
+from benchmarks.data import images as image_arrays
 from benchmarks.train.layout import Layout
 from benchmarks.training import cross_entropy, make_loss, make_update
 

@@ -168,7 +168,7 @@ def events(path):
         (["--resume", *CONSTANT, "--epochs", "2"], "schedule: 'cosine'"),
         (["--crop", "9"], "are of 8 pixels"),
         (["--data", "cifar-10"], "binary version"),
-        (["--data", "imagenet"], "benchmarks.image_arrays"),
+        (["--data", "imagenet"], "benchmarks.data.images"),
         (["--preset", "cifar", "--optimizer", "muonh"], "say --rate"),
     ],
 )

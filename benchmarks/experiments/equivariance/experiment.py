@@ -43,7 +43,10 @@ def measure(settings: Settings, results: Results) -> None:
     """Measure a part for each optimizer."""
     names = settings.optimizers or NAMES
     results.expect(len(names))
-    others = [name for name in names if name in peers.MAKES]
+    kept = results.content["parts"]
+    others = [
+        name for name in names if name in peers.MAKES and name not in kept
+    ]
     found = run_peers(settings.sources) if others else {}
     if absent := [name for name in others if name not in found]:
         print("not installed, see `make oracles`:", *absent, file=sys.stderr)
@@ -51,7 +54,7 @@ def measure(settings: Settings, results: Results) -> None:
         if name in ROWS:
             results.part(name, functools.partial(measure_row, name))
         elif name in found:
-            results.part(name, functools.partial(found.get, name), again=True)
+            results.part(name, functools.partial(found.get, name))
 
 
 def measure_row(name: str) -> dict[str, Any]:

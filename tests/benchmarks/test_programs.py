@@ -9,7 +9,6 @@ pytest.importorskip("sklearn")
 
 from benchmarks import __main__ as command, data
 from benchmarks.data import idx, images
-from benchmarks.experiments.equivariance import peers
 from benchmarks.harness import processes
 from benchmarks.harness.files import one_message
 from tests.oracles import make
@@ -45,9 +44,11 @@ def test_where_torch_is(capsys, monkeypatch):
     said = refused(capsys, lambda _: one_message()(processes.torch)())
     assert "make oracles" in said
     # Another module that fails to import it says so too.
-    code = "import sys; sys.modules['torch'] = None\nimport runpy\n"
-    code += "sys.argv = ['', 'tiny']\n"
-    code += "runpy.run_module('benchmarks.speed.torch_steps', run_name='__main__')"
+    code = """if True:
+        import runpy, sys
+        sys.modules["torch"], sys.argv = None, ["", "tiny"]
+        runpy.run_module("benchmarks.speed.torch_steps", run_name="__main__")
+    """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True
     )
@@ -61,9 +62,8 @@ def test_a_process_that_fails_is_one_message(capsys, monkeypatch, tmp_path):
     program.write_text("#!/bin/sh\nexit 3\n")
     program.chmod(0o700)
     monkeypatch.setattr(processes, "TORCH", [program])
-    said = refused(
-        capsys, lambda _: one_message()(list)(processes.in_torch(peers.__name__))
-    )
+    run = one_message()(list)
+    said = refused(capsys, lambda _: run(processes.in_torch("module")))
     assert "exit status 3" in said
 
 

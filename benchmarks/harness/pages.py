@@ -27,6 +27,8 @@ def table(rows: Sequence[Sequence[str]], right: bool = False) -> str:
         | long | 1.0 |
     """
     head, *body = rows
+    if {len(row) for row in rows} != {len(head)}:
+        raise ValueError(f"rows are not all as long as {head}.")
     others = "right" if right else "left"
     return tabulate(
         body,

@@ -40,8 +40,9 @@ def test_lines_of_a_table_are_equally_long():
         assert len({len(line) for line in lines}) == 1
         cells = [[c.strip() for c in x.split("|")[1:-1]] for x in lines]
         assert [cells[0], *cells[2:]] == rows
-    assert lines[3] == "| b           |  -22.5 |"
-    with pytest.raises(ValueError, match="argument 2 is shorter"):
+    assert lines[1].endswith("-:|")
+    assert lines[3].endswith(" -22.5 |")
+    with pytest.raises(ValueError, match="'a', 'b'"):
         pages.table([["a", "b"], ["c"]])
 
 

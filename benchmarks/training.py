@@ -19,21 +19,6 @@ from flax import linen as nn
 import psi_optax
 from benchmarks.data import Dataset
 
-__all__ = [
-    "Build",
-    "cross_entropy",
-    "for_seeds",
-    "initialize",
-    "kernel_groups",
-    "make_batches",
-    "make_evaluate",
-    "make_loss",
-    "make_step",
-    "make_train",
-    "make_training",
-    "make_update",
-]
-
 Build = Callable[..., optax.GradientTransformation]
 """Makes an optimizer from the keywords `rate`, `decay` and `groups`."""
 

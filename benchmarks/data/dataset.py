@@ -8,8 +8,6 @@ from benchmarks.data import cifar, idx
 from benchmarks.harness.files import InputError
 from benchmarks.harness.names import unknown
 
-__all__ = ["NAMES", "Dataset", "hold_out", "load"]
-
 DIGITS_SEED = 0
 DIGITS_TEST_FRACTION = 1 / 3
 

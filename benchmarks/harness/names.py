@@ -3,8 +3,6 @@
 import difflib
 from collections.abc import Collection
 
-__all__ = ["unknown"]
-
 
 def unknown(text: str, names: Collection[str]) -> str:
     """Return an error that lists the known names and suggests the nearest.

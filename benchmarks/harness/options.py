@@ -9,17 +9,6 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from benchmarks.harness.names import unknown
 
-__all__ = [
-    "Count",
-    "Folder",
-    "Positive",
-    "Positives",
-    "at_least",
-    "one_of",
-    "option",
-    "some",
-]
-
 T = TypeVar("T")
 
 

@@ -8,8 +8,6 @@ from tabulate import tabulate
 
 from benchmarks.harness import files
 
-__all__ = ["DOCS", "fill", "has", "refill", "table", "wrap"]
-
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 

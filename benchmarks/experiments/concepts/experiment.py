@@ -19,8 +19,6 @@ from benchmarks.harness.options import Positives
 from benchmarks.harness.results import Content, Results
 from benchmarks.optimizers import OPTIMIZERS
 
-__all__ = ["GROUPS", "MEASUREMENT", "angles", "moved"]
-
 GROUPS = psi_optax.ScaleGroup(axes=0)
 SLOPE = 0.7  # the gradient's norm where the weights' is 1
 RATE = 0.03

@@ -12,8 +12,6 @@ from jax.flatten_util import ravel_pytree
 import psi_optax
 from benchmarks.experiments.convergence.problem import Problem, norms
 
-__all__ = ["Path", "make_descent"]
-
 
 class Path(NamedTuple):
     """Quantities before the first step and after each one.

@@ -23,8 +23,6 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, one_of
 from benchmarks.harness.results import Results
 
-__all__ = ["MEASUREMENT", "Settings"]
-
 SHOWN = 150  # number of steps whose loss is among the results, at most
 
 MARGIN = 1.1  # factor of constants that were exceeded on a path

@@ -12,8 +12,6 @@ from benchmarks.experiments.convergence.report import (
 from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.results import Content
 
-__all__ = ["figures"]
-
 FIRST = 0.7  # in place of step 0 on a logarithmic axis
 
 

@@ -13,8 +13,6 @@ from benchmarks.data import Dataset
 from benchmarks.experiments.two_layers import TwoLayers
 from benchmarks.training import make_loss
 
-__all__ = ["Problem", "make_problem", "normalized", "norms", "scaled"]
-
 
 class Problem(NamedTuple):
     """A scale-invariant loss.

@@ -8,8 +8,6 @@ import numpy as np
 from benchmarks.harness import pages
 from benchmarks.harness.results import Content
 
-__all__ = ["METHODS", "at_theorem", "bound", "faults", "report"]
-
 METHODS = {"PSI-GD": "direction", "GD": "euclidean"}
 """The methods, with the gradient that their theorem bounds."""
 

@@ -9,8 +9,6 @@ from matfree import decomp, eig
 
 from benchmarks.experiments.convergence.problem import Problem
 
-__all__ = ["Smoothness", "block_bounds"]
-
 PRODUCTS = 40
 """Number of products with the matrix in a Lanczos iteration."""
 

@@ -19,8 +19,6 @@ from benchmarks.harness.options import Folder, one_of, some
 from benchmarks.harness.processes import in_torch
 from benchmarks.harness.results import Results
 
-__all__ = ["MEASUREMENT", "Settings"]
-
 ROWS = {**OURS, **OPTAX}
 NAMES = (*ROWS, *peers.MAKES)
 _ROW = dataclasses.replace(one_of(NAMES), metavar="ROW")

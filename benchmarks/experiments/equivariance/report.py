@@ -9,8 +9,6 @@ from benchmarks.experiments.equivariance.problem import KINDS
 from benchmarks.harness import pages
 from benchmarks.harness.results import Content
 
-__all__ = ["faults", "report", "verdict"]
-
 EXACT, TO_EPSILON = 1e-12, 1e-3
 """The largest direction errors of what is called exact, and nearly so."""
 

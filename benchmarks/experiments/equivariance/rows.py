@@ -15,8 +15,6 @@ from benchmarks.experiments.equivariance.problem import (
 from benchmarks.optimizers import OPTIMIZERS
 from psi_optax.transforms import add_decayed_weights, add_orthogonality, retract
 
-__all__ = ["OPTAX", "OURS", "Row"]
-
 
 class Row(NamedTuple):
     """An optimizer, and its claim in the words of `report.verdict`, or ""."""

@@ -12,8 +12,6 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives
 from benchmarks.harness.results import Results
 
-__all__ = ["MEASUREMENT", "Settings"]
-
 # Far from the seeds of the final runs, which start at 0.
 TUNING_SEED, PILOT_SEED = 1000, 2000
 

@@ -11,10 +11,6 @@ from benchmarks.experiments.rotations import rms
 from benchmarks.harness.files import InputError
 from benchmarks.harness.results import Content
 
-__all__ = [
-    *("best_factor", "held_rotation", "losses", "runs", "settling", "tuned")
-]
-
 
 def tuned(content: Content) -> tuple[float, float]:
     """Return AdamW's rate and decay of the lowest validation loss."""

@@ -8,8 +8,6 @@ import psi_optax
 from benchmarks.optimizers import OPTIMIZERS
 from psi_optax.dynamics import matching_learning_rate
 
-__all__ = ["LABELS", "make"]
-
 LABELS = {
     "adamw": "AdamW",
     "adamh": "`adamh`",

@@ -13,8 +13,6 @@ from benchmarks.harness.colours import COLOURS, MARKERS
 from benchmarks.harness.results import Content
 from psi_optax.dynamics import equilibrium_rotation
 
-__all__ = ["figures", "report"]
-
 
 def report(content: Content) -> str:
     """Return the groups, the tuning, losses by factor, and rotations."""

@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["VOCABULARY", "Text", "load", "windows"]
-
 VOCABULARY = 96
 """The end of a line, and the printable characters of ASCII."""
 

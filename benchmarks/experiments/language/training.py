@@ -20,8 +20,6 @@ from psi_optax.models import linen
 from psi_optax.models.architectures import TransformerArchitecture
 from psi_optax.models.functions import squared_relu
 
-__all__ = ["GROUPS", "Runs"]
-
 GROUPS = "layer_.*/kernel"
 """The parameters whose groups are used. AdamW trains the embedding."""
 

@@ -31,8 +31,6 @@ from benchmarks.optimizers import MOMENTUM, TUNED, Tuned
 from psi_optax.dynamics import equilibrium_rotation
 from psi_optax.models import linen
 
-__all__ = ["FIRST_GUESS", "MEASUREMENT", "Settings"]
-
 # Far from the seeds of the final runs, which start at 0.
 TUNING_SEED, PILOT_SEED = 1000, 2000
 

@@ -11,8 +11,6 @@ from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.results import Content
 
-__all__ = ["TOLERANCE", "faults", "figures", "report", "rotations"]
-
 TOLERANCE = 0.05
 """The largest relative error of matched rotations at the held rate."""
 

@@ -11,8 +11,6 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, at_least, one_of, some
 from benchmarks.harness.results import Results
 
-__all__ = ["MEASUREMENT", "Settings"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

@@ -9,8 +9,6 @@ import optax
 import psi_optax
 from psi_optax.wrappers import master_weights, stochastic_rounding
 
-__all__ = ["GROUPS", "MODES", "group_sum"]
-
 GROUPS = psi_optax.ScaleGroup(axes=0)
 
 

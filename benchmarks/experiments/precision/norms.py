@@ -13,8 +13,6 @@ import psi_optax
 from benchmarks.experiments.precision.modes import GROUPS, MODES, group_sum
 from benchmarks.optimizers import OPTIMIZERS
 
-__all__ = ["RUNS", "STRETCHES", "Long", "norms"]
-
 
 class Long(NamedTuple):
     """A run whose norms are followed; its radius is "init" or "none"."""

@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from benchmarks.harness import pages
 from benchmarks.harness.results import Content
 
-__all__ = ["report"]
-
 
 def report(content: Content) -> str:
     """Return three tables, each below its title."""

@@ -12,8 +12,6 @@ import psi_optax
 from benchmarks.experiments.precision.modes import GROUPS, MODES, group_sum
 from psi_optax.wrappers import MasterWeightsState
 
-__all__ = ["follow"]
-
 SHAPE = (576, 16)  # 3 x 3 x 64 weights a filter
 
 

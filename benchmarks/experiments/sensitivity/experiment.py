@@ -20,8 +20,6 @@ from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
 from psi_optax.models import linen
 
-__all__ = ["MEASUREMENT", "Runs", "Settings"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

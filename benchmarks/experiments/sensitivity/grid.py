@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DECADES", "points", "widths"]
-
 DECADES = 0.5
 """Decades from one rate to the next; decays are a decade apart."""
 

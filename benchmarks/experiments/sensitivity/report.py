@@ -11,8 +11,6 @@ from benchmarks.harness import pages
 from benchmarks.harness.results import Content
 from benchmarks.optimizers import TUNED
 
-__all__ = ["figures", "report"]
-
 MARGIN = 0.01
 """Accuracies that are good are at most this much below the best one."""
 

@@ -1,34 +1,75 @@
-"""Trains: here, or in as many processes as are asked for."""
+"""The command: train here, in processes started here, or as one of them."""
 
-import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
 
-from benchmarks.train import processes
+import jax
+from jax.experimental import multihost_utils
+
+from benchmarks.files import make_folder
+from benchmarks.train import batches, processes, records, run, sources
+from benchmarks.train.checkpoints import CheckpointError
+from benchmarks.train.layout import make_layout
+from benchmarks.train.settings import Options, parse
 
 
 def main(argv: list[str]) -> None:
-    """Starts the processes, or is one."""
-    asked, _ = processes.parser().parse_known_args(argv)
+    """Train as the command line says; exit with one line where it cannot."""
+    with _refusing(OSError, ValueError):
+        options = parse(argv)
     try:
-        if asked.processes > 1 and asked.process is None:
-            sys.exit(_start(argv, asked))
-        # Here, because the processes import this themselves.
-        from benchmarks.train import command
-
-        command.main(argv)
+        if options.process is not None:
+            processes.join(options, train)
+        elif options.processes == 1:
+            train(options)
+        else:
+            with _refusing(OSError):
+                status = processes.run(argv, options)
+            sys.exit(status)
     except KeyboardInterrupt:
-        print("stopped.", *processes.go_on(asked.out), file=sys.stderr)
+        print("stopped.", records.go_on(options.out), file=sys.stderr)
         sys.exit(processes.STOPPED)
 
 
-def _start(argv: list[str], asked: argparse.Namespace) -> int:
-    """Starts the processes, if that can be; the exit status."""
+def train(options: Options) -> None:
+    """Train in this process, if nothing is wrong."""
+    settings, out, mesh = options.settings, options.out, options.mesh
+    with _refusing(OSError, ValueError):
+        layout = make_layout(vars(mesh), mesh.axes)
+        data = sources.load(settings.data)
+        batches.check(settings, data, layout.parts)
+        done = records.check(out, settings, options.resume)
+        make_folder(out)
+    if jax.process_count() > 1:
+        # Before all have looked into the folder, none may write there.
+        multihost_utils.sync_global_devices("checked")
+    if options.resume and not done:
+        _say(f"nothing to resume in {out}: starting")
+    if done == settings.epochs:
+        _say(f"all {done} epochs are done")
+        return
     try:
-        processes.check(asked)
-        return processes.run(argv, asked.processes, asked.out)
-    except (OSError, ValueError) as error:
+        with _refusing(CheckpointError):
+            run.train(settings, data, layout, out)
+    except OSError as error:
+        print(f"{error}\n{records.go_on(out)}".strip(), file=sys.stderr)
+        sys.exit(processes.FAILED)
+
+
+@contextlib.contextmanager
+def _refusing(*errors: type[Exception]) -> Iterator[None]:
+    """Exit with the line of such an error."""
+    try:
+        yield
+    except errors as error:
         print(error, file=sys.stderr)
-        return processes.REFUSED
+        sys.exit(processes.REFUSED)
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from benchmarks.data import Dataset
 from benchmarks.image_arrays import standardize
+from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.train import batches
 from benchmarks.train.checkpoints import Checkpoints, Training
 from benchmarks.train.layout import Layout
-from benchmarks.train.optimizers import OPTIMIZERS
 from benchmarks.train.records import Records
 from benchmarks.train.settings import NETWORKS, SCHEDULES, Settings
 from benchmarks.training import kernel_groups
@@ -71,11 +71,11 @@ def build(settings: Settings, data: Dataset) -> tuple[nn.Module, Optimizer]:
     shape = batches.image_shape(settings, data)
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     steps = len(data.train_labels) // settings.batch * settings.epochs
-    return model, OPTIMIZERS[settings.optimizer](
-        rate=SCHEDULES[settings.schedule](settings.rate, steps),
+    return model, OPTIMIZERS[settings.optimizer].make(
+        SCHEDULES[settings.schedule](settings.rate, steps),
+        kernel_groups(model, image),
         decay=settings.decay,
         momentum=settings.momentum,
-        groups=kernel_groups(model, image),
     )
 
 

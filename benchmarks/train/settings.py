@@ -1,19 +1,24 @@
 """Settings of a run, and the command line that they are read from."""
 
-import difflib
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import optax
 import tyro
 
+from benchmarks.harness.options import (
+    Count,
+    Positive,
+    at_least,
+    one_of,
+)
+from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.train import sources
 from benchmarks.train.layout import AXIS_TYPES
-from benchmarks.train.optimizers import OPTIMIZERS
 from psi_optax.models.architectures import cifar_resnet, imagenet_resnet, vgg
 from psi_optax.models.linen import CNN, MLP, VGG, PreActResNet, ResNet, ViT
 
@@ -27,6 +32,8 @@ def _of_depths(name: str, network, architecture, *depths: int):
         for depth in depths
     }
 
+
+Maybe = Annotated[int | None, at_least(1)]
 
 _CIFAR = 8, 20, 32, 44, 56, 110
 
@@ -60,61 +67,54 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 
 
-def named(names: Collection[str]) -> tyro.constructors.PrimitiveConstructorSpec:
-    """Return the type of an option that is one of these names."""
-
-    def parse(texts: list[str]) -> str:
-        if texts[0] in names:
-            return texts[0]
-        near = difflib.get_close_matches(texts[0], names, 1)
-        hint = f" (is it {near[0]!r}?)" if near else ""
-        raise ValueError(f"{texts[0]!r} is none of {', '.join(names)}{hint}")
-
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="{" + ",".join(names) + "}",
-        instance_from_str=parse,
-        is_instance=lambda x: isinstance(x, str),
-        str_from_instance=lambda name: [name],
-    )
-
-
 @dataclass(frozen=True)
 class Settings:
     """Settings that the numbers of a run depend on."""
 
-    data: Annotated[str, named(sources.NAMES)] = "digits"
-    model: Annotated[str, named(NETWORKS)] = "cnn"
-    optimizer: Annotated[str, named(OPTIMIZERS)] = "psi_sgd"
-    rate: float = 0.1  # First learning rate.
-    schedule: Annotated[str, named(SCHEDULES)] = "cosine"
+    data: Annotated[str, one_of(sources.NAMES)] = "digits"
+    model: Annotated[str, one_of(NETWORKS)] = "cnn"
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = "psi_sgd"
+    rate: Positive = 0.1  # First learning rate.
+    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
     momentum: float = 0.9  # Of optimizers that have one.
     decay: float = 0.0  # Weight decay of kernels; see docs/training.md.
-    epochs: int = 10
-    batch: int = 128  # Number of images, on all devices together.
+    epochs: Count = 10
+    batch: Count = 128  # Number of images, on all devices together.
     augment: bool = False  # Shift and mirror images.
-    crop: int | None = None  # Height and width of pieces of images, in pixels.
+    crop: Maybe = None  # Height and width of pieces of images, in pixels.
     seed: int = 0  # Of initial weights, order and augmentation.
 
 
 # Yi, UAI 2022 (https://arxiv.org/abs/2101.02916), Section 5 and Table 3.
+_PAPER = Settings("cifar-10", "resnet20", "psi_sgd", math.nan, augment=True)
 PRESETS = {
-    "cifar": Settings("cifar-10", "resnet20", schedule="cifar", epochs=200),
-    "imagenet": Settings(
-        "imagenet", "resnet18", schedule="imagenet", epochs=100, crop=224
+    "cifar": replace(_PAPER, schedule="cifar", epochs=200),
+    "imagenet": replace(
+        _PAPER,
+        data="imagenet",
+        model="resnet18",
+        schedule="imagenet",
+        epochs=100,
+        crop=224,
     ),
 }
-RATES = {"sgd": 0.1, "adam": 0.001, "sgd_g": 0.2, "psi_sgd": 1, "psi_sgdm": 0.1}
+_RATES = {
+    "sgd": {"rate": 0.1},
+    "adam": {"rate": 0.001},
+    "sgd_g": {"rate": 0.2},
+    "psi_sgd": {"rate": 1.0, "momentum": 0.0},
+    "psi_sgdm": {"rate": 0.1},
+}
 
 
 @dataclass(frozen=True)
 class Mesh:
     """Mesh of devices; `layout` says what each axis divides."""
 
-    data: int | None = None  # By default all devices that are left.
-    fsdp: int = 1
-    model: int = 1
-    axes: Annotated[str, named(AXIS_TYPES)] = "auto"  # Type of the axes.
+    data: Maybe = None  # By default all devices that are left.
+    fsdp: Count = 1
+    model: Count = 1
+    axes: Annotated[str, one_of(AXIS_TYPES)] = "auto"  # Type of the axes.
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,13 @@ class Options:
     """
 
     settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings()
-    preset: Annotated[str | None, named(PRESETS)] = None  # Of the PSI paper.
+    preset: Annotated[str | None, one_of(PRESETS)] = None  # Of the PSI paper.
     out: pathlib.Path = pathlib.Path("results/train")  # Output folder.
     resume: bool = False  # Continue from the last checkpoint.
     mesh: Mesh = Mesh()
-    processes: int = 1  # Started here, unless --process is given.
-    process: int | None = None  # Be this one of the processes, from 0.
+    processes: Count = 1  # Started here, unless --process is given.
+    # Be this one of the processes, from 0.
+    process: Annotated[int | None, at_least(0)] = None
     coordinator: str | None = None  # host:port of process 0, with --process.
 
 
@@ -147,38 +148,29 @@ def parse(argv: list[str]) -> Options:
     options = read()
     if options.preset is not None:
         # Options that are given take the place of the preset's own.
-        base = replace(PRESETS[options.preset], augment=True)
-        optimizer = read(default=Options(base)).settings.optimizer
-        momentum = 0.0 if optimizer == "psi_sgd" else base.momentum
-        rate = float(RATES.get(optimizer, math.nan))
-        base = replace(base, rate=rate, momentum=momentum)
-        options = read(default=Options(base))
+        preset = PRESETS[options.preset]
+        optimizer = read(default=Options(preset)).settings.optimizer
+        preset = replace(preset, **_RATES.get(optimizer, {}))
+        options = read(default=Options(preset))
     _check(options)
     return options
 
 
-_COUNT = (lambda x: x is None or x >= 1, "1 or more")
-
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "rate": (lambda x: 0 < x < math.inf, "more than 0, and finite"),
-    "momentum": (lambda x: 0 <= x < 1, "0 or more, and less than 1"),
-    "decay": (lambda x: 0 <= x < math.inf, "0 or more, and finite"),
-    **dict.fromkeys(("epochs", "batch", "crop", "processes"), _COUNT),
-}
-
-
 def _check(options: Options) -> None:
-    given = vars(options) | vars(options.settings)
-    if options.preset and math.isnan(given["rate"]):
-        raise ValueError(
-            f"--preset {options.preset}: its paper has no learning rate for"
-            f" {given['optimizer']}, but for {', '.join(RATES)}: say --rate."
+    settings, index = options.settings, options.process
+    if not 0 <= settings.momentum < 1:
+        wrong = f"--momentum {settings.momentum}: it has to be in [0, 1)."
+    elif not 0 <= settings.decay < math.inf:
+        wrong = f"--decay {settings.decay}: it has to be in [0, inf)."
+    elif math.isnan(settings.rate):
+        wrong = (
+            f"--preset {options.preset}: the paper has no rate for"
+            f" {settings.optimizer}, but for {', '.join(_RATES)}: say --rate."
         )
-    for name, (holds, words) in _RANGES.items():
-        if not holds(given[name]):
-            raise ValueError(f"--{name} {given[name]}: it has to be {words}.")
-    index, last = options.process, options.processes - 1
-    if (index is None) != (options.coordinator is None):
-        raise ValueError("--process and --coordinator: say both, or none.")
-    if index is not None and not 0 <= index <= last:
-        raise ValueError(f"--process {index}: it has to be from 0 to {last}.")
+    elif index is not None and index >= options.processes:
+        wrong = f"--process {index}: it has to be less than --processes."
+    elif (index is None) != (options.coordinator is None):
+        wrong = "--process and --coordinator: both have to be given, or none."
+    else:
+        return
+    raise ValueError(wrong)

@@ -61,7 +61,9 @@ class Layout(NamedTuple):
         """Gather weights along `fsdp`, as the forward pass needs them."""
         explicit = AxisType.Explicit in self.mesh.axis_types
         move = jax.reshard if explicit else jax.lax.with_sharding_constraint
-        return jax.tree.map(lambda x: move(x, self._weight(x, "model")), params)
+        return jax.tree.map(
+            lambda x: move(x, self._weight(x, "model").spec), params
+        )
 
     def init(self, optimizer: optax.GradientTransformation, params: Any) -> Any:
         """Initialize an optimizer's state, divided as the weights are."""

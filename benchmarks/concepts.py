@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import psi_optax
-from benchmarks import files
-from benchmarks.errors import one_message
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 from benchmarks.pages import DOCS
 from benchmarks.report import COLOURS, MARKERS
 

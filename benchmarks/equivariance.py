@@ -20,10 +20,11 @@ import numpy as np
 import optax
 
 import psi_optax
-from benchmarks import equivariance_problem as problem, files, pages, peers
+from benchmarks import equivariance_problem as problem, pages, peers
 from benchmarks.equivariance_optimizers import OPTAX, OURS, Entry
 from benchmarks.equivariance_peers import missing
-from benchmarks.errors import one_message
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 from benchmarks.options import existing
 
 EXACT, TO_EPSILON = 1e-12, 1e-3

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks import equivariance_problem as problem, peers
-from benchmarks.errors import one_message
+from benchmarks.harness.files import one_message
 from benchmarks.options import existing
 
 RATE, ADAM, ANGLE = 0.02, 0.02, 0.05

@@ -29,8 +29,9 @@ import jax
 from jax.extend import core
 
 import psi_optax
-from benchmarks import files, networks, pages
-from benchmarks.errors import one_message
+from benchmarks import networks, pages
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 from benchmarks.networks import Problem
 from benchmarks.options import at_least, one_of
 

@@ -5,7 +5,7 @@ import math
 import jax
 import optax
 
-from benchmarks.errors import InputError
+from benchmarks.harness.files import InputError
 from benchmarks.methods import MOMENTUM
 
 __all__ = ["held_steps", "hold_then_decay", "transient_steps"]

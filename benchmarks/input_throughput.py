@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import data, pages
 from benchmarks.data import Dataset
-from benchmarks.errors import one_message
+from benchmarks.harness.files import one_message
 from benchmarks.options import at_least, one_of
 from benchmarks.step_time import machine
 from benchmarks.train import batches, run, steps

@@ -26,8 +26,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import data, files, matching_report, pages, report, training
-from benchmarks.errors import one_message
+from benchmarks import data, matching_report, pages, report, training
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 from benchmarks.held_rate import (
     held_steps,
     hold_then_decay,

@@ -3,8 +3,8 @@
 import pathlib
 from collections.abc import Sequence
 
-from benchmarks import files
-from benchmarks.errors import InputError
+from benchmarks.harness import files
+from benchmarks.harness.files import InputError
 
 __all__ = ["DOCS", "check", "fill", "keep", "refill", "table"]
 

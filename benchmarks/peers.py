@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.errors import InputError
+from benchmarks.harness.files import InputError
 
 __all__ = ["PYTHONS", "outputs", "torch"]
 

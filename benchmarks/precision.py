@@ -24,8 +24,9 @@ import optax
 from tqdm import tqdm
 
 import psi_optax
-from benchmarks import files, pages, precision_report
-from benchmarks.errors import one_message
+from benchmarks import pages, precision_report
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 from benchmarks.options import at_least
 from benchmarks.report import versions
 

@@ -24,8 +24,9 @@ import optax
 from matplotlib.figure import Figure
 
 import psi_optax
-from benchmarks import files, pages
-from benchmarks.errors import one_message
+from benchmarks import pages
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 from benchmarks.options import one_of
 from benchmarks.report import versions
 from benchmarks.step_time_sets import SETS, ParameterSet

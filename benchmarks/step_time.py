@@ -31,8 +31,9 @@ from typing import Any
 import jax
 import optax
 
-from benchmarks import files, pages, peers, step_time_chart, step_time_report
-from benchmarks.errors import InputError, one_message
+from benchmarks import pages, peers, step_time_chart, step_time_report
+from benchmarks.harness import files
+from benchmarks.harness.files import InputError, one_message
 from benchmarks.options import at_least, one_of, unknown
 from benchmarks.step_time_cases import baseline, draw, makers
 from benchmarks.step_time_report import AXPY, COPY

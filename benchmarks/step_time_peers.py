@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.errors import one_message
+from benchmarks.harness.files import one_message
 from benchmarks.options import at_least, one_of
 from benchmarks.step_time_sets import SETS, ParameterSet
 from benchmarks.step_time_turns import Run, quartiles, time_in_turns

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import pages
-from benchmarks.errors import one_message
+from benchmarks.harness.files import one_message
 from benchmarks.options import at_least
 from benchmarks.step_time_cases import draw
 from benchmarks.step_time_sets import SETS

@@ -26,8 +26,9 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from benchmarks import files, pages
-from benchmarks.errors import one_message
+from benchmarks import pages
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 from benchmarks.options import at_least, one_of
 from benchmarks.step_time import machine
 from benchmarks.step_time_cases import ADAM, SGD, baseline, optimizers

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from benchmarks import files, pages
-from benchmarks.errors import one_message
+from benchmarks import pages
 from benchmarks.experiments.results import Results
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 
 __all__ = ["Experiment", "main"]
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import files
-from benchmarks.errors import InputError
+from benchmarks.harness import files
+from benchmarks.harness.files import InputError
 from benchmarks.report import versions
 
 __all__ = ["Results"]

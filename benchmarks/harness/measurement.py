@@ -133,7 +133,10 @@ def fill_pages(
     for (where, marker), text in texts.items():
         pages.refill(pages.DOCS / where, marker, text)
     written = {pages.DOCS / where: None for where, _ in texts}
-    return [*written, *_draw(measurement, content, page.parent)]
+    # Of a page outside of docs/, such as the README, the figures lie there too.
+    beside = pages.DOCS in page.resolve().parents
+    folder = page.parent if beside else pages.DOCS
+    return [*written, *_draw(measurement, content, folder)]
 
 
 def _command(name: str, content: Content, page: pathlib.Path) -> str:

@@ -52,7 +52,7 @@ class Results:
         machine: dict[str, Any] | None = None,
         progress: bool = False,
     ):
-        self.path = path
+        self.path, self._timed = path, machine is not None
         self.content: Content = as_json(
             {
                 "settings": settings,
@@ -62,7 +62,7 @@ class Results:
             }
         )
         if path.exists():
-            self._adopt(read(path), timed=machine is not None)
+            self._adopt(read(path))
         self._progress, self._bar = progress, tqdm(disable=True)
 
     def __enter__(self) -> Self:
@@ -75,7 +75,7 @@ class Results:
 
     def expect(self, steps: int) -> None:
         """Begin a progress bar of so many steps."""
-        self._bar = tqdm(total=steps, disable=not self._progress, unit="part")
+        self._bar = tqdm(total=steps, disable=not self._progress, unit="run")
 
     def tick(self) -> None:
         """Move the progress bar by one step, within a part of several."""
@@ -86,19 +86,19 @@ class Results:
         name: str,
         measure: Callable[[], Any],
         steps: int = 1,
-        again: bool = False,
     ) -> Any:
         """Return a part; measure it if it was not measured before.
+
+        Times are always measured.
 
         Args:
             name: the part's name within the measurement.
             measure: returns what JSON can hold, NaN excluded.
             steps: of the progress bar.
-            again: measure the part even if it was measured before.
         """
         parts, end = self.content["parts"], self._bar.n + steps
         self._bar.set_description(name)
-        if again or name not in parts:
+        if self._timed or name not in parts:
             start = time.perf_counter()
             parts[name] = as_json(measure())
             seconds = round(time.perf_counter() - start, 1)
@@ -107,9 +107,9 @@ class Results:
         self._bar.update(end - self._bar.n)
         return parts[name]
 
-    def _adopt(self, before: Content, timed: bool) -> None:
+    def _adopt(self, before: Content) -> None:
         """Go on from the content of the file."""
-        if timed and before["versions"] != self.content["versions"]:
+        if self._timed and before["versions"] != self.content["versions"]:
             return
         old, new = before["settings"], self.content["settings"]
         if changed := [k for k in old | new if old.get(k) != new.get(k)]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import jax
 from jax.experimental import multihost_utils
 
-from benchmarks.files import make_folder
-from benchmarks.train import batches, processes, records, run, sources
+from benchmarks.harness.files import make_folder
+from benchmarks.train import batches, processes, records, run
 from benchmarks.train.checkpoints import CheckpointError
 from benchmarks.train.layout import make_layout
-from benchmarks.train.settings import Options, parse
+from benchmarks.train.settings import DATA, Options, parse
 
 
 def main(argv: list[str]) -> None:
@@ -37,7 +37,7 @@ def train(options: Options) -> None:
     settings, out, mesh = options.settings, options.out, options.mesh
     with _refusing(OSError, ValueError):
         layout = make_layout(vars(mesh), mesh.axes)
-        data = sources.load(settings.data)
+        data = DATA[settings.data]()
         batches.check(settings, data, layout.parts)
         done = records.check(out, settings, options.resume)
         make_folder(out)

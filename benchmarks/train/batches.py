@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from benchmarks import augmentation
-from benchmarks.data import Dataset
+from benchmarks.data import Dataset, augmentation
 from benchmarks.train.layout import Layout
 from benchmarks.train.settings import Settings
 

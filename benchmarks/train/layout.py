@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -87,9 +88,12 @@ class Layout(NamedTuple):
     def put(self, shape: tuple[int, ...], load: Callable) -> jax.Array:
         """Put a batch on its devices; each process loads its slices once."""
         rows = functools.cache(lambda start, stop: load(slice(start, stop)))
-        return jax.make_array_from_callback(
-            shape, self.batch, lambda i: rows(*i[0].indices(shape[0])[:2])
-        )
+
+        def part(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(shape[0])
+            return rows(start, stop)
+
+        return jax.make_array_from_callback(shape, self.batch, part)
 
     def _weight(self, x: Any, *names: str) -> NamedSharding:
         """Return a weight's sharding along these axes of the mesh, or all."""

@@ -14,7 +14,7 @@ from typing import IO
 
 import jax
 
-from benchmarks.files import make_folder
+from benchmarks.harness.files import make_folder
 from benchmarks.train.records import go_on
 from benchmarks.train.settings import Options
 

@@ -18,7 +18,7 @@ from tensorboardX.proto.event_pb2 import (
 from tensorboardX.proto.summary_pb2 import Summary  # pyrefly: ignore
 from tqdm import tqdm
 
-from benchmarks import files
+from benchmarks.harness import files
 from benchmarks.train.settings import Settings
 
 __all__ = ["Records", "check", "go_on", "last_checkpoint", "read"]
@@ -106,7 +106,7 @@ class Records:
 
     def __init__(self, out: pathlib.Path, settings: Settings, done: int):
         self.out, self.lines = out, read(out)[:done]
-        self.events = None
+        self.events: EventsWriter | None = None
         if jax.process_index() == 0:
             text = json.dumps(dataclasses.asdict(settings), indent=1)
             files.write(out / SETTINGS, text)
@@ -145,6 +145,7 @@ class Records:
                 self.events.close()
 
     def _write(self, **content: Any) -> None:
+        assert self.events
         with files.named(self.out / EVENTS):
             self.events.write_event(Event(wall_time=time.time(), **content))
             self.events.flush()

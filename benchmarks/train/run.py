@@ -15,7 +15,7 @@ from flax import linen as nn
 from tqdm import tqdm
 
 from benchmarks.data import Dataset
-from benchmarks.image_arrays import standardize
+from benchmarks.data.images import standardize
 from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.train import batches
 from benchmarks.train.checkpoints import Checkpoints, Training

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import optax
 import tyro
 
+from benchmarks.data import NAMES, Dataset, images, load
 from benchmarks.harness.options import (
     Count,
     Positive,
@@ -17,12 +18,11 @@ from benchmarks.harness.options import (
     one_of,
 )
 from benchmarks.optimizers import OPTIMIZERS
-from benchmarks.train import sources
 from benchmarks.train.layout import AXIS_TYPES
 from psi_optax.models.architectures import cifar_resnet, imagenet_resnet, vgg
 from psi_optax.models.linen import CNN, MLP, VGG, PreActResNet, ResNet, ViT
 
-__all__ = ["NETWORKS", "SCHEDULES", "Mesh", "Options", "Settings", "parse"]
+__all__ = ["DATA", "NETWORKS", "SCHEDULES", "Options", "Settings", "parse"]
 
 
 def _of_depths(name: str, network, architecture, *depths: int):
@@ -32,6 +32,11 @@ def _of_depths(name: str, network, architecture, *depths: int):
         for depth in depths
     }
 
+
+DATA: dict[str, Callable[[], Dataset]] = {
+    **{name: functools.partial(load, name) for name in NAMES},
+    images.NAME: images.load,
+}
 
 Maybe = Annotated[int | None, at_least(1)]
 
@@ -71,7 +76,7 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 class Settings:
     """Settings that the numbers of a run depend on."""
 
-    data: Annotated[str, one_of(sources.NAMES)] = "digits"
+    data: Annotated[str, one_of(DATA)] = "digits"
     model: Annotated[str, one_of(NETWORKS)] = "cnn"
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = "psi_sgd"
     rate: Positive = 0.1  # First learning rate.
@@ -98,7 +103,7 @@ PRESETS = {
         crop=224,
     ),
 }
-_RATES = {
+_RATES: dict[str, dict[str, Any]] = {
     "sgd": {"rate": 0.1},
     "adam": {"rate": 0.001},
     "sgd_g": {"rate": 0.2},

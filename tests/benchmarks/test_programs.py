@@ -19,8 +19,6 @@ from benchmarks import (
     equivariance_peers,
     find_groups,
     find_groups_compile,
-    idx_files,
-    image_arrays,
     input_throughput,
     matching,
     pages,
@@ -32,6 +30,7 @@ from benchmarks import (
     step_time_variants,
     training_share,
 )
+from benchmarks.data import idx as idx_files, images as image_arrays
 from benchmarks.experiments import command, convergence
 from benchmarks.experiments.command import Experiment
 from benchmarks.experiments.results import Results

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import augmentation, input_throughput
-from benchmarks.data import Dataset
+from benchmarks import input_throughput
+from benchmarks.data import Dataset, augmentation
 from benchmarks.train import batches
 from benchmarks.train.layout import make_layout
 from benchmarks.train.settings import Settings

@@ -29,8 +29,8 @@ import sys
 
 import numpy as np
 
-from benchmarks import files
-from benchmarks.errors import one_message
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
 from benchmarks.options import existing, one_of
 from tests.oracles.frozen import DATA
 

@@ -1,35 +1,26 @@
-"""Real images: digits, MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100.
-
-digits comes with scikit-learn; `benchmarks.idx_files` and
-`benchmarks.cifar_files` say where the files of the others are looked for.
-"""
+"""Small data sets, in memory: loaded by name, standardized and split."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import cifar_files, idx_files
-from benchmarks.errors import InputError
-from benchmarks.options import unknown
+from benchmarks.data import cifar, idx
+from benchmarks.harness.files import InputError
+from benchmarks.harness.options import unknown
 
 __all__ = ["NAMES", "Dataset", "hold_out", "load"]
 
 DIGITS_SEED = 0
 DIGITS_TEST_FRACTION = 1 / 3
 
+_Part = tuple[np.ndarray, np.ndarray]  # images and labels
+
 
 class Dataset(NamedTuple):
     """Images and labels, split into a training and a test part.
 
-    Attributes:
-        name: name of the data set.
-        train_images: float32, of shape `(n, height, width, channels)`; the
-            pixels of each channel of the training part have mean 0 and
-            standard deviation 1.
-        train_labels: int32, of shape `(n,)`.
-        test_images: float32, standardized as the training images are.
-        test_labels: int32.
-        num_classes: number of classes.
+    Images are float32, of shape `(n, height, width, channels)`. In the training
+    part each channel has mean 0 and standard deviation 1. Labels are int32.
     """
 
     name: str
@@ -40,40 +31,19 @@ class Dataset(NamedTuple):
     num_classes: int
 
 
-NAMES = ("digits", *idx_files.NAMES, *cifar_files.NAMES)
+NAMES = ("digits", *idx.NAMES, *cifar.NAMES)
 """The data sets that `load` knows."""
 
 
 def load(name: str = "digits") -> Dataset:
-    """Load a data set.
-
-    Args:
-        name: one of `NAMES`.
-
-    Returns:
-        The data set, with its official split; digits has none, so a third of
-        each class, drawn with a fixed seed, is the test part.
-
-    Raises:
-        InputError: if there is no data set of this name, or a file is damaged.
-        FileNotFoundError: if a file or a package is missing. The message says
-            how to get it.
+    """Load a data set with its official split; digits has one of ours.
 
     Examples:
         >>> digits = load("digits")
         >>> digits.train_images.shape, digits.test_images.shape
         ((1198, 8, 8, 1), (599, 8, 8, 1))
     """
-    if name == "digits":
-        train, test = _digits()
-    elif name in idx_files.NAMES:
-        train = idx_files.load_part(name, "train")
-        test = idx_files.load_part(name, "t10k")
-    elif name in cifar_files.NAMES:
-        train = cifar_files.load_part(name, "train")
-        test = cifar_files.load_part(name, "test")
-    else:
-        raise InputError(f"data sets: {unknown(name, NAMES)}.")
+    train, test = _read(name)
     images, tests = (x.reshape(*x.shape[:3], -1) for x in (train[0], test[0]))
     mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
     if not std.all():
@@ -92,18 +62,7 @@ def load(name: str = "digits") -> Dataset:
 
 
 def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """Replace the test part by a part of the training data.
-
-    For choosing hyperparameters without a look at the test data.
-
-    Args:
-        dataset: a data set.
-        fraction: share of each class that is held out.
-        seed: which examples are held out.
-
-    Returns:
-        A data set whose training and test parts are both cut from the training
-        part of `dataset`.
+    """Replace the test part by a share of each class of the training part.
 
     Examples:
         >>> validation = hold_out(load("digits"))
@@ -120,8 +79,19 @@ def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
     )
 
 
-def _digits() -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    # Here, because scikit-learn is slow to import and only digits needs it.
+def _read(name: str) -> tuple[_Part, _Part]:
+    """Return the training and the test part as they are stored."""
+    if name == "digits":
+        return _digits()
+    if name in idx.NAMES:
+        return idx.load_part(name, "train"), idx.load_part(name, "t10k")
+    if name in cifar.NAMES:
+        return cifar.load_part(name, "train"), cifar.load_part(name, "test")
+    raise InputError(f"data sets: {unknown(name, NAMES)}.")
+
+
+def _digits() -> tuple[_Part, _Part]:
+    # Imported here: scikit-learn is slow to import, and only digits needs it.
     try:
         from sklearn import datasets
     except ImportError as error:
@@ -140,16 +110,13 @@ def _stratified_split(
     labels: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted indices of the rest and of a share of each class."""
-    # RandomState, whose stream NumPy has frozen, so that the split never moves.
+    # NumPy has frozen the stream of RandomState: the split never moves.
     random = np.random.RandomState(seed)
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    held = np.concatenate(
-        [
-            random.permutation(indices)[: round(fraction * len(indices))]
-            for indices in members
-        ]
-    )
-    return np.setdiff1d(np.arange(len(labels)), held), np.sort(held)
+    is_held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        is_held[members[: round(fraction * len(members))]] = True
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 def _standardize(

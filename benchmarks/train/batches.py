@@ -12,8 +12,6 @@ from benchmarks.data import Dataset, augmentation
 from benchmarks.train.layout import Layout
 from benchmarks.train.settings import Settings
 
-__all__ = ["ahead", "check", "image_shape", "test_batches", "train_batches"]
-
 T = TypeVar("T")
 
 Batches = Iterator[tuple[jax.Array, ...]]

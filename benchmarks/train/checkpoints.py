@@ -20,8 +20,6 @@ import orbax.checkpoint as ocp
 from benchmarks.train.records import CHECKPOINTS
 from benchmarks.train.settings import Settings
 
-__all__ = ["CheckpointError", "Checkpoints", "Training", "seal"]
-
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be read."""
@@ -83,16 +81,8 @@ def seal(tree: Any, settings: Settings, epoch: int) -> np.ndarray:
     """Return the sum of all bits, of the settings and the epoch, modulo 2³².
 
     Orbax keeps no checksums of the numbers of arrays. Each leaf's sum counts an
-    odd number of times, so that one changed word always changes the seal. It is
-    the same on any mesh. The number of epochs, which may grow, is left out.
-
-    Examples:
-        >>> ones = {"a": np.ones(3, np.float32), "b": np.ones(2, np.int32)}
-        >>> none = seal({}, Settings(), epoch=5)
-        >>> (seal(ones, Settings(), epoch=5) - none).item()
-        3196059654
-        >>> 3 * 0x3F800000 + 3 * 2
-        3196059654
+    odd number of times, so that one changed word always changes the seal. The
+    number of epochs, which may grow, is left out.
     """
     words = jax.device_get([_sum_of_bits(x) for x in jax.tree.leaves(tree)])
     kept = dataclasses.asdict(settings) | {"epochs": epoch}

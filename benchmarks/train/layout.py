@@ -20,8 +20,6 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-__all__ = ["AXIS_TYPES", "Layout", "make_layout"]
-
 AXES = ("data", "fsdp", "model")
 
 AXIS_TYPES = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
@@ -116,12 +114,7 @@ class Layout(NamedTuple):
 
 
 def make_layout(sizes: Mapping[str, Any], axes: str = "auto") -> Layout:
-    """Make a mesh; by default `data` has all devices that are left.
-
-    Examples:
-        >>> make_layout({"data": 1}).parts
-        1
-    """
+    """Make a mesh; by default `data` has all devices that are left."""
     there = jax.device_count()
     data, fsdp, model = sizes.get("data"), *(sizes.get(n, 1) for n in AXES[1:])
     if data is None:

@@ -21,22 +21,18 @@ from tqdm import tqdm
 from benchmarks.harness import files
 from benchmarks.train.settings import Settings
 
-__all__ = ["Records", "check", "go_on", "last_checkpoint", "read"]
-
 SETTINGS, METRICS = "settings.json", "metrics.jsonl"
 CHECKPOINTS, EVENTS = "checkpoints", "tensorboard"
 
 
 def read(out: pathlib.Path) -> list[dict[str, Any]]:
     """Read the lines of a run: one for each epoch, up to a damaged one."""
-    path = out / METRICS
     found: list[dict[str, Any]] = []
-    with contextlib.suppress(ValueError, RecursionError):
-        for line in path.read_bytes().splitlines() if path.exists() else ():
+    damages = ValueError, RecursionError, TypeError, KeyError
+    with contextlib.suppress(FileNotFoundError, *damages):
+        for line in (out / METRICS).read_bytes().splitlines():
             content = json.loads(line)
-            if not isinstance(content, dict):
-                break
-            if content.get("epoch") != len(found) + 1:
+            if content["epoch"] != len(found) + 1:
                 break
             found.append(content)
     return found

@@ -24,8 +24,6 @@ from benchmarks.train.records import Records
 from benchmarks.train.settings import NETWORKS, SCHEDULES, Settings
 from benchmarks.training import kernel_groups
 
-__all__ = ["build", "global_update", "make_step", "start", "train"]
-
 Optimizer = optax.GradientTransformation
 
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels

@@ -22,8 +22,6 @@ from benchmarks.train.layout import AXIS_TYPES
 from psi_optax.models.architectures import cifar_resnet, imagenet_resnet, vgg
 from psi_optax.models.linen import CNN, MLP, VGG, PreActResNet, ResNet, ViT
 
-__all__ = ["DATA", "NETWORKS", "SCHEDULES", "Options", "Settings", "parse"]
-
 
 def _of_depths(name: str, network, architecture, *depths: int):
     """Return networks of these depths by name."""

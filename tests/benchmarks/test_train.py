@@ -16,7 +16,6 @@ from benchmarks.train import (
     __main__ as program,
     batches,
     checkpoints,
-    processes,
     records,
 )
 from benchmarks.train.settings import NETWORKS, SCHEDULES, Settings, parse
@@ -433,7 +432,7 @@ def interrupt(*_):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_ctrl_c_says_how_to_go_on(whole, capsys, monkeypatch, count):
-    monkeypatch.setattr(processes, "run", interrupt)
+    monkeypatch.setattr(program, "start", interrupt)
     monkeypatch.setattr(program, "train", interrupt)
     (said,) = ended(130, whole[0], f"--processes {count}", capsys)
     assert "stopped. The last checkpoint is of epoch 3: " in said

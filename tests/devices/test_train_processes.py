@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from benchmarks.train import processes, records
+from benchmarks.train import __main__ as program, records
 from tests.compilation import quick_options
 from tests.benchmarks.test_train import results
 from tests.generated import write_images
@@ -153,15 +153,15 @@ def test_what_cannot_be_done_is_said_once(ended, start):
 
 
 def test_which_process_is_told_of(tmp_path):
-    said = processes._report({0: 1, 2: -signal.SIGTERM}, tmp_path)
-    assert said.startswith("process 2 was ended by SIGTERM; the others")
+    said = program._report({0: 1, 2: -signal.SIGTERM}, tmp_path)
+    assert said.startswith("process 2 was ended by SIGTERM (see ")
     assert f"{tmp_path}/process-2.log" in said
     assert "--resume" not in said
     (tmp_path / "settings.json").touch()
-    said = processes._report({0: 1}, tmp_path)
+    said = program._report({0: 1}, tmp_path)
     assert "process 0 failed with exit status 1" in said
     assert "--resume starts anew" in said
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
     (tmp_path / "checkpoints" / "3.unfinished").mkdir()
-    said = processes._report({0: 1}, tmp_path)
+    said = program._report({0: 1}, tmp_path)
     assert "The last checkpoint is of epoch 2" in said

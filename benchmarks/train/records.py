@@ -28,8 +28,9 @@ CHECKPOINTS, EVENTS = "checkpoints", "tensorboard"
 def read(out: pathlib.Path) -> list[dict[str, Any]]:
     """Read the lines of a run: one for each epoch, up to a damaged one."""
     found: list[dict[str, Any]] = []
-    damages = ValueError, RecursionError, TypeError, KeyError
-    with contextlib.suppress(FileNotFoundError, *damages):
+    missing = FileNotFoundError, NotADirectoryError
+    damaged = ValueError, RecursionError, TypeError, KeyError
+    with contextlib.suppress(*missing, *damaged):
         for line in (out / METRICS).read_bytes().splitlines():
             content = json.loads(line)
             if content["epoch"] != len(found) + 1:

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from benchmarks import shapes
+from benchmarks.speed import shapes
 
 __all__ = ["SETS", "ParameterSet"]
 

@@ -5,15 +5,17 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import tyro
-from matplotlib.figure import Figure
 
 from benchmarks.harness import files, pages
 from benchmarks.harness.machine import machine
 from benchmarks.harness.results import Content, Results, read
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Measurement", "Options", "fill_pages", "run"]
 
@@ -59,7 +61,7 @@ class Measurement:
     measure: Callable[[Any, Results], None]
     report: Callable[[Content], str]
     page: str
-    figures: Callable[[Content], dict[str, Figure]] = _nothing
+    figures: Callable[[Content], dict[str, "Figure"]] = _nothing
     sections: Callable[[Content], dict[tuple[str, str], str]] = _nothing
     faults: Callable[[Content], list[str]] = _no_faults
     selects: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ def table(rows: Sequence[Sequence[str]], right: bool = False) -> str:
     Examples:
         >>> print(table([["", "a"], ["long", "1.0"]], right=True))
         |      |   a |
-        |------|-----|
+        |:-----|----:|
         | long | 1.0 |
     """
     head, *body = rows
@@ -31,7 +31,7 @@ def table(rows: Sequence[Sequence[str]], right: bool = False) -> str:
     return tabulate(
         body,
         head,
-        tablefmt="github",
+        tablefmt="pipe",
         disable_numparse=True,
         colalign=["left", *[others] * (len(head) - 1)] if body else None,
     )

@@ -349,10 +349,10 @@ def test_a_page_shows_the_numbers_that_are_kept(name):
     if content is None:
         pytest.skip("its numbers are of the machine that one reads this on")
     texts = {
-        shown.page: shown.report(content),
-        **{page: text for (page, _), text in shown.sections(content).items()},
+        (shown.page, name): shown.report(content),
+        **shown.sections(content),
     }
-    for page, text in texts.items():
+    for (page, _), text in texts.items():
         whole = (pages.DOCS / page).read_text(encoding="utf-8")
         assert text in whole
         assert text not in whole.replace("1", "2")

@@ -36,6 +36,9 @@ DATA: dict[str, Callable[[], Dataset]] = {
     images.NAME: images.load,
 }
 
+# Optimizers without weight decay.
+UNDECAYED = "lamb", "lion", "rmsprop", "novograd", "muon"
+
 Maybe = Annotated[int | None, at_least(1)]
 
 _CIFAR = 8, 20, 32, 44, 56, 110
@@ -165,6 +168,8 @@ def _check(options: Options) -> None:
         wrong = f"--momentum {settings.momentum}: it has to be in [0, 1)."
     elif not 0 <= settings.decay < math.inf:
         wrong = f"--decay {settings.decay}: it has to be in [0, inf)."
+    elif settings.decay and settings.optimizer in UNDECAYED:
+        wrong = f"--decay {settings.decay}: {settings.optimizer} has no decay."
     elif math.isnan(settings.rate):
         wrong = (
             f"--preset {options.preset}: the paper has no rate for"

@@ -8,19 +8,28 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
+from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.train import (
     __main__ as program,
     batches,
     checkpoints,
     records,
 )
-from benchmarks.train.settings import NETWORKS, SCHEDULES, Settings, parse
+from benchmarks.train.settings import (
+    NETWORKS,
+    SCHEDULES,
+    UNDECAYED,
+    Settings,
+    parse,
+)
 from benchmarks.training import kernel_groups
+from psi_optax import ScaleGroup
 from tests.full_disk import FULL, fill, needs_full, no_file_above, unfinished
 from tests.generated import write_cifar, write_images
 
@@ -181,6 +190,7 @@ REFUSED = {
     "--batch 2000": "no more than 1198",
     "--momentum 2": "--momentum 2.0: it has to be in",
     "--decay nan": "--decay nan: it has to be in",
+    "--decay 0.1 --optimizer lion": "lion has no decay",
     "--processes 2 --process 1": "--coordinator",
     "--coordinator localhost:1": "--process",
     "--processes 2 --coordinator localhost:1": "--process",
@@ -224,6 +234,11 @@ def test_what_cannot_be_read(tmp_path, capsys, more):
 def lose(out, name):
     path = out / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def file_in_place(out, name):
+    lose(out, name)
+    (out / name).touch()
 
 
 def lose_a_line(out, name):
@@ -277,6 +292,7 @@ DAMAGES = [
     (lose, "checkpoints", "tells of 3 epochs"),
     (lose, LAST, "tells of 3 epochs"),
     (empty, LAST, f"{LAST} {NOT_READ}"),
+    (file_in_place, "checkpoints", "tells of 3 epochs"),
     (flip_a_bit, LAST, f"{LAST} {NOT_READ}"),
     (of_another_network, LAST, f"{LAST} {NOT_READ}"),
     (
@@ -506,6 +522,24 @@ def test_kernels_that_are_tied_to_norms_are_left_ordinary():
         for name in ("query", "key")
     }
     assert selected("vit") == heads
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_decay_is_of_kernels_that_are_not_kept(name):
+    groups = {"kernel": ScaleGroup(0), "scale": None, "head": None}
+    params = {"scale": jnp.ones(2), "head": jnp.ones((2, 3))}
+    params["kernel"] = jnp.ones((3, 2))
+    zero = optax.tree.zeros_like(params)
+
+    def updates(decay):
+        tx = OPTIMIZERS[name].make(0.1, groups, decay=decay, momentum=0.5)
+        return tx.update(zero, tx.init(params), params)[0]
+
+    changes = jax.tree.map(lambda a, b: a - b, updates(0.1), updates(0.0))
+    assert jnp.any(changes["scale"]) == (name == "lars")
+    assert jnp.any(changes["head"]) == (name not in UNDECAYED)
+    if jnp.any(changes["kernel"]):
+        assert OPTIMIZERS[name].invariance in (None, "none")
 
 
 @pytest.mark.parametrize(

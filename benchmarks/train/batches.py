@@ -32,24 +32,15 @@ def image_shape(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
 
 def check(settings: Settings, dataset: Dataset, parts: int) -> None:
     """Raise a ValueError if no batches can be made of the data."""
-    batch, count = settings.batch, len(dataset.train_labels)
-    stored = dataset.train_images.shape[1:3] + dataset.test_images.shape[1:3]
-    crop = settings.crop or 0
-    for holds, message in [
-        (
-            not batch % parts,
-            f"batch {batch}: {parts} devices have to divide it",
-        ),
-        (
-            batch <= count,
-            f"batch {batch}: there are no more than {count} images",
-        ),
-        (
-            crop <= min(stored),
-            f"crop {crop}: images are of {min(stored)} pixels",
-        ),
-    ]:
-        if not holds:
+    batch, crop = settings.batch, settings.crop or 0
+    count = len(dataset.train_labels)
+    side = min(dataset.train_images.shape[1:3] + dataset.test_images.shape[1:3])
+    for message, wrong in {
+        f"batch {batch}: {parts} devices have to divide it": batch % parts,
+        f"batch {batch}: there are {count} images": batch > count,
+        f"crop {crop}: images are of {side} pixels": crop > side,
+    }.items():
+        if wrong:
             raise ValueError(f"--{message}, for --data {dataset.name}.")
 
 

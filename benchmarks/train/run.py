@@ -71,7 +71,7 @@ def build(settings: Settings, data: Dataset) -> tuple[nn.Module, Optimizer]:
     steps = len(data.train_labels) // settings.batch * settings.epochs
     return model, OPTIMIZERS[settings.optimizer].make(
         SCHEDULES[settings.schedule](settings.rate, steps),
-        kernel_groups(model, image),
+        kernel_groups(model, image).groups,
         decay=settings.decay,
         momentum=settings.momentum,
     )

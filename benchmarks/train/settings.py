@@ -11,12 +11,7 @@ import optax
 import tyro
 
 from benchmarks.data import NAMES, Dataset, images, load
-from benchmarks.harness.options import (
-    Count,
-    Positive,
-    at_least,
-    one_of,
-)
+from benchmarks.harness.options import Count, Positive, at_least, one_of
 from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.train.layout import AXIS_TYPES
 from psi_optax.models.architectures import cifar_resnet, imagenet_resnet, vgg
@@ -92,17 +87,12 @@ class Settings:
 
 
 # Yi, UAI 2022 (https://arxiv.org/abs/2101.02916), Section 5 and Table 3.
-_PAPER = Settings("cifar-10", "resnet20", "psi_sgd", math.nan, augment=True)
+_PAPER = Settings(rate=math.nan, augment=True)  # The rates are below.
+_SMALL = replace(_PAPER, data="cifar-10", model="resnet20", epochs=200)
+_LARGE = replace(_PAPER, data="imagenet", model="resnet18", epochs=100)
 PRESETS = {
-    "cifar": replace(_PAPER, schedule="cifar", epochs=200),
-    "imagenet": replace(
-        _PAPER,
-        data="imagenet",
-        model="resnet18",
-        schedule="imagenet",
-        epochs=100,
-        crop=224,
-    ),
+    "cifar": replace(_SMALL, schedule="cifar"),
+    "imagenet": replace(_LARGE, schedule="imagenet", crop=224),
 }
 _RATES: dict[str, dict[str, Any]] = {
     "sgd": {"rate": 0.1},
@@ -163,22 +153,21 @@ def parse(argv: list[str]) -> Options:
 
 
 def _check(options: Options) -> None:
-    settings, index = options.settings, options.process
-    if not 0 <= settings.momentum < 1:
-        wrong = f"--momentum {settings.momentum}: it has to be in [0, 1)."
-    elif not 0 <= settings.decay < math.inf:
-        wrong = f"--decay {settings.decay}: it has to be in [0, inf)."
-    elif settings.decay and settings.optimizer in UNDECAYED:
-        wrong = f"--decay {settings.decay}: {settings.optimizer} has no decay."
-    elif math.isnan(settings.rate):
-        wrong = (
-            f"--preset {options.preset}: the paper has no rate for"
-            f" {settings.optimizer}, but for {', '.join(_RATES)}: say --rate."
-        )
-    elif index is not None and index >= options.processes:
-        wrong = f"--process {index}: it has to be less than --processes."
-    elif (index is None) != (options.coordinator is None):
-        wrong = "--process and --coordinator: both have to be given, or none."
-    else:
-        return
-    raise ValueError(wrong)
+    """Raise a ValueError for values out of range, or that go not together."""
+    given = options.settings
+    momentum, decay, name = given.momentum, given.decay, given.optimizer
+    index, last = options.process or 0, options.processes - 1
+    alone = (options.process is None) != (options.coordinator is None)
+    papers = f"has no rate for {name}, but for {', '.join(_RATES)}: say --rate"
+    for message, wrong in {
+        f"--momentum {momentum}: it has to be in [0, 1)": not 0 <= momentum < 1,
+        f"--decay {decay}: it has to be in [0, inf)": not 0 <= decay < math.inf,
+        f"--decay {decay}: {name} has no decay": decay and name in UNDECAYED,
+        f"--preset {options.preset}: its paper {papers}": math.isnan(
+            given.rate
+        ),
+        f"--process {index}: it has to be {last} at most": index > last,
+        "--process and --coordinator: say both, or none": alone,
+    }.items():
+        if wrong:
+            raise ValueError(f"{message}.")

@@ -14,12 +14,14 @@ import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
+from benchmarks.data import load
 from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.train import (
     __main__ as program,
     batches,
     checkpoints,
     records,
+    run as run_file,
 )
 from benchmarks.train.settings import (
     NETWORKS,
@@ -187,14 +189,14 @@ REFUSED = {
     "--mesh.data 7": "7 devices have to divide it",
     "--mesh.data 4 --mesh.model 3": "has 12 devices, and there are 8",
     "--mesh.model 2 --mesh.axes explicit": "with --mesh.axes auto",
-    "--batch 2000": "no more than 1198",
+    "--batch 2000": "there are 1198 images",
     "--momentum 2": "--momentum 2.0: it has to be in",
     "--decay nan": "--decay nan: it has to be in",
     "--decay 0.1 --optimizer lion": "lion has no decay",
     "--processes 2 --process 1": "--coordinator",
     "--coordinator localhost:1": "--process",
     "--processes 2 --coordinator localhost:1": "--process",
-    "--process 2 --processes 2 --coordinator localhost:1": "less than",
+    "--process 2 --processes 2 --coordinator localhost:1": "1 at most",
     f"--out {__file__}": f"--out {__file__}: ",
     f"--out {__file__}/below": f"--out {__file__}/below: ",
     f"--processes 2 --out {__file__}": f"--out {__file__}: ",
@@ -503,6 +505,14 @@ def test_networks_by_name():
         init = functools.partial(NETWORKS[name](10).init, train=False)
         shapes = jax.eval_shape(init, jax.random.key(0), images)["params"]
         assert sum(x.size for x in jax.tree.leaves(shapes)) == count
+
+
+def test_groups_are_a_tree_as_muon_needs_them():
+    model, tx = run_file.build(Settings(model="mlp", optimizer="muon"), load())
+    init = functools.partial(model.init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    state = jax.eval_shape(tx.init, shapes["params"])
+    jax.eval_shape(tx.update, shapes["params"], state, shapes["params"])
 
 
 def test_kernels_that_are_tied_to_norms_are_left_ordinary():

@@ -1,13 +1,15 @@
 """The choice of a learning rate and a weight decay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.optimizers import Tuned
 
-__all__ = ["tune"]
+__all__ = ["tune", "tuned_to"]
+
+HYPERPARAMETERS = ("learning_rate", "weight_decay")
 
 
 def tune(
@@ -62,9 +64,25 @@ def _merit(trial: dict[str, Any]) -> tuple[float, float]:
 
 
 def _at_edge(method: Tuned, trial: dict[str, Any]) -> list[str]:
-    grids = {"learning_rate": method.rates, "weight_decay": method.decays}
+    grids = zip(HYPERPARAMETERS, (method.rates, method.decays), strict=True)
     return [
         name
-        for name, grid in grids.items()
+        for name, grid in grids
         if len(grid) > 1 and trial[name] in (min(grid), max(grid))
     ]
+
+
+def tuned_to(tuned: dict[str, Any], names: Sequence[str]) -> str:
+    """Return a choice, with names before rate and decay and stars at edges.
+
+    Examples:
+        >>> chosen = {"learning_rate": 0.1, "weight_decay": 0.01}
+        >>> tuned = {"chosen": chosen, "at_edge": ["weight_decay"]}
+        >>> tuned_to(tuned, ["lr ", "wd "])
+        'lr 0.1, wd 0.01★'
+    """
+    return ", ".join(
+        f"{name}{tuned['chosen'][key]:g}{'★' * (key in tuned['at_edge'])}"
+        for key, name in zip(HYPERPARAMETERS, names, strict=True)
+        if tuned["chosen"][key]
+    )

@@ -42,9 +42,11 @@ def main(argv: list[str]) -> None:
 
 def train(options: Options) -> None:
     """Train in this process, if nothing is wrong."""
-    settings, out, mesh = options.settings, options.out, options.mesh
+    settings, out = options.settings, options.out
+    sizes = dict(vars(options.mesh))
     with _refusing(OSError, ValueError):
-        layout = make_layout(vars(mesh), mesh.axes)
+        axes = sizes.pop("axes")
+        layout = make_layout(sizes, axes)
         data = DATA[settings.data]()
         batches.check(settings, data, layout.parts)
         done = records.check(out, settings, options.resume)

@@ -116,7 +116,8 @@ class Layout(NamedTuple):
 def make_layout(sizes: Mapping[str, Any], axes: str = "auto") -> Layout:
     """Make a mesh; by default `data` has all devices that are left."""
     there = jax.device_count()
-    data, fsdp, model = sizes.get("data"), *(sizes.get(n, 1) for n in AXES[1:])
+    defaults: dict[str, Any] = {"data": None, "fsdp": 1, "model": 1}
+    data, fsdp, model = {**defaults, **sizes}.values()
     if data is None:
         data = there // max(fsdp * model, 1)
     shape = (data, fsdp, model)

@@ -38,9 +38,9 @@ def train(settings: Settings, data: Dataset, layout: Layout, out: pathlib.Path):
         training = start(model, optimizer, layout, shape, settings.seed)
         if kept.done:
             training = kept.restore(training)
+        example = next(batches.train_batches(settings, data, layout, 1))
         step = make_step(model, optimizer, layout, training)
         begun = time.perf_counter()
-        example = next(batches.train_batches(settings, data, layout, 1))
         step = step.lower(training, *example).compile()
         compile_seconds = time.perf_counter() - begun
         evaluate = make_evaluate(model, layout)

@@ -2,11 +2,14 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
 import logging
 import pathlib
 import shutil
 import signal
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -100,16 +103,23 @@ def _sum_of_bits(x: jax.Array) -> jax.Array:
 
 def _tried(do: Callable[[], Any]) -> tuple[Any, str | None]:
     """Return its result, and the first line of an error."""
-    before = logging.root.manager.disable
-    # The threads of orbax would log what it raises.
+    before = logging.root.manager.disable, sys.unraisablehook
+    # The threads of orbax would tell what it raises as well.
     logging.disable(logging.ERROR)
+    sys.unraisablehook = lambda _: None
     try:
-        return do(), None
-    # Orbax has no error of its own for this: it raises many.
-    except Exception as error:
-        return None, str(error).partition("\n")[0] or type(error).__name__
+        try:
+            return do(), None
+        # Orbax has no error of its own for this: it raises many.
+        except Exception as error:
+            why = str(error).partition("\n")[0] or type(error).__name__
+        # Some are told when the threads have ended, or when they are deleted.
+        time.sleep(0.5)
+        gc.collect()
+        return None, why
     finally:
-        logging.disable(before)
+        logging.disable(before[0])
+        sys.unraisablehook = before[1]
 
 
 @contextlib.contextmanager

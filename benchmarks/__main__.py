@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from benchmarks.harness.options import unknown
+from benchmarks.harness.names import unknown
 
 MEASUREMENTS = {
     "accuracy": "benchmarks.experiments.accuracy",

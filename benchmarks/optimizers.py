@@ -18,8 +18,6 @@ import psi_optax
 from psi_optax.dynamics import matching_learning_rate
 from psi_optax.transforms import retract
 
-__all__ = ["DEFAULT", "MOMENTUM", "OPTIMIZERS", "TUNED", "Optimizer", "Tuned"]
-
 MOMENTUM = 0.9
 
 Make = Callable[..., optax.GradientTransformation]

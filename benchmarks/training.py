@@ -19,20 +19,6 @@ from flax import linen as nn
 import psi_optax
 from benchmarks.data import Dataset
 
-__all__ = [
-    "Build",
-    "cross_entropy",
-    "for_seeds",
-    "initialize",
-    "kernel_groups",
-    "make_batches",
-    "make_evaluate",
-    "make_loss",
-    "make_step",
-    "make_train",
-    "make_update",
-]
-
 Build = Callable[..., optax.GradientTransformation]
 """Makes an optimizer from the keywords `rate`, `decay` and `groups`."""
 
@@ -166,23 +152,13 @@ def _kernels(report: psi_optax.GroupReport) -> list[str]:
     ]
 
 
-def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
-    """Compile the training of a model by an optimizer.
+def make_training(model: nn.Module, build: Build, groups: Any) -> Callable:
+    """Return the training of a model by an optimizer, from one seed.
 
-    The learning rate decays to zero along a cosine. Learning rate and weight
-    decay are arguments of the compiled function, so that trying others does
-    not compile it again.
-
-    Args:
-        model: a Linen model of `psi_optax.models`.
-        build: makes the optimizer from `rate`, `decay` and `groups`.
-        dataset: the training part is used.
-
-    Returns:
-        A function `train(variables, batches, rate, decay)` that returns the
-        variables after training, and donates those that it is given.
+    The learning rate decays to zero along a cosine. It is a function
+    `train(images, labels, variables, batches, rate, decay)` that returns the
+    variables after training. It is not compiled.
     """
-    groups = kernel_groups(model, dataset.train_images)
 
     def train(images, labels, variables, batches, rate, decay):
         schedule = optax.cosine_decay_schedule(rate, len(batches))
@@ -193,6 +169,19 @@ def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
             lambda carry, batch: (step(carry, batch), None), carry, batches
         )[0][0]
 
+    return train
+
+
+def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
+    """Compile the training of a model on the training part, for several seeds.
+
+    Learning rate and weight decay are arguments of the compiled function, so
+    that trying others does not compile it again. It is a function
+    `train(variables, batches, rate, decay)` that returns the variables after
+    training, and donates those that it is given.
+    """
+    groups = kernel_groups(model, dataset.train_images)
+    train = make_training(model, build, groups)
     return for_seeds(train, dataset, donate_argnums=2)
 
 

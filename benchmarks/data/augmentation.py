@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["central_cuts", "cut", "draw_cuts", "pad"]
-
 
 def draw_cuts(
     count: int, room: tuple[int, int], random: np.random.Generator

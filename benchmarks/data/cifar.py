@@ -13,8 +13,6 @@ import numpy as np
 from benchmarks.data import folder
 from benchmarks.harness.files import InputError
 
-__all__ = ["NAMES", "load_part"]
-
 SIDE, CHANNELS = 32, 3
 
 

@@ -6,9 +6,7 @@ import numpy as np
 
 from benchmarks.data import cifar, idx
 from benchmarks.harness.files import InputError
-from benchmarks.harness.options import unknown
-
-__all__ = ["NAMES", "Dataset", "hold_out", "load"]
+from benchmarks.harness.names import unknown
 
 DIGITS_SEED = 0
 DIGITS_TEST_FRACTION = 1 / 3

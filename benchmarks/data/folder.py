@@ -8,8 +8,6 @@ from typing import TypeVar
 
 from benchmarks.harness.files import InputError
 
-__all__ = ["VARIABLE", "first_sound", "given", "places", "remark"]
-
 VARIABLE = "PSI_OPTAX_DATA"
 T = TypeVar("T")
 

@@ -14,8 +14,6 @@ import numpy as np
 from benchmarks.data import folder
 from benchmarks.harness.files import InputError
 
-__all__ = ["NAMES", "load_part"]
-
 SYSTEM_FOLDER = pathlib.Path("/usr/share/datasets")
 FILES = (
     "train-images-idx3-ubyte",

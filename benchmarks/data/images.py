@@ -25,8 +25,6 @@ from benchmarks.data.dataset import Dataset
 from benchmarks.harness import files
 from benchmarks.harness.files import InputError, one_message
 
-__all__ = ["NAME", "Images", "load", "standardize", "write"]
-
 NAME = "imagenet"
 
 # Of ImageNet's training images, with bytes scaled to [0, 1].

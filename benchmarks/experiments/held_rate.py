@@ -8,8 +8,6 @@ import optax
 from benchmarks.harness.files import InputError
 from benchmarks.optimizers import MOMENTUM
 
-__all__ = ["held_steps", "hold_then_decay", "transient_steps"]
-
 
 def held_steps(steps: int) -> int:
     """Return for how many of the steps the rate is held."""

@@ -9,8 +9,6 @@ from benchmarks.optimizers import MOMENTUM, OPTIMIZERS, TUNED
 from benchmarks.training import Build
 from psi_optax.dynamics import matching_learning_rate
 
-__all__ = ["LABELS", "builds", "psi_sgd"]
-
 LABELS = {
     "sgd_decay": "SGD, weight decay",
     "psi_sgd": "`psi_sgd`, matched",

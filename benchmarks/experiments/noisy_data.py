@@ -7,8 +7,6 @@ import numpy as np
 from benchmarks import data
 from benchmarks.data import Dataset
 
-__all__ = ["Splits", "flip_labels", "split"]
-
 SPLIT_SEED, NOISE_SEED = 0, 1
 
 

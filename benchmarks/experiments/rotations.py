@@ -12,8 +12,6 @@ import psi_optax
 from benchmarks.data import Dataset
 from benchmarks.training import Build, for_seeds, kernel_groups, make_step
 
-__all__ = ["make_recorded", "rms"]
-
 
 def make_recorded(
     model: nn.Module,

@@ -7,8 +7,6 @@ import numpy as np
 
 from benchmarks.optimizers import Tuned
 
-__all__ = ["tune", "tuned_to"]
-
 HYPERPARAMETERS = ("learning_rate", "weight_decay")
 
 

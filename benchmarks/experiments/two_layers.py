@@ -9,8 +9,6 @@ from psi_optax.models.functions import flatten
 from psi_optax.models.linen.layers import BatchNormNetwork
 from psi_optax.models.options import hidden_options
 
-__all__ = ["TwoLayers"]
-
 
 class TwoLayers(BatchNormNetwork):
     """Two linear maps without bias, each with a batch normalization.

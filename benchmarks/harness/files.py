@@ -22,19 +22,6 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "InputError",
-    "make_folder",
-    "named",
-    "one_message",
-    "read_json",
-    "whole",
-    "whole_folder",
-    "write",
-    "write_array",
-    "write_figure",
-]
-
 
 class InputError(ValueError):
     """A file or a name that cannot be used; the message says which."""

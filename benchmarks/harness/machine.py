@@ -8,8 +8,6 @@ from typing import Any
 
 import jax
 
-__all__ = ["device", "machine", "versions"]
-
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
 
 

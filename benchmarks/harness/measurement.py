@@ -17,8 +17,6 @@ from benchmarks.harness.results import Content, Results, read
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Measurement", "Options", "fill_pages", "run"]
-
 
 def _nothing(content: Content) -> dict[Any, Any]:
     """Return no figures, and no sections."""

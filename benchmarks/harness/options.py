@@ -1,6 +1,5 @@
 """Types of options: known names, and numbers in their range."""
 
-import difflib
 import math
 import pathlib
 from collections.abc import Callable, Collection
@@ -8,32 +7,9 @@ from typing import Annotated, Any, TypeVar
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-__all__ = [
-    "Count",
-    "Folder",
-    "Positive",
-    "Positives",
-    "at_least",
-    "one_of",
-    "option",
-    "some",
-    "unknown",
-]
+from benchmarks.harness.names import unknown
 
 T = TypeVar("T")
-
-
-def unknown(text: str, names: Collection[str]) -> str:
-    """Return an error that lists the known names and suggests the nearest.
-
-    Examples:
-        >>> unknown("resnt", ["cnn", "resnet"])
-        "'resnt' is none of cnn, resnet (is it 'resnet'?)"
-    """
-    near = difflib.get_close_matches(text, names, 1)
-    return f"{text!r} is none of {', '.join(names)}" + "".join(
-        f" (is it {found!r}?)" for found in near
-    )
 
 
 def option(

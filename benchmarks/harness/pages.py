@@ -8,8 +8,6 @@ from tabulate import tabulate
 
 from benchmarks.harness import files
 
-__all__ = ["DOCS", "fill", "has", "refill", "table", "wrap"]
-
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 
@@ -27,6 +25,8 @@ def table(rows: Sequence[Sequence[str]], right: bool = False) -> str:
         | long | 1.0 |
     """
     head, *body = rows
+    if {len(row) for row in rows} != {len(head)}:
+        raise ValueError(f"rows are not all as long as {head}.")
     others = "right" if right else "left"
     return tabulate(
         body,

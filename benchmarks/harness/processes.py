@@ -11,8 +11,6 @@ from typing import Any
 
 from benchmarks.harness.files import InputError
 
-__all__ = ["TORCH", "alone", "in_torch", "torch"]
-
 _ROOT = pathlib.Path(__file__).parents[2]
 
 TORCH = [

@@ -11,8 +11,6 @@ from tqdm import tqdm
 from benchmarks.harness import files
 from benchmarks.harness.machine import versions
 
-__all__ = ["Content", "Results", "as_json", "read"]
-
 Content = dict[str, Any]
 """Settings, versions, seconds by part and parts, as JSON has them."""
 

@@ -26,8 +26,6 @@ from benchmarks.train import batches, run, steps
 from benchmarks.train.layout import Layout, make_layout
 from benchmarks.train.settings import Settings as Training
 
-__all__ = ["CASES", "MEASUREMENT"]
-
 
 class Case(NamedTuple):
     """Settings of training, the data, and the number of steps of a turn."""

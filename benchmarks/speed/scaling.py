@@ -27,8 +27,6 @@ from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.speed.sets import SETS, ParameterSet
 from benchmarks.train.layout import Layout, make_layout
 
-__all__ = ["MEASUREMENT", "MESHES", "compiled", "report", "seconds", "sent"]
-
 MESHES = ({"fsdp": 8}, {"model": 8}, {"fsdp": 4, "model": 2})
 
 NAMES = ("psi_sgd", "psi_adam")

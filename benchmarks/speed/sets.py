@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 from benchmarks.speed import shapes
 
-__all__ = ["SETS", "ParameterSet"]
-
 
 class ParameterSet(NamedTuple):
     """Parameters of a network, and which of them are grouped.

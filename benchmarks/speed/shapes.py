@@ -1,7 +1,5 @@
 """Parameter shapes of known networks, also for environments without JAX."""
 
-__all__ = ["Shapes", "gpt_1_3b", "gpt_124m", "resnet50", "tiny", "vit_b16"]
-
 Shapes = dict[str, tuple[int, ...]]
 
 

@@ -31,8 +31,6 @@ from benchmarks.speed.step_time.report import SHORT, table
 from benchmarks.speed.steps import Case, compile_in_turns
 from benchmarks.speed.turns import quartiles, time_in_turns
 
-__all__ = ["MEASUREMENT", "VARIANTS", "build", "steps_of_the_package"]
-
 Row = dict[str, Any]
 
 Sums = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, ...]]

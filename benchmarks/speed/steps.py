@@ -15,7 +15,6 @@ import optax
 
 from benchmarks.speed.turns import Run
 
-__all__ = ["Case", "Compilation", "build", "build_by_hand", "build_copy"]
 __all__ += ["compile_case", "compile_in_turns", "size"]
 
 

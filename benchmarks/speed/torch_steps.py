@@ -25,8 +25,6 @@ from benchmarks.harness.files import one_message
 from benchmarks.speed.sets import SETS, ParameterSet
 from benchmarks.speed.turns import Run, compared, quartiles, time_in_turns
 
-__all__ = ["ADAMW", "LIBRARIES", "SGD", "baseline", "cases", "load", "main"]
-
 SGD, ADAMW = "torch SGD(momentum, fused)", "torch AdamW(fused)"
 
 AXPY = "w.add_(g, alpha=0.01)"

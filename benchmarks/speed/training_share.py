@@ -30,8 +30,6 @@ from benchmarks.speed.turns import Seconds, compared, quartiles, time_in_turns
 from psi_optax.models import linen
 from psi_optax.models.architectures import cifar_resnet
 
-__all__ = ["MEASUREMENT", "NETWORKS", "OPTIMIZERS", "Network", "rows"]
-
 PASSES = "forward and backward pass"
 
 OPTIMIZERS = (SGD, "psi_sgd(momentum)", ADAM, "psi_adam", "optax.lamb")

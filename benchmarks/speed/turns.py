@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Run", "Seconds", "compared", "quartiles", "time_in_turns"]
-
 LONGEST = 1.0
 """Seconds that a turn may take, unless a single step takes longer."""
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks import pages
 from benchmarks.harness import files
 from benchmarks.harness.files import InputError, one_message
 from tests.full_disk import fill, needs_full, no_file_above, unfinished
@@ -126,23 +125,6 @@ def test_objects_of_json(path, content):
         files.read_json(path, "numbers", ["a"])
     path.write_text('{"a": {"b": 1}}')
     assert files.read_json(path, "numbers", ["a"]) == {"a": {"b": 1}}
-
-
-def test_a_page_is_filled_or_as_it_was(tmp_path):
-    page = tmp_path / "page.md"
-    text = "<!-- a: begin -->\n\nold\n\n<!-- a: end -->\n"
-    page.write_text(text)
-    pages.check(page, "a")
-    for name in ("b", ""):
-        with pytest.raises(InputError, match="page.md: .*<!--"):
-            pages.check(page, "a", name)
-        with pytest.raises(InputError, match="page.md: .*<!--"):
-            pages.refill(page, name, "new")
-    with no_file_above(16), pytest.raises(OSError, match="page.md"):
-        pages.refill(page, "a", "new")
-    assert page.read_text() == text
-    pages.refill(page, "a", "new")
-    assert page.read_text() == text.replace("old", "new")
 
 
 def test_errors_of_what_was_given_are_one_message(capsys):

@@ -20,8 +20,6 @@ from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
 from psi_optax.models import linen
 
-__all__ = ["GRIDS", "MEASUREMENT", "Settings", "measure"]
-
 TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
 
 # Decays around the best ones for these numbers of steps.

@@ -15,8 +15,6 @@ from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.results import Content
 from benchmarks.optimizers import TUNED
 
-__all__ = ["BASELINE", "figures", "holm", "marks_of", "report"]
-
 BASELINE = "sgd_decay"
 """SGD with tuned weight decay, which the others are compared with."""
 

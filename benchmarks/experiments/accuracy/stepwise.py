@@ -12,8 +12,6 @@ from flax import linen as nn
 from benchmarks.data import Dataset
 from benchmarks.training import Build, kernel_groups, make_step
 
-__all__ = ["make_stepwise"]
-
 
 def make_stepwise(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
     """Compile the steps of `benchmarks.training.make_train`.

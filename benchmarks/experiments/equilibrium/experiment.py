@@ -32,8 +32,6 @@ from benchmarks.training import Build
 from psi_optax.dynamics import matching_learning_rate
 from psi_optax.models import linen
 
-__all__ = ["MEASUREMENT", "Settings", "measure"]
-
 PILOT_SEED = 2000  # far from the seeds of the final runs, which start at 0
 
 DECAYED = {"sgd": "sgd_decay", "adamw": "adamw"}

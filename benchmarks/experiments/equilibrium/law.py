@@ -9,8 +9,6 @@ import numpy as np
 from benchmarks.optimizers import MOMENTUM
 from psi_optax import dynamics
 
-__all__ = ["Law", "forecast", "trace"]
-
 _Curves = tuple[np.ndarray, np.ndarray]  # norms and rotations
 
 

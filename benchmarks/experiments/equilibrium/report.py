@@ -17,8 +17,6 @@ from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.results import Content
 
-__all__ = ["figures", "report"]
-
 NAMES = {"sgd": "SGD", "adamw": "AdamW"}
 STRETCHES = ((0, 10), (10, 100), (100, 1000), (1000, None))
 """First and last steps, each pair a column of the second table."""

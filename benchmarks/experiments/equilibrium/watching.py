@@ -13,8 +13,6 @@ from benchmarks.data import Dataset
 from benchmarks.training import Build, for_seeds, kernel_groups, make_loss
 from psi_optax.models import linen
 
-__all__ = ["make_watched"]
-
 
 def make_watched(model: linen.MLP, build: Build, dataset: Dataset) -> Callable:
     """Compile training as `benchmarks.training.make_train`, at a constant rate.

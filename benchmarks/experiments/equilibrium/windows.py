@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["arrival", "edges", "mean", "means", "middles", "overall", "windows"]
-
 WINDOWS = 80
 NEAR = 0.1
 

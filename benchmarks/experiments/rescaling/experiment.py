@@ -22,8 +22,6 @@ from benchmarks.harness.results import Results
 from benchmarks.optimizers import DEFAULT, TUNED, Tuned
 from psi_optax.models import linen
 
-__all__ = ["MEASUREMENT", "Settings", "scale_filters"]
-
 TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
 
 

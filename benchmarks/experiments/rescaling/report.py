@@ -9,8 +9,6 @@ from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS, MARKERS
 from benchmarks.harness.results import Content
 
-__all__ = ["figures", "report"]
-
 
 def report(content: Content) -> str:
     """Return the table, in 80 columns, and a sentence that reads it."""

@@ -17,8 +17,6 @@ from benchmarks.harness.options import Count, Positive, at_least, one_of, some
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import OPTIMIZERS, TUNED, Tuned
 
-__all__ = ["COMPARED", "MEASUREMENT", "RETUNED", "Settings", "measure"]
-
 TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
 
 BALANCED = (1.0, 1.0)

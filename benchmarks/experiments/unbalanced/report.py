@@ -11,8 +11,6 @@ from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.results import Content
 
-__all__ = ["CONDITIONS", "figures", "report"]
-
 CONDITIONS = ("balanced", "unbalanced", "usual epsilon")
 NAMES = ("lr ", "wd ")
 

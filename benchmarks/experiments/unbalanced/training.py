@@ -17,8 +17,6 @@ from benchmarks.training import (
     make_step,
 )
 
-__all__ = ["make_curves", "scale_layers"]
-
 
 def scale_layers(variables: Any, factors: Sequence[float]) -> Any:
     """Multiply the kernel of each layer of `TwoLayers` by its factor."""

@@ -13,7 +13,6 @@ from benchmarks.speed import steps
 from benchmarks.speed.sets import ParameterSet
 from psi_optax.diagnostics import monitor_groups
 
-__all__ = ["ADAM", "BY_HAND", "CASES", "SGD"]
 __all__ += ["baseline", "build", "chosen", "draw", "make"]
 
 SGD, ADAM = "optax.sgd(momentum)", "optax.adam"

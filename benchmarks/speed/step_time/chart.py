@@ -10,8 +10,6 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.harness.colours import COLOURS
 
-__all__ = ["figure"]
-
 Rows = list[dict[str, Any]]
 
 _OURS, _OPTAX, _TORCH = "psi_optax", "optax, or by hand", "libraries for torch"

@@ -1,1 +1,0 @@
-from benchmarks.harness.files import *  # noqa: D100, F403

@@ -29,7 +29,7 @@ EMERGING_PYTHON = $(shell for python in $(PYTHON) \
 .PHONY: demo test check docs oldest mutate notebooks oracles build clean
 
 demo: $(STAMP)
-	$(BIN)/python -m benchmarks.rescaling $(ARGS)
+	$(BIN)/python -m benchmarks rescaling --anew $(ARGS)
 
 # Many tests compile the same programs: what is compiled is kept. Of 2,000 random
 # programs a quarter runs here, and all in continuous integration.

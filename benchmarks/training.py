@@ -1,10 +1,8 @@
 """Training and evaluation of a Linen model, for several seeds at once.
 
-What a loss and a step are is said here for the training program too
-(`benchmarks.train`). Seeds are a leading axis of everything: of the variables,
-of the batches and of what is measured. On a CPU small networks are limited by
-the cost of starting each operation, so that ten seeds together take hardly
-longer than three.
+Seeds are a leading axis of everything: of the variables, of the batches and of
+the results. On a CPU small networks are limited by the cost of starting each
+operation, so that ten seeds together take hardly longer than three.
 """
 
 import functools
@@ -21,34 +19,12 @@ from flax import linen as nn
 import psi_optax
 from benchmarks.data import Dataset
 
-__all__ = [
-    "Build",
-    "cross_entropy",
-    "initialize",
-    "kernel_groups",
-    "make_batches",
-    "make_evaluate",
-    "make_loss",
-    "make_step",
-    "make_train",
-    "make_update",
-]
-
 Build = Callable[..., optax.GradientTransformation]
 """Makes an optimizer from the keywords `rate`, `decay` and `groups`."""
 
 
 def initialize(model: nn.Module, images: np.ndarray, seeds: range) -> Any:
-    """Initialize a model once for each seed.
-
-    Args:
-        model: a Linen model of `psi_optax.models`.
-        images: an example of its input, of shape `(n, ...)`.
-        seeds: one or more seeds.
-
-    Returns:
-        The model's variables, with an axis for the seeds in front.
-    """
+    """Initialize a Linen model of `psi_optax.models` once for each seed."""
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
     return _init(model, images[:1], keys)
 
@@ -63,18 +39,13 @@ def make_batches(
 ) -> np.ndarray:
     """Draw the order in which each seed sees the examples.
 
-    Args:
-        num_examples: number of examples; each epoch is a new permutation, of
-            which an incomplete last batch is dropped.
-        batch_size: number of examples in a batch.
-        epochs: number of epochs.
-        seeds: one or more seeds.
+    Each epoch is a new permutation, whose incomplete last batch is dropped.
 
     Returns:
         Indices of examples, int32, of shape `(seeds, steps, batch_size)`.
 
     Raises:
-        ValueError: if there are fewer examples than a batch needs.
+        ValueError: there are fewer examples than a batch needs.
 
     Examples:
         >>> make_batches(10, batch_size=3, epochs=2, seeds=range(5)).shape
@@ -98,20 +69,16 @@ def make_batches(
 
 
 def cross_entropy(logits: Any, labels: Any) -> jax.Array:
-    """The cross-entropy of each example, of shape `(n,)`."""
+    """Return the cross-entropy of each example, of shape `(n,)`."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def make_loss(model: nn.Module) -> Callable:
-    """The loss of a model in training.
+    """Return the training loss of a Linen model of `psi_optax.models`.
 
-    Args:
-        model: a Linen model of `psi_optax.models`.
-
-    Returns:
-        A function of `(params, variables, images, labels)` that returns the
-        mean cross-entropy and the new statistics: the model's other variables,
-        if it has any. The params among the variables are not looked at.
+    It is a function of `(params, variables, images, labels)` that returns the
+    mean cross-entropy and the new statistics. It ignores the params among the
+    variables.
     """
 
     def loss(params, variables, images, labels):
@@ -129,15 +96,10 @@ def make_loss(model: nn.Module) -> Callable:
 def make_update(
     loss: Callable, optimizer: optax.GradientTransformation
 ) -> Callable:
-    """One step of training on one batch.
+    """Return a step of training, from a loss as `make_loss` returns it.
 
-    Args:
-        loss: what `make_loss` returns.
-        optimizer: a whole optimizer.
-
-    Returns:
-        A function of `(variables, state)`, images and labels, which returns
-        the next `(variables, state)` and the loss. Not compiled.
+    It is a function of `(variables, state)`, images and labels that returns
+    the next `(variables, state)` and the loss. It is not compiled.
     """
 
     def update(carry, images, labels):
@@ -154,19 +116,12 @@ def make_update(
 
 
 def kernel_groups(model: nn.Module, images: Any) -> psi_optax.GroupReport:
-    """Find the kernels that a normalization follows.
+    """Find the scale-invariant kernels of a Linen model of `psi_optax.models`.
 
     The scales and biases of normalizations have scale groups as well, where
     another one follows; they are left as ordinary parameters, and with them
     kernels that have groups in common with them, such as the last ones of the
-    blocks of a `PreActResNet`.
-
-    Args:
-        model: a Linen model of `psi_optax.models`.
-        images: arrays or shapes, of any number of images.
-
-    Returns:
-        The report of the analysis, on these kernels.
+    blocks of a `PreActResNet`. The images may be shapes.
     """
     image = jax.ShapeDtypeStruct((8, *images.shape[1:]), images.dtype)
     variables = jax.eval_shape(
@@ -183,7 +138,7 @@ def kernel_groups(model: nn.Module, images: Any) -> psi_optax.GroupReport:
 
 
 def _kernels(report: psi_optax.GroupReport) -> list[str]:
-    """The paths of grouped kernels that are tied to kernels at most."""
+    """Return the paths of grouped kernels that are tied to no other leaves."""
     groups = {p: f.group for p, f in report.findings.items() if f.group}
     others = {
         group.tie
@@ -197,41 +152,50 @@ def _kernels(report: psi_optax.GroupReport) -> list[str]:
     ]
 
 
-def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
-    """Compile the training of a model by an optimizer.
+def make_training(model: nn.Module, build: Build, groups: Any) -> Callable:
+    """Return the training of a model by an optimizer, from one seed.
 
-    The loss is the cross-entropy, and the learning rate falls to zero along a
-    cosine. Learning rate and weight decay are arguments of the compiled
-    function, so that trying others does not compile it again.
-
-    Args:
-        model: a Linen model of `psi_optax.models`.
-        build: makes the optimizer from a schedule of learning rates (`rate`),
-            a weight decay (`decay`) and the model's scale groups (`groups`).
-        dataset: the training part is used.
-
-    Returns:
-        A function `train(variables, batches, rate, decay)` that returns the
-        variables after training. It takes variables and batches as
-        `initialize` and `make_batches` return them, and donates the variables.
+    The learning rate decays to zero along a cosine. It is a function
+    `train(images, labels, variables, batches, rate, decay)` that returns the
+    variables after training. It is not compiled.
     """
-    images = jnp.asarray(dataset.train_images)
-    labels = jnp.asarray(dataset.train_labels)
-    groups = kernel_groups(model, images)
 
     def train(images, labels, variables, batches, rate, decay):
         schedule = optax.cosine_decay_schedule(rate, len(batches))
         optimizer = build(rate=schedule, decay=decay, groups=groups)
-
         step = make_step(model, optimizer, images, labels)
         carry = variables, optimizer.init(variables["params"])
         return jax.lax.scan(
             lambda carry, batch: (step(carry, batch), None), carry, batches
         )[0][0]
 
+    return train
+
+
+def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
+    """Compile the training of a model on the training part, for several seeds.
+
+    Learning rate and weight decay are arguments of the compiled function, so
+    that trying others does not compile it again. It is a function
+    `train(variables, batches, rate, decay)` that returns the variables after
+    training, and donates those that it is given.
+    """
+    groups = kernel_groups(model, dataset.train_images)
+    train = make_training(model, build, groups)
+    return for_seeds(train, dataset, donate_argnums=2)
+
+
+def for_seeds(train: Callable, dataset: Dataset, **options: Any) -> Callable:
+    """Compile `train(images, labels, variables, batches, rate, decay)`.
+
+    Variables and batches get an axis for seeds; images and labels are those of
+    the training part. Options are those of `jax.jit`.
+    """
     # The data are arguments: as constants they would be compiled in.
-    for_seeds = jax.vmap(train, in_axes=(None, None, 0, 0, None, None))
-    compiled = jax.jit(for_seeds, donate_argnums=2)
+    images = jnp.asarray(dataset.train_images)
+    labels = jnp.asarray(dataset.train_labels)
+    mapped = jax.vmap(train, in_axes=(None, None, 0, 0, None, None))
+    compiled = jax.jit(mapped, **options)
     return lambda *arguments: compiled(images, labels, *arguments)
 
 
@@ -241,17 +205,10 @@ def make_step(
     images: jax.Array,
     labels: jax.Array,
 ) -> Callable[[Any, jax.Array], Any]:
-    """One step of training, on the cross-entropy of a batch.
+    """Return a step of training, from all images and their labels.
 
-    Args:
-        model: a Linen model of `psi_optax.models`.
-        optimizer: a whole optimizer.
-        images: of all training examples.
-        labels: of all training examples.
-
-    Returns:
-        A function of `(variables, state)` and the indices of a batch, which
-        returns the next `(variables, state)`. For one seed, not compiled.
+    It is a function of `(variables, state)` and the indices of a batch that
+    returns the next `(variables, state)`. It is not compiled.
     """
     update = make_update(make_loss(model), optimizer)
 
@@ -262,17 +219,10 @@ def make_step(
 
 
 def make_evaluate(model: nn.Module, dataset: Dataset) -> Callable:
-    """Compile the evaluation of a model.
+    """Compile the evaluation of a model on the test part.
 
-    Args:
-        model: a Linen model of `psi_optax.models`.
-        dataset: the test part is used.
-
-    Returns:
-        A function `evaluate(variables)` that returns the share of images that
-        are classified rightly and the mean cross-entropy, both with the
-        running statistics of batch normalization, as arrays of shape
-        `(seeds,)`.
+    It is a function `evaluate(variables)` that returns the accuracy and the
+    mean cross-entropy with running statistics, of shape `(seeds,)`.
     """
     images = jnp.asarray(dataset.test_images)
     labels = jnp.asarray(dataset.test_labels)

@@ -14,17 +14,17 @@ needs_full = pytest.mark.skipif(
 
 
 def fill(path):
-    """The next writing of this file by `benchmarks.files` finds no space.
+    """Make the next writing of this file by `harness.files` find no space.
 
-    What is written goes to a file beside, which is a link now to a device that
-    is always full: the error comes from the system.
+    The file beside, which it writes to, becomes a link to a device that is
+    always full: the error comes from the system.
     """
     path.with_name(f"{path.name}.unfinished").symlink_to(FULL)
 
 
 @contextlib.contextmanager
 def no_file_above(size):
-    """Within it no file of this process can grow beyond a number of bytes."""
+    """Limit the size of the files of this process, in bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -34,5 +34,5 @@ def no_file_above(size):
 
 
 def unfinished(folder):
-    """What is left of files that were not completed."""
+    """List what is left of files that were not completed."""
     return [p for p in folder.rglob("*") if "unfinished" in p.name]

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from benchmarks import cifar_files
+from benchmarks.data import cifar
 
 # A few images of each class: the format and all checks, without the 160 MB.
 EACH = {"cifar-10": 2, "cifar-100": 1}
 
 
 def draw_cifar(name, seed):
-    """Images and labels of one file."""
-    source = cifar_files._SOURCES[name]
+    """Draw images and labels of one file."""
+    source = cifar._SOURCES[name]
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(source.classes), EACH[name])
     images = random.integers(0, 256, (len(labels), 32, 32, 3), dtype=np.uint8)
@@ -18,19 +18,17 @@ def draw_cifar(name, seed):
 
 
 def encode_cifar(images, labels, count):
-    """The records; of two labels, the first one is of the wrong kind."""
+    """Encode records; of two labels, the first one is of the wrong kind."""
     colours = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
     front = [labels[:, None] // 5] * (count - 1) + [labels[:, None]]
     return np.concatenate([*front, colours], axis=1).tobytes()
 
 
 def write_cifar(name, folder, monkeypatch):
-    """A folder of small files, which are to be looked for in its parent."""
-    source = cifar_files._SOURCES[name]
+    """Write a folder of small files, to be searched in its parent."""
+    source = cifar._SOURCES[name]
     small = dict.fromkeys(source.records, source.classes * EACH[name])
-    monkeypatch.setitem(
-        cifar_files._SOURCES, name, source._replace(records=small)
-    )
+    monkeypatch.setitem(cifar._SOURCES, name, source._replace(records=small))
     monkeypatch.setenv("PSI_OPTAX_DATA", str(folder))
     made = folder / source.folder
     made.mkdir()
@@ -42,7 +40,7 @@ def write_cifar(name, folder, monkeypatch):
 
 
 def draw_images(count, side, seed, classes=4):
-    """Bytes that say their class, and labels."""
+    """Draw images whose brightness says their class, and labels."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, count).astype(np.int32)
     # Classes differ in brightness, by more than single pixels vary.
@@ -52,7 +50,7 @@ def draw_images(count, side, seed, classes=4):
 
 
 def write_images(folder, side=8, counts=(96, 64)):
-    """Arrays of images in `imagenet`, in two files for training and one."""
+    """Write arrays to `imagenet`, in two files for training and one."""
     for part, files in (("train", counts), ("test", (40,))):
         made = folder / "imagenet" / part
         made.mkdir(parents=True)

@@ -1,1 +1,4 @@
-"""Experiments on real data: each is one command, `python -m` and its name."""
+"""Experiments that train networks, a folder each.
+
+The modules beside the folders are shared by several of them.
+"""

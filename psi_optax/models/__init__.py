@@ -7,7 +7,7 @@ the same names, parameter paths, shapes and outputs:
 - `VGG`, `ResNet` and `PreActResNet`, with batch normalization, for the
   architectures of `psi_optax.models.architectures`: VGG-11 and 16; ResNet-20,
   32, 44, 56, 110 for CIFAR; ResNet-18, 34, 50 for ImageNet;
-- `ViT`, with RMSNorm, also of queries and keys.
+- `ViT` and `Transformer`, with RMSNorm, also of queries and keys.
 
 Convolutions and dense layers before a batch normalization have no bias: it
 would have no effect. Their kernels have one scale group for each output

@@ -7,10 +7,13 @@ these tables.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
+
 __all__ = [
     "Block",
     "ConvolutionArchitecture",
     "ResNetArchitecture",
+    "TransformerArchitecture",
     "ViTArchitecture",
     "cifar_resnet",
     "imagenet_resnet",
@@ -146,6 +149,58 @@ class ViTArchitecture(NamedTuple):
 
 # Small, for images of 32 x 32 pixels.
 CIFAR_VIT = ViTArchitecture(patch_size=4, width=192, depth=6, heads=3)
+
+
+class TransformerArchitecture(NamedTuple):
+    """A decoder-only Transformer without its vocabulary.
+
+    Attributes:
+        length: largest number of tokens of a sequence.
+        width: number of channels of the residual stream, a multiple of `heads`.
+        depth: number of layers.
+        heads: number of attention heads.
+        activation: function between the linear maps of a feed-forward network,
+            such as `squared_relu` of `psi_optax.models.functions`.
+        post_norms: True for an RMSNorm also behind the embedding of tokens, and
+            behind each attention and each feed-forward network.
+        tied_head: True for logits that are products with the embeddings of
+            tokens. False for a head of its own, with a bias.
+    """
+
+    length: int
+    width: int
+    depth: int
+    heads: int
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.gelu
+    post_norms: bool = False
+    tied_head: bool = True
+
+    def check(self, tokens: Sequence[int]) -> None:
+        """Check that heads divide the width, and that sequences are not longer.
+
+        Args:
+            tokens: shape of a batch, `(batch, length)`.
+
+        Raises:
+            ValueError: if `heads` does not divide the width, or if sequences
+                are longer than `length`.
+        """
+        if self.width % self.heads:
+            raise ValueError(
+                f"width={self.width}, heads={self.heads}: choose a width that"
+                " is a multiple of heads."
+            )
+        if tokens[1] > self.length:
+            raise ValueError(
+                f"tokens of shape {tuple(tokens)} are sequences longer than"
+                f" length={self.length}: pass shorter ones, or choose a"
+                " greater length."
+            )
+
+
+# Sizes of the smallest GPT-2, and its number of tokens.
+GPT2_SMALL = TransformerArchitecture(length=1024, width=768, depth=12, heads=12)
+GPT2_VOCABULARY = 50_257
 
 
 def vgg(depth: int, width: int = 64) -> tuple[tuple[int, ...], ...]:

@@ -9,9 +9,12 @@ __all__ = [
     "flatten",
     "global_average_pool",
     "head_input",
+    "identity",
     "max_pool_2x2",
     "max_pool_3x3",
     "position_encoding",
+    "squared_relu",
+    "tied_logits",
     "tokens_with_positions",
     "vgg_features",
     "vgg_num_features",
@@ -20,6 +23,20 @@ __all__ = [
 
 # Height and width that VGG's stages leave of an image of 224 x 224 pixels.
 _VGG_PIXELS = 7
+
+
+def identity(x: jax.Array) -> jax.Array:
+    """Return x, in place of a normalization."""
+    return x
+
+
+def squared_relu(x: jax.Array) -> jax.Array:
+    """Return the squares of positive elements, and zero for others.
+
+    Unlike GELU it is homogeneous: a positive factor of x is a factor of the
+    result. It is the activation of [Primer](https://arxiv.org/abs/2109.08668).
+    """
+    return jax.nn.relu(x) ** 2
 
 
 def flatten(x: jax.Array) -> jax.Array:
@@ -54,6 +71,23 @@ def zero_pad_shortcut(x: jax.Array, width: int, stride: int) -> jax.Array:
 def head_input(x: jax.Array, dtype: jax.typing.DTypeLike | None) -> jax.Array:
     """Return the input of the head: in float32 after a computation in dtype."""
     return x if dtype is None else x.astype(jnp.float32)
+
+
+def tied_logits(
+    x: jax.Array, embedding: jax.Array, dtype: jax.typing.DTypeLike | None
+) -> jax.Array:
+    """Return logits, the products of x with the embeddings of all tokens.
+
+    Args:
+        x: features of shape `(batch, length, channels)`.
+        embedding: embeddings of shape `(vocabulary, channels)`.
+        dtype: type of the computation up to the features. None for logits of
+            the features' type, otherwise logits are in float32.
+
+    Returns:
+        Logits of shape `(batch, length, vocabulary)`.
+    """
+    return head_input(x, dtype) @ embedding.T
 
 
 def vgg_num_features(width: int, has_dense: bool) -> int:

@@ -1,6 +1,7 @@
 """Options of layers, for both frameworks."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, TypedDict
 
 import jax
@@ -12,6 +13,7 @@ __all__ = [
     "BatchNormOptions",
     "RMSNormKeywords",
     "RMSNormOptions",
+    "TransformerLayerOptions",
     "conv_options",
     "hidden_conv_options",
     "hidden_options",
@@ -99,6 +101,24 @@ class RMSNormKeywords(TypedDict, total=False):
 
     epsilon: float
     dtype: jax.typing.DTypeLike | None
+
+
+@dataclasses.dataclass(kw_only=True, unsafe_hash=True)
+class TransformerLayerOptions(RMSNormOptions):
+    """Options of the layers of a Transformer with RMSNorm.
+
+    Attributes:
+        heads: number of attention heads.
+        activation: function between the linear maps of a feed-forward network.
+        causal: True for attention of each token to itself and earlier ones.
+        post_norms: True for an RMSNorm also behind each attention and each
+            feed-forward network.
+    """
+
+    heads: int
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.gelu
+    causal: bool = False
+    post_norms: bool = False
 
 
 def conv_options(

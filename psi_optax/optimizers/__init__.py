@@ -11,13 +11,11 @@ from psi_optax.optimizers.psi import (
     psi as psi,
     psi_direction as psi_direction,
 )
+from psi_optax.optimizers.psi_adam import psi_adam as psi_adam
+from psi_optax.optimizers.psi_sgd import psi_sgd as psi_sgd
 from psi_optax.optimizers.psi_sgdm import (
     PsiSgdmState as PsiSgdmState,
     psi_sgdm as psi_sgdm,
-)
-from psi_optax.optimizers.recipes import (
-    psi_adam as psi_adam,
-    psi_sgd as psi_sgd,
 )
 from psi_optax.optimizers.riemannian import adam_g as adam_g, sgd_g as sgd_g
 from psi_optax.optimizers.rotational import rotational as rotational

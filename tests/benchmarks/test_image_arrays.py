@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import image_arrays
-from benchmarks.errors import InputError
+from benchmarks.data import images as image_arrays
+from benchmarks.harness.files import InputError
 from tests.full_disk import no_file_above
 from tests.generated import draw_images, write_images
 
@@ -21,6 +21,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "imagenet"
 
 
+def refuses(message):
+    return pytest.raises(InputError, match=message)
+
+
 def test_images_come_back_from_several_files(folder):
     dataset = image_arrays.load()
     drawn = [draw_images(96, 8, seed=0), draw_images(64, 8, seed=1)]
@@ -31,10 +35,8 @@ def test_images_come_back_from_several_files(folder):
     assert dataset.train_images.shape == images.shape
     assert len(dataset.test_images) == len(dataset.test_labels) == 40
     assert dataset.num_classes == 4
-
-
-def test_images_stay_on_disk(folder):
-    arrays = image_arrays.load().train_images.arrays
+    # They stay on disk.
+    arrays = dataset.train_images.arrays
     assert all(isinstance(array, np.memmap) for array in arrays)
 
 
@@ -48,140 +50,83 @@ def test_bytes_are_standardized_and_nothing_else_is():
     assert image_arrays.standardize(got) is got
 
 
-def save(file, array):
-    np.save(file, array)
-
-
 @pytest.mark.parametrize(
-    ("name", "array"),
+    "arrays",
     [
-        ("images-1.npy", np.zeros((64, 4, 4, 3), np.uint8)),
-        ("images-1.npy", np.zeros((64, 8, 8, 3), np.float32)),
-        ("images-1.npy", np.zeros((64, 8, 8), np.uint8)),
-        ("labels-1.npy", np.zeros(63, np.int32)),
-        ("labels-1.npy", np.full(64, -1)),
-        ("labels-1.npy", np.zeros(64)),
-        ("labels-1.npy", np.zeros((64, 1), np.int32)),
-        ("labels-1.npy", np.array(0)),
+        {"images": np.zeros((64, 4, 4, 3), np.uint8)},
+        {"images": np.zeros((64, 8, 8, 3), np.float32)},
+        {"images": np.zeros((64, 8, 8), np.uint8)},
+        {"images": np.zeros((0, 8, 8, 3), np.uint8)},
+        {"images": np.array(0)},
+        {"labels": np.zeros(63, np.int32)},
+        {"labels": np.full(64, -1)},
+        {"labels": np.zeros(64)},
+        {"labels": np.zeros((64, 1), np.int32)},
+        {"labels": np.array(0)},
         # As int32 it would be 1.
-        ("labels-1.npy", np.full(64, 2**32 + 1)),
-        ("images-1.npy", np.zeros((0, 8, 8, 3), np.uint8)),
-        ("images-1.npy", np.array(0)),
+        {"labels": np.full(64, 2**32 + 1)},
+        {
+            "images": np.zeros((0, 8, 8, 3), np.uint8),
+            "labels": np.zeros(0, np.int32),
+        },
     ],
 )
-def test_what_does_not_belong_together(folder, name, array):
-    save(folder / "train" / name, array)
-    with pytest.raises(ValueError, match="images-1.npy"):
+def test_what_does_not_belong_together(folder, arrays):
+    for name, array in arrays.items():
+        np.save(folder / "train" / f"{name}-1.npy", array)
+    with refuses("images-1.npy.*n at least 1"):
         image_arrays.load()
 
 
-def test_other_classes_or_sides_for_testing(folder):
-    save(folder / "test/labels-0.npy", np.full(40, 7))
-    with pytest.raises(ValueError, match="7 in test.* 3"):
+def test_other_classes_or_sides(folder):
+    labels = np.load(folder / "train/labels-0.npy")
+    np.save(folder / "test/labels-0.npy", np.full(40, 7))
+    with refuses("7 in test.* 3"):
         image_arrays.load()
-    save(folder / "test/images-0.npy", np.zeros((40, 9, 9, 3), np.uint8))
-    with pytest.raises(ValueError, match="one --side"):
+    np.save(folder / "train/labels-0.npy", np.where(labels == 3, 10**6, labels))
+    with refuses("1000000 in train"):
         image_arrays.load()
-
-
-def test_damaged_files(folder):
-    file = folder / "train/images-0.npy"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="images-0.npy"):
-        image_arrays.load()
-    file.write_bytes(b"\x80\x03}q\x00.")
-    with pytest.raises(ValueError, match="images-0.npy"):
+    np.save(folder / "test/images-0.npy", np.zeros((40, 9, 9, 3), np.uint8))
+    with refuses("one --side"):
         image_arrays.load()
 
 
-def test_missing_files(folder, monkeypatch, tmp_path):
-    (folder / "train/labels-0.npy").unlink()
-    with pytest.raises(ValueError, match="labels-0.npy"):
+@pytest.mark.parametrize("name", ["images-1.npy", "labels-1.npy"])
+def test_missing_files(folder, monkeypatch, tmp_path, name):
+    (folder / "train" / name).unlink()
+    with refuses("labels-1.npy"):
         image_arrays.load()
     monkeypatch.setenv("PSI_OPTAX_DATA", str(tmp_path / "empty"))
-    with pytest.raises(FileNotFoundError, match="benchmarks.image_arrays"):
+    with pytest.raises(FileNotFoundError, match="benchmarks.data.images"):
         image_arrays.load()
 
 
-def draw_pictures(folder, parts=("train", "val"), classes=("ant", "bee")):
-    """Pictures of one colour a class, higher than wide."""
-    for part in parts:
-        for label, name in enumerate(classes):
-            (folder / part / name).mkdir(parents=True)
-            for index in range(3):
-                picture = Image.new("RGB", (12, 20), (90 * label, 10, index))
-                picture.save(folder / part / name / f"{index}.png")
+def saved(save, *arguments, **options):
+    file = io.BytesIO()
+    save(file, *arguments, **options)
+    return file.getvalue()
 
 
-def test_arrays_are_made_of_pictures(tmp_path, monkeypatch):
-    monkeypatch.setenv("PSI_OPTAX_DATA", str(tmp_path))
-    # Two files for training.
-    monkeypatch.setattr(image_arrays, "PER_FILE", 4)
-    draw_pictures(tmp_path / "pictures")
-    arguments = [str(tmp_path / x) for x in ("pictures", "imagenet")]
-    image_arrays.main([*arguments, "--side", "6"])
-    dataset = image_arrays.load()
-    assert dataset.train_images.shape == (6, 6, 6, 3)
-    assert dataset.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
-    # One colour stays one, however it is shrunk.
-    got = dataset.train_images[np.array([5])]
-    np.testing.assert_array_equal(got, np.full_like(got, 1) * [90, 10, 2])
+PICKLE = saved(np.save, np.array([{}]), allow_pickle=True)
+ARCHIVE = saved(np.savez, np.zeros((96, 8, 8, 3), np.uint8))
 
 
-def test_classes_have_to_be_the_same(tmp_path, capsys):
-    draw_pictures(tmp_path, ("train",))
-    draw_pictures(tmp_path, ("val",), ("ant",))
-    with pytest.raises(SystemExit):
-        image_arrays.main([str(tmp_path), str(tmp_path / "out")])
-    assert "they have to be the same" in capsys.readouterr().err
-
-
-def test_no_images_at_all_in_a_file(folder):
-    save(folder / "train/images-1.npy", np.zeros((0, 8, 8, 3), np.uint8))
-    save(folder / "train/labels-1.npy", np.zeros(0, np.int32))
-    with pytest.raises(ValueError, match="n"):
-        image_arrays.load()
-
-
-def test_labels_without_their_images(folder):
-    (folder / "train/images-1.npy").unlink()
-    with pytest.raises(ValueError, match="labels-1.npy"):
-        image_arrays.load()
-
-
-def test_a_label_far_from_the_others(folder):
-    labels = np.load(folder / "train/labels-0.npy")
-    labels[5] = 10**6
-    save(folder / "train/labels-0.npy", labels)
-    with pytest.raises(ValueError, match="1000000 in train"):
-        image_arrays.load()
-
-
-def test_a_pickle_in_an_array_is_not_read(folder):
-    for file in ("images-0.npy", "labels-0.npy"):
-        before = (folder / "train" / file).read_bytes()
-        np.save(folder / "train" / file, np.array([{}]), allow_pickle=True)
-        with pytest.raises(ValueError, match="dtype"):
-            image_arrays.load()
-        (folder / "train" / file).write_bytes(before)
-    image_arrays.load()
-
-
-def test_an_archive_is_no_array(folder):
-    packed = io.BytesIO()
-    np.savez(packed, np.zeros((96, 8, 8, 3), np.uint8))
-    (folder / "train/images-0.npy").write_bytes(packed.getvalue())
-    with pytest.raises(ValueError, match="missing or damaged"):
-        image_arrays.load()
-
-
-@pytest.mark.parametrize("change", [-1, 1, 100])
-def test_a_file_is_as_long_as_its_header_says(folder, change):
-    file = folder / "train/images-0.npy"
+@pytest.mark.parametrize("name", ["images-0.npy", "labels-0.npy"])
+def test_damaged_files(folder, name):
+    file = folder / "train" / name
     raw = file.read_bytes()
-    file.write_bytes(raw[:change] if change < 0 else raw + bytes(change))
-    with pytest.raises(ValueError, match="images-0.npy"):
-        image_arrays.load()
+    for content, message in (
+        *((raw[:end], "missing or damaged") for end in (0, 7, 100, 150, -1)),
+        *((raw + bytes(count), "more than its header") for count in (1, 100)),
+        (b"\x80\x03}q\x00.", "missing or damaged"),
+        (PICKLE, "dtype"),
+        (ARCHIVE, "missing or damaged"),
+    ):
+        file.write_bytes(content)
+        with refuses(f"{name}.*{message}"):
+            image_arrays.load()
+    file.write_bytes(raw)
+    image_arrays.load()
 
 
 def test_headers_that_are_damaged_in_any_way(folder):
@@ -208,43 +153,82 @@ def test_headers_that_are_damaged_in_any_way(folder):
     assert all("images-0.npy" in message for message in messages)
 
 
-def test_pictures_that_cannot_be_read(tmp_path, capsys):
+def draw_pictures(folder, parts=("train", "val"), classes=("ant", "bee")):
+    """Draw pictures of one colour a class, higher than wide."""
+    for part in parts:
+        for label, name in enumerate(classes):
+            (folder / part / name).mkdir(parents=True)
+            for index in range(3):
+                picture = Image.new("RGB", (12, 20), (90 * label, 10, index))
+                picture.save(folder / part / name / f"{index}.png")
+
+
+@pytest.fixture
+def pictures(tmp_path):
     draw_pictures(tmp_path / "pictures")
-    picture = tmp_path / "pictures/val/ant/1.png"
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Return the error of the command, which leaves nothing behind."""
+
+    def run(*options):
+        paths = [str(tmp_path / x) for x in ("pictures", "out")]
+        before = list(tmp_path.iterdir())
+        with pytest.raises(SystemExit) as caught:
+            image_arrays.main([*paths, *options])
+        assert caught.value.code == 1
+        assert list(tmp_path.iterdir()) == before
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        return said
+
+    return run
+
+
+def test_arrays_are_made_of_pictures(tmp_path, monkeypatch, pictures):
+    monkeypatch.setenv("PSI_OPTAX_DATA", str(tmp_path))
+    # Two files for training.
+    monkeypatch.setattr(image_arrays, "PER_FILE", 4)
+    image_arrays.main(
+        [str(pictures), str(tmp_path / "imagenet"), "--side", "6"]
+    )
+    dataset = image_arrays.load()
+    assert dataset.train_images.shape == (6, 6, 6, 3)
+    assert dataset.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    # One colour stays one, however it is shrunk.
+    got = dataset.train_images[np.array([5])]
+    np.testing.assert_array_equal(got, np.full_like(got, 1) * [90, 10, 2])
+
+
+def test_folders_that_cannot_be_used(tmp_path, refused):
+    assert "no such folder" in refused()
+    draw_pictures(tmp_path / "pictures", ("train",))
+    draw_pictures(tmp_path / "pictures", ("val",), ("ant",))
+    assert "they have to be the same" in refused()
+    (tmp_path / "pictures/val/bee").mkdir()
+    assert "1 or more" in refused("--side", "0")
+    for picture in (tmp_path / "pictures/val/ant").iterdir():
+        picture.unlink()
+    assert "val: there are no pictures" in refused()
+
+
+def test_pictures_that_cannot_be_read(pictures, refused):
+    picture = pictures / "val/ant/1.png"
     raw = picture.read_bytes()
     for content in (b"", b"a text", raw[:50], raw[:-30]):
         picture.write_bytes(content)
-        with pytest.raises(SystemExit) as caught:
-            image_arrays.main([str(tmp_path / x) for x in ("pictures", "out")])
-        assert caught.value.code == 1
-        said = capsys.readouterr().err
+        said = refused()
         assert said.startswith(f"{picture} cannot be read as a picture")
-        assert len(said.splitlines()) == 1
-        assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
 
 
-def test_a_disk_that_is_full_of_arrays(tmp_path, capsys):
+def test_a_disk_that_is_full_of_arrays(tmp_path, pictures, refused):
     """Nothing is left of what would be taken for fewer images."""
-    draw_pictures(tmp_path / "pictures")
-    arguments = [str(tmp_path / x) for x in ("pictures", "out")]
     # 6 images of 256 x 256 pixels.
-    with no_file_above(10**6), pytest.raises(SystemExit) as caught:
-        image_arrays.main(arguments)
-    assert caught.value.code == 1
-    said = capsys.readouterr().err
+    with no_file_above(10**6):
+        said = refused()
     assert "File too large: " in said
     assert "images-00000.npy" in said
-    assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
-    image_arrays.main(arguments)
-    with pytest.raises(SystemExit):
-        image_arrays.main(arguments)
-    assert "there is something in" in capsys.readouterr().err
-
-
-def test_classes_without_pictures(tmp_path, capsys):
-    for part in ("train", "val"):
-        (tmp_path / "pictures" / part / "ant").mkdir(parents=True)
-    with pytest.raises(SystemExit):
-        image_arrays.main([str(tmp_path / x) for x in ("pictures", "out")])
-    assert "there are no pictures" in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ["pictures"]
+    image_arrays.main([str(pictures), str(tmp_path / "out")])
+    assert "there is something in" in refused()

@@ -1,18 +1,9 @@
 """Pages that scripts write into: between markers, and nowhere else."""
 
-import json
-
 import pytest
 
-from benchmarks import (
-    equivariance,
-    find_groups,
-    find_groups_compile,
-    matching_report,
-    pages,
-    precision_report,
-    report,
-)
+from benchmarks.harness import pages
+from tests.full_disk import no_file_above
 
 BEGIN, END = "<!-- name: begin -->", "<!-- name: end -->"
 PAGE = f"# Title\n{BEGIN}\nold\n{END}\nProse.\n"
@@ -49,26 +40,21 @@ def test_lines_of_a_table_are_equally_long():
         assert len({len(line) for line in lines}) == 1
         cells = [[c.strip() for c in x.split("|")[1:-1]] for x in lines]
         assert [cells[0], *cells[2:]] == rows
-    assert lines[3] == "| b           |  -22.5 |"
-    with pytest.raises(ValueError, match="argument 2 is shorter"):
+    assert lines[1].endswith("-:|")
+    assert lines[3].endswith(" -22.5 |")
+    with pytest.raises(ValueError, match="'a', 'b'"):
         pages.table([["a", "b"], ["c"]])
 
 
-# What is shown, where, and what makes it of the numbers.
-SHOWN = {
-    "equivariance": ("equivariance.md", equivariance.section),
-    "find_groups": ("finding-groups.md", find_groups.section),
-    "find_groups_compile": ("finding-groups.md", find_groups_compile.section),
-    "matching": ("matching-weight-decay.md", matching_report.section),
-    "precision": ("precision.md", precision_report.section),
-    "rescaling-digits": ("../README.md", report.table),
-}
-
-
-@pytest.mark.parametrize("name", SHOWN)
-def test_a_page_shows_the_numbers_that_are_kept(name):
-    page, section = SHOWN[name]
-    numbers = json.loads((pages.DOCS / "numbers" / f"{name}.json").read_text())
-    text = (pages.DOCS / page).read_text(encoding="utf-8")
-    assert section(numbers) in text
-    assert section(numbers) not in text.replace("1", "2")
+def test_a_page_is_filled_or_as_it_was(tmp_path):
+    page = tmp_path / "page.md"
+    text = "<!-- a: begin -->\n\nold\n\n<!-- a: end -->\n"
+    page.write_text(text)
+    for name in ("b", ""):
+        with pytest.raises(ValueError, match="page.md: .*<!--"):
+            pages.refill(page, name, "new")
+    with no_file_above(16), pytest.raises(OSError, match="page.md"):
+        pages.refill(page, "a", "new")
+    assert page.read_text() == text
+    pages.refill(page, "a", "new")
+    assert page.read_text() == text.replace("old", "new")

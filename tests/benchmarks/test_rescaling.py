@@ -1,15 +1,14 @@
-"""The rescaling experiment: what it tunes, scales, trains and writes."""
-
-import json
+"""Training for several seeds, the table of optimizers, and rescaling."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import data, pages, rescaling, training
-from benchmarks.methods import DEFAULT, METHODS, Method
-from benchmarks.tuning import tune
+from benchmarks import data, training
+from benchmarks.experiments.rescaling.experiment import scale_filters
+from benchmarks.experiments.tuning import tune
+from benchmarks.optimizers import DEFAULT, OPTIMIZERS, TUNED, Tuned
 from psi_optax.models import linen
 
 pytest.importorskip("sklearn")
@@ -27,24 +26,32 @@ def groups_of(dataset):
     return training.kernel_groups(MODEL, dataset.train_images)
 
 
-def small(method, rates):
-    """The method with fewer trials."""
-    return Method(method.label, method.build, rates)
-
-
 def test_every_method_has_as_many_trials():
-    assert {len(method.trials()) for method in METHODS.values()} == {12}
-    assert len({method.label for method in METHODS.values()}) == len(METHODS)
-    assert set(DEFAULT) <= set(METHODS)
-    for method in METHODS.values():
-        for grid in (method.learning_rates, method.weight_decays):
+    assert {len(method.trials()) for method in TUNED.values()} == {12}
+    assert len({method.label for method in TUNED.values()}) == len(TUNED)
+    assert set(DEFAULT) <= set(TUNED)
+    for method in TUNED.values():
+        for grid in (method.rates, method.decays):
             assert list(grid) == sorted(set(grid))
+
+
+def test_every_optimizer_moves_and_takes_a_decay(digits):
+    groups = groups_of(digits).groups
+    params = training.initialize(MODEL, digits.train_images, range(1))["params"]
+    params = jax.tree.map(lambda leaf: leaf[0] + 1.0, params)
+    for optimizer in OPTIMIZERS.values():
+        for options in ({}, {"decay": 0.1, "momentum": 0.5}):
+            tx = optimizer.make(0.1, groups, **options)
+            gradients = jax.tree.map(jnp.sin, params)
+            updates, _ = tx.update(gradients, tx.init(params), params)
+            assert all(np.isfinite(x).all() for x in jax.tree.leaves(updates))
+            assert np.any(updates["hidden_0"]["kernel"])
 
 
 def test_filters_and_nothing_else_are_scaled(digits):
     images = digits.train_images
     before = training.initialize(MODEL, images, range(3))
-    after = rescaling.scale_filters(before, groups_of(digits).groups, 0.25)
+    after = scale_filters(before, groups_of(digits).groups, 0.25)
     assert jax.tree.structure(after) == jax.tree.structure(before)
     np.testing.assert_array_equal(
         after["params"]["hidden_0"]["kernel"],
@@ -69,7 +76,7 @@ def test_batches_are_permutations_that_differ_between_seeds():
 def test_seeds_train_as_if_each_were_alone(digits):
     seeds = range(2, 5)
     batches = training.make_batches(len(digits.train_labels), 32, 2, seeds)
-    train = training.make_train(MODEL, METHODS["psi_sgd"].build, digits)
+    train = training.make_train(MODEL, TUNED["psi_sgd"].build, digits)
     evaluate = training.make_evaluate(MODEL, digits)
     images = digits.train_images
     together = training.initialize(MODEL, images, seeds)
@@ -88,7 +95,7 @@ def test_rates_and_decays_do_not_compile_again(digits):
 
     def build(**options):
         traces.append(options)
-        return METHODS["adamw"].build(**options)
+        return TUNED["adamw"].build(**options)
 
     train = training.make_train(MODEL, build, digits)
     results = []
@@ -110,9 +117,7 @@ def test_renormalization_is_the_one_written_by_hand(name, digits):
     gradients = jax.tree.map(
         lambda x: jnp.asarray(noise.normal(size=x.shape), x.dtype), params
     )
-    optimizer = METHODS[name].build(
-        rate=0.1, decay=0.0, groups=groups_of(digits)
-    )
+    optimizer = TUNED[name].build(rate=0.1, decay=0.0, groups=groups_of(digits))
     updates, _ = optimizer.update(gradients, optimizer.init(params), params)
     w = np.asarray(params["hidden_0"]["kernel"])
     moved = w - 0.1 * np.asarray(gradients["hidden_0"]["kernel"])
@@ -134,7 +139,7 @@ def test_decays_act_where_they_should(digits):
     zeros = jax.tree.map(jnp.zeros_like, params)
 
     def decayed(name):
-        optimizer = METHODS[name].build(
+        optimizer = TUNED[name].build(
             rate=0.1, decay=0.01, groups=groups_of(digits)
         )
         updates, _ = optimizer.update(zeros, optimizer.init(params), params)
@@ -155,7 +160,7 @@ def test_decays_act_where_they_should(digits):
 
 def test_tuning_takes_the_best_and_breaks_ties_by_loss():
     found = {0.1: (0.9, 2.0), 0.2: (0.9, 1.0), 0.3: (0.9, np.nan), 0.4: (0, 0)}
-    method = Method("example", lambda: None, tuple(found))
+    method = Tuned("example", lambda: None, tuple(found))
     seen = []
     result = tune(method, lambda rate, _: found[rate], lambda: seen.append(0))
     assert result["chosen"]["learning_rate"] == 0.2
@@ -173,62 +178,12 @@ def test_psi_is_indifferent_to_the_scale_and_sgd_is_not(digits):
 
     def loss(train, scale):
         start = training.initialize(MODEL, digits.train_images, seeds)
-        start = rescaling.scale_filters(start, groups, scale)
+        start = scale_filters(start, groups, scale)
         return float(evaluate(train(start, batches, 0.2, 0.0))[1].mean())
 
     def ratio(name):
-        train = training.make_train(MODEL, METHODS[name].build, digits)
+        train = training.make_train(MODEL, TUNED[name].build, digits)
         return loss(train, 64.0) / loss(train, 1.0)
 
     assert abs(ratio("psi_sgd") - 1) < 0.1
     assert ratio("sgd") > 1.5
-
-
-def test_a_small_run_writes_its_table_its_figure_and_its_numbers(
-    tmp_path, capsys, monkeypatch
-):
-    for name in ("sgd", "psi_sgd"):
-        method = small(METHODS[name], (0.1, 0.3))
-        monkeypatch.setitem(METHODS, name, method)
-    command = "--seeds 2 --epochs 1 --optimizers sgd psi_sgd --scales 0.1 1"
-    monkeypatch.setattr(pages, "DOCS", tmp_path / "docs")
-    (tmp_path / "docs").mkdir()
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- rescaling: begin -->\n<!-- rescaling: end -->")
-    out = str(tmp_path / "new")
-    rescaling.main([*command.split(), "--docs", "--out", out])
-
-    printed = capsys.readouterr().out
-    assert "2 trials" in printed
-    for text in ("| SGD ", "| psi_sgd ", "x 0.1", "x 1 ", "±"):
-        assert text in printed
-
-    numbers = tmp_path / "new" / "rescaling-digits.json"
-    image = tmp_path / "new" / "rescaling-digits.png"
-    assert str(numbers) in printed
-    assert str(image) in printed
-    assert image.read_bytes().startswith(b"\x89PNG")
-    assert "| psi_sgd " in readme.read_text()
-    docs = tmp_path / "docs"
-    assert (docs / image.name).read_bytes() == image.read_bytes()
-    kept = docs / "numbers" / numbers.name
-    assert kept.read_bytes() == numbers.read_bytes()
-    results = json.loads(numbers.read_text())
-    assert results["scales"] == [0.1, 1.0]
-    assert (results["seeds"], results["epochs"]) == (2, 1)
-    assert results["versions"]["jax"] == jax.__version__
-    assert set(results["methods"]) == {"sgd", "psi_sgd"}
-    for method in results["methods"].values():
-        assert len(method["trials"]) == 2
-        assert method["chosen"] in method["trials"]
-        assert set(method["accuracy"]) == {"0.1", "1"}
-        for accuracies in method["accuracy"].values():
-            assert len(accuracies) == 2
-            assert all(0.2 < accuracy <= 1 for accuracy in accuracies)
-
-
-@pytest.mark.parametrize("wrong", ["--seeds 0", "--optimizers lion", "--x"])
-def test_a_wrong_command_is_refused(wrong, capsys):
-    with pytest.raises(SystemExit):
-        rescaling.main(wrong.split())
-    assert "usage: python -m benchmarks.rescaling" in capsys.readouterr().err

@@ -1,8 +1,8 @@
-"""The timing harness on a network of two leaves."""
+"""Timing of steps, on a set of three leaves."""
 
-import json
 import math
 import re
+import sys
 import types
 
 import jax
@@ -10,95 +10,73 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import (
-    pages,
-    step_time,
-    step_time_chart,
-    step_time_peers,
-    step_time_report,
-    step_time_steps,
-    step_time_turns,
-)
-from benchmarks.step_time_cases import BY_HAND, draw, makers, optimizers
-from benchmarks.step_time_report import AXPY, COPY
-from benchmarks.step_time_sets import SETS, ParameterSet
+from benchmarks.harness.pages import DOCS
+from benchmarks.harness.results import Results, read
+from benchmarks.speed import steps, torch_steps, turns
+from benchmarks.speed.sets import SETS
+from benchmarks.speed.step_time import MEASUREMENT, cases, chart, experiment
+from benchmarks.speed.step_time.cases import ADAM, BY_HAND, CASES, SGD, baseline
+from benchmarks.speed.step_time.experiment import AXPY, COPY, measure_set
+from benchmarks.speed.step_time_variants import VARIANTS, build
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-SMALL = ParameterSet(
-    {"stem/kernel": (4, 3), "head/bias": (2,)}, "stem/kernel", family=True
-)
-
-PEERS = {
-    "torch": "2",
-    "device": "a CPU",
-    "rows": [
-        {
-            "optimizer": name,
-            "baseline": "torch SGD",
-            "ratio": 2.0,
-            "quartiles": [1.5, 2.5],
-            "milliseconds": 1.0,
-            "bytes_per_weight": 40.0,
-        }
-        for name in ("torch SGD", "x")
-    ],
-}
+SMALL = SETS["small"]
 
 
 @pytest.fixture(scope="module")
 def found():
     with jax.numpy_dtype_promotion("standard"):
-        return step_time.measure(SMALL, turns=2, steps=1, compiles=1)
+        return measure_set("small", 2, 1, 1, (BY_HAND, "psi_adam"))
 
 
-@pytest.fixture(scope="module")
-def rows(found):
-    return found["rows"]
+def test_every_optimizer_has_a_baseline_and_a_step():
+    params, gradients = cases.draw(SMALL)
+    assert cases.chosen(SMALL) == list(CASES)
+    assert {baseline(name) for name in CASES} == {SGD, ADAM}
+    for name in CASES:
+        tx = cases.make(name, params, SMALL.grouped)
+        state = jax.eval_shape(tx.init, params)
+        moved, _ = jax.eval_shape(tx.update, gradients, state, params)
+        assert moved.keys() == params.keys()
 
 
-def test_every_case_is_held_to_a_baseline(rows):
-    params, _ = draw(SMALL)
-    names = {BY_HAND, *optimizers(params, SMALL.grouped)}
-    assert [row["optimizer"] for row in rows] == list(makers(params, SMALL))
-    assert {row["optimizer"] for row in rows} == names
-    for row in rows:
-        assert row["baseline"] in names
+def test_the_cases_of_a_set():
+    assert cases.chosen(SMALL, ("psi_adam",)) == [ADAM, "psi_adam"]
+    few = SMALL._replace(family=False, left_out=("optax.lars",))
+    left = set(CASES) - set(cases.chosen(few))
+    assert {"optax.lars", "sgd_g"} <= left
+    assert "optax.lars" in cases.chosen(few, ("optax.lars",))
+
+
+def test_rows_are_held_to_their_baselines(found):
+    assert found["weights"] == 24 * 8 + 8 * 16 + 16 * 8
+    assert min(found["bandwidth"].values()) > 0
+    rows = {row["optimizer"]: row for row in found["rows"]}
+    assert list(rows) == [SGD, BY_HAND, ADAM, "psi_adam"]
+    for row in rows.values():
         low, high = row["quartiles"]
         assert 0 < low <= row["ratio"] <= high
-        assert row["milliseconds"] > 0
-        assert row["bytes_per_weight"] > 0
-        assert row["of_bandwidth"] > 0
-        assert row["instructions"] > 5
-        assert row["trace_s"] > 0
         assert row["peak_mb"] >= row["temporary_mb"] >= 0
-    own = [row for row in rows if row["optimizer"] == row["baseline"]]
+        assert row["instructions"] > 5
+        for field in ("milliseconds", "bytes_per_weight", "of_bandwidth"):
+            assert row[field] > 0
     for field in ("ratio", "trace_ratio", "compile_ratio"):
-        assert [row[field] for row in own] == [1, 1]
-
-
-def test_the_state_in_copies_of_the_weights(rows):
-    state = {row["optimizer"]: row["state"] for row in rows}
-    # One copy of the weights, and two with a counter.
-    assert state["optax.sgd(momentum)"] == 1
-    assert 2 < state["optax.adam"] < 3
+        assert [rows[name][field] for name in (SGD, ADAM)] == [1, 1]
+    # Copies of the weights: one, and two with a counter.
+    assert rows[SGD]["state"] == 1
+    assert 2 < rows[ADAM]["state"] < 2.1
 
 
 def test_bandwidth_by_the_clock():
     # 12 numbers of 4 bytes: 3 * 48 and 2 * 48 bytes, in 1 and 0.5 seconds.
     params = {"w": jnp.ones((4, 3))}
-    seconds = {AXPY: [1.0], COPY: [0.5]}
-    speeds = step_time_report.bandwidths(seconds, 48)
+    case = steps.Case(None, params, params)
+    made = dict.fromkeys([AXPY, SGD], steps.Compilation(1.0, 1.0, 1, 0.0, 0.0))
+    seconds = {AXPY: [1.0], COPY: [0.5], SGD: [2.0]}
+    speeds = experiment.bandwidths(seconds, 48)
     assert speeds == {AXPY: 144e-9, COPY: 192e-9}
-
-    name = "optax.sgd(momentum)"
-    case = step_time_steps.Case(None, params, params)
-    compiled = step_time_steps.Compilation(1.0, 1.0, 1, 0.0, 0.0)
-    [row] = step_time_report.report(
-        {AXPY: case, name: case},
-        dict.fromkeys([AXPY, name], compiled),
-        {**seconds, name: [2.0]},
-    )
+    [row] = experiment.rows({AXPY: case, SGD: case}, made, seconds)
     # SGD with momentum moves 5 * 48 = 240 bytes, here in 2 seconds, and the
     # copy would have moved 2 * 192 = 384. It is worth two axpy of 12 bytes.
     assert row["of_bandwidth"] == pytest.approx(240 / 384, rel=1e-12)
@@ -106,274 +84,167 @@ def test_bandwidth_by_the_clock():
     assert row["milliseconds"] == 2000
 
 
-def test_bandwidth_of_this_machine(found):
-    assert found["weights"] == 14
-    assert found["dtype"] == "float32"
-    assert set(found["bandwidth"]) == {AXPY, COPY}
-    assert min(found["bandwidth"].values()) > 0
+def test_one_at_a_time_gives_the_same_rows(monkeypatch):
+    monkeypatch.setitem(SETS, "small", SMALL._replace(together=False))
+    rows = measure_set("small", 1, 1, 1, ("psi_sgd(momentum)",))["rows"]
+    names = [row["optimizer"] for row in rows]
+    assert names == [SGD, "psi_sgd(momentum)"]
+    assert rows[0]["ratio"] == 1
 
 
-def test_one_at_a_time_gives_the_same_rows():
-    only = ["psi_sgd(momentum)", "optax.adam"]
-    both = [
-        step_time.measure(SMALL._replace(together=together), 1, 1, 1, only)
-        for together in (True, False)
-    ]
-    names = [[row["optimizer"] for row in one["rows"]] for one in both]
-    assert names[0] == names[1] == ["optax.sgd(momentum)", *only]
-    own = [row["ratio"] for row in both[1]["rows"]]
-    assert own[0] == own[2] == 1
+def test_rows_and_peers_that_are_not_asked_for_stay(tmp_path, monkeypatch):
+    def measured(_, count, *__):
+        names = (SGD, "psi_sgd(momentum)") if count == 1 else (SGD, BY_HAND)
+        return {"rows": [{"optimizer": x, "turns": count} for x in names]}
+
+    monkeypatch.setattr(experiment, "measure_set", measured)
+    monkeypatch.setattr(experiment, "run_peers", lambda name: [name])
+    results = Results(tmp_path / "times.json", {}, {"device": "a CPU"})
+    for count, peers in ((1, True), (2, False)):
+        settings = experiment.Settings(("small",), peers=peers, turns=count)
+        MEASUREMENT.measure(settings, results)
+    part = results.content["parts"]["small"]
+    found = [(row["optimizer"], row["turns"]) for row in part["rows"]]
+    assert found == [(SGD, 2), (BY_HAND, 2), ("psi_sgd(momentum)", 1)]
+    assert part["peers"] == ["small"]
 
 
-def test_what_is_left_out_is_not_made():
-    params, _ = draw(SMALL)
-    chosen = SMALL._replace(left_out=("optax.lars",))
-    assert set(makers(params, SMALL)) - set(makers(params, chosen)) == {
-        "optax.lars"
-    }
-
-
-def test_tables_have_a_line_for_each(rows):
-    for table in (step_time_report.table, step_time_report.short_table):
-        lines = table(rows, "a device").splitlines()
-        assert len(lines) == 2 + len(rows)
-        assert len({line.count("|") for line in lines}) == 1
-        assert "one step on a device" in lines[0]
-
-
-def compiled(case, gradients):
-    return step_time_steps.compile_case(case, gradients)[0]
-
-
-def test_steps_are_in_place_and_not_on_the_callers_arrays():
-    params, gradients = draw(SMALL)
-    tx = optimizers(params, SMALL.grouped)["psi_sgd(momentum)"]
-    before = params["stem/kernel"] + 0
-    case = compiled(step_time_steps.build(tx, params), gradients)
-    case.run(gradients)(2)
-    assert (params["stem/kernel"] == before).all()
-    assert case.params["stem/kernel"].is_deleted()
+@pytest.mark.parametrize("copy", [True, False])
+def test_steps_are_in_place_and_not_on_the_callers_arrays(copy):
+    params, gradients = cases.draw(SMALL)
+    before = params["a/kernel"] + 0
+    case = cases.build("psi_sgd(momentum)", params, SMALL.grouped)
+    if copy:
+        case = steps.build_copy(params)
+        assert case.params.size == SMALL.weights
+        case = case._replace(params=case.params + 1)
+    step = steps.compile_case(case, gradients)[0].step
+    moved, state = step(case.params, case.state, gradients)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(case.params))
+    assert (params["a/kernel"] == before).all()
+    if copy:
+        assert (moved == 1).all()
+        assert (state == 1).all()
 
 
 def test_by_hand_keeps_the_norms_of_what_is_grouped():
-    params, gradients = draw(SMALL)
+    params, gradients = cases.draw(SMALL)
     gradients = jax.tree.map(lambda g: 1000 * g, gradients)
+    before = np.linalg.norm(params["a/kernel"], axis=0)
     norms = {}
-    for name in (BY_HAND, "optax.sgd(momentum)"):
-        case = compiled(makers(params, SMALL)[name](), gradients)
+    for name in (BY_HAND, SGD):
+        case = cases.build(name, params, SMALL.grouped)
         moved, _ = case.step(case.params, case.state, gradients)
-        assert (moved["head/bias"] != params["head/bias"]).all()
-        norms[name] = np.linalg.norm(moved["stem/kernel"], axis=0)
-    before = np.linalg.norm(params["stem/kernel"], axis=0)
-    # A sum of four squares (4 roundings), a root, a quotient and a product,
+        assert (moved["head"] != params["head"]).all()
+        norms[name] = np.linalg.norm(moved["a/kernel"], axis=0)
+    # A sum of 24 squares (24 roundings), a root, a quotient and a product,
     # each at most 2^-24, twice over.
-    np.testing.assert_allclose(norms[BY_HAND], before, rtol=14 * 2**-24)
-    assert (np.abs(norms["optax.sgd(momentum)"] / before - 1) > 1e-3).all()
+    np.testing.assert_allclose(norms[BY_HAND], before, rtol=54 * 2**-24)
+    assert (np.abs(norms[SGD] / before - 1) > 5e-4).all()
 
 
-def test_the_copy_is_a_copy_into_the_place_of_the_last():
-    params, gradients = draw(SMALL)
-    case = step_time_steps.build_copy(params)
-    assert case.params.size == 14
-    case = compiled(case._replace(params=case.params + 1), gradients)
-    target, source = case.step(case.params, case.state, gradients)
-    assert (target == 1).all()
-    assert (source == 1).all()
-    assert case.params.is_deleted()
-
-
-class Clock:
-    """A clock that goes on when it is told."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def perf_counter(self):
-        return self.now
+def test_variants_are_the_step_of_the_package():
+    params, gradients = cases.draw(SMALL)
+    grouped = {path: params[path] for path in ("a/kernel", "b/kernel")}
+    gradients = {path: 1e4 * gradients[path] for path in grouped}
+    tx = cases.make("psi_sgd(momentum)", grouped, SMALL.grouped)
+    updates, _ = tx.update(gradients, tx.init(grouped), grouped)
+    for name, sums in VARIANTS.items():
+        case = build(grouped, sums)
+        moved, _ = case.step(case.params, case.state, gradients)
+        off = max(
+            float(abs(moved[path] - w - updates[path]).max())
+            for path, w in grouped.items()
+        )
+        # Weights are below 0.25: a few roundings of at most 2^-26.
+        assert (off < 1e-7) == (name != "none")
 
 
 def test_turns_by_a_clock(monkeypatch):
-    clock, calls = Clock(), []
-    monkeypatch.setattr(step_time_turns, "time", clock)
+    clock, calls = types.SimpleNamespace(now=0.0), []
+    clock.perf_counter = lambda: clock.now
+    monkeypatch.setattr(turns, "time", clock)
 
     def running(name, seconds):
-        def run(steps):
-            calls.append((name, steps))
-            clock.now += steps * seconds
+        def run(count):
+            calls.append((name, count))
+            clock.now += count * seconds
 
         return run
 
     # Binary fractions, so that the times are exact: two steps of the slow one
     # fill a second, and of the slowest not even one.
-    runs = {
-        name: running(name, seconds)
-        for name, seconds in [("a", 0.125), ("b", 0.5), ("c", 3.0)]
-    }
-    seconds = step_time_turns.time_in_turns(runs, turns=2, steps=4)
-    assert seconds == {"a": [0.125] * 2, "b": [0.5] * 2, "c": [3.0] * 2}
+    times = {"a": 0.125, "b": 0.5, "c": 3.0}
+    runs = {name: running(name, seconds) for name, seconds in times.items()}
+    seconds = turns.time_in_turns(runs, turns=2, steps=4)
+    assert seconds == {name: [time] * 2 for name, time in times.items()}
     warm = [(name, 1) for name in "abc" for _ in range(2)]
     assert calls == warm + 2 * [("a", 4), ("b", 2), ("c", 1)]
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_the_sets_are_networks_with_groups(name):
-    chosen = SETS[name]
-    sizes = {path: math.prod(s) for path, s in chosen.shapes.items()}
-    grouped = [path for path in sizes if re.fullmatch(chosen.grouped, path)]
-    # Most weights are in groups: all of them in `tiny`, and all of a GPT's but
-    # its embeddings.
-    assert sum(sizes[path] for path in grouped) > 0.6 * chosen.weights
+def test_the_sets_are_networks_with_groups():
+    for chosen in SETS.values():
+        sizes = {path: math.prod(s) for path, s in chosen.shapes.items()}
+        grouped = [sizes[x] for x in sizes if re.fullmatch(chosen.grouped, x)]
+        # All of `tiny`, and all of a GPT's but its embeddings.
+        assert sum(grouped) > 0.6 * chosen.weights
 
 
-@pytest.fixture
-def docs(tmp_path, monkeypatch):
-    """Pages to fill, each with its markers."""
-    folder = tmp_path / "docs"
-    folder.mkdir()
-    monkeypatch.setattr(pages, "DOCS", folder)
-    for page, names in [
-        ("step-time.md", ["cpu resnet50", "cpu tiny", "waiting"]),
-        ("choosing.md", ["step time"]),
-        ("../README.md", ["step time"]),
-    ]:
-        markers = [f"<!-- {n}: begin -->\n<!-- {n}: end -->" for n in names]
-        (folder / page).write_text("\n".join(markers))
-    return folder
-
-
-def test_the_program(tmp_path, docs, monkeypatch, capsys):
-    monkeypatch.setitem(SETS, "resnet50", SMALL)
-    monkeypatch.setattr(
-        step_time.peers, "outputs", lambda module, arguments: [PEERS]
-    )
-    arguments = [
-        *("--turns", "1", "--steps", "1", "--compiles", "1", "--peers"),
-        *("--only", "psi_sgd(momentum)", "--out", str(tmp_path)),
-        *("--note", "waiting"),
-    ]
-    step_time.main(arguments)
-    found = json.loads((tmp_path / "step_time.json").read_text())
-    assert found["machine"]["cores"] >= 1
-    assert found["machine"]["device"]
-    set_ = found["sets"]["resnet50"]
-    names = [row["optimizer"] for row in set_["rows"]]
-    assert names == ["optax.sgd(momentum)", "psi_sgd(momentum)"]
-    assert set_["peers"] == [PEERS]
-    assert "`psi_sgd(momentum)`" in capsys.readouterr().out
-    page = (docs / "step-time.md").read_text()
-    assert "`psi_sgd(momentum)`" in page.partition("waiting: begin")[2]
-
-
-def test_what_cannot_be_asked_for(capsys):
-    with pytest.raises(SystemExit):
-        step_time.main(["--sets", "resnet5"])
-    assert "resnet50" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        step_time.main(["--only", "optax.adam", "--docs"])
-    assert "leave out --only or --docs" in capsys.readouterr().err
-
-
-def test_earlier_numbers_are_kept_on_the_same_machine_only(tmp_path):
-    path = tmp_path / "step_time.json"
-    here = {"machine": step_time.machine(), "sets": {}}
-    assert step_time.earlier(path) == here
-    before = {**here, "sets": {"tiny": {}}}
-    path.write_text(json.dumps(before))
-    assert step_time.earlier(path) == before
-    before["machine"] = {**here["machine"], "device": "another"}
-    path.write_text(json.dumps(before))
-    assert step_time.earlier(path) == here
-
-
-def test_the_pages_of_the_chosen_sets_are_filled(found, docs):
-    sets = {"resnet50": {**found, "peers": [PEERS]}, "tiny": found}
-    where = {**step_time.machine(), "platform": "cpu"}
-    results = {"machine": where, "sets": sets}
-    page, choosing = docs / "step-time.md", docs / "choosing.md"
-    empty = page.read_text(), choosing.read_text()
-
-    step_time.publish(results, ["tiny"])
-    text = page.read_text()
-    assert "14 weights in float32" in text
-    assert text.startswith(empty[0].splitlines()[0] + "\n<!-- cpu resnet50: en")
-    assert choosing.read_text() == empty[1]
-    assert not (docs / "step-time.png").exists()
-
-    step_time.publish(results, ["resnet50"])
-    assert re.search(r"\| `x` +\| 2\.00 \(1\.50 to 2\.50\)", page.read_text())
-    readme = (docs.parent / "README.md").read_text()
-    for text in choosing.read_text(), readme:
-        assert "`psi_sgd(momentum)`" in text
-    assert (docs / "step-time.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_chart_has_a_bar_for_all_but_the_baselines(rows):
-    drawn = step_time_chart.figure(rows, PEERS["rows"], "a device")
-    bars = [
-        label.get_text()
-        for axes in drawn.axes
-        for label in axes.get_yticklabels()
-    ]
-    ours = {row["optimizer"] for row in rows}
-    ours -= {row["baseline"] for row in rows}
-    assert len(bars) == len(ours) + 1
-    assert set(bars) == {*ours, "x"}
-    for axes in drawn.axes:
+def test_the_chart_has_a_bar_for_all_but_the_baselines():
+    part = read(DOCS / "numbers" / "step_time.json")["parts"]["resnet50"]
+    peers = [row for each in part["peers"] for row in each["rows"]]
+    rows, bars = part["rows"] + peers, []
+    for axes in chart.figure(part["rows"], peers, "a device").axes:
+        bars += [label.get_text() for label in axes.get_yticklabels()]
         ends = [bar.get_width() for bar in axes.patches]
         assert ends == sorted(ends)
+    baselines = {row["baseline"] for row in rows}
+    assert len(bars) == len(rows) - len(baselines)
+    assert set(bars) == {row["optimizer"] for row in rows} - baselines
+
+
+# -- torch's libraries --------------------------------------------------------
 
 
 def test_the_first_environment_counts(monkeypatch):
-    second = {**PEERS, "rows": [*PEERS["rows"], {"optimizer": "y"}]}
-    arguments = []
-
-    def outputs(*given):
-        arguments.append(given)
-        return [PEERS, second, PEERS]
-
-    monkeypatch.setattr(step_time.peers, "outputs", outputs)
-    first, other = step_time.run_peers("tiny")
-    assert first == PEERS
-    assert other["rows"] == [{"optimizer": "y"}]
-    assert arguments == [
-        ("benchmarks.step_time_peers", ["--set", "tiny"]),
+    first = {"torch": "2", "rows": [{"optimizer": "x"}]}
+    second = {"torch": "3", "rows": [*first["rows"], {"optimizer": "y"}]}
+    monkeypatch.setattr(
+        experiment, "in_torch", lambda *_: [first, second, first]
+    )
+    assert experiment.run_peers("tiny") == [
+        first,
+        {"torch": "3", "rows": [{"optimizer": "y"}]},
     ]
 
 
-def test_a_library_that_is_not_there():
-    assert step_time_peers._load("no_such_library") is None
+def test_where_torch_is(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit):
+        torch_steps.main(["tiny"])
+    assert "make oracles" in capsys.readouterr().err
 
 
 class Optimizer:
-    """As one of torch's, of its name and what it was made from."""
+    """As one of torch's, of its name and its parameters."""
 
-    def __init__(self, params, *_, **__):
+    def __init__(self, params, **_):
         self.params = params
-
-    def step(self):
-        pass
 
 
 def test_libraries_that_are_there_are_found(monkeypatch):
-    def load(module):
-        if module == "heavyball":
-            kinds = ("SGD", "AdamW", "HyperBallAdamW")
-            return types.SimpleNamespace(**dict.fromkeys(kinds, Optimizer))
-        return None
-
-    monkeypatch.setattr(step_time_peers, "_load", load)
-    optim = types.SimpleNamespace(SGD=Optimizer, AdamW=Optimizer)
-    torch = types.SimpleNamespace(optim=optim)
-    own = step_time_peers.cases(torch, libraries=False)
-    assert list(own) == [step_time_peers.SGD, step_time_peers.ADAMW]
-    found = step_time_peers.cases(torch)
-    assert [name for name in found if name.startswith("heavyball")] == [
-        "heavyball SGD",
-        "heavyball AdamW",
-        "heavyball HyperBallAdamW",
-    ]
+    assert torch_steps.load("no_such_library") is None
+    kinds = ("SGD", "AdamW", "HyperBallAdamW")
+    heavyball = types.SimpleNamespace(**dict.fromkeys(kinds, Optimizer))
+    monkeypatch.setattr(torch_steps, "load", {"heavyball": heavyball}.get)
+    torch = types.SimpleNamespace(optim=heavyball)
+    own = torch_steps.cases(torch, libraries=False)
+    assert list(own) == [torch_steps.SGD, torch_steps.ADAMW]
+    found = torch_steps.cases(torch)
+    assert {f"heavyball {kind}" for kind in kinds} < set(found)
+    assert len(found) == 4 + len(kinds)
     for name, make in found.items():
         matrices, vectors = make(["m"], ["v"])
         assert (matrices.params, vectors.params) == (["m"], ["v"])
         assert [one.params for one in make(["m"], [])] == [["m"]]
-        assert step_time_peers.baseline(name) in own
+        assert torch_steps.baseline(name) in own

@@ -6,8 +6,10 @@ from fractions import Fraction
 import pytest
 
 from psi_optax.invariance.analysis.equations import Equations
-from psi_optax.invariance.analysis.linear_forms import (
+from psi_optax.invariance.analysis.index_digits import (
     Digit,
+)
+from psi_optax.invariance.analysis.linear_forms import (
     digits_of,
     minus,
     move_axes,

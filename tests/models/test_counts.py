@@ -10,6 +10,7 @@ from flax import nnx
 
 from psi_optax.models import linen, nnx as nnx_models
 from psi_optax.models.architectures import (
+    TransformerArchitecture,
     ViTArchitecture,
     cifar_resnet,
     imagenet_resnet,
@@ -153,6 +154,69 @@ def test_vit_has_the_number_in_its_description(heads):
     assert count(params) == stem + depth * layer + width + head
     assert logits.shape == (2, classes)
     assert shapes(nnx_shapes("ViT", args)) == shapes(params)
+
+
+def transformer_shapes(args, length):
+    """Return the shapes of the parameters and of the logits, in Linen."""
+    model = linen.Transformer(*args)
+    tokens = jax.ShapeDtypeStruct((2, length), jnp.int32)
+
+    def run(tokens):
+        logits, variables = model.init_with_output(
+            jax.random.key(0), tokens, train=False
+        )
+        return variables["params"], logits
+
+    return jax.eval_shape(run, tokens)
+
+
+@pytest.mark.parametrize("post_norms", [False, True])
+@pytest.mark.parametrize("tied_head", [False, True])
+def test_transformer_has_the_number_in_its_description(post_norms, tied_head):
+    length, width, depth, heads, vocabulary = 6, 32, 3, 4, 11
+    architecture = TransformerArchitecture(
+        length, width, depth, heads, post_norms=post_norms, tied_head=tied_head
+    )
+    params, logits = transformer_shapes((architecture, vocabulary), length)
+    layer = 12 * width**2 + 2 * width + 2 * width // heads
+    expected = (vocabulary + length) * width + depth * layer + width
+    expected += post_norms * (2 * depth + 1) * width
+    expected += (not tied_head) * vocabulary * (width + 1)
+    assert count(params) == expected
+    assert logits.shape == (2, length, vocabulary)
+
+
+def test_a_transformer_takes_sequences_up_to_its_length():
+    architecture = TransformerArchitecture(6, 16, 1, 2)
+    params, logits = transformer_shapes((architecture, 11), 4)
+    assert params["positions"]["embedding"].shape == (6, 16)
+    assert logits.shape == (2, 4, 11)
+
+
+def linen_decoder(architecture, length):
+    return transformer_shapes((architecture, 11), length)
+
+
+def nnx_decoder(architecture, length):
+    tokens = jax.ShapeDtypeStruct((2, length), jnp.int32)
+
+    def run(tokens):
+        model = nnx_models.Transformer(architecture, 11, rngs=nnx.Rngs(0))
+        return model(tokens)
+
+    return jax.eval_shape(run, tokens)
+
+
+@pytest.mark.parametrize("run", [linen_decoder, nnx_decoder])
+@pytest.mark.parametrize(
+    ("heads", "length", "message"),
+    [(3, 6, "width=16, heads=3"), (2, 7, "2, 7.*length=6")],
+)
+def test_sequences_and_heads_that_do_not_fit_are_refused(
+    run, heads, length, message
+):
+    with pytest.raises(ValueError, match=message):
+        run(TransformerArchitecture(6, 16, 1, heads), length)
 
 
 def test_a_network_takes_images_of_any_size():

@@ -8,7 +8,7 @@ import pytest
 
 from psi_optax.models import functions
 
-from .twins import CASES, IMAGES, apply, variables_of
+from .twins import CASES, IMAGES, TOKENS, apply, difference, variables_of
 
 random = np.random.RandomState(0)
 
@@ -45,6 +45,26 @@ def test_positions_are_the_angles_of_rows_and_columns():
     np.testing.assert_allclose(positions[row, column], expected, rtol=1e-7)
     # No two cells have the same ones.
     assert len(np.unique(positions.reshape(15, 8), axis=0)) == 15
+
+
+@pytest.mark.parametrize("name", ["GPT", "Sandwich"])
+def test_logits_depend_on_no_later_token(name):
+    model, variables = CASES[name].linen(), variables_of(name)
+    run = jax.jit(lambda tokens: apply(model, variables, tokens)[0])
+    changed = TOKENS.copy()
+    changed[:, 3] = (changed[:, 3] + 1) % 5
+    before, after = run(TOKENS), run(changed)
+    np.testing.assert_array_equal(after[:, :3], before[:, :3])
+    assert all(
+        difference(after[:, i], before[:, i]) > 1e-3 for i in range(3, 6)
+    )
+
+
+def test_squares_have_the_square_of_a_positive_factor():
+    x = random.normal(size=20).astype(np.float32)
+    y = functions.squared_relu(x)
+    np.testing.assert_array_equal(y, np.where(x > 0, x, np.float32(0)) ** 2)
+    np.testing.assert_array_equal(functions.squared_relu(2 * x), 4 * y)
 
 
 def rectified(x, params, statistics):

@@ -74,6 +74,35 @@ def projected_block(name):
     return groups
 
 
+HEADS_ONLY = {
+    f"layer_0/attention/{name}/kernel": HEADS for name in ("query", "key")
+}
+# Each of them is behind a normalization of all channels.
+SANDWICHED = {
+    "layer_0/attention_norm/scale": 1,
+    "layer_0/attention/value/kernel": 3,
+    "layer_0/attention/out/kernel": 3,
+    "layer_0/mlp_norm/scale": 1,
+    "layer_0/mlp/up/kernel": 2,
+    "layer_0/mlp/down/kernel": 2,
+}
+# These are added to the stream.
+STREAM = {
+    "positions/embedding": 2,
+    "embed_norm/scale": 1,
+    "layer_0/attention_out_norm/scale": 1,
+    "layer_0/mlp_out_norm/scale": 1,
+}
+
+
+def whole(ranks, tie=None):
+    """Return one group for each leaf of these ranks."""
+    return {
+        path: ScaleGroup(tuple(range(rank)), tie=tie)
+        for path, rank in ranks.items()
+    }
+
+
 # All others are ordinary.
 EXPECTED = {
     "MLP": {
@@ -129,9 +158,13 @@ EXPECTED = {
         **preact_block("block_0"),
         **projected_block("block_1"),
     },
-    "ViT": {
-        "layer_0/attention/query/kernel": HEADS,
-        "layer_0/attention/key/kernel": HEADS,
+    "ViT": HEADS_ONLY,
+    "GPT": HEADS_ONLY,
+    "Sandwich": {
+        **HEADS_ONLY,
+        "embed/embedding": ScaleGroup(1),
+        **whole(SANDWICHED),
+        **whole(STREAM, tie="embed_norm/scale"),
     },
 }
 

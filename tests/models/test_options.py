@@ -42,8 +42,9 @@ def linen_norms(model, name):
         return following(*args, **kwargs)
 
     variables = variables_of(name)  # The first time, by another call.
+    inputs = CASES[name].inputs
     with nn.intercept_methods(note):
-        jax.eval_shape(lambda v: model.apply(v, IMAGES, train=False), variables)
+        jax.eval_shape(lambda v: model.apply(v, inputs, train=False), variables)
     return norms
 
 
@@ -79,10 +80,13 @@ def test_all_batch_normalizations_have_the_options(name):
 
 
 @FLAX_PROMOTION
-def test_all_root_mean_squares_have_the_options():
+@pytest.mark.parametrize(
+    ("name", "count"), [("ViT", 5), ("GPT", 5), ("Sandwich", 8)]
+)
+def test_all_root_mean_squares_have_the_options(name, count):
     options = {"epsilon": 1e-3, "dtype": jnp.bfloat16}
-    norms = norms_of("ViT", **options)
-    assert len(norms) == 2 * 5
+    norms = norms_of(name, **options)
+    assert len(norms) == 2 * count
     for norm in norms:
         assert {key: getattr(norm, key) for key in options} == options
 
@@ -120,7 +124,7 @@ def test_dtype_is_that_of_the_computation_before_the_head(name):
         lambda x: model.apply(variables, x, train=False),
         lambda x: nnx.merge(*nnx.split(twin), copy=True)(x),
     ):
-        jaxpr = jax.make_jaxpr(run)(IMAGES)
+        jaxpr = jax.make_jaxpr(run)(case.inputs)
         assert jaxpr.out_avals[0].dtype == jnp.float32
         *body, head = products(jaxpr.jaxpr)
         assert all(dtypes == {jnp.dtype(jnp.bfloat16)} for dtypes in body)

@@ -13,16 +13,20 @@ from psi_optax import find_groups
 from psi_optax.models import linen, nnx
 from psi_optax.models.architectures import (
     ConvolutionArchitecture,
+    TransformerArchitecture,
     ViTArchitecture,
     cifar_resnet,
     imagenet_resnet,
 )
+from psi_optax.models.functions import squared_relu
 
 CLASSES = 5
 
 random = np.random.RandomState(0)
 IMAGES = random.normal(size=(8, 16, 16, 3)).astype(np.float32)
 LABELS = random.randint(0, CLASSES, len(IMAGES))
+TOKENS = random.randint(0, CLASSES, (8, 6)).astype(np.int32)
+NEXT_TOKENS = np.roll(TOKENS, -1, axis=1)
 
 
 class Case(NamedTuple):
@@ -30,11 +34,19 @@ class Case(NamedTuple):
 
     name: str
     args: tuple
-    in_features: int = 3
+    in_features: int | None = 3
 
     @property
     def is_batch_normalized(self):
-        return self.name != "ViT"
+        return self.name not in ("ViT", "Transformer")
+
+    @property
+    def inputs(self):
+        return TOKENS if self.name == "Transformer" else IMAGES
+
+    @property
+    def labels(self):
+        return NEXT_TOKENS if self.name == "Transformer" else LABELS
 
     def linen(self, **options):
         return getattr(linen, self.name)(*self.args, **options)
@@ -42,13 +54,9 @@ class Case(NamedTuple):
     def nnx(self, **options):
         """Return a model without weights, for `load_linen`."""
         cls = getattr(nnx, self.name)
+        first = () if self.in_features is None else (self.in_features,)
         return flax_nnx.eval_shape(
-            lambda: cls(
-                self.in_features,
-                *self.args,
-                rngs=flax_nnx.Rngs(0),
-                **options,
-            )
+            lambda: cls(*first, *self.args, rngs=flax_nnx.Rngs(0), **options)
         )
 
 
@@ -67,6 +75,11 @@ BOTTLENECKS = imagenet_resnet(50, width=2)._replace(
 BASIC = first_blocks(3, cifar_resnet(14, width=4))
 # Two blocks: an identity, and a projection that halves the image.
 PROJECTIONS = first_blocks(2, cifar_resnet(8, width=4, projection=True))
+GPT = TransformerArchitecture(TOKENS.shape[1], 16, 1, 2)
+# Each matrix but the head is scale-invariant.
+SANDWICH = GPT._replace(
+    activation=squared_relu, post_norms=True, tied_head=False
+)
 
 CASES = {
     "MLP": Case("MLP", ((6, 7), CLASSES), in_features=16 * 16 * 3),
@@ -77,6 +90,8 @@ CASES = {
     "PreActResNet": Case("PreActResNet", (BASIC, CLASSES)),
     "Projections": Case("PreActResNet", (PROJECTIONS, CLASSES)),
     "ViT": Case("ViT", (ViTArchitecture(8, 16, 1, 2), CLASSES)),
+    "GPT": Case("Transformer", (GPT, CLASSES), in_features=None),
+    "Sandwich": Case("Transformer", (SANDWICH, CLASSES), in_features=None),
 }
 BATCH_NORMALIZED = [n for n, c in CASES.items() if c.is_batch_normalized]
 
@@ -97,16 +112,16 @@ def variables_of(name):
             values = random.normal(size=x.shape) * np.sqrt(2 / fan_in)
         return jnp.asarray(values, x.dtype)
 
-    def init(images):
-        return model.init(jax.random.key(0), images, train=False)
+    def init(inputs):
+        return model.init(jax.random.key(0), inputs, train=False)
 
-    return jax.tree.map(fill, jax.eval_shape(init, IMAGES))
+    return jax.tree.map(fill, jax.eval_shape(init, CASES[name].inputs))
 
 
-def apply(model, variables, images=IMAGES, train=True):
+def apply(model, variables, inputs=IMAGES, train=True):
     """Return the logits and the updated running statistics."""
     logits, updates = model.apply(
-        variables, images, train=train, mutable=["batch_stats"]
+        variables, inputs, train=train, mutable=["batch_stats"]
     )
     return logits, updates.get("batch_stats", {})
 
@@ -138,11 +153,13 @@ def cross_entropy(logits, labels=LABELS):
 
 def linen_loss(name, train=True, **options):
     """Return the loss as a function of the parameters."""
-    model, variables = CASES[name].linen(**options), variables_of(name)
+    case, variables = CASES[name], variables_of(name)
+    model = case.linen(**options)
 
     def loss(params):
         variables_now = {**variables, "params": params}
-        return cross_entropy(apply(model, variables_now, train=train)[0])
+        logits, _ = apply(model, variables_now, case.inputs, train)
+        return cross_entropy(logits, case.labels)
 
     return loss
 
@@ -158,7 +175,7 @@ def nnx_loss(name, train=True, **options):
         state = jax.tree.map(lambda x: x, params)
         flax_nnx.replace_by_pure_dict(state, pure)
         merged = flax_nnx.merge(graph, state, rest, copy=True)
-        return cross_entropy(merged(IMAGES))
+        return cross_entropy(merged(CASES[name].inputs), CASES[name].labels)
 
     return loss
 

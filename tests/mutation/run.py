@@ -69,7 +69,8 @@ ALSO = {
     "transforms/floating.py": _ENTRANCE,
     "transforms/state_checks.py": _ENTRANCE,
     "transforms/momentum.py": _ENTRANCE,
-    "optimizers/recipes.py": [_ARGUMENTS],
+    "optimizers/psi_adam.py": [_ARGUMENTS],
+    "optimizers/psi_sgd.py": [_ARGUMENTS],
     "diagnostics/monitor.py": [_ARGUMENTS],
     "invariance/report.py": ["tests/groups/test_hashing.py"],
 }

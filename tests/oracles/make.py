@@ -24,14 +24,15 @@ import hashlib
 import importlib
 import importlib.metadata
 import json
+import pathlib
 import platform
 import sys
 
 import numpy as np
 
-from benchmarks import files
-from benchmarks.errors import one_message
-from benchmarks.options import existing, one_of
+from benchmarks.harness import files
+from benchmarks.harness.files import one_message
+from benchmarks.harness.names import unknown
 from tests.oracles.frozen import DATA
 
 INSTALLED = ("torch_optim", "projected", "geoopt_spheres", "pymanopt_oblique")
@@ -49,16 +50,28 @@ def main():
     parser.add_argument(
         "peers",
         nargs="*",
-        type=one_of(KNOWN),
+        type=_known,
         help="modules of tests.oracles.peers; without any, all that need "
         "no more than requirements.txt installs",
     )
-    parser.add_argument("--sources", type=existing, help="a folder of clones")
+    parser.add_argument("--sources", type=_folder, help="a folder of clones")
     arguments = parser.parse_args()
     for peer in arguments.peers or INSTALLED:
         make(peer)
     if not arguments.peers:
         make_from_clones(arguments.sources)
+
+
+def _known(text):
+    if text not in KNOWN:
+        raise argparse.ArgumentTypeError(unknown(text, KNOWN))
+    return text
+
+
+def _folder(text):
+    if not pathlib.Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return pathlib.Path(text)
 
 
 def make_from_clones(folder):

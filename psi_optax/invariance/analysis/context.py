@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from psi_optax.invariance.analysis.equations import Equations
-from psi_optax.invariance.analysis.linear_forms import (
-    ZERO,
+from psi_optax.invariance.analysis.index_digits import (
     Axis,
     Digit,
+)
+from psi_optax.invariance.analysis.linear_forms import (
+    ZERO,
     Form,
     digits_along,
     minus,

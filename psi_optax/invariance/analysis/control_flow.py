@@ -6,8 +6,10 @@ from typing import Any
 
 from psi_optax.invariance import jaxprs
 from psi_optax.invariance.analysis.context import Context
-from psi_optax.invariance.analysis.linear_forms import (
+from psi_optax.invariance.analysis.index_digits import (
     Digit,
+)
+from psi_optax.invariance.analysis.linear_forms import (
     digits_of,
     minus,
     move_index_digits,

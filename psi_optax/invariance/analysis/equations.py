@@ -11,20 +11,22 @@ import dataclasses
 from collections.abc import Iterable
 from fractions import Fraction
 
+from psi_optax.invariance.analysis.index_digits import (
+    Axis,
+    Digit,
+    first_overlap,
+    halves,
+    is_cut_by,
+    is_part_of,
+)
 from psi_optax.invariance.analysis.linear_forms import (
     MAX_PARTS,
     ZERO,
-    Axis,
-    Digit,
     Form,
     Term,
     Variable,
     conditions,
     digits_of,
-    first_overlap,
-    halves,
-    is_cut_by,
-    is_part_of,
     minus,
     move_index_digits,
     split_conditions,

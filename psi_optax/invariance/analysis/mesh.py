@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psi_optax.invariance.analysis.context import Context
-from psi_optax.invariance.analysis.linear_forms import (
+from psi_optax.invariance.analysis.index_digits import (
     Digit,
+)
+from psi_optax.invariance.analysis.linear_forms import (
     Form,
     move_index_digits,
 )

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.analysis.equations import Equations
+from psi_optax.invariance.analysis.index_digits import (
+    Digit,
+)
 from psi_optax.invariance.analysis.isolation import Isolated, unknowns
 from psi_optax.invariance.analysis.linear_forms import (
-    Digit,
     Form,
     HasForm,
     Variable,

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import NamedTuple, Self
 
-from psi_optax.invariance.analysis.linear_forms import (
+from psi_optax.invariance.analysis.index_digits import (
     Digit,
+)
+from psi_optax.invariance.analysis.linear_forms import (
     Form,
     Term,
     Variable,

@@ -7,7 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
-from psi_optax.invariance.analysis.linear_forms import ZERO, Axis, Form
+from psi_optax.invariance.analysis.index_digits import (
+    Axis,
+)
+from psi_optax.invariance.analysis.linear_forms import (
+    ZERO,
+    Form,
+)
 from psi_optax.invariance.analysis.reasons import Reason
 
 Shape = tuple[int, ...]

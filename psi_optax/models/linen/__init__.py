@@ -4,15 +4,25 @@ Each has a twin of the same name in `psi_optax.models.nnx` with the same
 parameter paths, shapes and outputs.
 
 All are called as `model(x, train)` and return logits of shape
-`(batch, num_classes)`. With `train` batch normalization uses the statistics of
-the batch, and updates the running statistics if `batch_stats` is mutable.
-Otherwise it uses the running statistics.
+`(batch, num_classes)`, the Transformer `(batch, length, vocabulary)`. With
+`train` batch normalization uses the statistics of the batch, and updates the
+running statistics if `batch_stats` is mutable. Otherwise it uses the running
+statistics.
 """
 
 from psi_optax.models.linen.cnn import CNN
 from psi_optax.models.linen.mlp import MLP
 from psi_optax.models.linen.resnet import PreActResNet, ResNet
+from psi_optax.models.linen.transformer import Transformer
 from psi_optax.models.linen.vgg import VGG
 from psi_optax.models.linen.vit import ViT
 
-__all__ = ["CNN", "MLP", "VGG", "PreActResNet", "ResNet", "ViT"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "VGG",
+    "PreActResNet",
+    "ResNet",
+    "Transformer",
+    "ViT",
+]

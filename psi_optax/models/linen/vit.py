@@ -1,18 +1,16 @@
 """A vision Transformer in Linen."""
 
-import dataclasses
-
 import jax
 from flax import linen as nn
 
 from psi_optax.models.architectures import (
     CIFAR_VIT,
-    FEED_FORWARD_FACTOR,
     NUM_CLASSES,
     ViTArchitecture,
 )
 from psi_optax.models.functions import tokens_with_positions
 from psi_optax.models.linen.layers import head
+from psi_optax.models.linen.transformer_layers import Layers, TransformerLayer
 from psi_optax.models.options import RMSNormOptions, patch_options
 
 
@@ -82,81 +80,11 @@ class ViT(nn.Module, RMSNormOptions):
         del train
         self.architecture.check(x.shape)
         patch_size, width, depth, heads = self.architecture
-        layers = Layers(epsilon=self.epsilon, dtype=self.dtype)
+        layers = Layers(heads=heads, epsilon=self.epsilon, dtype=self.dtype)
         options = patch_options(patch_size, self.dtype)
         x = nn.Conv(width, name="embed", **options)(x)
         x = tokens_with_positions(x)
         for index in range(depth):
-            x = TransformerLayer(heads, layers, name=f"layer_{index}")(x)
+            x = TransformerLayer(layers, name=f"layer_{index}")(x)
         x = layers.norm("norm")(x)
         return head(x.mean(1), self.num_classes, self.dtype)
-
-
-@dataclasses.dataclass(kw_only=True, unsafe_hash=True)
-class Layers(RMSNormOptions):
-    """Factory of the layers of one network, for use in compact methods."""
-
-    def norm(self, name: str) -> nn.RMSNorm:
-        """Return a normalization of the last axis."""
-        return nn.RMSNorm(name=name, **self.norm_options())
-
-    def linear(
-        self,
-        features: int | tuple[int, ...],
-        name: str,
-        axis: int | tuple[int, ...] = -1,
-    ) -> nn.DenseGeneral:
-        """Return a linear map without bias, from `axis` to new last axes."""
-        return nn.DenseGeneral(
-            features, axis, use_bias=False, dtype=self.dtype, name=name
-        )
-
-
-class TransformerLayer(nn.Module):
-    """Attention and feed-forward network, each behind an RMSNorm."""
-
-    heads: int
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the residual stream with the outputs of this layer added."""
-        attention = Attention(self.heads, self.layers, name="attention")
-        x = x + attention(self.layers.norm("attention_norm")(x))
-        mlp = FeedForward(self.layers, name="mlp")
-        return x + mlp(self.layers.norm("mlp_norm")(x))
-
-
-class Attention(nn.Module):
-    """Attention with an RMSNorm of the queries and keys of each head."""
-
-    heads: int
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the attention of tokens `(batch, length, width)`."""
-        width = x.shape[-1]
-        shape = self.heads, width // self.heads
-        query, key, value = (
-            self.layers.linear(shape, name)(x)
-            for name in ("query", "key", "value")
-        )
-        query = self.layers.norm("query_norm")(query)
-        key = self.layers.norm("key_norm")(key)
-        x = jax.nn.dot_product_attention(query, key, value)
-        return self.layers.linear(width, "out", axis=(-2, -1))(x)
-
-
-class FeedForward(nn.Module):
-    """Two linear maps with a GELU between them."""
-
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the map of each token, of the same width."""
-        width = x.shape[-1]
-        up = self.layers.linear(FEED_FORWARD_FACTOR * width, "up")
-        down = self.layers.linear(width, "down")
-        return down(nn.gelu(up(x)))

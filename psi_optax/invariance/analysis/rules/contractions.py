@@ -4,9 +4,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from psi_optax.invariance.analysis.context import Context
-from psi_optax.invariance.analysis.linear_forms import (
+from psi_optax.invariance.analysis.index_digits import (
     Axis,
     Digit,
+)
+from psi_optax.invariance.analysis.linear_forms import (
     Form,
     move_axes,
     move_index_digits,

@@ -6,7 +6,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from psi_optax.invariance.analysis.linear_forms import ZERO, Axis, Form
+from psi_optax.invariance.analysis.index_digits import (
+    Axis,
+)
+from psi_optax.invariance.analysis.linear_forms import (
+    ZERO,
+    Form,
+)
 from psi_optax.invariance.analysis.rules.table import Call, rule
 from psi_optax.invariance.analysis.values import (
     Shape,

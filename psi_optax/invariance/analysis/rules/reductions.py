@@ -6,8 +6,10 @@ from fractions import Fraction
 from typing import Any
 
 from psi_optax.invariance.analysis.context import Context
-from psi_optax.invariance.analysis.linear_forms import (
+from psi_optax.invariance.analysis.index_digits import (
     Axis,
+)
+from psi_optax.invariance.analysis.linear_forms import (
     move_axes,
     moved_axes,
     remaining_axes,

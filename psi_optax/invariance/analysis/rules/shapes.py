@@ -5,9 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 from psi_optax.invariance.analysis.context import Context
-from psi_optax.invariance.analysis.linear_forms import (
+from psi_optax.invariance.analysis.index_digits import (
     Axis,
     Digit,
+)
+from psi_optax.invariance.analysis.linear_forms import (
     Form,
     digits_of,
     move_axes,

@@ -5,9 +5,11 @@ import math
 from collections.abc import Sequence
 
 from psi_optax.invariance.analysis.context import Context
+from psi_optax.invariance.analysis.index_digits import (
+    Digit,
+)
 from psi_optax.invariance.analysis.linear_forms import (
     MAX_PARTS,
-    Digit,
     Form,
     Term,
     conditions,

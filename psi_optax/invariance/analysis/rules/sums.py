@@ -3,7 +3,13 @@
 import operator
 
 from psi_optax.invariance.analysis.context import Context
-from psi_optax.invariance.analysis.linear_forms import Axis, minus, plus
+from psi_optax.invariance.analysis.index_digits import (
+    Axis,
+)
+from psi_optax.invariance.analysis.linear_forms import (
+    minus,
+    plus,
+)
 from psi_optax.invariance.analysis.rules.elementwise import (
     elementwise,
     folded,

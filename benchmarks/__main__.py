@@ -1,0 +1,51 @@
+"""Runs a measurement, by name: `python -m benchmarks NAME --help`."""
+
+import importlib
+import sys
+
+from benchmarks.harness.names import unknown
+
+MEASUREMENTS = {
+    "accuracy": "benchmarks.experiments.accuracy",
+    "concepts": "benchmarks.experiments.concepts",
+    "convergence": "benchmarks.experiments.convergence",
+    "equilibrium": "benchmarks.experiments.equilibrium",
+    "equivariance": "benchmarks.experiments.equivariance",
+    "language": "benchmarks.experiments.language",
+    "matching": "benchmarks.experiments.matching",
+    "precision": "benchmarks.experiments.precision",
+    "rescaling": "benchmarks.experiments.rescaling",
+    "sensitivity": "benchmarks.experiments.sensitivity",
+    "unbalanced": "benchmarks.experiments.unbalanced",
+    "find_groups": "benchmarks.speed.find_groups",
+    "find_groups_compile": "benchmarks.speed.find_groups_compile",
+    "input_throughput": "benchmarks.speed.input_throughput",
+    "scaling": "benchmarks.speed.scaling",
+    "step_time": "benchmarks.speed.step_time",
+    "step_time_variants": "benchmarks.speed.step_time_variants",
+    "training_share": "benchmarks.speed.training_share",
+}
+"""The modules whose `MEASUREMENT` each name runs."""
+
+
+def main(arguments: list[str]) -> None:
+    """Run the measurement that the first argument names, or list all."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__, "", *_lines(), sep="\n")
+        return
+    name, *options = arguments
+    if name not in MEASUREMENTS:
+        sys.exit(unknown(name, MEASUREMENTS))
+    from benchmarks.harness.measurement import run
+
+    module = importlib.import_module(MEASUREMENTS[name])
+    run(name, module.MEASUREMENT, module.__doc__ or "", options)
+
+
+def _lines() -> list[str]:
+    """Return a line for each measurement."""
+    return [f"    {name:22}{where}" for name, where in MEASUREMENTS.items()]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

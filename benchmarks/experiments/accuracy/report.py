@@ -1,0 +1,199 @@
+"""Tables and figure of the accuracy experiment, and its paired tests."""
+
+import itertools
+import warnings
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from benchmarks.experiments.tuning import tuned_to
+from benchmarks.harness import pages
+from benchmarks.harness.colours import COLOURS
+from benchmarks.harness.results import Content
+from benchmarks.optimizers import TUNED
+
+BASELINE = "sgd_decay"
+"""SGD with tuned weight decay, which the others are compared with."""
+
+LEVEL = 0.05
+
+CHOSEN = (
+    "What was tuned, by column and share of wrong labels: the learning rate"
+    " and, where there is one, the weight decay. A star marks the edge of a"
+    " grid, beyond which there might be better ones:"
+)
+
+
+def report(content: Content) -> str:
+    """Return tables of accuracies, of comparisons and of tuned values."""
+    settings, accuracies = content["settings"], _accuracies(content)
+    columns, methods = _columns(settings), settings["methods"]
+    marks = marks_of(methods, accuracies)
+    parts = [_caption(content)]
+    for index, noise in enumerate(settings["noises"]):
+        here = slice(index * len(columns), (index + 1) * len(columns))
+        cells = _cells(accuracies[:, here], marks[:, here])
+        parts += [_title(noise), _table(methods, columns, cells)]
+    counts = dict(zip(methods, marks, strict=True))
+    parts += [_counts(counts), CHOSEN, _chosen(content)]
+    return "\n\n".join(parts)
+
+
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw differences from the baseline, with 95 % confidence intervals."""
+    settings, methods = content["settings"], content["settings"]["methods"]
+    shape = len(settings["noises"]), len(_columns(settings))
+    size = 2.2 + 2.6 * shape[1], 1 + 2.7 * shape[0]
+    drawn = Figure(figsize=size, layout="constrained")
+    panels = drawn.subplots(*shape, sharey=True, squeeze=False)
+    found = _compare(methods, _accuracies(content)).confidence_interval()
+    others = [name for name in methods if name != BASELINE]
+    for index, (column, noise) in enumerate(_cases(settings)):
+        axes = panels.flat[index]
+        for place, name in enumerate(others):
+            low, high = (x[methods.index(name), index] for x in found)
+            colour = COLOURS[6 if "psi" in name else 1]
+            middle, margin = (low + high) / 2, (high - low) / 2
+            axes.errorbar(middle, place, xerr=margin, fmt="o", color=colour)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(f"{column}\n{_title(noise).lower()}", fontsize=9)
+        axes.grid(alpha=0.3)
+    labels = [TUNED[name].label for name in others]
+    panels[0, 0].set_yticks(range(len(others)), labels)
+    panels[0, 0].invert_yaxis()
+    less = f"test accuracy (%) less that of {TUNED[BASELINE].label}"
+    drawn.supxlabel(less, fontsize=10)
+    return {"accuracy": drawn}
+
+
+def marks_of(methods: list[str], accuracies: np.ndarray) -> np.ndarray:
+    """Mark significant differences from the baseline: ▲ above it, ▼ below it.
+
+    Accuracies are `(methods, cases, seeds)`. Paired t-tests over seeds are
+    corrected for their number.
+    """
+    found = _compare(methods, accuracies)
+    others = [name != BASELINE for name in methods]
+    p = np.ones(found.pvalue.shape)
+    # There is no p-value where all differences are 0.
+    p[others] = holm(np.nan_to_num(found.pvalue[others], nan=1.0))
+    return np.where(p < LEVEL, np.where(found.statistic > 0, "▲", "▼"), "")
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Correct p-values for their number, by Holm's step-down method.
+
+    Examples:
+        >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
+        [0.03, 0.06, 0.06]
+    """
+    flat = np.ravel(p)
+    steps = np.sort(flat) * np.arange(flat.size, 0, -1)
+    corrected = np.maximum.accumulate(steps).clip(max=1)
+    return corrected[np.argsort(np.argsort(flat))].reshape(np.shape(p))
+
+
+def _compare(methods: list[str], accuracies: np.ndarray) -> Any:
+    """Test the seeds' differences of all methods from the baseline."""
+    baseline = np.broadcast_to(
+        accuracies[methods.index(BASELINE)], accuracies.shape
+    )
+    with warnings.catch_warnings():
+        # Differences may be the same for all seeds, as the baseline's are.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return stats.ttest_rel(accuracies, baseline, axis=-1)
+
+
+def _columns(settings: dict[str, Any]) -> list[str]:
+    pairs = itertools.product(settings["datasets"], settings["networks"])
+    return ["/".join(pair) for pair in pairs]
+
+
+def _cases(settings: dict[str, Any]) -> list[tuple[str, float]]:
+    """Return columns and shares of wrong labels."""
+    return [(x, y) for y in settings["noises"] for x in _columns(settings)]
+
+
+def _parts(content: Content, method: str) -> list[dict[str, Any]]:
+    """Return the parts of a method, in the order of the cases."""
+    cases = _cases(content["settings"])
+    return [content["parts"][f"{x}/{y:g}/{method}"] for x, y in cases]
+
+
+def _accuracies(content: Content) -> np.ndarray:
+    """Return accuracies in percent, by method, case and seed."""
+    methods = content["settings"]["methods"]
+    found = [[x["accuracy"] for x in _parts(content, name)] for name in methods]
+    return 100 * np.array(found)
+
+
+def _title(noise: float) -> str:
+    return f"{100 * noise:g} % of labels wrong" if noise else "Right labels"
+
+
+def _table(methods: list[str], head: list[str], cells: list) -> str:
+    labels = [TUNED[name].label for name in methods]
+    rows = [[x, *y] for x, y in zip(labels, cells, strict=True)]
+    return pages.table([["", *head], *rows])
+
+
+def _cells(accuracies: np.ndarray, marks: np.ndarray) -> list[list[str]]:
+    """Return mean, deviation and mark, with a column's highest mean in bold."""
+    means, deviations = accuracies.mean(-1), accuracies.std(-1, ddof=1)
+    bold = np.where(means == means.max(0), "**", "")
+    cells = np.vectorize(
+        lambda mean, deviation, bold, mark: (
+            f"{bold}{mean:.2f}{bold} ± {deviation:.2f} {mark}".strip()
+        )
+    )
+    return cells(means, deviations, bold, marks).tolist()
+
+
+def _counts(marks: dict[str, np.ndarray]) -> str:
+    """Return how often each method is above and below, in all columns."""
+    rows = [["", "▲ above", "not told apart", "▼ below"]]
+    for name, found in marks.items():
+        if name != BASELINE:
+            counts = [str(np.sum(found == mark)) for mark in ("▲", "", "▼")]
+            rows.append([TUNED[name].label, *counts])
+    return (
+        f"Against {TUNED[BASELINE].label}, of {len(marks[BASELINE])}"
+        f" comparisons each:\n\n{pages.table(rows, right=True)}"
+    )
+
+
+def _chosen(content: Content) -> str:
+    settings, names = content["settings"], content["settings"]["methods"]
+    head = [f"{column}, {noise:g}" for column, noise in _cases(settings)]
+    cells = [[tuned_to(x, ["", ""]) for x in _parts(content, y)] for y in names]
+    return _table(names, head, cells)
+
+
+def _caption(content: Content) -> str:
+    settings = content["settings"]
+    networks = "; ".join(_network(settings, x) for x in settings["networks"])
+    comparisons = (len(settings["methods"]) - 1) * len(_cases(settings))
+    trials = {len(part["trials"]) for part in content["parts"].values()}
+    return (
+        f"Test accuracy in percent, mean ± standard deviation of"
+        f" {settings['seeds']} seeds. Networks with BatchNorm: {networks}."
+        f" {settings['train']} training images in batches of"
+        f" {settings['batch_size']}; {' or '.join(map(str, trials))} trials"
+        f" each, with other seeds, on"
+        f" {settings['validation']} other images of the training part. Bold:"
+        f" the highest mean of a column. ▲ and ▼: above and below"
+        f" {TUNED[BASELINE].label}, by a paired t-test over seeds at the 5 %"
+        f" level, Holm's correction over all {comparisons} comparisons."
+    )
+
+
+def _network(settings: dict[str, Any], name: str) -> str:
+    widths = "-".join(map(str, settings[name]))
+    tuning = settings[f"{name}_tuning_seeds"]
+    return (
+        f"{name} {widths}, {settings[f'{name}_epochs']} epochs, tuned with"
+        f" {tuning} seed{'s' * (tuning > 1)}"
+    )

@@ -1,0 +1,181 @@
+"""First steps of optimizers in two and in 64 dimensions, and their pictures."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import psi_optax
+from benchmarks.harness import pages
+from benchmarks.harness.colours import COLOURS, MARKERS
+from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.options import Positives
+from benchmarks.harness.results import Content, Results
+from benchmarks.optimizers import OPTIMIZERS
+
+GROUPS = psi_optax.ScaleGroup(axes=0)
+SLOPE = 0.7  # the gradient's norm where the weights' is 1
+RATE = 0.03
+
+_sgd = functools.partial(OPTIMIZERS["sgd"].make, momentum=None)
+_psi_sgd = functools.partial(
+    OPTIMIZERS["psi_sgd"].make, groups=GROUPS, momentum=None
+)
+
+# Steps of rate 1, and the same without a retraction.
+DRAWN = {
+    "SGD": (_sgd(1.0), _sgd(1.0)),
+    "psi_sgd": (_psi_sgd(1.0), _psi_sgd(1.0, retraction=None)),
+}
+COMPARED = {
+    "SGD": _sgd(RATE),
+    "Adam": OPTIMIZERS["adam"].make(RATE / 8),
+    "psi_sgd": _psi_sgd(RATE),
+    "psi_adam": OPTIMIZERS["psi_adam"].make(RATE / 8, GROUPS),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Norms of the weights.
+
+    Attributes:
+        norms: Norms from which all optimizers make a step.
+        drawn: Norms from which steps are drawn.
+    """
+
+    norms: Positives = (0.1, 0.178, 0.316, 0.562, 1, 1.78, 3.16, 5.62, 10)
+    drawn: Positives = (1, 2)
+
+
+def moved(tx: optax.GradientTransformation, w: Any, slope: Any) -> jax.Array:
+    """Return the weights of one scale group after a step.
+
+    The slope is the gradient of the loss at w/|w|; at w it is that over |w|.
+    """
+    updates, _ = tx.update(slope / jnp.linalg.norm(w), tx.init(w), w)
+    return w + jnp.asarray(updates)
+
+
+def angles(tx: optax.GradientTransformation, norms: Any) -> list[float]:
+    """Return the rotations of the first step from weights of these norms."""
+    plane = np.random.default_rng(0).normal(size=(64, 2))
+    v, slope = jnp.asarray(np.linalg.qr(plane)[0].T, jnp.float32)
+    starts = [jnp.float32(norm) * v for norm in norms]
+    ends = [moved(tx, w, slope) for w in starts]
+    turned = map(psi_optax.rotation, starts, ends, [GROUPS] * len(ends))
+    return [angle.item() for angle in turned]
+
+
+def _step(name: str, norm: float) -> dict[str, Any]:
+    """Return the weights after a step, and before they are brought back."""
+    tx, additive = DRAWN[name]
+    w, slope = jnp.array([norm, 0.0]), jnp.array([0.0, -SLOPE])
+    new, end = moved(tx, w, slope), moved(additive, w, slope)
+    angle = psi_optax.rotation(w, new, GROUPS).item()
+    ends = {"end": end.tolist(), "new": new.tolist()}
+    return {"norm": norm, **ends, "angle": angle}
+
+
+def measure(settings: Settings, results: Results) -> None:
+    """Make steps in the plane, and measure angles."""
+
+    def steps() -> Any:
+        return {
+            name: [_step(name, x) for x in settings.drawn] for name in DRAWN
+        }
+
+    def turned() -> Any:
+        return {
+            name: angles(tx, settings.norms) for name, tx in COMPARED.items()
+        }
+
+    results.expect(2)
+    results.part("steps", steps)
+    results.part("angles", turned)
+
+
+def report(content: Content) -> str:
+    """Return a table of the angles."""
+    found = content["parts"]["angles"]
+    columns = content["settings"]["norms"], *found.values()
+    rows = [["norm of the weights", *(f"`{name}`" for name in found)]]
+    rows += [[f"{x:.2g}" for x in row] for row in zip(*columns, strict=True)]
+    return pages.table(rows, right=True)
+
+
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw steps in the plane, and angles against the norm."""
+    steps = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = steps.subplots(1, 2, sharex=True, sharey=True)
+    drawn = content["parts"]["steps"].items()
+    for panel, (name, found) in zip(panels, drawn, strict=True):
+        for step in found:
+            _draw_step(panel, **step)
+        panel.set(
+            title=name, aspect="equal", xlim=(-0.05, 2.3), ylim=(-0.1, 1.6)
+        )
+        panel.set_axis_off()
+    turned = Figure(figsize=(6, 3.4), layout="constrained")
+    _draw_angles(turned.subplots(), content)
+    return {"concepts-step": steps, "concepts-angles": turned}
+
+
+def _draw_step(panel: Axes, norm: float, end: Any, new: Any, angle: float):
+    grey, blue, orange = COLOURS[4], COLOURS[6], COLOURS[1]
+    _arc(panel, norm, (-0.05, 0.95), linestyle=":", color=grey)
+    arrows: list[Any] = [
+        ((0, 0), (norm, 0), grey),
+        ((norm, 0), end, blue),
+        ((0, 0), new, "black"),
+    ]
+    for start, tip, colour in arrows:
+        style = {
+            "arrowstyle": "-|>",
+            "color": colour,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        }
+        panel.annotate("", tip, start, arrowprops=style)
+    panel.plot(*zip(new, end, strict=True), "k:", linewidth=1)
+    x, y = _arc(panel, 0.75 * norm, (0, angle), color=orange)
+    text = f" {np.degrees(angle):.0f}°"
+    panel.text(x[50], y[50], text, color=orange, verticalalignment="center")
+
+
+def _arc(panel: Axes, radius: float, ends: tuple[float, float], **style: Any):
+    around = np.linspace(*ends, 101)
+    x, y = radius * np.cos(around), radius * np.sin(around)
+    panel.plot(x, y, **style)
+    return x, y
+
+
+def _draw_angles(panel: Axes, content: Content) -> None:
+    for index, (name, turned) in enumerate(content["parts"]["angles"].items()):
+        panel.loglog(
+            content["settings"]["norms"],
+            turned,
+            marker=MARKERS[index],
+            markersize=9 if name == "psi_sgd" else 5,  # The next one covers it.
+            color=COLOURS[(0, 1, 6, 3)[index]],
+            label=name,
+        )
+    panel.set_xlabel("norm of the weights")
+    panel.set_ylabel("angle of the first step, radians")
+    panel.legend()
+
+
+MEASUREMENT = Measurement(
+    settings=Settings(),
+    smoke=Settings((0.5, 1, 2)),
+    measure=measure,
+    report=report,
+    page="concepts.md",
+    figures=figures,
+)

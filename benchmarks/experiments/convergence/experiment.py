@@ -1,0 +1,178 @@
+"""Descent at the theorems' rates, at multiples, and from other scales."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import data
+from benchmarks.experiments.convergence import figure, report
+from benchmarks.experiments.convergence.descent import Path, make_descent
+from benchmarks.experiments.convergence.problem import (
+    Problem,
+    make_problem,
+    normalized,
+    scaled,
+)
+from benchmarks.experiments.convergence.smoothness import Smoothness
+from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.options import Count, Positives, one_of
+from benchmarks.harness.results import Results
+
+SHOWN = 150  # number of steps whose loss is among the results, at most
+
+MARGIN = 1.1  # factor of constants that were exceeded on a path
+
+ROUNDING = 1e-14  # of a loss, a mean of 1e3 terms of size 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the experiment.
+
+    Attributes:
+        dataset: Name of the data set.
+        width: Number of hidden units.
+        steps: Number of steps.
+        rounds: Number of descents that may correct the constants.
+        points: Number of points of a path at which smoothness is measured.
+        multiples: Factors of the theorems' rates.
+        scales: Factors of the initial kernels.
+    """
+
+    dataset: Annotated[str, one_of(data.NAMES)] = "digits"
+    width: Count = 8
+    steps: Count = 2000
+    rounds: Count = 5
+    points: Count = 6
+    multiples: Positives = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
+    scales: Positives = (0.1, 1.0, 10.0, 100.0)
+
+
+def measure(settings: Settings, results: Results) -> None:
+    """Measure a part for each descent."""
+    runs = 1 + len(settings.multiples) + len(settings.scales)
+    results.expect(2 * runs + len(settings.scales))
+    with jax.enable_x64(True):
+        problem = make_problem(data.load(settings.dataset), settings.width)
+        smoothness = Smoothness(problem)
+        for name, gradient in report.METHODS.items():
+            psi = gradient == "direction"
+            path = make_descent(problem, psi, settings.steps)
+            method = _Method(settings, problem, smoothness, psi, path)
+            _measure(name, method, results)
+
+
+def _measure(name: str, method: "_Method", results: Results) -> None:
+    settings, part = method.settings, functools.partial
+    run = part(method.theorem, 1.0)
+    first = results.part(f"{name}, theorem, scale 1", run)
+    rates = np.array(first["rates"])
+    # On the manifold scales have no effect.
+    scales = () if method.psi else settings.scales
+    runs = {f"theorem, scale {x:g}": part(method.theorem, x) for x in scales}
+    for x in settings.multiples:
+        runs[f"multiple {x:g}"] = part(method.descend, 1.0, x * rates)
+    for x in settings.scales:
+        runs[f"rate kept, scale {x:g}"] = part(method.descend, x, rates)
+    for run, descend in runs.items():
+        results.part(f"{name}, {run}", descend)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Method:
+    """Descent on the PSI manifold or off it."""
+
+    settings: Settings
+    problem: Problem
+    smoothness: Smoothness
+    psi: bool
+    path: Callable[..., Path]
+
+    def theorem(self, scale: float) -> dict[str, Any]:
+        """Descend at 1 over constants that hold on the path.
+
+        Constants that are exceeded are enlarged, and descent begins again.
+        Beside the summary there are `rates` and the `excess` that is left: the
+        largest quotient of a constant and of that which its rate was made of.
+        """
+        start = scaled(self.problem, scale)
+        known = self.smoothness.constants(self._seen(start[None]))
+        return self._corrected(start, known, self.settings.rounds)
+
+    def _corrected(
+        self, start: jax.Array, known: np.ndarray, rounds: int
+    ) -> dict[str, Any]:
+        rates = 1 / known
+        path = self.path(start, rates)
+        found = self.smoothness.constants(self._seen(path.points))
+        excess = float(np.max(found / known))
+        if excess > 1 and rounds > 1:
+            larger = np.maximum(known, MARGIN * found)
+            return self._corrected(start, larger, rounds - 1)
+        summary = self._summary(path, rates)
+        return {**summary, "rates": rates.tolist(), "excess": excess}
+
+    def descend(self, scale: float, rates: np.ndarray) -> dict[str, Any]:
+        """Descend at given rates."""
+        path = self.path(scaled(self.problem, scale), rates)
+        return self._summary(path, rates)
+
+    def _summary(self, path: Path, rates: np.ndarray) -> dict[str, Any]:
+        """Return some steps of a path, and counts of all of them."""
+        settings = self.settings
+        shown = _thinned(settings.steps, SHOWN)
+        least = np.minimum.accumulate
+        falls = path.loss[:-1] - path.loss[1:]
+        curvature = self.smoothness.curvature
+        return {
+            "step": shown.tolist(),
+            "loss": path.loss[shown].tolist(),
+            "direction": least(path.direction)[shown].tolist(),
+            "euclidean": least(path.euclidean)[shown].tolist(),
+            "rises": int(np.sum(falls < -ROUNDING)),
+            "broken": int(np.sum(falls < path.promised[:-1] - ROUNDING)),
+            "seen": _thinned(settings.steps, settings.points).tolist(),
+            "curvature": [curvature(x, rates) for x in self._seen(path.points)],
+        }
+
+    def _seen(self, points: Any) -> list[jax.Array]:
+        """Return the points at which the theorem asks for smoothness."""
+        indices = _thinned(len(points) - 1, self.settings.points)
+        chosen = [jnp.asarray(points[index]) for index in indices]
+        if not self.psi:
+            return chosen
+        return [normalized(self.problem, x) for x in chosen]
+
+
+def _thinned(steps: int, number: int) -> np.ndarray:
+    """Return steps at increasing distances, with the first and the last.
+
+    Examples:
+        >>> _thinned(1000, 4).tolist()
+        [0, 1, 10, 100, 1000]
+    """
+    later = np.geomspace(1, steps, number) if steps else []
+    return np.unique([0, *np.rint(later).astype(int)])
+
+
+MEASUREMENT = Measurement(
+    settings=Settings(),
+    smoke=Settings(
+        width=2,
+        steps=30,
+        rounds=3,
+        points=2,
+        multiples=(1.0, 30.0),
+        scales=(1.0, 10.0),
+    ),
+    measure=measure,
+    report=report.report,
+    faults=report.faults,
+    figures=figure.figures,
+    page="experiments/convergence.md",
+)

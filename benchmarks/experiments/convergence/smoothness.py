@@ -1,0 +1,71 @@
+"""Constants of smoothness of the theorems, and the curvature along steps."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matfree import decomp, eig
+
+from benchmarks.experiments.convergence.problem import Problem
+
+PRODUCTS = 40
+"""Number of products with the matrix in a Lanczos iteration."""
+
+
+class Smoothness:
+    """Measures of the Hessian of a problem, compiled once."""
+
+    def __init__(self, problem: Problem):
+        self.ids = problem.ids
+        self._hessian = jax.jit(jax.hessian(problem.loss))
+        gradient = jax.grad(problem.loss)
+
+        @jax.jit
+        def curvature(x, rates):
+            root = jnp.sqrt(rates)[problem.ids]
+
+            def product(vector):
+                return root * jax.jvp(gradient, (x,), (root * vector,))[1]
+
+            return _outermost(product, x.size)
+
+        self._curvature = curvature
+
+    def constants(self, points: Iterable[jax.Array]) -> np.ndarray:
+        """Return the largest constants of any of the points."""
+        hessians = (np.asarray(self._hessian(x)) for x in points)
+        return np.max([block_bounds(h, self.ids) for h in hessians], axis=0)
+
+    def curvature(self, x: jax.Array, rates: np.ndarray) -> float:
+        r"""Return the curvature times rate.
+
+        It is the eigenvalue of \(D^{1/2} H D^{1/2}\) that is the largest in
+        size, with the rates D and the Hessian H: a step decreases a quadratic
+        loss if it is below 2.
+        """
+        return float(self._curvature(x, jnp.asarray(rates)))
+
+
+def block_bounds(hessian: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    r"""Return the theorems' constants of a Hessian, that of the rest last.
+
+    With spectral norms of its blocks, i and j for groups and g for the rest,
+    \(L_i = |H_{ig}| + \sum_j |H_{ij}|\) for each of the m groups and
+    \(L_g = m\,|H_{gg}| + \sum_i |H_{ig}|\).
+    """
+    groups = ids.max() + 1
+    where = [np.flatnonzero(ids == i) for i in (*range(groups), -1)]
+    blocks = [[hessian[np.ix_(a, b)] for b in where] for a in where]
+    sizes = np.array([[np.linalg.norm(b, 2) for b in row] for row in blocks])
+    sizes[-1, -1] *= groups
+    return sizes.sum(1)
+
+
+def _outermost(product: Callable, size: int) -> jax.Array:
+    """Return the eigenvalue of a symmetric matrix that is largest in size."""
+    eigh = eig.eigh_partial(decomp.tridiag_sym(min(PRODUCTS, size)))
+    # A fixed start makes the result reproducible.
+    start = np.random.RandomState(0).normal(size=size)
+    values, _ = eigh(product, jnp.asarray(start))
+    return values[jnp.abs(values).argmax()]

@@ -1,0 +1,103 @@
+"""Tuning of AdamW, pilots, and training at each factor of the rotation."""
+
+import dataclasses
+import itertools
+from functools import partial
+
+from benchmarks.experiments.language import report
+from benchmarks.experiments.language.findings import settling, tuned
+from benchmarks.experiments.language.methods import LABELS
+from benchmarks.experiments.language.training import Runs
+from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.options import Count, Positives
+from benchmarks.harness.results import Results
+
+# Far from the seeds of the final runs, which start at 0.
+TUNING_SEED, PILOT_SEED = 1000, 2000
+
+PILOTS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the experiment.
+
+    Attributes:
+        rates: Learning rates of AdamW to try.
+        decays: Weight decays of AdamW to try with each.
+        factors: Factors of the matched rotation.
+        seeds: Number of seeds of the final runs.
+        steps: Number of steps of each training.
+        chunks: Number of validations during these.
+        depth: Number of layers.
+        width: Number of channels, a multiple of heads.
+        heads: Number of attention heads.
+        length: Number of characters in a piece of text.
+        batch_size: Number of pieces in a batch.
+        held_out: Number of pieces in validation and in the test.
+    """
+
+    rates: Positives = (0.003, 0.01, 0.03, 0.1)
+    decays: Positives = (0.003, 0.03, 0.3)
+    factors: Positives = (0.25, 0.5, 1.0, 2.0, 4.0)
+    seeds: Count = 3
+    steps: Count = 1000
+    chunks: Count = 20
+    depth: Count = 2
+    width: Count = 32
+    heads: Count = 4
+    length: Count = 64
+    batch_size: Count = 8
+    held_out: Count = 256
+
+
+def measure(settings: Settings, results: Results) -> None:
+    """Tune AdamW, and train each method at each factor."""
+    seeds = range(settings.seeds)
+    pairs = list(itertools.product(settings.rates, settings.decays))
+    final = list(itertools.product(LABELS, settings.factors, seeds))
+    results.expect(1 + len(pairs) + len(seeds) + PILOTS + len(final))
+    runs = Runs(settings)
+    content = results.content
+    results.part("groups", lambda: str(runs.groups))
+    for rate, decay in pairs:
+        results.part(
+            f"tuning/{rate:g}/{decay:g}",
+            partial(runs.train, "adamw", TUNING_SEED, rate, decay),
+        )
+    for seed in seeds:
+        results.part(
+            f"tuned/{seed}",
+            partial(runs.train, "adamw", seed, *tuned(content)),
+        )
+    point, unit = settling(content), 1.0
+    for pilot in range(PILOTS):
+        run = partial(runs.pilot, PILOT_SEED + pilot, unit, *point)
+        unit = results.part(f"pilot/{pilot}", run)
+    for name, factor, seed in final:
+        results.part(
+            f"{name}/{factor:g}/{seed}",
+            partial(runs.train, name, seed, *point, factor, unit),
+        )
+
+
+MEASUREMENT = Measurement(
+    settings=Settings(),
+    smoke=Settings(
+        rates=(0.05, 0.1),
+        decays=(1.0,),
+        factors=(0.5, 1.0),
+        seeds=2,
+        steps=12,
+        chunks=3,
+        depth=1,
+        width=8,
+        heads=2,
+        length=8,
+        held_out=4,
+    ),
+    measure=measure,
+    report=report.report,
+    figures=report.figures,
+    page="experiments/language.md",
+)

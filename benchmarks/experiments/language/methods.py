@@ -1,0 +1,53 @@
+"""AdamW, and the methods that replace it for scale-invariant matrices."""
+
+from typing import Any
+
+import optax
+
+import psi_optax
+from benchmarks.optimizers import OPTIMIZERS
+from psi_optax.dynamics import matching_learning_rate
+
+LABELS = {
+    "adamw": "AdamW",
+    "adamh": "`adamh`",
+    "rotational": "`rotational`, Adam inside",
+    "psi_adam": "`psi_adam`",
+}
+"""The methods that are compared, by the names that `make` takes."""
+
+
+def make(
+    name: str,
+    groups: Any,
+    rate: optax.Schedule,
+    decay: Any,
+    factor: Any = 1.0,
+    unit: Any = 1.0,
+) -> optax.GradientTransformation:
+    """Make a method, from the rate and the decay of AdamW.
+
+    Parameters without groups are trained by AdamW. Groups turn faster than
+    under AdamW by the factor. `unit` is the rate at which `psi_adam` turns by a
+    radian, extrapolated from small angles.
+    """
+    ordinary = OPTIMIZERS["adamw"].make(rate, decay=decay)
+    if name == "adamw":
+        # Rotations are proportional to the square root of the rate.
+        faster = _times(factor**2, rate)
+        grouped = OPTIMIZERS["adamw"].make(faster, decay=decay)
+        return optax.partition(
+            {"scale": grouped, "ordinary": ordinary},
+            lambda params: psi_optax.group_labels(params, groups),
+        )
+    if name == "psi_adam":
+        factor = factor * unit
+    matched = matching_learning_rate(rate, decay, optimizer="adamw")
+    options = {"ordinary": ordinary}
+    if name == "rotational":
+        options["direction"] = optax.scale_by_adam()
+    return OPTIMIZERS[name].make(_times(factor, matched), groups, **options)
+
+
+def _times(factor: Any, schedule: optax.Schedule) -> optax.Schedule:
+    return lambda step: factor * schedule(step)

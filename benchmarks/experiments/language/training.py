@@ -1,0 +1,146 @@
+"""Training of the language model on the text, by any of the methods."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import psi_optax
+from benchmarks.experiments.held_rate import hold_then_decay
+from benchmarks.experiments.language import methods, text
+from benchmarks.experiments.language.findings import held_rotation
+from benchmarks.training import cross_entropy
+from psi_optax.dynamics import equilibrium_rotation
+from psi_optax.models import linen
+from psi_optax.models.architectures import TransformerArchitecture
+from psi_optax.models.functions import squared_relu
+
+GROUPS = "layer_.*/kernel"
+"""The parameters whose groups are used. AdamW trains the embedding."""
+
+
+class Runs:
+    """Training of one model, with its scale groups."""
+
+    def __init__(self, settings: Any):
+        self.settings, self.text = settings, text.load()
+        # All its matrices but the head are scale-invariant.
+        architecture = TransformerArchitecture(
+            settings.length,
+            settings.width,
+            settings.depth,
+            settings.heads,
+            activation=squared_relu,
+            post_norms=True,
+            tied_head=False,
+        )
+        self.model = linen.Transformer(architecture, text.VOCABULARY)
+        piece = jnp.zeros((settings.batch_size, settings.length + 1), int)
+        params = jax.eval_shape(self._init, jax.random.key(0))
+        report = psi_optax.find_groups(self._loss, params, piece)
+        self.groups = report.select(GROUPS)
+        self.init, self.loss = jax.jit(self._init), jax.jit(self._loss)
+        self.compiled = functools.cache(self._compile)
+
+    def train(
+        self,
+        name: str,
+        seed: int,
+        rate: float,
+        decay: float,
+        factor: float = 1.0,
+        unit: float = 1.0,
+    ) -> dict[str, Any]:
+        """Train, and measure losses in nats a character, and rotations.
+
+        There are the validation loss after each chunk of steps, the RMS
+        rotation of each in radians a step, and the test loss. Those that are
+        not finite are None.
+        """
+        hyper = rate, decay, factor, unit
+        begin, advance = self.compiled(name)
+        validation = self.held_out(self.text.validation)
+        carry = begin(self.init(jax.random.key(seed)), hyper)
+        rotations, losses = [], []
+        for batches in self.batches(seed):
+            carry, rotation = advance(carry, batches, hyper)
+            rotations.append(_number(rotation))
+            losses.append(_number(self.loss(carry[0], validation)))
+        test = self.loss(carry[0], self.held_out(self.text.test))
+        return {
+            "validation": losses,
+            "rotation": rotations,
+            "test": _number(test),
+        }
+
+    def pilot(self, seed: int, unit: float, rate: float, decay: float) -> float:
+        """Return a better unit of `psi_adam`, from its rotation with this."""
+        found = self.train("psi_adam", seed, rate, decay, 1.0, unit)
+        turned = held_rotation(dataclasses.asdict(self.settings), found)
+        wanted = equilibrium_rotation(rate, decay, optimizer="adamw")
+        return unit * float(jnp.tan(wanted) / np.tan(turned))
+
+    def batches(self, seed: int) -> np.ndarray:
+        """Draw pieces of shape (chunks, steps, batch, length + 1)."""
+        settings, train = self.settings, self.text.train
+        steps = settings.steps // settings.chunks
+        shape = settings.chunks, steps, settings.batch_size
+        last = len(train) - settings.length
+        starts = np.random.RandomState(seed).randint(last, size=shape)
+        return text.windows(train, starts, settings.length)
+
+    def held_out(self, tokens: np.ndarray) -> np.ndarray:
+        """Return pieces at equal distances."""
+        settings = self.settings
+        last = len(tokens) - settings.length - 1
+        starts = np.linspace(0, last, settings.held_out).astype(int)
+        return text.windows(tokens, starts, settings.length)
+
+    def _compile(self, name: str) -> tuple[Callable, Callable]:
+        """Return the beginning of a run, and a chunk of its steps."""
+
+        def optimizer(hyper):
+            rate, *others = hyper
+            schedule = hold_then_decay(rate, self.settings.steps)
+            return methods.make(name, self.groups, schedule, *others)
+
+        @jax.jit
+        def begin(params, hyper):
+            return params, optimizer(hyper).init(params)
+
+        @jax.jit
+        def advance(carry, batches, hyper):
+            step = functools.partial(self._step, optimizer(hyper))
+            carry, squares = jax.lax.scan(step, carry, batches)
+            return carry, jnp.sqrt(jnp.mean(squares))
+
+        return begin, advance
+
+    def _step(self, optimizer, carry, batch):
+        """Return the next parameters and state; the mean square rotation."""
+        params, state = carry
+        gradients = jax.grad(self._loss)(params, batch)
+        updates, state = optimizer.update(gradients, state, params)
+        following = optax.apply_updates(params, updates)
+        angles = psi_optax.rotation(params, following, self.groups)
+        squares = [(angle**2).mean() for angle in jax.tree.leaves(angles)]
+        return (following, state), sum(squares) / len(squares)
+
+    def _init(self, key: jax.Array) -> Any:
+        piece = jnp.zeros((1, self.settings.length), int)
+        return self.model.init(key, piece, train=False)["params"]
+
+    def _loss(self, params: Any, pieces: jax.Array) -> jax.Array:
+        variables, tokens = {"params": params}, pieces[:, :-1]
+        logits = self.model.apply(variables, tokens, train=True)
+        return cross_entropy(logits, pieces[:, 1:]).mean()
+
+
+def _number(value: jax.Array) -> float | None:
+    """Return a number as JSON has it, which has no NaN."""
+    return float(value) if np.isfinite(value) else None

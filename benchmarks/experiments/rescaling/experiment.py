@@ -1,0 +1,148 @@
+"""Tuning at scale 1, then training from other seeds at every scale.
+
+All methods start from the same weights: none has them normalized first, which
+would undo the scale.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import data, training
+from benchmarks.experiments.rescaling import report
+from benchmarks.experiments.tuning import tune
+from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.options import Count, Positives, one_of, some
+from benchmarks.harness.results import Results
+from benchmarks.optimizers import DEFAULT, TUNED, Tuned
+from psi_optax.models import linen
+
+TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the experiment.
+
+    Attributes:
+        dataset: Name of the data set.
+        optimizers: Names of optimizers.
+        scales: Factors of the initial filters.
+        seeds: Number of seeds, in tuning and in the final runs.
+        epochs: Number of epochs of each training.
+        batch_size: Number of examples in a batch.
+        widths: Numbers of hidden units.
+        bn_epsilon: Epsilon of batch normalization.
+        bn_momentum: Momentum of its running statistics.
+    """
+
+    dataset: Annotated[str, one_of(data.NAMES)] = "digits"
+    optimizers: Annotated[tuple[str, ...], some(one_of(TUNED))] = DEFAULT
+    scales: Positives = (0.01, 0.1, 1.0, 10.0, 100.0)
+    seeds: Count = 10
+    epochs: Count = 20
+    batch_size: Count = 64
+    widths: tuple[int, ...] = (64, 64)
+    bn_epsilon: float = 1e-5
+    bn_momentum: float = 0.9
+
+
+def measure(settings: Settings, results: Results) -> None:
+    """Tune every optimizer, and train with it at every scale."""
+    full = data.load(settings.dataset)
+    tuning = _Runs(settings, data.hold_out(full), TUNING_SEED)
+    final = _Runs(settings, full, 0)
+    methods = {name: TUNED[name] for name in settings.optimizers}
+    steps = {
+        name: len(method.trials()) + len(settings.scales)
+        for name, method in methods.items()
+    }
+    results.expect(sum(steps.values()))
+    for name, method in methods.items():
+        results.part(
+            name,
+            functools.partial(
+                _measure, method, tuning, final, settings.scales, results.tick
+            ),
+            steps[name],
+        )
+
+
+def scale_filters(variables: Any, groups: Any, factor: float) -> Any:
+    """Multiply the weights of every scale group, and nothing else."""
+    params = jax.tree.map(
+        lambda group, leaf: leaf if group is None else factor * leaf,
+        groups,
+        variables["params"],
+        is_leaf=lambda group: group is None,
+    )
+    return {**variables, "params": params}
+
+
+class _Runs:
+    """Training on one split, from one set of seeds."""
+
+    def __init__(self, settings: Settings, split: data.Dataset, first: int):
+        seeds = range(first, first + settings.seeds)
+        images, count = split.train_images, len(split.train_labels)
+        self.split = split
+        self.model = linen.MLP(
+            settings.widths,
+            split.num_classes,
+            epsilon=settings.bn_epsilon,
+            momentum=settings.bn_momentum,
+        )
+        self.groups = training.kernel_groups(self.model, images).groups
+        self.evaluate = training.make_evaluate(self.model, split)
+        self.variables = training.initialize(self.model, images, seeds)
+        self.batches = training.make_batches(
+            count, settings.batch_size, settings.epochs, seeds
+        )
+
+    def compile(self, method: Tuned) -> Callable:
+        """Return a function of scale, rate and decay: accuracies, losses."""
+        train = training.make_train(self.model, method.build, self.split)
+
+        def run(scale: float, rate: float, decay: float):
+            # A copy, since training donates its argument.
+            start = jax.tree.map(jnp.copy, self.variables)
+            start = scale_filters(start, self.groups, scale)
+            return self.evaluate(train(start, self.batches, rate, decay))
+
+        return run
+
+
+def _measure(
+    method: Tuned,
+    tuning: _Runs,
+    final: _Runs,
+    scales: tuple[float, ...],
+    tick: Callable[[], None],
+) -> dict[str, Any]:
+    """Tune one optimizer at scale 1, then train with it at every scale."""
+    validate = functools.partial(tuning.compile(method), 1.0)
+    tuned = tune(method, validate, tick)
+    best = tuned["chosen"]["learning_rate"], tuned["chosen"]["weight_decay"]
+    test, accuracies = final.compile(method), {}
+    for scale in scales:
+        accuracy, _ = test(scale, *best)
+        accuracies[f"{scale:g}"] = np.asarray(accuracy, np.float64).tolist()
+        tick()
+    return {**tuned, "accuracy": accuracies}
+
+
+MEASUREMENT = Measurement(
+    settings=Settings(),
+    smoke=Settings(
+        optimizers=("sgd", "psi_sgd"), scales=(0.1, 1.0), seeds=2, epochs=1
+    ),
+    measure=measure,
+    report=report.report,
+    figures=report.figures,
+    page="../README.md",
+)

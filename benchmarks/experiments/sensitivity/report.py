@@ -1,0 +1,110 @@
+"""A table of the sizes of good regions, and maps of accuracy."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.experiments.sensitivity.grid import DECADES, points, widths
+from benchmarks.harness import pages
+from benchmarks.harness.results import Content
+from benchmarks.optimizers import TUNED
+
+MARGIN = 0.01
+"""Accuracies that are good are at most this much below the best one."""
+
+
+def report(content: Content) -> str:
+    """Return the table, with a row for each optimizer."""
+    found = _accuracies(content)
+    best = max(accuracy.max() for accuracy in found.values())
+    columns = (
+        *("", "best accuracy, %", "good share of the grid, %"),
+        *("of its own best, %", "good rates at one scale, decades"),
+        "at all scales, decades",
+    )
+    rows = [columns]
+    for name, accuracy in found.items():
+        top = accuracy.max()
+        good, at_one, at_all = widths(accuracy >= best - MARGIN)
+        own, *_ = widths(accuracy >= top - MARGIN)
+        percent = f"{100 * top:.2f}", f"{100 * good:.0f}", f"{100 * own:.0f}"
+        rows.append((_label(name), *percent, f"{at_one:.1f}", f"{at_all:.1f}"))
+    return f"{_about(content['settings'])}\n\n{pages.table(rows, right=True)}"
+
+
+def _accuracies(content: Content) -> dict[str, np.ndarray]:
+    """Return mean accuracies of seeds, of shape (scales, rates, decays)."""
+    settings, parts = content["settings"], content["parts"]
+
+    def mean(name: str, scale: float) -> np.ndarray:
+        seeds = range(settings["seeds"])
+        return np.mean([parts[f"{name}/{scale:g}/{x}"] for x in seeds], axis=0)
+
+    return {
+        name: np.array([mean(name, scale) for scale in settings["scales"]])
+        for name in settings["optimizers"]
+    }
+
+
+def _label(name: str) -> str:
+    """Return the label of an optimizer, without the words on its tuning."""
+    return TUNED[name].label.split(",")[0]
+
+
+def _about(settings: dict[str, Any]) -> str:
+    return (
+        f"An MLP {'-'.join(map(str, settings['widths']))} with BatchNorm on"
+        f" {settings['train']} images of {settings['dataset']},"
+        f" {settings['epochs']} epochs in batches of {settings['batch_size']}:"
+        f" {settings['rates']} rates over {DECADES * (settings['rates'] - 1):g}"
+        f" decades, {settings['decays']} decays over {settings['decays'] - 1},"
+        " filters multiplied by"
+        f" {', '.join(f'{scale:g}' for scale in settings['scales'])}. Test"
+        f" accuracies are means of {settings['seeds']} seeds. *Good* is an"
+        f" accuracy at most {100 * MARGIN:g} percentage point below the best of"
+        " all methods."
+    )
+
+
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw the maps; dots are good, colours end 20 points below the best."""
+    settings, found = content["settings"], _accuracies(content)
+    best = max(accuracy.max() for accuracy in found.values())
+    rows, columns = len(found), len(settings["scales"])
+    size = 2.2 * columns + 1.6, 1.55 * rows + 0.6
+    drawn = Figure(figsize=size, layout="constrained")
+    panels = drawn.subplots(
+        rows, columns, squeeze=False, sharex="row", sharey="row"
+    )
+    image: Any = None
+    for row, (name, accuracies) in zip(panels, found.items(), strict=True):
+        row[0].set_ylabel(f"{_label(name)}\n\ndecay", fontsize=8)
+        rates, decays = map(np.log10, points(settings, name))
+        for axes, accuracy in zip(row, accuracies, strict=True):
+            image = _draw(axes, rates, decays, accuracy, best)
+    for axes, scale in zip(panels[0], settings["scales"], strict=True):
+        axes.set_title(f"filters x {scale:g}", fontsize=9)
+    drawn.supxlabel("learning rate", fontsize=9)
+    drawn.colorbar(
+        image, ax=panels, label="test accuracy (%)", extend="min", shrink=0.6
+    )
+    return {"sensitivity": drawn}
+
+
+def _draw(
+    axes: Axes, rates: Any, decays: Any, accuracy: np.ndarray, best: float
+) -> Any:
+    """Draw one map, over logarithms; return the image."""
+    low, high = 100 * (best - 0.2), 100 * best
+    image = axes.pcolormesh(
+        rates, decays, 100 * accuracy.T, vmin=low, vmax=high, cmap="cividis"
+    )
+    rate, decay = np.nonzero(accuracy >= best - MARGIN)
+    axes.plot(rates[rate], decays[decay], "o", color="black", markersize=3)
+    for axis, ticks in ((axes.xaxis, rates[::2]), (axes.yaxis, decays)):
+        axis.set_major_formatter("$10^{{{x:g}}}$")
+        axis.set_ticks(ticks)
+    axes.tick_params(labelsize=7)
+    return image

@@ -1,0 +1,4 @@
+"""Runs measurements: options, resumption, progress, JSON, pages and figures.
+
+A measurement is a description, see `measurement.Measurement`.
+"""

@@ -1,0 +1,209 @@
+"""Time of a step of torch's optimizers, on the same parameters.
+
+`python -m benchmarks step_time --peers` runs this in the environments that
+`make oracles` makes, which have torch and no JAX, and reads the rows that it
+prints: ratios, formed turn by turn, to torch's own fused SGD and AdamW. Kernels
+come as (out, fan_in) matrices, which some libraries demand; vectors are left to
+the baseline, and their cost is counted. The libraries are timed on ResNet-50,
+and torch's own optimizers on every set.
+"""
+
+import argparse
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.harness import processes
+from benchmarks.harness.files import one_message
+from benchmarks.speed.sets import SETS, ParameterSet
+from benchmarks.speed.turns import Run, compared, quartiles, time_in_turns
+
+SGD, ADAMW = "torch SGD(momentum, fused)", "torch AdamW(fused)"
+
+AXPY = "w.add_(g, alpha=0.01)"
+
+TURNS, STEPS = 7, 3
+
+Make = Callable[..., list]
+"""Makes the optimizers of matrices and vectors."""
+
+_DESCENT, _ADAM = {"lr": 0.01, "momentum": 0.9}, {"lr": 1e-3}
+# By default HeavyBall drops the gradients behind each step.
+_HEAVY = {"lr": 1e-3, "consume_grad": False}
+_EMERGING = "emerging_optimizers.riemannian_optimizers"
+
+LIBRARIES = [
+    ("timm.optim.sgdp", "SGDP", _DESCENT),
+    ("timm.optim.adamp", "AdamP", _ADAM),
+    ("adamp", "SGDP", _DESCENT),
+    ("adamp", "AdamP", _ADAM),
+    ("pytorch_optimizer", "SGDP", _DESCENT),
+    ("pytorch_optimizer", "LARS", {"lr": 0.01}),
+    ("heavyball", "SGD", _HEAVY),
+    ("heavyball", "AdamW", _HEAVY),
+    ("heavyball", "HyperBallAdamW", _HEAVY),
+    (_EMERGING, "ObliqueSGD", {**_DESCENT, "dim": 1}),
+    ("geoopt.optim", "RiemannianSGD", _DESCENT),
+    ("geoopt.optim", "RiemannianAdam", _ADAM),
+]
+"""Module, optimizer and options."""
+
+
+def cases(torch: Any, libraries: bool = True) -> dict[str, Make]:
+    """Return what makes optimizers; without libraries, torch's fused ones."""
+    sgd = functools.partial(torch.optim.SGD, **_DESCENT)
+    adamw = functools.partial(torch.optim.AdamW, **_ADAM)
+    own = {
+        name: functools.partial(make, fused=True)
+        for name, make in ((SGD, sgd), (ADAMW, adamw))
+    }
+    found = {name: _beside(make, make) for name, make in own.items()}
+    if not libraries:
+        return found
+    for name, make in ("torch SGD(momentum)", sgd), ("torch AdamW", adamw):
+        single = functools.partial(make, foreach=False)
+        found[name] = _beside(single, own[baseline(name)])
+    for module, kind, options in LIBRARIES:
+        loaded = load(module)
+        if loaded is not None:
+            make = functools.partial(getattr(loaded, kind), **options)
+            if module == "geoopt.optim":
+                make = _on_spheres(make)
+            name = f"{module.partition('.')[0]} {kind}"
+            found[name] = _beside(make, own[baseline(kind)])
+    return found
+
+
+def _beside(make: Callable, rest: Callable) -> Make:
+    """Leave out what there is nothing for, which torch's optimizers refuse."""
+
+    def made(matrices, vectors):
+        parts = (make, matrices), (rest, vectors)
+        return [one(params) for one, params in parts if params]
+
+    return made
+
+
+def _on_spheres(make: Callable) -> Callable:
+    """Give geoopt parameters that know their manifold."""
+    geoopt = load("geoopt")
+
+    def point(x):
+        found = geoopt.ManifoldParameter(x.detach(), manifold=geoopt.Sphere())
+        found.grad = x.grad
+        return found
+
+    return lambda params: make([point(x) for x in params])
+
+
+def load(module: str) -> Any:
+    """Import a module, or return None; one of timm's without the rest of it."""
+    if module.startswith("timm."):
+        # `import timm` needs torchvision, its optimizers do not.
+        found = importlib.util.find_spec("timm")
+        if found is None or not found.submodule_search_locations:
+            return None
+        package = types.ModuleType("timm_optim")
+        folder = found.submodule_search_locations[0]
+        package.__path__ = [os.path.join(folder, "optim")]
+        sys.modules.setdefault("timm_optim", package)
+        module = module.replace("timm.optim", "timm_optim")
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+def baseline(name: str) -> str:
+    """Return the optimizer that a case is compared with."""
+    return ADAMW if "Adam" in name else SGD
+
+
+def measure(
+    torch: Any, chosen: ParameterSet, device: str
+) -> list[dict[str, Any]]:
+    """Measure a row for every optimizer that can be imported here."""
+    torch.manual_seed(0)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    drawn = _tensors(torch, chosen, device)
+
+    def axpy():
+        for w, gradient in weights:
+            w.add_(gradient, alpha=0.01)
+
+    weights = [(w.clone(), gradient) for w, gradient in drawn]
+    runs = {AXPY: _run([axpy], wait)}
+    for name, make in cases(torch, chosen.family).items():
+        made = make(*_parameters(torch, drawn))
+        runs[name] = _run([optimizer.step for optimizer in made], wait)
+    seconds = time_in_turns(runs, TURNS, STEPS)
+    moved = 3 * drawn[0][0].element_size()
+
+    def row(name: str) -> dict[str, Any]:
+        found = compared(name, baseline(name), seconds)
+        lengths = quartiles(seconds[name], seconds[AXPY])[1]
+        return {**found, "bytes_per_weight": moved * lengths}
+
+    return [row(name) for name in runs if name != AXPY]
+
+
+def _run(parts: list[Callable[[], Any]], wait: Callable[[], None]) -> Run:
+    """Return what takes steps of all these parts."""
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            for part in parts:
+                part()
+        wait()
+
+    return run
+
+
+def _tensors(
+    torch: Any, chosen: ParameterSet, device: str
+) -> list[tuple[Any, Any]]:
+    """Draw weights and gradients; of kernels, matrices of a row a filter."""
+    options = {"dtype": getattr(torch, chosen.dtype), "device": device}
+    found = []
+    for shape in chosen.shapes.values():
+        turned = (shape[-1], -1) if len(shape) > 1 else shape
+        w = (0.05 * torch.randn(shape, **options)).reshape(turned)
+        found.append((w, 1e-3 * torch.randn_like(w)))
+    return found
+
+
+def _parameters(torch: Any, drawn: list[tuple]) -> tuple[list, list]:
+    """Return matrices and vectors: copies of the weights, with gradients."""
+    matrices, vectors = [], []
+    for w, gradient in drawn:
+        x = torch.nn.Parameter(w.clone())
+        x.grad = gradient
+        (matrices if x.ndim > 1 else vectors).append(x)
+    return matrices, vectors
+
+
+@one_message()
+def main(arguments: list[str]) -> None:
+    """Print the rows, the version of torch and the device, as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("set", choices=SETS)
+    chosen = SETS[parser.parse_args(arguments).set]
+    torch = processes.torch()
+    cuda = torch.cuda.is_available()
+    found = {
+        "torch": importlib.metadata.version("torch"),
+        "device": torch.cuda.get_device_name() if cuda else "the CPU",
+        "rows": measure(torch, chosen, "cuda" if cuda else "cpu"),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

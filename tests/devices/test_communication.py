@@ -66,6 +66,16 @@ def test_sums_are_formed_once_and_sent_together(recipe):
     assert len(kinds) <= (2 if jax.__version_info__ >= (0, 12) else 4)
 
 
+def test_no_norm_is_used_before_all_are_known():
+    # The compiler of JAX 0.10 sends them in other turns, with a barrier or not.
+    with jax.set_mesh(make_mesh("auto")):
+        tx, params, state = sharded("psi", "float32", "fan_in", "auto")
+        text = jax.jit(step(tx)).lower(params, state, params).as_text()
+    barriers = re.findall(r"optimization_barrier ([^:]*) :", text)
+    # Those of the columns, of the blocks, and of the tied layer.
+    assert max((len(x.split(",")) for x in barriers), default=0) == 3
+
+
 def test_a_reshape_in_place_of_a_mask_sends_weights():
     mesh = make_mesh("auto")
     x = jnp.ones((24, 24))

@@ -41,22 +41,19 @@ def load(name: str = "digits") -> Dataset:
         >>> digits.train_images.shape, digits.test_images.shape
         ((1198, 8, 8, 1), (599, 8, 8, 1))
     """
-    train, test = _read(name)
-    images, tests = (x.reshape(*x.shape[:3], -1) for x in (train[0], test[0]))
+    parts = [
+        (images.reshape(*images.shape[:3], -1), labels.astype(np.int32))
+        for images, labels in _read(name)
+    ]
+    (images, labels), _ = parts
     mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
     if not std.all():
         raise InputError(
             f"{name}: all pixels of a channel are the same: the files are"
             " damaged."
         )
-    return Dataset(
-        name,
-        _standardize(images, mean, std),
-        train[1].astype(np.int32),
-        _standardize(tests, mean, std),
-        test[1].astype(np.int32),
-        num_classes=int(train[1].max()) + 1,
-    )
+    train, test = ((_standardize(x, mean, std), y) for x, y in parts)
+    return Dataset(name, *train, *test, num_classes=int(labels.max()) + 1)
 
 
 def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:

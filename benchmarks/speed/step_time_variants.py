@@ -28,8 +28,8 @@ from benchmarks.speed.sets import SETS
 from benchmarks.speed.step_time.cases import draw
 from benchmarks.speed.step_time.experiment import measure_set
 from benchmarks.speed.step_time.report import SHORT, table
-from benchmarks.speed.steps import Case, compile_in_turns
-from benchmarks.speed.turns import quartiles, time_in_turns
+from benchmarks.speed.steps import Case, time_cases
+from benchmarks.speed.turns import quartiles
 
 Row = dict[str, Any]
 
@@ -126,12 +126,12 @@ def build(params: dict[str, Any], sums: Sums | None) -> Case:
         moved, trace = {}, {}
         for path, w in params.items():
             r, g = radius[path], gradients[path]
-            d = _MOMENTUM * momentum[path] + (g if sums is None else r * g)
-            moved[path] = (
-                w - _RATE * d
-                if sums is None
-                else _moved(w, d, r, sums(w, d, r))
-            )
+            if sums is None:
+                d = _MOMENTUM * momentum[path] + g
+                moved[path] = w - _RATE * d
+            else:
+                d = _MOMENTUM * momentum[path] + r * g
+                moved[path] = _moved(w, d, r, sums(w, d, r))
             trace[path] = d
         return moved, (trace, radius)
 
@@ -149,14 +149,13 @@ def _sums(settings: Settings) -> list[Row]:
     )
     variants: dict[str, Sums | None] = {_SGD: None, **VARIANTS}
     cases = {name: build(params, sums) for name, sums in variants.items()}
-    cases, compilations = compile_in_turns(cases, gradients, 1)
-    runs = {name: case.run(gradients) for name, case in cases.items()}
-    seconds = time_in_turns(runs, settings.turns, settings.steps)
+    sizes = settings.turns, settings.steps, 1
+    seconds, costs = time_cases(cases, gradients, *sizes)
     return [
         {
             "variant": name,
             "quartiles": quartiles(own, seconds[_SGD]),
-            "temporary_mb": compilations[name].temporary_mb,
+            "temporary_mb": costs[name]["temporary_mb"],
         }
         for name, own in seconds.items()
     ]

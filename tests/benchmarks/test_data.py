@@ -47,9 +47,8 @@ def write(folder, compressed=False):
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in zip(FILES, CONTENTS, strict=True):
         if compressed:
-            (folder / f"{file}.gz").write_bytes(gzip.compress(content))
-        else:
-            (folder / file).write_bytes(content)
+            file, content = f"{file}.gz", gzip.compress(content)
+        (folder / file).write_bytes(content)
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 4, 5), (0, 28, 28)])

@@ -10,8 +10,6 @@ from benchmarks.harness.results import Content
 from benchmarks.speed.sets import SETS
 from benchmarks.speed.step_time import chart
 
-__all__ += ["table"]
-
 Row = dict[str, Any]
 
 IN_README = (
@@ -23,30 +21,26 @@ IN_README = (
 
 def report(content: Content) -> str:
     """Return a heading and tables for each set."""
-    texts = []
+    versions, texts = content["versions"], []
+    used = "{cores} cores, JAX {jax}, optax {optax}".format(**versions)
     for name in SETS:
         if part := content["parts"].get(name):
-            texts += [f"### `{name}`", *_tables(part, content["versions"])]
+            speeds = [
+                f"{x}: {s:.3g} GB/s" for x, s in part["bandwidth"].items()
+            ]
+            about = f"{part['weights']:,} weights in {part['dtype']}."
+            about = pages.wrap(f"{about} {'; '.join(speeds)}. {used}.")
+            rows = table(part["rows"], versions["device"])
+            texts += [f"### `{name}`", about, rows, *_to_torch(part["peers"])]
     return "\n\n".join(texts)
 
 
-def _tables(part: Row, versions: dict[str, Any]) -> list[str]:
-    speeds = "; ".join(
-        f"{name}: {speed:.3g} GB/s" for name, speed in part["bandwidth"].items()
-    )
-    about = (
-        f"{part['weights']:,} weights in {part['dtype']}. {speeds}."
-        f" {versions['cores']} cores, JAX {versions['jax']}, optax"
-        f" {versions['optax']}."
-    )
-    texts = [pages.wrap(about), table(part["rows"], versions["device"])]
-    for peers in part["peers"]:
-        version = f"torch {peers['torch']}"
-        texts += [
-            f"To torch's own, in a process of their own, {version}:",
-            table(peers["rows"], peers["device"], PEERS),
-        ]
-    return texts
+def _to_torch(peers: list[Row]) -> list[str]:
+    return [
+        "To torch's own, in a process of their own, torch"
+        f" {part['torch']}:\n\n{table(part['rows'], part['device'], PEERS)}"
+        for part in peers
+    ]
 
 
 def figures(content: Content) -> dict[str, Figure]:
@@ -104,7 +98,7 @@ _CELLS = {
     "peak": lambda row: f"{row['peak_mb']:.0f} MB",
     "trace": lambda row: f"{row['trace_ratio']:.1f}",
     "compile": lambda row: f"{row['compile_ratio']:.1f}",
-    "HLO": lambda row: f"{row['instructions']}",
+    "HLO": lambda row: str(row["instructions"]),
 }
 
 SHORT = ("ratio", "to", "bytes", "temporaries", "compile")

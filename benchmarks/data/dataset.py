@@ -57,13 +57,7 @@ def load(name: str = "digits") -> Dataset:
 
 
 def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """Replace the test part by a share of each class of the training part.
-
-    Examples:
-        >>> validation = hold_out(load("digits"))
-        >>> len(validation.train_labels), len(validation.test_labels)
-        (959, 239)
-    """
+    """Replace the test part by a share of each class of the training part."""
     images, labels = dataset.train_images, dataset.train_labels
     kept, held = _stratified_split(labels, fraction, seed)
     return dataset._replace(

@@ -86,11 +86,6 @@ def _load_file(name: str, file: str) -> np.ndarray:
 
 
 def _decode(raw: bytes) -> np.ndarray:
-    """Decode bytes: a header of 4, sizes of axes as big-endian uint32, entries.
-
-    Examples:
-        >>> _decode(bytes([0, 0, 8, 1, 0, 0, 0, 3, 5, 6, 7]))
-        array([5, 6, 7], dtype=uint8)
-    """
+    """Decode a header of 4 bytes, big-endian sizes of axes, and entries."""
     shape = np.frombuffer(raw, ">u4", count=raw[3], offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)

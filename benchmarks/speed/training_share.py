@@ -134,13 +134,7 @@ def _part(network: Network, settings: Settings) -> list[dict[str, Any]]:
 
 
 def rows(seconds: Seconds) -> list[dict[str, Any]]:
-    """Return a row for each optimizer, from its times and those of the passes.
-
-    Examples:
-        >>> [row] = rows({PASSES: [3.0], SGD: [4.0], ALONE(SGD): [2.0]})
-        >>> row["share"], row["alone"], row["ratio"]
-        (0.25, 0.5, 1.0)
-    """
+    """Return a row for each optimizer, from times of steps and passes."""
 
     def row(name: str) -> dict[str, Any]:
         own = seconds[name]

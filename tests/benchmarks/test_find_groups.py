@@ -1,12 +1,14 @@
-"""Known networks: their sizes, what is proved of them, and what is measured."""
+"""Known networks: their sizes, their groups, and the cost of finding these."""
 
+import jax.numpy as jnp
 import pytest
 
 pytest.importorskip("flax")
 
+import psi_optax
 from benchmarks import problems
 from benchmarks.harness.processes import alone
-from benchmarks.speed import find_groups
+from benchmarks.speed import find_groups, find_groups_compile
 from benchmarks.speed.sets import SETS
 from psi_optax import ScaleGroup
 from psi_optax.groups.paths import leaves_with_paths
@@ -90,3 +92,50 @@ def test_verdicts_are_counted_and_seconds_divided_by_the_layers():
     # 0.125 s / 8 layers = 16 ms.
     line = ["Transformer, Linen", "8", "0.25 s", "0.12 s", "16 ms", "190 MiB"]
     assert line in cells
+
+
+# -- beside compiling a training step -----------------------------------------
+
+ROW = {
+    "step": {"cpu_s": 2.0, "wall_s": 1.0},
+    "find": {"cpu_s": 1.0, "wall_s": 0.75},
+}
+
+
+def test_the_networks_have_groups_and_finite_losses():
+    for network in find_groups_compile.NETWORKS.values():
+        found = find_groups.analyse(network.make()).findings
+        assert any(f.group is not None for f in found.values())
+    loss, *shapes = find_groups_compile.readme()
+    params, args = find_groups_compile.draw(shapes)
+    assert jnp.isfinite(loss(params, *args))
+    groups = psi_optax.find_groups(loss, params, *args).groups
+    assert groups["hidden"]["kernel"] == ScaleGroup(0)
+
+
+def test_the_median_is_of_runs_in_turns(monkeypatch):
+    calls = []
+
+    def alone(function, name, work, environment):
+        assert environment["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+        calls.append(work)
+        turn = 1 + calls.count(work)
+        return {clock: turn * x for clock, x in ROW[work].items()}
+
+    monkeypatch.setattr(find_groups_compile, "alone", alone)
+    # The median of 2, 3 and 4 times the row.
+    found = find_groups_compile.medians("readme", 3)
+    assert found["find"] == {"cpu_s": 3.0, "wall_s": 2.25}
+    assert calls == ["step", "find"] * 3
+
+
+def test_ratios_are_those_of_find_to_step():
+    text = find_groups_compile.report(
+        {
+            "settings": {"runs": 3},
+            "versions": {"cores": 2, "jax": "0"},
+            "parts": {"readme": ROW},
+        }
+    )
+    cells = [cell.strip() for cell in text.splitlines()[2].split("|")[2:-1]]
+    assert cells == ["2.00 s", "1.00 s", "0.50", "1.00 s", "0.75 s", "0.75"]

@@ -68,7 +68,7 @@ def test_bandwidth_by_the_clock():
     case = steps.Case(None, params, params)
     costs = {x: {"trace_s": 1.0, "compile_s": 1.0} for x in (AXPY, SGD)}
     seconds = {AXPY: [1.0], COPY: [0.5], SGD: [2.0]}
-    speeds = experiment.bandwidths(seconds, 48)
+    speeds = experiment.bandwidths({**seconds, AXPY: [9.0, 1.0, 0.5]}, 48)
     assert speeds == {AXPY: 144e-9, COPY: 192e-9}
     [row] = experiment.rows({AXPY: case, SGD: case}, seconds, costs)
     # SGD with momentum moves 5 * 48 = 240 bytes, here in 2 seconds, and the

@@ -92,12 +92,7 @@ def measure_set(
 
 
 def bandwidths(seconds: Seconds, parameters: int) -> dict[str, float]:
-    """Return GB/s of the yardsticks, from the bytes of all parameters.
-
-    Examples:
-        >>> bandwidths({AXPY: [0.5, 0.25, 2.0], COPY: [1.0]}, 10**9)
-        {'w + 0.01 g, in place': 6.0, 'a copy': 2.0}
-    """
+    """Return GB/s of the yardsticks, from the bytes of all parameters."""
     return {
         name: arrays * parameters / 1e9 / float(np.median(seconds[name]))
         for name, arrays in _MOVED.items()

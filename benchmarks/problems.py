@@ -13,6 +13,8 @@ from flax import linen as nn, nnx
 
 from psi_optax.models import architectures, linen, nnx as nnx_models
 
+GPT2_SMALL = architectures.GPT2_SMALL
+
 
 class Problem(NamedTuple):
     """A training loss, called as loss(params, *args), and their shapes."""
@@ -58,19 +60,13 @@ def small_resnet(depth: int) -> Problem:
 
 
 def transformer(
-    depth: int = 12,
-    width: int = 768,
-    heads: int = 12,
-    length: int = 1024,
+    architecture: architectures.TransformerArchitecture = GPT2_SMALL,
     vocabulary: int = architectures.GPT2_VOCABULARY,
     batch: int = 8,
 ) -> Problem:
     """Return a decoder, by default of GPT-2's smallest size, in Linen."""
-    model = linen.Transformer(
-        architectures.TransformerArchitecture(length, width, depth, heads),
-        vocabulary,
-    )
-    tokens = array(batch, length, dtype=jnp.int32)
+    model = linen.Transformer(architecture, vocabulary)
+    tokens = array(batch, architecture.length, dtype=jnp.int32)
 
     def loss(params, tokens):
         logits: Any = model.apply({"params": params}, tokens, train=True)

@@ -26,7 +26,8 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, one_of, some
 from benchmarks.harness.processes import alone
 from benchmarks.harness.results import Content, Results
-from benchmarks.problems import Network, Problem
+from benchmarks.problems import GPT2_SMALL, Network, Problem
+from psi_optax.models.architectures import TransformerArchitecture
 
 _RESNET, _TRANSFORMER = "ResNet for 32 x 32, Linen", "Transformer, Linen"
 _resnet, _transformer = problems.small_resnet, problems.transformer
@@ -36,7 +37,9 @@ NETWORKS = {
     "resnet50_nnx": Network("ResNet-50, NNX", problems.resnet50_nnx),
     "transformer": Network(_TRANSFORMER, _transformer),
     **{
-        f"transformer_{n}": Network(_TRANSFORMER, partial(_transformer, n), n)
+        f"transformer_{n}": Network(
+            _TRANSFORMER, partial(_transformer, GPT2_SMALL._replace(depth=n)), n
+        )
         for n in (8, 24, 48, 96)
     },
     **{
@@ -49,7 +52,7 @@ NETWORKS = {
 SHOWN = {
     "ResNet-8 for images of 32 x 32": partial(_resnet, 8),
     "A Transformer of 2 layers with QK-norm": partial(
-        _transformer, 2, width=64, heads=4, length=32, vocabulary=256
+        _transformer, TransformerArchitecture(32, 64, depth=2, heads=4), 256
     ),
 }
 
@@ -130,26 +133,22 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-# Formats of a column, by its title.
-WHOLE = {
+# Formats of cells, by the title of their column.
+CELLS = {
     "": "{title}",
+    "layers": "{layers}",
     "parameters, numbers": "{numbers:,}",
     "equations": "{equations:,}",
     "first run": "{first_s:.2f} s",
     "later runs": "{median_s:.2f} s",
+    "a layer": "{layer_ms:.0f} ms",
     "peak memory": "{peak_mb:.0f} MiB",
     "of it since the imports": "{increase_mb:.0f} MiB",
     "parameters, arrays": "{arrays}",
     **{f"- {x}": f"{{{x}}}" for x in ("proved", "inert", "ordinary", "partly")},
 }
-BY_DEPTH = {
-    "": "{title}",
-    "layers": "{layers}",
-    "first run": "{first_s:.2f} s",
-    "later runs": "{median_s:.2f} s",
-    "a layer": "{layer_ms:.0f} ms",
-    "peak memory": "{peak_mb:.0f} MiB",
-}
+DEPTHS = ["", "layers", "first run", "later runs", "a layer", "peak memory"]
+SIZES = [name for name in CELLS if name not in ("layers", "a layer")]
 
 
 def report(content: Content) -> str:
@@ -160,8 +159,8 @@ def report(content: Content) -> str:
         for name, network in NETWORKS.items()
         if (part := content["parts"].get(name))
     ]
-    whole = _lines([row for row in rows if not row["layers"]], WHOLE)
-    deep = _lines([row for row in rows if row["layers"]], BY_DEPTH)
+    whole = _lines([row for row in rows if not row["layers"]], SIZES)
+    deep = _lines([row for row in rows if row["layers"]], DEPTHS)
     about = "{cores} CPU cores, JAX {jax}, Flax {flax}; later runs: median of"
     return "\n\n".join(
         [
@@ -181,9 +180,9 @@ def _row(network: Network, part: dict[str, Any]) -> dict[str, Any]:
     return {**part, **network._asdict(), **kinds, "layer_ms": layer_ms}
 
 
-def _lines(rows: list[dict[str, Any]], formats: dict[str, str]) -> list:
-    lines = [[x.format(**row) for x in formats.values()] for row in rows]
-    return [[*formats], *lines]
+def _lines(rows: list[dict[str, Any]], names: list[str]) -> list[list[str]]:
+    lines = [[CELLS[name].format(**row) for name in names] for row in rows]
+    return [names, *lines]
 
 
 def sections(content: Content) -> dict[tuple[str, str], str]:

@@ -24,7 +24,7 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, one_of, some
 from benchmarks.harness.processes import alone
 from benchmarks.harness.results import Content, Results
-from benchmarks.problems import Network, Problem, array
+from benchmarks.problems import GPT2_SMALL, Network, Problem, array
 
 COLD = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
@@ -42,6 +42,8 @@ def readme() -> Problem:
     return Problem(loss, params, (array(8, 64), array(8, dtype=jnp.int32)))
 
 
+_NARROW = GPT2_SMALL._replace(length=32, width=128, heads=4)
+
 NETWORKS = {
     "readme": Network("the README's, batch 8", readme),
     "resnet20": Network(
@@ -49,7 +51,7 @@ NETWORKS = {
     ),
     "gpt12": Network(
         "Transformer, 12 layers of width 128, Linen, 4 x 32 tokens",
-        partial(problems.transformer, 12, 128, 4, 32, vocabulary=256, batch=4),
+        partial(problems.transformer, _NARROW, vocabulary=256, batch=4),
     ),
 }
 

@@ -13,7 +13,7 @@ from benchmarks.harness.pages import DOCS
 from benchmarks.harness.results import Results, read
 from benchmarks.speed import steps, torch_steps, turns
 from benchmarks.speed.sets import SETS
-from benchmarks.speed.step_time import MEASUREMENT, cases, chart, experiment
+from benchmarks.speed.step_time import MEASUREMENT, cases, experiment
 from benchmarks.speed.step_time.cases import ADAM, BY_HAND, CASES, SGD, baseline
 from benchmarks.speed.step_time.experiment import AXPY, COPY, measure_set
 from benchmarks.speed.step_time_variants import VARIANTS, build
@@ -183,10 +183,10 @@ def test_the_sets_are_networks_with_groups():
 
 
 def test_the_chart_has_a_bar_for_all_but_the_baselines():
-    part = read(DOCS / "numbers" / "step_time.json")["parts"]["resnet50"]
-    peers = [row for each in part["peers"] for row in each["rows"]]
-    rows, bars = part["rows"] + peers, []
-    for axes in chart.figure(part["rows"], peers, "a device").axes:
+    content = read(DOCS / "numbers" / "step_time.json")
+    part, bars = content["parts"]["resnet50"], []
+    rows = part["rows"] + [x for each in part["peers"] for x in each["rows"]]
+    for axes in MEASUREMENT.figures(content)["step-time"].axes:
         bars += [label.get_text() for label in axes.get_yticklabels()]
         ends = [bar.get_width() for bar in axes.patches]
         assert ends == sorted(ends)

@@ -11,7 +11,7 @@ from benchmarks.harness.names import unknown
 DIGITS_SEED = 0
 DIGITS_TEST_FRACTION = 1 / 3
 
-_Part = tuple[np.ndarray, np.ndarray]  # images and labels
+_Pair = tuple[np.ndarray, np.ndarray]
 
 
 class Dataset(NamedTuple):
@@ -68,8 +68,8 @@ def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
     )
 
 
-def _read(name: str) -> tuple[_Part, _Part]:
-    """Return the training and the test part as they are stored."""
+def _read(name: str) -> tuple[_Pair, _Pair]:
+    """Return images and labels of both parts as they are stored."""
     if name == "digits":
         return _digits()
     if name in idx.NAMES:
@@ -79,7 +79,7 @@ def _read(name: str) -> tuple[_Part, _Part]:
     raise InputError(f"data sets: {unknown(name, NAMES)}.")
 
 
-def _digits() -> tuple[_Part, _Part]:
+def _digits() -> tuple[_Pair, _Pair]:
     # Imported here: scikit-learn is slow to import, and only digits needs it.
     try:
         from sklearn import datasets
@@ -95,9 +95,7 @@ def _digits() -> tuple[_Part, _Part]:
     return (images[train], labels[train]), (images[test], labels[test])
 
 
-def _stratified_split(
-    labels: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _stratified_split(labels: np.ndarray, fraction: float, seed: int) -> _Pair:
     """Return the sorted indices of the rest and of a share of each class."""
     # NumPy has frozen the stream of RandomState: the split never moves.
     random = np.random.RandomState(seed)
@@ -108,9 +106,7 @@ def _stratified_split(
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def _standardize(
-    images: np.ndarray, mean: np.ndarray, std: np.ndarray
-) -> np.ndarray:
+def _standardize(images, mean, std):
     # In place: a float32 copy of MNIST is 188 MB, of CIFAR-10 614 MB.
     out = images.astype(np.float32)
     out -= mean.astype(np.float32)

@@ -168,9 +168,7 @@ def write(
             _write_part(unfinished / _PARTS[part], pictures, side)
 
 
-def _pictures(
-    source: pathlib.Path,
-) -> dict[str, list[tuple[pathlib.Path, int]]]:
+def _pictures(source: pathlib.Path) -> dict[str, list]:
     """List the files of each part, each with the number of its class."""
     train, val = (
         sorted(x.name for x in (source / part).glob("*") if x.is_dir())
@@ -194,9 +192,7 @@ def _pictures(
     return found
 
 
-def _write_part(
-    out: pathlib.Path, pictures: Sequence[tuple[pathlib.Path, int]], side: int
-) -> None:
+def _write_part(out: pathlib.Path, pictures: list, side: int) -> None:
     out.mkdir()
     for number, first in enumerate(range(0, len(pictures), PER_FILE)):
         some = pictures[first : first + PER_FILE]

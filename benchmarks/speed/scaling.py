@@ -29,7 +29,7 @@ from benchmarks.train.layout import Layout, make_layout
 
 MESHES = ({"fsdp": 8}, {"model": 8}, {"fsdp": 4, "model": 2})
 
-NAMES = ("psi_sgd", "psi_adam")
+MEASURED, NAMES = ("resnet50", "gpt_124m"), ("psi_sgd", "psi_adam")
 
 # Bytes a weight in float32: weight, gradient and momentum are read, and two of
 # them written.
@@ -57,21 +57,13 @@ class Settings:
         sets: Sets of parameters.
     """
 
-    sets: Annotated[tuple[str, ...], some(one_of(SETS))] = (
-        "resnet50",
-        "gpt_124m",
-    )
+    sets: Annotated[tuple[str, ...], some(one_of(SETS))] = MEASURED
 
 
 def compiled(
     parameters: ParameterSet, layout: Layout, name: str
 ) -> tuple[str, int]:
-    """Compile the step of an optimizer for a mesh.
-
-    Returns:
-        The program, and the number of grouped parameters that are divided
-        along their groups.
-    """
+    """Compile a step for a mesh; count parameters divided along groups."""
     shape = jax.ShapeDtypeStruct
     shapes = {
         path: shape(sizes, parameters.dtype)

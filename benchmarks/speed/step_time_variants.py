@@ -54,16 +54,9 @@ class Settings:
     steps: Count = 6
 
 
-def _sum(x: jax.Array) -> jax.Array:
-    return jnp.sum(x, tuple(range(x.ndim - 1)), keepdims=True)
-
-
-def _plain(w, d, _):
-    return _sum(w * w), _sum(w * d), _sum(d * d)
-
-
-def _known_norm(w, d, radius):
-    return radius * radius, _sum(w * d), _sum(d * d)
+def _sum(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    axes = tuple(range(arrays[0].ndim - 1))
+    return tuple(jnp.sum(x, axes, keepdims=True) for x in arrays)
 
 
 def _none(w, d, radius):
@@ -73,8 +66,8 @@ def _none(w, d, radius):
 
 
 def _packed(w, d, _):
-    both = _sum(jax.lax.complex(w * d, d * d))
-    return _sum(w * w), both.real, both.imag
+    [both] = _sum(jax.lax.complex(w * d, d * d))
+    return *_sum(w * w), both.real, both.imag
 
 
 def _together(w, d, _, rows: int):
@@ -89,15 +82,15 @@ def _together(w, d, _, rows: int):
         lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
         (len(shape) - 2,),
     )
-    return tuple(map(_sum, partial))
+    return _sum(*partial)
 
 
 _REDUCED = "one reduction of three operands"
 
 # From weights, directions and radii: the sums of w², w d and d².
 VARIANTS: dict[str, Sums] = {
-    "three sums, as in the package": _plain,
-    "two, the norm being known": _known_norm,
+    "three sums, as in the package": lambda w, d, _: _sum(w * w, w * d, d * d),
+    "two, the norm being known": lambda w, d, r: (r * r, *_sum(w * d, d * d)),
     "none": _none,
     "two of the three as a complex sum": _packed,
     f"{_REDUCED}, 8 rows first": functools.partial(_together, rows=8),
@@ -135,7 +128,7 @@ def build(params: dict[str, Any], sums: Sums | None) -> Case:
             trace[path] = d
         return moved, (trace, radius)
 
-    radius = jax.tree.map(lambda w: jnp.sqrt(_sum(w * w)), params)
+    radius = jax.tree.map(lambda w: jnp.sqrt(*_sum(w * w)), params)
     copies = jax.tree.map(jnp.copy, params)
     return Case(step, copies, (jax.tree.map(jnp.zeros_like, params), radius))
 

@@ -124,9 +124,7 @@ def baseline(name: str) -> str:
     return ADAMW if "Adam" in name else SGD
 
 
-def measure(
-    torch: Any, chosen: ParameterSet, device: str
-) -> list[dict[str, Any]]:
+def measure(torch: Any, chosen: ParameterSet, device: str) -> list[dict]:
     """Measure a row for every optimizer that can be imported here."""
     torch.manual_seed(0)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
@@ -165,9 +163,7 @@ def _run(parts: list[Callable[[], Any]], wait: Callable[[], None]) -> Run:
     return run
 
 
-def _tensors(
-    torch: Any, chosen: ParameterSet, device: str
-) -> list[tuple[Any, Any]]:
+def _tensors(torch: Any, chosen: ParameterSet, device: str) -> list[tuple]:
     """Draw weights and gradients; of kernels, matrices of a row a filter."""
     options = {"dtype": getattr(torch, chosen.dtype), "device": device}
     found = []

@@ -52,6 +52,7 @@ NETWORKS = {
     # To try the command.
     "small": Network(linen.CNN(widths=(2,)), (4, 4, 1), _HIDDEN),
 }
+*_REAL, _SMALL = NETWORKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +67,7 @@ class Settings:
         steps: Number of steps of a turn, at most.
     """
 
-    networks: Annotated[tuple[str, ...], some(one_of(NETWORKS))] = (
-        "cnn",
-        "resnet20",
-    )
+    networks: Annotated[tuple[str, ...], some(one_of(NETWORKS))] = (*_REAL,)
     optimizers: Annotated[tuple[str, ...], some(one_of(OPTIMIZERS))] = (
         OPTIMIZERS
     )
@@ -172,7 +170,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 MEASUREMENT = Measurement(
     settings=Settings(),
-    smoke=Settings(("small",), OPTIMIZERS[:2], 4, 1, 1),
+    smoke=Settings((_SMALL,), OPTIMIZERS[:2], 4, 1, 1),
     measure=measure,
     report=report,
     page="step-time.md",

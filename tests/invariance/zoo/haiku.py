@@ -19,6 +19,7 @@ from .registry import (
     leaky,
     net,
     pair,
+    tied,
     tokens,
     vectors,
 )
@@ -48,6 +49,10 @@ def classify(forward, inputs=vectors):
 classifier = partial(net, build=classify)
 
 
+def weights(group, *names):
+    return {f"{name}/w": group for name in names}
+
+
 def batch_norm(x, affine=True):
     return hk.BatchNorm(affine, affine, 0.9)(x, is_training=True)
 
@@ -67,12 +72,9 @@ def pooled(x):
 
 @classifier(
     "haiku_bn_mlp",
-    {
-        "linear/w": COLUMNS,
-        "linear/b": INERT,
-        **pair("batch_norm/scale", "batch_norm/offset", (0, 1)),
-        "linear_1/w": COLUMNS,
-    },
+    pair("batch_norm/scale", "batch_norm/offset", (0, 1))
+    | weights(COLUMNS, "linear", "linear_1")
+    | {"linear/b": INERT},
 )
 def bn_mlp(x):
     x = jax.nn.relu(batch_norm(linear(x, 6, bias=True)))
@@ -82,12 +84,9 @@ def bn_mlp(x):
 
 @classifier(
     "haiku_bn_cnn",
-    {
-        "conv2_d/w": FILTERS,
-        **pair("batch_norm/scale", "batch_norm/offset", (0, 1, 2, 3)),
-        "conv2_d_1/w": FILTERS,
-        "conv2_d_1/b": INERT,
-    },
+    pair("batch_norm/scale", "batch_norm/offset", (0, 1, 2, 3))
+    | weights(FILTERS, "conv2_d", "conv2_d_1")
+    | {"conv2_d_1/b": INERT},
     inputs=images,
 )
 def bn_cnn(x):
@@ -98,11 +97,8 @@ def bn_cnn(x):
 
 @classifier(
     "haiku_depthwise",
-    {
-        "depthwise_conv2_d/w": FILTERS,
-        "depthwise_conv2_d/b": INERT,
-        "conv2_d/w": FILTERS,
-    },
+    weights(FILTERS, "depthwise_conv2_d", "conv2_d")
+    | {"depthwise_conv2_d/b": INERT},
     inputs=images,
 )
 def depthwise(x):
@@ -135,12 +131,9 @@ def conv_transpose(x):
 
 @classifier(
     "haiku_ln_mlp",
-    {
-        "linear/w": ScaleGroup((0, 1), tie="first"),
-        "linear/b": ScaleGroup(0, tie="first"),
-        **pair("layer_norm/scale", "layer_norm/offset"),
-        "linear_1/w": MATRIX,
-    },
+    pair("layer_norm/scale", "layer_norm/offset")
+    | weights(MATRIX, "linear_1")
+    | tied({"linear/w": (0, 1), "linear/b": (0,)}),
 )
 def ln_mlp(x):
     x = linear(x, 6, bias=True)
@@ -151,7 +144,7 @@ def ln_mlp(x):
 
 @classifier(
     "haiku_rms_norm",
-    {"linear/w": MATRIX, "rms_norm/scale": COLUMNS, "linear_1/w": MATRIX},
+    weights(MATRIX, "linear", "linear_1") | {"rms_norm/scale": COLUMNS},
 )
 def rms_norm(x):
     x = leaky(hk.RMSNorm(-1)(linear(x, 6)))
@@ -173,7 +166,7 @@ def group_norm(x):
 
 @classifier(
     "haiku_instance_norm",
-    {"conv2_d/w": FILTERS, "conv2_d/b": INERT},
+    weights(FILTERS, "conv2_d") | {"conv2_d/b": INERT},
     inputs=images,
 )
 def instance_norm(x):
@@ -194,10 +187,7 @@ def embedding(x):
 
 @classifier(
     "haiku_positions",
-    {
-        "embed/embeddings": ScaleGroup((0, 1), tie="sum"),
-        "~/positions": ScaleGroup((0, 1), tie="sum"),
-    },
+    tied({"embed/embeddings": (0, 1), "~/positions": (0, 1)}),
     inputs=partial(tokens, 6),
 )
 def positions(x):
@@ -226,13 +216,15 @@ def plain_attention(x):
 
 @classifier(
     "haiku_postnorm_transformer",
-    {
-        "attention/key/b": INERT,
-        "layer_norm/scale": ScaleGroup(0, tie="skip"),
-        "layer_norm/offset": ScaleGroup(0, tie="skip"),
-        "up/b": ScaleGroup(0, tie="skip"),
-        "down/b": ScaleGroup(0, tie="skip"),
-    },
+    tied(
+        {
+            "layer_norm/scale": (0,),
+            "layer_norm/offset": (0,),
+            "up/b": (0,),
+            "down/b": (0,),
+        }
+    )
+    | {"attention/key/b": INERT},
     inputs=(0, 5, 4, 5),
 )
 def postnorm_transformer(x):
@@ -245,24 +237,28 @@ def postnorm_transformer(x):
 
 @classifier(
     "haiku_prenorm_transformer",
-    {
-        "first/w": ScaleGroup((0, 1), tie="stream"),
-        "attention/linear/w": ScaleGroup((0, 1), tie="stream"),
-        "attention/linear/b": ScaleGroup(0, tie="stream"),
-        "attention/key/b": INERT,
-        "down/w": ScaleGroup((0, 1), tie="stream"),
-        "down/b": ScaleGroup(0, tie="stream"),
-    },
-    (
+    tied(
         {
-            "first/w": ScaleGroup((0, 1), tie="stream"),
-            "attention/linear/b": ScaleGroup(0, tie="stream"),
-            "attention/value/w": ScaleGroup((0, 1), tie="stream"),
-            "attention/value/b": ScaleGroup(0, tie="stream"),
-            "attention/key/b": INERT,
-            "down/w": ScaleGroup((0, 1), tie="stream"),
-            "down/b": ScaleGroup(0, tie="stream"),
-        },
+            "first/w": (0, 1),
+            "attention/linear/w": (0, 1),
+            "attention/linear/b": (0,),
+            "down/w": (0, 1),
+            "down/b": (0,),
+        }
+    )
+    | {"attention/key/b": INERT},
+    (
+        tied(
+            {
+                "first/w": (0, 1),
+                "attention/linear/b": (0,),
+                "attention/value/w": (0, 1),
+                "attention/value/b": (0,),
+                "down/w": (0, 1),
+                "down/b": (0,),
+            }
+        )
+        | {"attention/key/b": INERT},
     ),
     inputs=(0, 5, 4, 4),
 )
@@ -291,7 +287,8 @@ def stack(x):
 
 @classifier(
     "haiku_stack_of_gains",
-    {"stack/linear/w": ScaleGroup((1, 2)), "stack/rms_norm/scale": PARTLY},
+    weights(ScaleGroup((1, 2)), "stack/linear")
+    | {"stack/rms_norm/scale": PARTLY},
     inputs=(0, 12, 5),
 )
 def stack_of_gains(x):
@@ -308,10 +305,7 @@ NAMES = ("input", "hidden")
 
 @classifier(
     "haiku_rnn",
-    {
-        "input/w": ScaleGroup((0, 1), tie="cell"),
-        "hidden/w": ScaleGroup((0, 1), tie="cell"),
-    },
+    tied({"input/w": (0, 1), "hidden/w": (0, 1)}),
     inputs=(0, 5, 4, 4),
 )
 def rnn(x):
@@ -331,7 +325,7 @@ def rnn(x):
     return pooled(hk.dynamic_unroll(cell, x, start)[1])
 
 
-@classifier("haiku_remat", {"linear/w": COLUMNS, "linear_1/w": COLUMNS})
+@classifier("haiku_remat", weights(COLUMNS, "linear", "linear_1"))
 def remat(x):
     def block(x):
         return jax.nn.relu(batch_norm(linear(x, 6), affine=False))

@@ -93,8 +93,11 @@ def grouped_query_attention(p, x):
     "plain_ngpt",
     {
         **dict.fromkeys(("query", "key", "value", "up", "gate"), COLUMNS),
-        "embed": ROWS, "down": ROWS, "unembed": COLUMNS,
-        "out": ScaleGroup(2), "up_scale": ScaleGroup((0, 1, 2)),
+        "embed": ROWS,
+        "down": ROWS,
+        "unembed": COLUMNS,
+        "out": ScaleGroup(2),
+        "up_scale": ScaleGroup((0, 1, 2)),
     },
     args=sentences,
     embed=(7, 5),

@@ -21,6 +21,7 @@ from .registry import (
     labels,
     net,
     pair,
+    tied,
     tokens,
     vectors,
 )
@@ -61,6 +62,14 @@ def classify(forward, inputs=vectors, classes=lambda x: labels(len(x))):
 classifier = partial(net, build=classify)
 
 
+def kernels(group, *names):
+    return {f"{name}/kernel": group for name in names}
+
+
+def affine(name):
+    return pair(f"{name}/scale", f"{name}/bias")
+
+
 def batch_norm(affine=True, **options):
     return nn.BatchNorm(
         use_running_average=False, use_scale=affine, use_bias=affine, **options
@@ -89,12 +98,9 @@ def pooled(x):
 
 @classifier(
     "linen_bn_mlp",
-    {
-        "Dense_0/kernel": COLUMNS,
-        "Dense_0/bias": INERT,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-        "Dense_1/kernel": COLUMNS,
-    },
+    affine("BatchNorm_0")
+    | kernels(COLUMNS, "Dense_0", "Dense_1")
+    | {"Dense_0/bias": INERT},
 )
 def bn_mlp(x):
     x = nn.relu(batch_norm()(nn.Dense(6)(x)))
@@ -104,12 +110,9 @@ def bn_mlp(x):
 
 @classifier(
     "linen_bn_cnn",
-    {
-        "Conv_0/kernel": FILTERS,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-        "Conv_1/kernel": FILTERS,
-        "Conv_1/bias": INERT,
-    },
+    affine("BatchNorm_0")
+    | kernels(FILTERS, "Conv_0", "Conv_1")
+    | {"Conv_1/bias": INERT},
     inputs=images,
 )
 def bn_cnn(x):
@@ -118,10 +121,7 @@ def bn_cnn(x):
     return pooled(x)
 
 
-@classifier(
-    "linen_smooth_activations",
-    {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": COLUMNS},
-)
+@classifier("linen_smooth_activations", kernels(COLUMNS, "Dense_0", "Dense_1"))
 def smooth_activations(x):
     """SiLU and GELU see the scale of what comes from BatchNorm."""
     x = nn.silu(batch_norm()(dense(6)(x)))
@@ -138,10 +138,7 @@ def activation_before_norm(x):
 
 @classifier(
     "linen_relu_before_norm",
-    {
-        "Conv_0/kernel": ScaleGroup((0, 1, 2), tie="Conv_0/kernel"),
-        "Conv_0/bias": ScaleGroup((), tie="Conv_0/kernel"),
-    },
+    tied({"Conv_0/kernel": (0, 1, 2), "Conv_0/bias": ()}),
     inputs=images,
 )
 def relu_before_norm(x):
@@ -151,20 +148,17 @@ def relu_before_norm(x):
 
 @classifier(
     "linen_resnet",
-    {
-        "stem/kernel": FILTERS,
-        "a1/kernel": FILTERS,
-        "a2/kernel": FILTERS,
-        "b1/kernel": FILTERS,
-        "b2/kernel": FILTERS,
-        "shortcut/kernel": FILTERS,
-        "stem_norm/scale": ScaleGroup(0, tie="stream"),
-        "stem_norm/bias": ScaleGroup(0, tie="stream"),
-        "a2_norm/scale": ScaleGroup(0, tie="stream"),
-        "a2_norm/bias": ScaleGroup(0, tie="stream"),
-        **pair("a1_norm/scale", "a1_norm/bias"),
-        **pair("b1_norm/scale", "b1_norm/bias"),
-    },
+    affine("a1_norm")
+    | affine("b1_norm")
+    | kernels(FILTERS, "stem", "a1", "a2", "b1", "b2", "shortcut")
+    | tied(
+        {
+            "stem_norm/scale": (0,),
+            "stem_norm/bias": (0,),
+            "a2_norm/scale": (0,),
+            "a2_norm/bias": (0,),
+        }
+    ),
     inputs=partial(images, size=4),
 )
 def resnet(x):
@@ -188,13 +182,7 @@ STREAM = ScaleGroup((0, 1, 2), tie="stream")
 
 @classifier(
     "linen_preactivation",
-    {
-        "stem/kernel": STREAM,
-        "a1/kernel": FILTERS,
-        "a2/kernel": STREAM,
-        "b1/kernel": FILTERS,
-        "b2/kernel": STREAM,
-    },
+    kernels(STREAM, "stem", "a2", "b2") | kernels(FILTERS, "a1", "b1"),
     inputs=partial(images, size=4),
 )
 def preactivation(x):
@@ -216,20 +204,19 @@ def conv4(x, name):
 
 @classifier(
     "linen_preactivation_affine",
-    {
-        "stem/kernel": STREAM,
-        "first/kernel": FILTERS,
-        "last/kernel": STREAM,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-    },
+    affine("BatchNorm_0")
+    | kernels(STREAM, "stem", "last")
+    | kernels(FILTERS, "first"),
     (
-        {
-            "stem/kernel": ScaleGroup((0, 1, 2, 3), tie="stream"),
-            "first/kernel": FILTERS,
-            "BatchNorm_1/scale": ScaleGroup(0, tie="stream"),
-            "BatchNorm_1/bias": ScaleGroup(0, tie="stream"),
-            **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-        },
+        affine("BatchNorm_0")
+        | kernels(FILTERS, "first")
+        | tied(
+            {
+                "stem/kernel": (0, 1, 2, 3),
+                "BatchNorm_1/scale": (0,),
+                "BatchNorm_1/bias": (0,),
+            }
+        ),
     ),
     inputs=partial(images, size=4),
 )
@@ -243,14 +230,9 @@ def preactivation_affine(x):
 
 @classifier(
     "linen_mobilenet",
-    {
-        "Conv_0/kernel": FILTERS,
-        "BatchNorm_0/scale": ScaleGroup((), tie="channels"),
-        "BatchNorm_0/bias": ScaleGroup((), tie="channels"),
-        "Conv_1/kernel": FILTERS,
-        **pair("BatchNorm_1/scale", "BatchNorm_1/bias"),
-        "Conv_2/kernel": FILTERS,
-    },
+    affine("BatchNorm_1")
+    | kernels(FILTERS, "Conv_0", "Conv_1", "Conv_2")
+    | tied({"BatchNorm_0/scale": (), "BatchNorm_0/bias": ()}),
     inputs=images,
 )
 def mobilenet(x):
@@ -263,11 +245,8 @@ def mobilenet(x):
 
 @classifier(
     "linen_grouped_conv",
-    {
-        "Conv_0/kernel": FILTERS,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias", (0,), {0: 2}),
-        "Conv_1/kernel": FILTERS,
-    },
+    pair("BatchNorm_0/scale", "BatchNorm_0/bias", (0,), {0: 2})
+    | kernels(FILTERS, "Conv_0", "Conv_1"),
     inputs=images,
 )
 def grouped_conv(x):
@@ -289,7 +268,7 @@ def conv_transpose(x):
 
 @classifier(
     "linen_conv_1d",
-    {"Conv_0/kernel": MATRIX, "Conv_0/bias": INERT},
+    kernels(MATRIX, "Conv_0") | {"Conv_0/bias": INERT},
     inputs=(0, 4, 6, 3),
 )
 def conv_1d(x):
@@ -308,11 +287,8 @@ def conv_3d(x):
 
 @classifier(
     "linen_ln_mlp",
-    {
-        "Dense_0/kernel": ScaleGroup((0, 1), tie="first"),
-        "Dense_0/bias": ScaleGroup(0, tie="first"),
-        "Dense_1/kernel": MATRIX,
-    },
+    kernels(MATRIX, "Dense_1")
+    | tied({"Dense_0/kernel": (0, 1), "Dense_0/bias": (0,)}),
 )
 def ln_mlp(x):
     x = nn.gelu(nn.LayerNorm()(nn.Dense(6)(x)))
@@ -328,18 +304,16 @@ FIRST = {
 
 @classifier(
     "linen_ln_relu_mlp",
-    {
-        **FIRST,
-        "Dense_1/kernel": ScaleGroup((0, 1), tie="second"),
-        "Dense_1/bias": ScaleGroup(0, tie="second"),
-    },
+    FIRST | tied({"Dense_1/kernel": (0, 1), "Dense_1/bias": (0,)}),
     (
-        {
-            **FIRST,
-            "LayerNorm_0/scale": ScaleGroup(0, tie="second"),
-            "LayerNorm_0/bias": ScaleGroup(0, tie="second"),
-            "Dense_1/bias": ScaleGroup(0, tie="second"),
-        },
+        FIRST
+        | tied(
+            {
+                "LayerNorm_0/scale": (0,),
+                "LayerNorm_0/bias": (0,),
+                "Dense_1/bias": (0,),
+            }
+        ),
     ),
 )
 def ln_relu_mlp(x):
@@ -351,11 +325,7 @@ def ln_relu_mlp(x):
 
 @classifier(
     "linen_rms_norm",
-    {
-        "Dense_0/kernel": MATRIX,
-        "RMSNorm_0/scale": ScaleGroup(0),
-        "Dense_1/kernel": MATRIX,
-    },
+    kernels(MATRIX, "Dense_0", "Dense_1") | {"RMSNorm_0/scale": ScaleGroup(0)},
 )
 def rms_norm(x):
     """The gain between two norms is a group alone: it has no bias."""
@@ -366,11 +336,11 @@ def rms_norm(x):
 
 @classifier(
     "linen_group_norm",
-    {
+    affine("GroupNorm_0")
+    | kernels(ScaleGroup((0, 1, 2, 3), {3: 3}), "Conv_1")
+    | {
         "Conv_0/kernel": ScaleGroup((0, 1, 2, 3), {3: 2}, tie="Conv_0"),
         "Conv_0/bias": ScaleGroup(0, {0: 2}, tie="Conv_0"),
-        **pair("GroupNorm_0/scale", "GroupNorm_0/bias"),
-        "Conv_1/kernel": ScaleGroup((0, 1, 2, 3), {3: 3}),
     },
     inputs=images,
 )
@@ -382,7 +352,7 @@ def group_norm(x):
 
 @classifier(
     "linen_instance_norm",
-    {"Conv_0/kernel": FILTERS, "Conv_0/bias": INERT},
+    kernels(FILTERS, "Conv_0") | {"Conv_0/bias": INERT},
     inputs=images,
 )
 def instance_norm(x):
@@ -390,7 +360,8 @@ def instance_norm(x):
 
 
 @classifier(
-    "linen_weight_norm", {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": MATRIX}
+    "linen_weight_norm",
+    kernels(COLUMNS, "Dense_0") | kernels(MATRIX, "Dense_1"),
 )
 def weight_norm(x):
     x = nn.relu(nn.WeightNorm(nn.Dense(6))(x))
@@ -413,7 +384,7 @@ def frozen_norm(x):
 
 @classifier(
     "linen_masked_norm",
-    {"Dense_0/kernel": COLUMNS, "Dense_0/bias": INERT},
+    kernels(COLUMNS, "Dense_0") | {"Dense_0/bias": INERT},
     inputs=(0, 4, 4, 4),
 )
 def masked_norm(x):
@@ -424,12 +395,9 @@ def masked_norm(x):
 
 @classifier(
     "linen_pooling",
-    {
-        "Conv_0/kernel": FILTERS,
-        "Conv_0/bias": INERT,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-        "Conv_1/kernel": FILTERS,
-    },
+    affine("BatchNorm_0")
+    | kernels(FILTERS, "Conv_0", "Conv_1")
+    | {"Conv_0/bias": INERT},
     inputs=partial(images, size=6),
 )
 def pooling(x):
@@ -440,9 +408,7 @@ def pooling(x):
     return pooled(nn.leaky_relu(batch_norm()(x / 4.0)))
 
 
-@classifier(
-    "linen_dropout", {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": COLUMNS}
-)
+@classifier("linen_dropout", kernels(COLUMNS, "Dense_0", "Dense_1"))
 def dropout(x):
     """Before BatchNorm and behind it, always the same units."""
     x = nn.Dropout(0.2, deterministic=False)(dense(6)(x))
@@ -453,10 +419,9 @@ def dropout(x):
 
 @classifier(
     "linen_remat",
-    {
-        "CheckpointCompact_0/Dense_0/kernel": COLUMNS,
-        "CheckpointCompact_1/Dense_0/kernel": COLUMNS,
-    },
+    kernels(
+        COLUMNS, "CheckpointCompact_0/Dense_0", "CheckpointCompact_1/Dense_0"
+    ),
 )
 def remat(x):
     def block(x):
@@ -467,10 +432,7 @@ def remat(x):
     return pooled(x)
 
 
-@classifier(
-    "linen_mixed_precision",
-    {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": COLUMNS},
-)
+@classifier("linen_mixed_precision", kernels(COLUMNS, "Dense_0", "Dense_1"))
 def mixed_precision(x):
     for width in (6, 5):
         x = dense(width, dtype=jnp.bfloat16)(x)
@@ -507,11 +469,13 @@ class Cell(nn.RNNCellBase):
 
 @classifier(
     "linen_rnn",
-    {
-        "Cell_0/input/kernel": ScaleGroup((0, 1), tie="cell"),
-        "Cell_0/input/bias": ScaleGroup(0, tie="cell"),
-        "Cell_0/hidden/kernel": ScaleGroup((0, 1), tie="cell"),
-    },
+    tied(
+        {
+            "Cell_0/input/kernel": (0, 1),
+            "Cell_0/input/bias": (0,),
+            "Cell_0/hidden/kernel": (0, 1),
+        }
+    ),
     inputs=(0, 5, 4, 4),
 )
 def rnn(x):
@@ -529,10 +493,8 @@ class Layer(nn.Module):
 
 @classifier(
     "linen_scan",
-    {
-        "ScanLayer_0/Dense_0/kernel": ScaleGroup((1, 2)),
-        "ScanLayer_0/RMSNorm_0/scale": PARTLY,
-    },
+    kernels(ScaleGroup((1, 2)), "ScanLayer_0/Dense_0")
+    | {"ScanLayer_0/RMSNorm_0/scale": PARTLY},
     inputs=(0, 16, 5),
 )
 def scan(x):
@@ -591,7 +553,7 @@ def head_pair(name):
 
 @classifier(
     "linen_qk_norm",
-    {**head_pair("attention/query"), **head_pair("attention/key")},
+    head_pair("attention/query") | head_pair("attention/key"),
     inputs=(0, 5, 4, 4),
 )
 def qk_norm(x):
@@ -612,8 +574,8 @@ WRITERS = {
 
 @classifier(
     "linen_prenorm_transformer",
-    {**WRITERS, **stream("attention/out/kernel", 0, 1, 2)},
-    ({**WRITERS, **stream("attention/value/kernel", 0, 1, 2)},),
+    WRITERS | stream("attention/out/kernel", 0, 1, 2),
+    (WRITERS | stream("attention/value/kernel", 0, 1, 2),),
     inputs=partial(tokens, 6),
 )
 def prenorm_transformer(ids):
@@ -642,11 +604,8 @@ def postnorm_transformer(x):
 
 @classifier(
     "linen_normalized_branches",
-    {
-        "attention/out/kernel": ScaleGroup((0, 1, 2)),
-        "attention/value/kernel": ScaleGroup((0, 1, 2)),
-        "down/kernel": MATRIX,
-    },
+    kernels(ScaleGroup((0, 1, 2)), "attention/out", "attention/value")
+    | kernels(MATRIX, "down"),
     inputs=(0, 5, 4, 5),
 )
 def normalized_branches(x):
@@ -658,11 +617,8 @@ def normalized_branches(x):
 
 @classifier(
     "linen_postnorm_qk_norm",
-    {
-        "first/kernel": MATRIX,
-        "attention/query/kernel": ScaleGroup((0, 2)),
-        "attention/key/kernel": ScaleGroup((0, 2)),
-    },
+    kernels(MATRIX, "first")
+    | kernels(ScaleGroup((0, 2)), "attention/query", "attention/key"),
     inputs=(0, 5, 4, 4),
 )
 def postnorm_qk_norm(x):

@@ -1,23 +1,15 @@
-"""Random programs: losses that do what a list of numbers says.
+"""Instructions of random programs: functions of two arrays and a number.
 
-A program is a list of instructions, each of some numbers; what they do depends
-on the shapes that are there, so that any list is a program. It ends in a
-normalization as often as not: most programs have no symmetry otherwise.
+The shapes that are there decide on what each does, so that any list of numbers
+is a program.
 """
 
-import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-
-LARGEST = 400
-SHAPES = [
-    (4, 6), (6, 4), (6,), (4,), (6, 6), (12,), (2, 12), (12, 3), (3, 4, 2),
-    (3, 6), (2, 2, 3), (5, 4), (1, 6),
-]  # fmt: skip
 
 
 def data(*shape, seed=0):
@@ -379,33 +371,3 @@ FINISHES = [
     lambda x, y, k: x / norm(x, None),
     lambda x, y, k: x / norm(y, None),
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A loss: parameters' shapes, instructions, and how it ends."""
-
-    shapes: tuple[tuple[int, ...], ...]
-    instructions: tuple[tuple[int, int, int, int], ...]
-    finish: tuple[int, int, int]
-
-    def features(self, params):
-        pool = [params[name] for name in sorted(params)]
-        for name, i, j, k in self.instructions:
-            # Mostly what is newest, so that much of the program is used.
-            x, y = pool[-1 - i % len(pool)], pool[j % len(pool)]
-            new = INSTRUCTIONS[name](x, y, k)
-            if 0 < new.size <= LARGEST and new.ndim:
-                pool.append(new)
-        kind, j, k = self.finish
-        return FINISHES[kind](pool[-1], pool[j % len(pool)], k)
-
-    def __call__(self, params):
-        y = self.features(params)
-        return jnp.sum(jnp.tanh(y) * data(*y.shape))
-
-    def params(self):
-        return {
-            f"w{i}": jnp.asarray(data(*shape, seed=10 + i))
-            for i, shape in enumerate(self.shapes)
-        }

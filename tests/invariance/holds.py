@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,12 @@ NOISE = 1e-14
 def analyse(loss, params, *args, **options):
     """Return the findings of the analysis alone, by path."""
     return analysis.analyse(trace_loss(loss, params, args), **options)
+
+
+def site(reason):
+    """Return the file and the line that a reason names, or None."""
+    found = re.search(r"at ([\w.<>-]+):(\d+)", reason)
+    return found and (found[1], int(found[2]))
 
 
 def proved(verdicts):

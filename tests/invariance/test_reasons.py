@@ -1,7 +1,6 @@
 """The reasons of a report: which parameters, which line, what to do."""
 
 import inspect
-import re
 
 import jax
 import jax.flatten_util
@@ -12,8 +11,7 @@ import pytest
 from flax import nnx
 
 from psi_optax import ScaleGroup, check_groups, find_groups, psi
-from tests.invariance.holds import analyse
-from tests.invariance.zoo import NETS
+from tests.invariance.holds import site
 
 
 def draw(seed, *shape):
@@ -54,12 +52,6 @@ def line_of(function, marker):
 def words(reason):
     """A reason without its site, which has the names of functions in it."""
     return reason.partition(", at ")[0]
-
-
-def site(reason):
-    """The file and the line that a reason names, or None."""
-    found = re.search(r"at ([\w.<>-]+):(\d+)", reason)
-    return found and (found[1], int(found[2]))
 
 
 # -- penalties ---------------------------------------------------------------
@@ -370,23 +362,6 @@ def test_parts_of_one_kernel_that_cancel_are_no_groups():
 
 
 # -- sites ---------------------------------------------------------------------
-
-
-# Reasons that name others in place of a line.
-OTHERS = "rescaling symmetry", "scales only in part", "shares a scale with"
-
-
-def test_every_reason_has_a_site():
-    without = [
-        (name, path, verdict.reason)
-        for name, build in NETS.items()
-        for net in [build()]
-        for path, verdict in analyse(net.loss, net.params, *net.args).items()
-        if verdict.kind == "ordinary"
-        and site(verdict.reason) is None
-        and not verdict.reason.startswith(OTHERS)
-    ]
-    assert not without
 
 
 def test_what_a_loss_returns_has_a_site():

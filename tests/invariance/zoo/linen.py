@@ -325,7 +325,9 @@ def ln_relu_mlp(x):
 
 @classifier(
     "linen_rms_norm",
-    kernels(MATRIX, "Dense_0", "Dense_1") | {"RMSNorm_0/scale": ScaleGroup(0)},
+    kernels(MATRIX, "Dense_0")
+    | {"RMSNorm_0/scale": COLUMNS}
+    | kernels(MATRIX, "Dense_1"),
 )
 def rms_norm(x):
     """The gain between two norms is a group alone: it has no bias."""

@@ -47,7 +47,7 @@ def norm(x, axis):
 
 
 def wide(x, rank=2):
-    """The array with at least so many axes."""
+    """Add axes until there are at least so many."""
     return x.reshape((1,) * (rank - x.ndim) + x.shape)
 
 
@@ -133,7 +133,7 @@ def centered(x, y, k):
 
 
 def centered_wrongly(x, y, k):
-    """The mean along one axis, subtracted along another one if it fits."""
+    """Subtract the mean along one axis along another one if it fits."""
     axis = axis_of(x, k)
     mean = jnp.mean(x, axis=axis)
     return x - fitted(mean, x.shape)
@@ -215,7 +215,7 @@ def looked_up(x, y, k):
 
 
 def looked_up_twice(x, y, k):
-    """The quotient of two arrays at the same rows."""
+    """Divide two arrays at the same rows."""
     x = wide(x)
     where = indices(4, x.shape[0], k).astype(np.uint32)
     n = norm(x, 1) if k % 2 else norm(fitted(y, x.shape), 1)

@@ -124,7 +124,7 @@ elsewhere = with_derivative(
 
 
 def stacked(function, mean, *args):
-    """The mean as a part of a stack."""
+    """Take the mean as a part of a stack."""
     return function(jnp.stack([mean, mean]), *args)[0]
 
 

@@ -88,7 +88,7 @@ def verdicts(name, depth):
 
 
 def work(monkeypatch, name, depth):
-    """How often the analysis reduces a form, and makes one zero."""
+    """Count how often the analysis reduces a form, and makes one zero."""
     counts = collections.Counter()
 
     def counted(method):

@@ -334,7 +334,7 @@ def test_the_analysis_traces_the_loss_once(monkeypatch):
 
 
 def work_of(monkeypatch, loss):
-    """How often the probe compiles a loss, and evaluates it."""
+    """Count how often the probe compiles a loss, and evaluates it."""
     work = {"programs": 0, "runs": 0}
 
     def counted(name, method):

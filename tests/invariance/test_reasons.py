@@ -37,14 +37,14 @@ def analysed(loss, params=PARAMS, *args):
 
 
 def line_of(function, marker):
-    """The number of the line of a function that ends with a marker."""
+    """Return the number of a function's line with a marker."""
     lines, first = inspect.getsourcelines(function)
     [found] = [k for k, line in enumerate(lines) if marker in line]
     return first + found
 
 
 def words(reason):
-    """A reason without its site, which has the names of functions in it."""
+    """Return a reason without its site, which names functions."""
     return reason.partition(", at ")[0]
 
 

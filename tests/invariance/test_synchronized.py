@@ -28,7 +28,7 @@ def promotion():
 
 
 def place(x):
-    """The place of a device along the first axis, of the dtype of an array."""
+    """Return a device's place along the first axis, in an array's dtype."""
     return jax.lax.axis_index("d").astype(x.dtype)
 
 
@@ -51,7 +51,7 @@ def summed(y):
 
 
 def on_devices(norm, bias=WHOLE, x=ROWS, kernel=WHOLE, check_vma=True):
-    """A loss of a layer whose devices normalize together."""
+    """Return the loss of a layer whose devices normalize together."""
 
     def body(w, b, x):
         return summed(norm(x @ w + b))

@@ -63,7 +63,7 @@ def shapes(net):
 
 
 def answer(net, expected, path):
-    """What the finder should say of a parameter: a group, or a word."""
+    """Return the finding that is right for a parameter: a group, or a word."""
     known = expected.get(path)
     if (net.name, path) == ("plain_hard_router", "router"):
         return "inert"  # It is only compared, and so has no gradient.
@@ -105,7 +105,7 @@ def verdict(net, found, path):
 
 
 def misses(net, found):
-    """The parameters of which the finder says something else than is known."""
+    """Return the parameters whose findings differ from what is known."""
     options = [
         {
             path
@@ -142,7 +142,7 @@ def test_the_analysis_misses_what_is_listed_and_nothing_else():
 
 
 def share_found(missed):
-    """The share of what can be found that is, complete and the finest."""
+    """Return the share of groups that are found, complete and the finest."""
     known = sum(len(build().expected) for build in NETS.values())
     return 1 - len(missed) / known
 

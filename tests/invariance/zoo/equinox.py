@@ -46,7 +46,7 @@ def sequence(make):
 
 
 def classify(make, inputs=vectors):
-    """Cross entropy over a batch of a model that sees one example."""
+    """Return the loss over a batch of a model that sees one example."""
     params, rest = shapes_of(sequence(make))
 
     def loss(params, x, y):
@@ -57,7 +57,7 @@ def classify(make, inputs=vectors):
 
 
 def classify_with_state(make, inputs=vectors, used=False):
-    """The same for a model with BatchNorm, fresh or after one batch."""
+    """Return the loss of a model with BatchNorm, fresh or after one batch."""
     (params, state), rest = shapes_of(nn.make_with_state(sequence(make)))
     state = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), state)
 
@@ -106,7 +106,7 @@ POOL = nn.Lambda(lambda x: x.mean(tuple(range(1, x.ndim))))
 
 
 def normalized(kernel, second, third):
-    """The answer of two layers with BatchNorms, the first with a bias."""
+    """Return the answer of two layers with BatchNorm, the first biased."""
     gains = pair(f"layers/{second}/weight", f"layers/{second}/bias")
     first = {"layers/0/weight": kernel, "layers/0/bias": INERT}
     return first | gains | {f"layers/{third}/weight": kernel}

@@ -35,7 +35,7 @@ def edges():
 
 
 def graph_loss(features, **params):
-    """Cross entropy of a head on the means over each graph's nodes."""
+    """Return the loss of a head on the means over each graph's nodes."""
 
     def loss(p, x, senders, receivers, graph, y):
         x = features(p, x, senders, receivers)
@@ -49,7 +49,7 @@ graphs = partial(net, build=graph_loss)
 
 
 def nodes():
-    """Features of the nodes, the edges, and each graph's nodes and class."""
+    """Return features of nodes, edges, and each graph's nodes and class."""
     graph = jnp.arange(NODES) // 3
     return normal(120, NODES, 4), *edges(), graph, labels(GRAPHS)
 

@@ -29,7 +29,7 @@ FILTERS = ScaleGroup((0, 1, 2))
 
 
 def classify(forward, inputs=vectors):
-    """Cross entropy of the forward function's logits, in training mode.
+    """Return the loss of a forward function, in training mode.
 
     Haiku's moving averages take a float to the power of an integer.
     """

@@ -55,7 +55,7 @@ def heads(x, kernel):
 
 
 def gqa(down, out):
-    """The writers of the stream: of a branch, a first or a second kernel."""
+    """Return the stream's writers: of a branch, either of two kernels."""
     axes = {"embed": (0, 1), down: (0, 1), out: (0, 1, 2)}
     return {"query": HEADS, "key": HEADS, **tied(**axes)}
 

@@ -41,7 +41,7 @@ class Compact(nn.Module):
 
 
 def classify(forward, inputs=vectors, classes=lambda x: labels(len(x))):
-    """Cross entropy of the forward function's logits, in training mode."""
+    """Return the loss of a forward function, in training mode."""
     model, x = Compact(forward), inputs_of(inputs)
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     variables = fill(jax.eval_shape(model.init, rngs, x))

@@ -29,7 +29,7 @@ FILTERS = ScaleGroup((0, 1, 2))
 
 
 def classify(make, inputs=vectors):
-    """Cross entropy of a model's logits, or of layers', in training mode."""
+    """Return the loss of a model, or of layers, in training mode."""
 
     def model():
         made = make(nnx.Rngs(0))
@@ -69,7 +69,7 @@ def pool(x):
 
 
 def normalized(kernel):
-    """The answer of two layers with BatchNorms, the first with a bias."""
+    """Return the answer of two layers with BatchNorm, the first biased."""
     first = {"layers/0/kernel": kernel, "layers/0/bias": INERT}
     gains = pair("layers/1/scale", "layers/1/bias")
     return first | gains | {"layers/3/kernel": kernel}

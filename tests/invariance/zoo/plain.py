@@ -57,7 +57,7 @@ def convolve(x, kernel, groups=1):
 
 
 def with_head(features, inputs=vectors, **params):
-    """Cross entropy of a linear head on `features(params, x)`."""
+    """Return the loss of a linear head on `features(params, x)`."""
 
     def loss(params, x, y):
         hidden = features(params, x)
@@ -152,7 +152,7 @@ def other_norms(p, x):
 
 
 def with_penalty(penalty):
-    """Two normalized layers, and a penalty beside their cross entropy."""
+    """Return the loss of two normalized layers, plus a penalty."""
 
     def features(p, x):
         x = jax.nn.relu(standardize(x @ p["a"], 0))

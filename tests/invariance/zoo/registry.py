@@ -90,7 +90,7 @@ def pair(
     axes: tuple[int, ...] = (0,),
     blocks: Mapping[int, int] | None = None,
 ) -> dict[str, ScaleGroup]:
-    """Two leaves that are tied, with the same axes in both."""
+    """Return two leaves that are tied, with the same axes in both."""
     group = ScaleGroup(axes, blocks, tie=first)
     return {first: group, second: group}
 
@@ -159,23 +159,23 @@ def images(count: int = 4, size: int = 5, channels: int = 3) -> np.ndarray:
 
 
 def labels(count: int, classes: int = 3) -> jax.Array:
-    """Each class in turn."""
+    """Return each class in turn."""
     return jnp.arange(count) % classes
 
 
 def tokens(count: int = 4, length: int = 4, vocabulary: int = 7) -> jax.Array:
-    """Sentences in which every token occurs."""
+    """Return sentences in which every token occurs."""
     numbers = jnp.arange(count * length) * 5 + 3
     return (numbers % vocabulary).reshape(count, length)
 
 
 def leaky(x: jax.Array) -> jax.Array:
-    """A leaky ReLU that lets enough of small numbers pass for epsilons."""
+    """Apply a ReLU that lets enough of small numbers pass for epsilons."""
     return jax.nn.leaky_relu(x, 0.3)
 
 
 def cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
-    """The mean over the examples (and over positions)."""
+    """Average over the examples (and over positions)."""
     logs = jax.nn.log_softmax(logits)
     return -jnp.take_along_axis(logs, classes[..., None], -1).mean()
 
@@ -185,7 +185,7 @@ ONES = {"scale", "var", "g", "sigma", "negative_slope"}
 
 
 def fill(shapes: Tree) -> Tree:
-    """Initial values for a tree of shapes: the same whatever the framework.
+    """Return initial values of shapes, the same whatever the framework.
 
     Gains and variances are one, biases, means and counts zero, all else is
     normal. Nothing is compiled for it.

@@ -15,7 +15,7 @@ def heads(x, kernel):
 
 
 def of_sequences(features, **params):
-    """A head on the mean over time, from (batch, time, 5) inputs."""
+    """Return the loss of a head on the mean over time."""
 
     def pooled(p, x):
         return jax.nn.gelu(features(p, x)).mean(1)

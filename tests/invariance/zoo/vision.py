@@ -81,7 +81,7 @@ def vit(x):
 
 
 def stream(first, second):
-    """The stream's writers, with one of each layer's attention."""
+    """Return the stream's writers, with one of each layer's attention."""
     writers = tied(
         patches=(0, 1),
         token=(0,),

@@ -192,7 +192,7 @@ def scale_free_penalty(kernel, x):
     zero=(6,),
 )
 def unused(p, x):
-    """Nobody reads one parameter; another one is multiplied by zero."""
+    """One parameter is not read; another one is multiplied by zero."""
     return jax.nn.relu(standardize(x @ p["a"], 0) + 0.0 * p["zero"][None])
 
 

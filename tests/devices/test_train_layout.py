@@ -15,7 +15,7 @@ from benchmarks.training import kernel_groups
 from psi_optax.models.architectures import ViTArchitecture
 from psi_optax.models.linen import CNN, MLP, ViT
 from tests.compilation import all_quick
-from tests.devices.test_communication import COLLECTIVE, collectives
+from tests.devices.test_communication import collectives
 from tests.generated import write_images
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -208,7 +208,7 @@ def divided(params, axis):
 def test_a_step_on_whole_groups_sends_nothing(sizes, optimizer):
     text, params = update(make_layout(sizes), "mlp", optimizer)
     assert divided(params, "outputs") == 3
-    assert collectives(text)[0] == set()
+    assert collectives(text)[0] == []
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
@@ -219,12 +219,12 @@ def test_a_step_on_parts_of_groups_sends_sums_of_groups(model, optimizer):
     parts = divided(params, "fan_in")
     assert parts == {"mlp": 3, "cnn": 2}[model]
     kinds, sizes = collectives(text)
-    assert kinds == {"all-reduce"}
+    assert set(kinds) == {"all-reduce"}
     # One number a group, of which a device has half along `model`.
     widths = {16 // 2, 24 // 2} if model == "mlp" else {16 // 2}
-    assert sizes == widths
+    assert set(sizes) == widths
     # One for each part that has groups, and one more: the head has none.
-    assert len(COLLECTIVE.findall(text)) <= parts
+    assert len(kinds) <= parts
 
 
 def test_a_step_of_gathered_weights_would_be_seen():

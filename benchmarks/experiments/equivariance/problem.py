@@ -83,15 +83,15 @@ def rescaled(weights: Weights, kind: str, base: float, span: int) -> Weights:
         >>> np.log2([*rescaled(ones, "filter", 2, 20).values()]).tolist()
         [[[-7.0, -20.0]], [[7.0, 20.0]]]
     """
-    filters = [w.shape[1] for w in weights.values()]
-    units = {"network": 1, "tensor": len(filters), "filter": sum(filters)}[kind]
-    exponents = np.linspace(span, -span, units)
+    sizes = [w.shape[1] for w in weights.values()]
+    filters = np.arange(sum(sizes))
+    tensors = np.repeat(np.arange(len(sizes)), sizes)
+    unit = dict(zip(KINDS, (0 * filters, tensors, filters), strict=True))[kind]
+    exponents = np.linspace(span, -span, unit[-1] + 1)
     if base == 2:
         exponents = np.round(exponents)
     factors = float(base) ** np.random.RandomState(0).permutation(exponents)
-    if kind != "filter":
-        factors = np.repeat(np.resize(factors, len(filters)), filters)
-    pieces = np.split(factors, np.cumsum(filters)[:-1])
+    pieces = np.split(factors[unit], np.cumsum(sizes)[:-1])
     return {
         name: w * piece.astype(w.dtype)
         for (name, w), piece in zip(weights.items(), pieces, strict=True)

@@ -16,7 +16,7 @@ STILL, FARTHEST = 0.05, 2.0
 """Directions have to move by more, and cannot move by more than the latter."""
 
 HEAD = (
-    *("optimizer", "network", "tensor", "filter", "moved", "growth"),
+    *("optimizer", *KINDS, "moved", "growth"),
     *("may be rescaled", "same bits"),
 )
 
@@ -61,40 +61,30 @@ def faults(content: Content) -> list[str]:
 
 def report(content: Content) -> str:
     """Return a table for each kind of library, and the versions."""
-    rows = sorted(content["parts"].values(), key=_kind)
+    rows = sorted(content["parts"].values(), key=_table)
     versions = {"JAX": content["versions"]["jax"]}
     versions |= {row["library"]: row["version"] for row in rows}
     tables = [
-        f"### {TABLES[kind]}\n\n{pages.table([HEAD, *map(_cells, group)])}"
-        for kind, group in itertools.groupby(rows, _kind)
+        f"### {TABLES[index]}\n\n{pages.table([HEAD, *map(_cells, group)])}"
+        for index, group in itertools.groupby(rows, _table)
     ]
     listed = ", ".join(map(" ".join, versions.items()))
     return "\n\n".join([*tables, pages.wrap(f"{listed}.")])
 
 
-def _kind(row: Row) -> int:
+def _table(row: Row) -> int:
     """Return the index of the table that shows a row."""
     return [*TABLES[:-1], row["library"]].index(row["library"])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row) -> list[str]:
     library = "" if row["library"] in TABLES else f"{row['library']} "
     powers = row["powers_of_two"]
-    return (
+    numbers = [row["errors"][kind] for kind in KINDS]
+    numbers += row["moved"], row["growth"]
+    return [
         f"{library}`{row['optimizer']}`",
-        *(_error(row["errors"][kind]) for kind in KINDS),
-        f"{row['moved']:.2f}",
-        f"{row['growth']:.2f}",
+        *(f"{x:.2f}" if x >= 0.01 else f"{x:.1e}" for x in numbers),
         verdict(row["errors"]),
         "" if powers is None else "no" if powers else "yes",
-    )
-
-
-def _error(value: float) -> str:
-    """Show two digits.
-
-    Examples:
-        >>> _error(0.5), _error(3e-16)
-        ('0.50', '3.0e-16')
-    """
-    return f"{value:.2f}" if value >= 0.01 else f"{value:.1e}"
+    ]

@@ -6,7 +6,7 @@ from typing import Annotated
 from benchmarks.experiments.precision.modes import MODES
 from benchmarks.experiments.precision.norms import RUNS, STRETCHES, norms
 from benchmarks.experiments.precision.report import report
-from benchmarks.experiments.precision.turns import follow
+from benchmarks.experiments.precision.turns import turns
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, at_least, one_of, some
 from benchmarks.harness.results import Results
@@ -31,22 +31,11 @@ class Settings:
 
 def measure(settings: Settings, results: Results) -> None:
     """Measure turns, by mode and angle, and a list of norms."""
-    runs = [run for run in RUNS if run.mode in settings.modes]
+    modes, angles = settings.modes, settings.angles
+    runs = [run for run in RUNS if run.mode in modes]
     results.expect(2)
-    results.part(
-        "turns",
-        lambda: {
-            mode: {
-                f"{x:g}": follow(mode, x, settings.turns)
-                for x in settings.angles
-            }
-            for mode in settings.modes
-        },
-    )
-    results.part(
-        "norms",
-        lambda: [run._asdict() | norms(run, settings.steps) for run in runs],
-    )
+    results.part("turns", lambda: turns(modes, angles, settings.turns))
+    results.part("norms", lambda: [norms(run, settings.steps) for run in runs])
 
 
 MEASUREMENT = Measurement(

@@ -28,13 +28,13 @@ def report(content: Content) -> str:
 
 
 def _turns(turns: dict[str, Any], form: str) -> str:
-    angles = list(next(iter(turns.values())))
-    rows = [["", *(f"{angle} rad" for angle in angles)]]
+    rows = [["", *(f"{angle} rad" for angle in next(iter(turns.values())))]]
     for mode, found in turns.items():
+        several = list(found.values())
         # What the network sees before what it is rounded from.
-        for name in sorted(next(iter(found.values())), reverse=True):
-            cells = [form.format(**found[angle][name]) for angle in angles]
+        for name in sorted(several[0], reverse=True):
             copies = ", the float32 copies" * (name == "copies")
+            cells = [form.format(**seen[name]) for seen in several]
             rows.append([mode + copies, *cells])
     return pages.table(rows)
 

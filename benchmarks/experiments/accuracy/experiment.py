@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from benchmarks import data, training
 from benchmarks.experiments.accuracy.report import BASELINE, figures, report
 from benchmarks.experiments.accuracy.stepwise import make_stepwise
 from benchmarks.experiments.noisy_data import split
-from benchmarks.experiments.tuning import tune
+from benchmarks.experiments.tuning import TUNING_SEED, point, tune
 from benchmarks.harness.files import InputError
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, at_least, one_of, option, some
@@ -20,20 +21,15 @@ from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
 from psi_optax.models import linen
 
-TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
-
-# Decays around the best ones for these numbers of steps.
-_SGD_DECAYS, _ADAM_DECAYS = (0.003, 0.03, 0.3), (0.3, 3.0, 30.0)
-
 GRIDS = TUNED | {
     name: dataclasses.replace(TUNED[name], decays=decays)
     for decays, names in {
-        _SGD_DECAYS: ("sgd_decay", "rotational", "psi_sgd_decay"),
-        _ADAM_DECAYS: ("adamw", "adamp", "psi_adam_decay"),
+        (0.003, 0.03, 0.3): ("sgd_decay", "rotational", "psi_sgd_decay"),
+        (0.3, 3.0, 30.0): ("adamw", "adamp", "psi_adam_decay"),
     }.items()
     for name in names
 }
-"""The optimizers, with the grids of this experiment."""
+"""The optimizers, with decays around the best for these numbers of steps."""
 
 MODELS: dict[str, tuple[Callable, Callable]] = {
     "mlp": (linen.MLP, training.make_train),
@@ -58,22 +54,22 @@ class Settings:
     """Settings of the experiment.
 
     Attributes:
-        datasets: Names of data sets.
+        datasets: Data sets.
         networks: Networks with BatchNorm.
         noises: Shares of wrong labels.
-        methods: Optimizers. One is sgd_decay, which the others compare with.
-        train: Number of training images.
-        validation: Number of validation images.
-        pool: Number of pixels that become one, in each direction.
-        seeds: Number of seeds of the final runs.
-        batch_size: Number of examples in a batch.
-        mlp: Numbers of hidden units.
-        mlp_epochs: Number of epochs.
-        mlp_tuning_seeds: Number of seeds in tuning; so many train at once.
-        cnn: Numbers of channels.
-        cnn_epochs: Number of epochs.
-        cnn_tuning_seeds: Number of seeds in tuning; so many train at once.
-        bn_momentum: Decay rate of the running statistics.
+        methods: Optimizers; sgd_decay is the baseline.
+        train: Training images.
+        validation: Validation images.
+        pool: Side of the squares of pixels that become one.
+        seeds: Seeds of the final runs.
+        batch_size: Examples in a batch.
+        mlp: Hidden units of each layer.
+        mlp_epochs: Epochs.
+        mlp_tuning_seeds: Seeds in tuning; so many train at once.
+        cnn: Channels of each layer.
+        cnn_epochs: Epochs.
+        cnn_tuning_seeds: Seeds in tuning; so many train at once.
+        bn_momentum: Momentum of the running statistics.
     """
 
     datasets: Annotated[tuple[str, ...], some(one_of(data.NAMES))] = (
@@ -108,7 +104,7 @@ def measure(settings: Settings, results: Results) -> None:
     cases = list(itertools.product(*kinds))
     results.expect(len(cases) * len(settings.methods))
     for case in cases:
-        runs = functools.cache(functools.partial(_Runs, settings, *case))
+        runs = functools.cache(partial(_Runs, settings, *case))
         for method in settings.methods:
             results.part(
                 "{}/{}/{:g}/{}".format(*case, method),
@@ -139,13 +135,10 @@ class _Runs:
     def measure(self, method: str) -> dict[str, Any]:
         """Tune a method, then train with it from other seeds."""
         train = self.compile(self.model, GRIDS[method].build, self.dataset)
-        run = functools.partial(self.run, train)
-        tuned = tune(
-            GRIDS[method], functools.partial(run, self.validate, TUNING_SEED)
-        )
-        best = tuned["chosen"]["learning_rate"], tuned["chosen"]["weight_decay"]
+        run = partial(self.run, train)
+        tuned = tune(GRIDS[method], partial(run, self.validate, TUNING_SEED))
         firsts = range(0, self.settings.seeds, self.count)
-        found = [run(self.test, first, *best)[0] for first in firsts]
+        found = [run(self.test, first, *point(tuned))[0] for first in firsts]
         accuracies = np.concatenate(found)[: self.settings.seeds]
         return {**tuned, "accuracy": accuracies.tolist()}
 
@@ -153,13 +146,13 @@ class _Runs:
         self, train: Callable, evaluate: Callable, first: int, *point: float
     ):
         """Train from as many seeds as in tuning; evaluate each."""
-        images = self.dataset.train_images
-        seeds = range(first, first + self.count)
-        batches = training.make_batches(
-            len(images), self.settings.batch_size, self.epochs, seeds
+        images, seeds = (
+            self.dataset.train_images,
+            range(first, first + self.count),
         )
-        variables = training.initialize(self.model, images, seeds)
-        return evaluate(train(variables, batches, *point))
+        sizes = self.settings.batch_size, self.epochs
+        start = training.begin(self.model, images, seeds, *sizes)
+        return evaluate(train(*start, *point))
 
 
 MEASUREMENT = Measurement(

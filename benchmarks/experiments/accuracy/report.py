@@ -12,6 +12,7 @@ from scipy import stats
 from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
+from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
 from benchmarks.optimizers import TUNED
 
@@ -20,53 +21,25 @@ BASELINE = "sgd_decay"
 
 LEVEL = 0.05
 
-CHOSEN = (
-    "What was tuned, by column and share of wrong labels: the learning rate"
-    " and, where there is one, the weight decay. A star marks the edge of a"
-    " grid, beyond which there might be better ones:"
-)
-
 
 def report(content: Content) -> str:
     """Return tables of accuracies, of comparisons and of tuned values."""
     settings, accuracies = content["settings"], _accuracies(content)
-    columns, methods = _columns(settings), settings["methods"]
+    methods, columns = settings["methods"], _columns(settings)
     marks = marks_of(methods, accuracies)
-    parts = [_caption(content)]
+    texts = [_sizes(content)]
     for index, noise in enumerate(settings["noises"]):
         here = slice(index * len(columns), (index + 1) * len(columns))
         cells = _cells(accuracies[:, here], marks[:, here])
-        parts += [_title(noise), _table(methods, columns, cells)]
-    counts = dict(zip(methods, marks, strict=True))
-    parts += [_counts(counts), CHOSEN, _chosen(content)]
-    return "\n\n".join(parts)
-
-
-def figures(content: Content) -> dict[str, Figure]:
-    """Draw differences from the baseline, with 95 % confidence intervals."""
-    settings, methods = content["settings"], content["settings"]["methods"]
-    shape = len(settings["noises"]), len(_columns(settings))
-    size = 2.2 + 2.6 * shape[1], 1 + 2.7 * shape[0]
-    drawn = Figure(figsize=size, layout="constrained")
-    panels = drawn.subplots(*shape, sharey=True, squeeze=False)
-    found = _compare(methods, _accuracies(content)).confidence_interval()
-    others = [name for name in methods if name != BASELINE]
-    for index, (column, noise) in enumerate(_cases(settings)):
-        axes = panels.flat[index]
-        for place, name in enumerate(others):
-            low, high = (x[methods.index(name), index] for x in found)
-            colour = COLOURS[6 if "psi" in name else 1]
-            middle, margin = (low + high) / 2, (high - low) / 2
-            axes.errorbar(middle, place, xerr=margin, fmt="o", color=colour)
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(f"{column}\n{_title(noise).lower()}", fontsize=9)
-        axes.grid(alpha=0.3)
-    labels = [TUNED[name].label for name in others]
-    panels[0, 0].set_yticks(range(len(others)), labels)
-    panels[0, 0].invert_yaxis()
-    less = f"test accuracy (%) less that of {TUNED[BASELINE].label}"
-    drawn.supxlabel(less, fontsize=10)
-    return {"accuracy": drawn}
+        texts += [_title(noise), _table(methods, columns, cells)]
+    head = [f"{column}, {noise:g}" for column, noise in _cases(settings)]
+    cells = [
+        [tuned_to(part, ["", ""]) for part in _parts(content, name)]
+        for name in methods
+    ]
+    texts += [_counts(dict(zip(methods, marks, strict=True)))]
+    texts += ["Tuned to:", _table(methods, head, cells)]
+    return "\n\n".join(texts)
 
 
 def marks_of(methods: list[str], accuracies: np.ndarray) -> np.ndarray:
@@ -98,13 +71,13 @@ def holm(p: ArrayLike) -> np.ndarray:
 
 def _compare(methods: list[str], accuracies: np.ndarray) -> Any:
     """Test the seeds' differences of all methods from the baseline."""
-    baseline = np.broadcast_to(
-        accuracies[methods.index(BASELINE)], accuracies.shape
-    )
+    baseline = accuracies[methods.index(BASELINE)]
     with warnings.catch_warnings():
         # Differences may be the same for all seeds, as the baseline's are.
         warnings.simplefilter("ignore", RuntimeWarning)
-        return stats.ttest_rel(accuracies, baseline, axis=-1)
+        return stats.ttest_rel(
+            accuracies, np.broadcast_to(baseline, accuracies.shape), axis=-1
+        )
 
 
 def _columns(settings: dict[str, Any]) -> list[str]:
@@ -132,6 +105,24 @@ def _accuracies(content: Content) -> np.ndarray:
 
 def _title(noise: float) -> str:
     return f"{100 * noise:g} % of labels wrong" if noise else "Right labels"
+
+
+def _sizes(content: Content) -> str:
+    settings = content["settings"]
+    networks = [
+        f"{name} {'-'.join(map(str, settings[name]))},"
+        f" {settings[f'{name}_epochs']} epochs, seeds in tuning:"
+        f" {settings[f'{name}_tuning_seeds']}"
+        for name in settings["networks"]
+    ]
+    comparisons = (len(settings["methods"]) - 1) * len(_cases(settings))
+    trials = {len(part["trials"]) for part in content["parts"].values()}
+    return (
+        f"{'; '.join(networks)}. {settings['train']} training images in batches"
+        f" of {settings['batch_size']}; {settings['seeds']} seeds;"
+        f" {' or '.join(map(str, trials))} trials each, on"
+        f" {settings['validation']} images; {comparisons} comparisons."
+    )
 
 
 def _table(methods: list[str], head: list[str], cells: list) -> str:
@@ -165,35 +156,26 @@ def _counts(marks: dict[str, np.ndarray]) -> str:
     )
 
 
-def _chosen(content: Content) -> str:
-    settings, names = content["settings"], content["settings"]["methods"]
-    head = [f"{column}, {noise:g}" for column, noise in _cases(settings)]
-    cells = [[tuned_to(x, ["", ""]) for x in _parts(content, y)] for y in names]
-    return _table(names, head, cells)
-
-
-def _caption(content: Content) -> str:
-    settings = content["settings"]
-    networks = "; ".join(_network(settings, x) for x in settings["networks"])
-    comparisons = (len(settings["methods"]) - 1) * len(_cases(settings))
-    trials = {len(part["trials"]) for part in content["parts"].values()}
-    return (
-        f"Test accuracy in percent, mean ± standard deviation of"
-        f" {settings['seeds']} seeds. Networks with BatchNorm: {networks}."
-        f" {settings['train']} training images in batches of"
-        f" {settings['batch_size']}; {' or '.join(map(str, trials))} trials"
-        f" each, with other seeds, on"
-        f" {settings['validation']} other images of the training part. Bold:"
-        f" the highest mean of a column. ▲ and ▼: above and below"
-        f" {TUNED[BASELINE].label}, by a paired t-test over seeds at the 5 %"
-        f" level, Holm's correction over all {comparisons} comparisons."
-    )
-
-
-def _network(settings: dict[str, Any], name: str) -> str:
-    widths = "-".join(map(str, settings[name]))
-    tuning = settings[f"{name}_tuning_seeds"]
-    return (
-        f"{name} {widths}, {settings[f'{name}_epochs']} epochs, tuned with"
-        f" {tuning} seed{'s' * (tuning > 1)}"
-    )
+@styled
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw differences from the baseline, with 95 % confidence intervals."""
+    settings, methods = content["settings"], content["settings"]["methods"]
+    shape = len(settings["noises"]), len(_columns(settings))
+    drawn = Figure(figsize=(2.2 + 2.6 * shape[1], 1 + 2.7 * shape[0]))
+    panels = drawn.subplots(*shape, sharey=True, squeeze=False)
+    found = _compare(methods, _accuracies(content)).confidence_interval()
+    others = [name for name in methods if name != BASELINE]
+    for index, (column, noise) in enumerate(_cases(settings)):
+        axes = panels.flat[index]
+        for place, name in enumerate(others):
+            low, high = (x[methods.index(name), index] for x in found)
+            colour = COLOURS[6 if "psi" in name else 1]
+            middle, margin = (low + high) / 2, (high - low) / 2
+            axes.errorbar(middle, place, xerr=margin, fmt="o", color=colour)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(f"{column}\n{_title(noise).lower()}")
+    labels = [TUNED[name].label for name in others]
+    panels[0, 0].set_yticks(range(len(others)), labels)
+    panels[0, 0].invert_yaxis()
+    drawn.supxlabel(f"test accuracy (%) less that of {TUNED[BASELINE].label}")
+    return {"accuracy": drawn}

@@ -29,11 +29,11 @@ def make_stepwise(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
             carry = advance(carry, index, images, labels, batches, *point)
         return carry[0]
 
-    def train(variables, batches, rate, decay):
+    def train(variables, batches, *point):
         trained = []
         for seed, order in enumerate(jnp.asarray(batches)):
             start = jax.tree.map(lambda leaf, seed=seed: leaf[seed], variables)
-            trained.append(train_one(start, order, rate, decay))
+            trained.append(train_one(start, order, *point))
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
 
     return train
@@ -42,8 +42,9 @@ def make_stepwise(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
 @functools.cache
 def _compile(model: Any, build: Build, shape: tuple[int, ...]) -> tuple:
     """Compile the beginning and a step, once for all data of a shape."""
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    groups = kernel_groups(model, image)
+    groups = kernel_groups(
+        model, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    )
 
     def optimizer(batches, rate, decay):
         schedule = optax.cosine_decay_schedule(rate, len(batches))
@@ -53,8 +54,7 @@ def _compile(model: Any, build: Build, shape: tuple[int, ...]) -> tuple:
         return variables, optimizer(*point).init(variables["params"])
 
     def advance(carry, index, images, labels, batches, *point):
-        method = optimizer(batches, *point)
-        step = make_step(model, method, images, labels)
-        return step(carry, batches[index])
+        step = make_step(model, optimizer(batches, *point), images, labels)
+        return step(carry, batches[index])[0]
 
     return jax.jit(begin), jax.jit(advance, donate_argnums=0)

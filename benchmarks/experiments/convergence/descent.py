@@ -19,11 +19,10 @@ class Path(NamedTuple):
     Attributes:
         points: parameters, of shape `(steps + 1, parameters)`.
         loss: of shape `(steps + 1,)`, like the following.
-        direction: squared norm of the gradient with respect to directions and
-            ordinary parameters.
-        euclidean: squared norm of the gradient with respect to parameters.
-        promised: half of the decrease of a linear loss: a lower bound on the
-            decrease where curvature times rate does not exceed 1.
+        direction: squared gradient by directions and ordinary parameters.
+        euclidean: squared gradient by parameters.
+        promised: half of the decrease of a linear loss, which bounds the
+            decrease from below where curvature times rate is at most 1.
     """
 
     points: Any
@@ -36,14 +35,15 @@ class Path(NamedTuple):
 def make_descent(problem: Problem, psi: bool, steps: int) -> Callable:
     """Compile descent, on the PSI manifold or off it.
 
-    It is a function of a vector of parameters, and of a rate for each group and
-    one for the rest, that returns a `Path`.
+    It takes a vector of parameters, and a rate for each group and the rest.
     """
 
     def descend(start, rates):
         rate = rates[problem.ids]
         tree = problem.unravel(rate)
-        optimizer = optax.stateless(lambda u, _: jax.tree.map(_step, u, tree))
+        optimizer = optax.stateless(
+            lambda u, _: jax.tree.map(lambda x, rate: -rate * x, u, tree)
+        )
         if psi:
             optimizer = psi_optax.psi(optimizer, problem.groups)
 
@@ -67,7 +67,3 @@ def make_descent(problem: Problem, psi: bool, steps: int) -> Callable:
 
     compiled = jax.jit(descend)
     return lambda *given: jax.tree.map(np.asarray, compiled(*given))
-
-
-def _step(gradient: jax.Array, rate: jax.Array) -> jax.Array:
-    return -rate * gradient

@@ -10,14 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import data
-from benchmarks.experiments.convergence import figure, report
+from benchmarks.experiments.convergence import figure, problem, report
 from benchmarks.experiments.convergence.descent import Path, make_descent
-from benchmarks.experiments.convergence.problem import (
-    Problem,
-    make_problem,
-    normalized,
-    scaled,
-)
 from benchmarks.experiments.convergence.smoothness import Smoothness
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, one_of
@@ -35,11 +29,11 @@ class Settings:
     """Settings of the experiment.
 
     Attributes:
-        dataset: Name of the data set.
-        width: Number of hidden units.
-        steps: Number of steps.
-        rounds: Number of descents that may correct the constants.
-        points: Number of points of a path at which smoothness is measured.
+        dataset: Data set.
+        width: Hidden units.
+        steps: Steps.
+        rounds: Descents that may correct the constants.
+        points: Points of a path at which smoothness is measured.
         multiples: Factors of the theorems' rates.
         scales: Factors of the initial kernels.
     """
@@ -58,22 +52,23 @@ def measure(settings: Settings, results: Results) -> None:
     runs = 1 + len(settings.multiples) + len(settings.scales)
     results.expect(2 * runs + len(settings.scales))
     with jax.enable_x64(True):
-        problem = make_problem(data.load(settings.dataset), settings.width)
-        smoothness = Smoothness(problem)
-        for name, gradient in report.METHODS.items():
-            psi = gradient == "direction"
-            path = make_descent(problem, psi, settings.steps)
-            method = _Method(settings, problem, smoothness, psi, path)
-            _measure(name, method, results)
+        whole = problem.make_problem(
+            data.load(settings.dataset), settings.width
+        )
+        smoothness = Smoothness(whole)
+        for name in report.METHODS:
+            path = make_descent(whole, name == "PSI-GD", settings.steps)
+            method = _Method(settings, whole, smoothness, name, path)
+            _measure(method, results)
 
 
-def _measure(name: str, method: "_Method", results: Results) -> None:
-    settings, part = method.settings, functools.partial
+def _measure(method: "_Method", results: Results) -> None:
+    settings, name, part = method.settings, method.name, functools.partial
     run = part(method.theorem, 1.0)
     first = results.part(f"{name}, theorem, scale 1", run)
     rates = np.array(first["rates"])
     # On the manifold scales have no effect.
-    scales = () if method.psi else settings.scales
+    scales = settings.scales if name == "GD" else ()
     runs = {f"theorem, scale {x:g}": part(method.theorem, x) for x in scales}
     for x in settings.multiples:
         runs[f"multiple {x:g}"] = part(method.descend, 1.0, x * rates)
@@ -88,47 +83,40 @@ class _Method:
     """Descent on the PSI manifold or off it."""
 
     settings: Settings
-    problem: Problem
+    problem: problem.Problem
     smoothness: Smoothness
-    psi: bool
+    name: str
     path: Callable[..., Path]
 
     def theorem(self, scale: float) -> dict[str, Any]:
         """Descend at 1 over constants that hold on the path.
 
         Constants that are exceeded are enlarged, and descent begins again.
-        Beside the summary there are `rates` and the `excess` that is left: the
-        largest quotient of a constant and of that which its rate was made of.
+        The `excess` that is left is the largest quotient of a constant on the
+        path and of that which its rate was made of.
         """
-        start = scaled(self.problem, scale)
+        start = problem.scaled(self.problem, scale)
         known = self.smoothness.constants(self._seen(start[None]))
-        return self._corrected(start, known, self.settings.rounds)
-
-    def _corrected(
-        self, start: jax.Array, known: np.ndarray, rounds: int
-    ) -> dict[str, Any]:
-        rates = 1 / known
-        path = self.path(start, rates)
-        found = self.smoothness.constants(self._seen(path.points))
-        excess = float(np.max(found / known))
-        if excess > 1 and rounds > 1:
-            larger = np.maximum(known, MARGIN * found)
-            return self._corrected(start, larger, rounds - 1)
-        summary = self._summary(path, rates)
-        return {**summary, "rates": rates.tolist(), "excess": excess}
+        for rounds_left in reversed(range(self.settings.rounds)):
+            path = self.path(start, 1 / known)
+            found = self.smoothness.constants(self._seen(path.points))
+            excess = float(np.max(found / known))
+            if excess <= 1 or not rounds_left:
+                break
+            known = np.maximum(known, MARGIN * found)
+        summary = self._summary(path, 1 / known)
+        return {**summary, "rates": (1 / known).tolist(), "excess": excess}
 
     def descend(self, scale: float, rates: np.ndarray) -> dict[str, Any]:
         """Descend at given rates."""
-        path = self.path(scaled(self.problem, scale), rates)
+        path = self.path(problem.scaled(self.problem, scale), rates)
         return self._summary(path, rates)
 
     def _summary(self, path: Path, rates: np.ndarray) -> dict[str, Any]:
         """Return some steps of a path, and counts of all of them."""
-        settings = self.settings
-        shown = _thinned(settings.steps, SHOWN)
-        least = np.minimum.accumulate
+        settings, curvature = self.settings, self.smoothness.curvature
+        shown, least = _thinned(settings.steps, SHOWN), np.minimum.accumulate
         falls = path.loss[:-1] - path.loss[1:]
-        curvature = self.smoothness.curvature
         return {
             "step": shown.tolist(),
             "loss": path.loss[shown].tolist(),
@@ -144,9 +132,9 @@ class _Method:
         """Return the points at which the theorem asks for smoothness."""
         indices = _thinned(len(points) - 1, self.settings.points)
         chosen = [jnp.asarray(points[index]) for index in indices]
-        if not self.psi:
+        if self.name == "GD":
             return chosen
-        return [normalized(self.problem, x) for x in chosen]
+        return [problem.normalized(self.problem, x) for x in chosen]
 
 
 def _thinned(steps: int, number: int) -> np.ndarray:

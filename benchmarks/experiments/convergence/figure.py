@@ -10,31 +10,26 @@ from benchmarks.experiments.convergence.report import (
     bound,
 )
 from benchmarks.harness.colours import COLOURS
+from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
 
 FIRST = 0.7  # in place of step 0 on a logarithmic axis
 
 
+@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw six panels."""
-    settings = content["settings"]
-    drawn = Figure(figsize=(11, 7), layout="constrained")
+    drawn = Figure(figsize=(11, 7))
     panels = drawn.subplots(2, 3)
     _draw_bounds(panels[0, 0], content)
     _draw_curvature(panels[1, 0], content)
     for name, above, below in zip(METHODS, *panels[:, 1:], strict=True):
-        values = settings["multiples"]
-        _draw_losses(above, content, f"{name}, multiple", "x", values)
+        _draw_losses(above, content, f"{name}, multiple", "multiples")
         above.set_title(f"{name}, multiples of the rates")
-        values = settings["scales"]
-        _draw_losses(
-            below, content, f"{name}, rate kept, scale", "scale", values
-        )
+        _draw_losses(below, content, f"{name}, rate kept, scale", "scales")
         below.set_title(f"{name}, the same rates")
     for axes in panels.flat:
         axes.set(xscale="log", yscale="log", xlabel="step")
-        axes.title.set_fontsize("medium")
-        axes.grid(alpha=0.3)
         axes.legend(fontsize="x-small")
     for left, right in panels[:, 1:]:
         right.sharey(left)
@@ -43,9 +38,8 @@ def figures(content: Content) -> dict[str, Figure]:
 
 
 def _draw_bounds(axes: Axes, content: Content) -> None:
-    for colour, (name, scale, run) in zip(
-        COLOURS, at_theorem(content), strict=False
-    ):
+    runs = zip(COLOURS, at_theorem(content), strict=False)
+    for colour, (name, scale, run) in runs:
         # The least of the first T points is that of an earlier one.
         step, least = np.array(run["step"][1:]), run[METHODS[name]][:-1]
         axes.plot(step, least, color=colour, label=f"{name}, scale {scale}")
@@ -70,17 +64,16 @@ def _draw_curvature(axes: Axes, content: Content) -> None:
     axes.set_title("PSI-GD, and GD (dotted)")
 
 
-def _draw_losses(
-    axes: Axes, content: Content, part: str, word: str, values: list[float]
-) -> None:
-    for index, value in enumerate(values):
+def _draw_losses(axes: Axes, content: Content, part: str, varied: str) -> None:
+    of_scales = varied == "scales"
+    for index, value in enumerate(content["settings"][varied]):
         run = content["parts"][f"{part} {value:g}"]
         axes.plot(
             np.maximum(run["step"], FIRST),
             run["loss"],
             color=COLOURS[index % len(COLOURS)],
-            label=f"{word} {value:g}",
+            label=f"{'scale' if of_scales else 'x'} {value:g}",
             # Gaps of different lengths show lines that lie on each other.
-            linestyle=(0, (3, 1 + index)) if word == "scale" else "-",
+            linestyle=(0, (3, 1 + index)) if of_scales else "-",
         )
     axes.set_ylabel("loss")

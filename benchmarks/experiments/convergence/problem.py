@@ -20,9 +20,8 @@ class Problem(NamedTuple):
     Attributes:
         loss: function of a vector of all parameters.
         start: the initial vector, float64.
-        ids: number of each element's scale group, -1 for ordinary elements. An
-            array of a value for each group and a last one for the rest,
-            indexed by `ids`, has a value for each element.
+        ids: number of each element's scale group, -1 for ordinary elements: an
+            index into values of all groups, and a last one of the rest.
         unravel: returns the tree of parameters of a vector.
         groups: scale groups of that tree.
     """
@@ -49,7 +48,6 @@ def make_problem(dataset: Dataset, width: int) -> Problem:
     params = jax.tree.map(lambda x: x.astype(jnp.float64), variables["params"])
     start, unravel = ravel_pytree(params)
     groups = psi_optax.output_channels(params, where="hidden_./kernel")
-
     whole = make_loss(model)
 
     def loss(x):

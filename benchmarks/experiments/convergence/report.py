@@ -15,10 +15,10 @@ Run = dict[str, Any]
 
 
 def bound(run: Run, step: Any) -> Any:
-    r"""Return a theorem's bound of the least squared gradient of T steps.
+    r"""Return \(2 L (L_0 - L_*) / T\), a bound of the least squared gradient.
 
-    It is \(2 L (L_0 - L_*) / T\), with the largest of the constants that the
-    rates are made of, and 0 for the least loss, a cross-entropy.
+    L is the largest of the constants that the rates are made of, and the least
+    loss is 0, that of a cross-entropy.
     """
     return 2 / min(run["rates"]) * run["loss"][0] / step
 
@@ -55,23 +55,18 @@ def report(content: Content) -> str:
     """Return three tables: the theorems, multiples, and scales."""
     settings = content["settings"]
     about = (
-        f"All {settings['dataset']} training images in one batch;"
-        f" {settings['width']} hidden units; {settings['steps']} steps; double"
-        f" precision; one seed. Smoothness is measured at the start and"
+        f"{settings['width']} hidden units; {settings['steps']} steps on"
+        f" {settings['dataset']}; smoothness at the start and"
         f" {settings['points']} later points of each path."
     )
-    return "\n\n".join(
-        [
-            about,
-            "**At the theorems' rates.**",
-            _theorems(content),
-            "**At multiples of them.** From scale 1.",
-            _multiples(content),
-            "**From other scales,** at the rates that are the theorems' at"
-            " scale 1: the loss in the end.",
-            _scales(content),
-        ]
+    texts = (
+        *(about, "**At the theorems' rates.**", _theorems(content)),
+        *("**At multiples of them.** From scale 1.", _multiples(content)),
+        "**From other scales,** at the theorems' rates at scale 1: the loss in"
+        " the end.",
+        _scales(content),
     )
+    return "\n\n".join(texts)
 
 
 def _theorems(content: Content) -> str:

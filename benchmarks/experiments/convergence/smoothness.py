@@ -38,11 +38,10 @@ class Smoothness:
         return np.max([block_bounds(h, self.ids) for h in hessians], axis=0)
 
     def curvature(self, x: jax.Array, rates: np.ndarray) -> float:
-        r"""Return the curvature times rate.
+        r"""Return the eigenvalue of \(D^{1/2} H D^{1/2}\) of the largest size.
 
-        It is the eigenvalue of \(D^{1/2} H D^{1/2}\) that is the largest in
-        size, with the rates D and the Hessian H: a step decreases a quadratic
-        loss if it is below 2.
+        D are the rates and H is the Hessian: below 2 a step decreases a
+        quadratic loss.
         """
         return float(self._curvature(x, jnp.asarray(rates)))
 

@@ -1,17 +1,17 @@
 """Settings and runs of the experiment on equilibria."""
 
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
 import optax
 
 from benchmarks import data, training
-from benchmarks.experiments import matched
+from benchmarks.experiments import matched, noisy_data
 from benchmarks.experiments.equilibrium.law import Law, forecast, trace
 from benchmarks.experiments.equilibrium.report import figures, report
 from benchmarks.experiments.equilibrium.watching import make_watched
@@ -28,14 +28,13 @@ from benchmarks.harness.options import (
 )
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import MOMENTUM, OPTIMIZERS, TUNED
-from benchmarks.training import Build
 from psi_optax.dynamics import matching_learning_rate
 from psi_optax.models import linen
 
 PILOT_SEED = 2000  # far from the seeds of the final runs, which start at 0
 
-DECAYED = {"sgd": "sgd_decay", "adamw": "adamw"}
-"""The optimizers with weight decay, by the names that laws have."""
+Record = dict[str, Any]
+"""Loss and layers of a run, as `make_watched` returns them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +42,19 @@ class Settings:
     """Settings of the experiment.
 
     Attributes:
-        dataset: Name of the data set.
-        examples: Number of its training images that are used.
-        widths: Numbers of hidden units.
-        batch_size: Number of examples in a batch.
-        steps: Number of steps; norms should settle in the first half.
-        seeds: Number of seeds.
+        dataset: Data set.
+        examples: Training images that are used.
+        widths: Hidden units of each layer.
+        batch_size: Examples in a batch.
+        steps: Steps; norms should settle in the first half.
+        seeds: Seeds.
         sgd_rates: Learning rates of SGD.
         sgd_decays: Weight decays of SGD, with each of the rates.
         adamw_rates: Learning rates of AdamW.
         adamw_decays: Weight decays of AdamW, with each of the rates.
         matched_sgd: Rate and decay of SGD that other methods are matched to.
         matched_adamw: Those of AdamW.
-        pilots: Number of runs that find the gradient norm for psi_sgd.
+        pilots: Runs that find the gradient norm for psi_sgd.
     """
 
     dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"
@@ -75,52 +74,39 @@ class Settings:
 
 def measure(settings: Settings, results: Results) -> None:
     """Train at every rate and decay, then at the matched rotation."""
-    laws = {name: _laws(settings, name) for name in DECAYED}
-    results.expect(sum(len(points) + 1 for points in laws.values()))
-    compiled = functools.partial(_compile, settings, _load(settings))
-    for optimizer, points in laws.items():
-        train = compiled(TUNED[DECAYED[optimizer]].build)
-        for law in points:
-            results.part(
-                f"{optimizer}, rate {law.rate:g}, decay {law.decay:g}",
-                functools.partial(_compare, train, law),
-            )
-        law = Law(optimizer, *getattr(settings, f"matched_{optimizer}"))
-        results.part(
-            f"matched {optimizer}",
-            functools.partial(_match, settings, compiled, train, law),
-        )
-
-
-def _laws(settings: Settings, optimizer: str) -> list[Law]:
-    """Return an optimizer's rates, each with each of its decays."""
-    kinds = (getattr(settings, f"{optimizer}_{x}") for x in ("rates", "decays"))
-    return [Law(optimizer, *point) for point in itertools.product(*kinds)]
-
-
-def _load(settings: Settings) -> data.Dataset:
-    full, count = data.load(settings.dataset), settings.examples
-    return full._replace(
-        train_images=full.train_images[:count],
-        train_labels=full.train_labels[:count],
-    )
+    full = noisy_data.first(data.load(settings.dataset), settings.examples)
+    compiled = partial(_compile, settings, full)
+    points = {
+        "sgd": itertools.product(settings.sgd_rates, settings.sgd_decays),
+        "adamw": itertools.product(settings.adamw_rates, settings.adamw_decays),
+    }
+    laws = {
+        name: [Law(name, *x) for x in found] for name, found in points.items()
+    }
+    results.expect(sum(len(found) + 1 for found in laws.values()))
+    for name, decayed in (("sgd", "sgd_decay"), ("adamw", "adamw")):
+        train = compiled(TUNED[decayed].build)
+        for law in laws[name]:
+            part = f"{name}, rate {law.rate:g}, decay {law.decay:g}"
+            results.part(part, partial(_compare, train, law))
+        law = Law(name, *getattr(settings, f"matched_{name}"))
+        match = partial(_match, settings, compiled, train, law)
+        results.part(f"matched {name}", match)
 
 
 def _compile(
-    settings: Settings, dataset: data.Dataset, build: Build
-) -> Callable[..., dict[str, Any]]:
+    settings: Settings, dataset: data.Dataset, build: training.Build
+) -> Callable[..., Record]:
     """Return the training, as a function of a law and the first seed."""
     images, size = dataset.train_images, settings.batch_size
     model = linen.MLP(settings.widths, dataset.num_classes)
     watched = make_watched(model, build, dataset)
     epochs = math.ceil(settings.steps / max(1, len(images) // size))
 
-    def train(law: Law, first: int = 0) -> dict[str, Any]:
+    def train(law: Law, first: int = 0) -> Record:
         seeds = range(first, first + settings.seeds)
-        batches = training.make_batches(len(images), size, epochs, seeds)
-        start = training.initialize(model, images, seeds)
-        steps = batches[:, : settings.steps]
-        return watched(start, steps, law.rate, law.decay)
+        start, batches = training.begin(model, images, seeds, size, epochs)
+        return watched(start, batches[:, : settings.steps], law.rate, law.decay)
 
     return train
 
@@ -171,7 +157,7 @@ def _match(
 ) -> dict[str, Any]:
     """Train with decay, and with the methods that are matched to it."""
     records, pilots = {"decayed": train(law)}, []
-    builds: dict[str, Build] = {"rotational": _rotational}
+    builds: dict[str, training.Build] = {"rotational": _rotational}
     if law.optimizer == "sgd":
         pilots = _pilots(settings, compiled, law, records["decayed"])
         found = matched.builds(pilots[-1]["corrected"])
@@ -199,13 +185,13 @@ def _rotational(rate: Any, decay: Any, groups: Any):
     )
 
 
-def _all_layers(record: dict[str, Any], kind: str) -> np.ndarray:
+def _all_layers(record: Record, kind: str) -> np.ndarray:
     layers = record["layers"].values()
     return np.concatenate([layer[kind] for layer in layers], axis=1)
 
 
 def _pilots(
-    settings: Settings, compiled: Callable, law: Law, decayed: dict[str, Any]
+    settings: Settings, compiled: Callable, law: Law, decayed: Record
 ) -> list[dict[str, float]]:
     """Find the gradient norm for psi_sgd; see docs/matching-weight-decay.md."""
     late, pilots = slice(settings.steps // 2, None), []
@@ -214,11 +200,9 @@ def _pilots(
         train = compiled(matched.psi_sgd(norm))
         record = train(law, PILOT_SEED + index * settings.seeds)
         rotation = float(rms(_all_layers(record, "rotation")[late]))
-        corrected = norm * math.tan(rotation) / math.tan(law.rotation)
-        pilots.append(
-            {"gradient": norm, "rotation": rotation, "corrected": corrected}
-        )
-        norm = corrected
+        pilot = {"gradient": norm, "rotation": rotation}
+        norm *= math.tan(rotation) / math.tan(law.rotation)
+        pilots.append({**pilot, "corrected": norm})
     return pilots
 
 

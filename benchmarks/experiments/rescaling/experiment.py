@@ -5,24 +5,21 @@ would undo the scale.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import data, training
-from benchmarks.experiments.rescaling import report
-from benchmarks.experiments.tuning import tune
+from benchmarks.experiments.rescaling.report import figures, report
+from benchmarks.experiments.tuning import TUNING_SEED, point, tune
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, one_of, some
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import DEFAULT, TUNED, Tuned
 from psi_optax.models import linen
-
-TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +27,13 @@ class Settings:
     """Settings of the experiment.
 
     Attributes:
-        dataset: Name of the data set.
-        optimizers: Names of optimizers.
+        dataset: Data set.
+        optimizers: Optimizers.
         scales: Factors of the initial filters.
-        seeds: Number of seeds, in tuning and in the final runs.
-        epochs: Number of epochs of each training.
-        batch_size: Number of examples in a batch.
-        widths: Numbers of hidden units.
+        seeds: Seeds, in tuning and in the final runs.
+        epochs: Epochs of each training.
+        batch_size: Examples in a batch.
+        widths: Hidden units of each layer.
         bn_epsilon: Epsilon of batch normalization.
         bn_momentum: Momentum of its running statistics.
     """
@@ -57,20 +54,14 @@ def measure(settings: Settings, results: Results) -> None:
     full = data.load(settings.dataset)
     tuning = _Runs(settings, data.hold_out(full), TUNING_SEED)
     final = _Runs(settings, full, 0)
-    methods = {name: TUNED[name] for name in settings.optimizers}
     steps = {
-        name: len(method.trials()) + len(settings.scales)
-        for name, method in methods.items()
+        name: len(TUNED[name].trials()) + len(settings.scales)
+        for name in settings.optimizers
     }
     results.expect(sum(steps.values()))
-    for name, method in methods.items():
-        results.part(
-            name,
-            functools.partial(
-                _measure, method, tuning, final, settings.scales, results.tick
-            ),
-            steps[name],
-        )
+    for name, count in steps.items():
+        arguments = TUNED[name], tuning, final, settings.scales, results.tick
+        results.part(name, partial(_measure, *arguments), count)
 
 
 def scale_filters(variables: Any, groups: Any, factor: float) -> Any:
@@ -88,8 +79,6 @@ class _Runs:
     """Training on one split, from one set of seeds."""
 
     def __init__(self, settings: Settings, split: data.Dataset, first: int):
-        seeds = range(first, first + settings.seeds)
-        images, count = split.train_images, len(split.train_labels)
         self.split = split
         self.model = linen.MLP(
             settings.widths,
@@ -97,22 +86,21 @@ class _Runs:
             epsilon=settings.bn_epsilon,
             momentum=settings.bn_momentum,
         )
+        images = split.train_images
+        seeds = range(first, first + settings.seeds)
+        sizes = settings.batch_size, settings.epochs
+        self.begin = partial(training.begin, self.model, images, seeds, *sizes)
         self.groups = training.kernel_groups(self.model, images).groups
         self.evaluate = training.make_evaluate(self.model, split)
-        self.variables = training.initialize(self.model, images, seeds)
-        self.batches = training.make_batches(
-            count, settings.batch_size, settings.epochs, seeds
-        )
 
     def compile(self, method: Tuned) -> Callable:
         """Return a function of scale, rate and decay: accuracies, losses."""
         train = training.make_train(self.model, method.build, self.split)
 
         def run(scale: float, rate: float, decay: float):
-            # A copy, since training donates its argument.
-            start = jax.tree.map(jnp.copy, self.variables)
-            start = scale_filters(start, self.groups, scale)
-            return self.evaluate(train(start, self.batches, rate, decay))
+            variables, batches = self.begin()
+            variables = scale_filters(variables, self.groups, scale)
+            return self.evaluate(train(variables, batches, rate, decay))
 
         return run
 
@@ -125,12 +113,10 @@ def _measure(
     tick: Callable[[], None],
 ) -> dict[str, Any]:
     """Tune one optimizer at scale 1, then train with it at every scale."""
-    validate = functools.partial(tuning.compile(method), 1.0)
-    tuned = tune(method, validate, tick)
-    best = tuned["chosen"]["learning_rate"], tuned["chosen"]["weight_decay"]
+    tuned = tune(method, partial(tuning.compile(method), 1.0), tick)
     test, accuracies = final.compile(method), {}
     for scale in scales:
-        accuracy, _ = test(scale, *best)
+        accuracy, _ = test(scale, *point(tuned))
         accuracies[f"{scale:g}"] = np.asarray(accuracy, np.float64).tolist()
         tick()
     return {**tuned, "accuracy": accuracies}
@@ -142,7 +128,7 @@ MEASUREMENT = Measurement(
         optimizers=("sgd", "psi_sgd"), scales=(0.1, 1.0), seeds=2, epochs=1
     ),
     measure=measure,
-    report=report.report,
-    figures=report.figures,
+    report=report,
+    figures=figures,
     page="../README.md",
 )

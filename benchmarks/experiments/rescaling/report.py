@@ -5,23 +5,25 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS, MARKERS
+from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
 
 
 def report(content: Content) -> str:
     """Return the table, in 80 columns, and a sentence that reads it."""
     settings, parts = content["settings"], content["parts"]
-    rows = [["", *(f"x {scale:g}" for scale in settings["scales"])]]
-    rows += [
-        [_label(part), *map(_cell, part["accuracy"].values())]
-        for part in parts.values()
-    ]
-    tuned = "; ".join(f"{_label(p)}: {_chosen(p)}" for p in parts.values())
+    rows, tuned = [["", *(f"x {x:g}" for x in settings["scales"])]], []
+    for part in parts.values():
+        label = part["label"].replace("weight decay", "decay")
+        cells = [pages.spread(x, 1, "±") for x in _percent(part)]
+        rows.append([label, *cells])
+        tuned.append(f"{label}: {tuned_to(part, ('lr ', 'decay '))}")
     above = (
         f"Test accuracy (%) on {settings['dataset']} of a BatchNorm MLP whose"
-        f" initial filters are multiplied by a number: mean ± standard"
+        " initial filters are multiplied by a number: mean ± standard"
         f" deviation of {settings['seeds']} seeds, {settings['epochs']} epochs,"
         " cosine decay."
     )
@@ -29,22 +31,41 @@ def report(content: Content) -> str:
     below = (
         "All methods start from the same weights. Each was tuned without a"
         f" factor, on validation data, in {' or '.join(map(str, trials))}"
-        f" trials; a star marks the edge of its grid. {tuned}."
+        f" trials; a star marks the edge of its grid. {'; '.join(tuned)}."
     )
     above, shown, below = map(pages.wrap, (above, _shown(parts), below))
     return "\n\n".join([above, pages.table(rows), shown, below])
 
 
+def _percent(part: dict[str, Any]) -> np.ndarray:
+    """Return accuracies by scale and seed."""
+    return 100 * np.array(list(part["accuracy"].values()))
+
+
+def _shown(parts: dict[str, Any]) -> str:
+    """Return by how much SGD and our methods depend on the scale."""
+    found = [
+        f"{part['label']} by {np.ptp(_percent(part).mean(1)):.1f}"
+        for name, part in parts.items()
+        if name == "sgd" or name.startswith("psi")
+    ]
+    *others, last = found or ["none was trained"]
+    listed = f"{', '.join(others)} and {last}" if others else last
+    return f"Over these scales the mean accuracies vary, in points: {listed}."
+
+
+@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw test accuracy against the scale, with bands of one deviation."""
-    settings = content["settings"]
-    drawn = Figure(figsize=(7.5, 4.5), layout="constrained")
-    axes = drawn.subplots()
+    settings, drawn = content["settings"], Figure(figsize=(7.5, 4.5))
+    axes, scales = drawn.subplots(), settings["scales"]
     for index, (name, part) in enumerate(content["parts"].items()):
-        colour = COLOURS[index % len(COLOURS)]
-        mean, spread = _statistics(part)
+        colour, percent = COLOURS[index % len(COLOURS)], _percent(part)
+        mean, spread = percent.mean(1), np.zeros(len(scales))
+        if percent.shape[1] > 1:
+            spread = percent.std(1, ddof=1)
         axes.plot(
-            settings["scales"],
+            scales,
             mean,
             color=colour,
             label=part["label"],
@@ -53,53 +74,12 @@ def figures(content: Content) -> dict[str, Figure]:
         )
         bounds = mean - spread, mean + spread
         axes.fill_between(
-            settings["scales"], *bounds, color=colour, alpha=0.12, linewidth=0
+            scales, *bounds, color=colour, alpha=0.12, linewidth=0
         )
-    axes.set_xscale("log")
-    axes.set_xlabel("scale of the initial filters")
-    axes.set_ylabel(f"test accuracy on {settings['dataset']} (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set(
+        xscale="log",
+        xlabel="scale of the initial filters",
+        ylabel=f"test accuracy on {settings['dataset']} (%)",
+    )
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return {"rescaling": drawn}
-
-
-def _statistics(part: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the standard deviation at each scale, in percent."""
-    accuracies = 100 * np.array(list(part["accuracy"].values()))
-    if accuracies.shape[1] == 1:
-        return accuracies[:, 0], np.zeros(len(accuracies))
-    return accuracies.mean(1), accuracies.std(1, ddof=1)
-
-
-def _shown(parts: dict[str, Any]) -> str:
-    """Return by how much SGD and our methods depend on the scale."""
-    ranges = {
-        part["label"]: float(np.ptp(_statistics(part)[0]))
-        for name, part in parts.items()
-        if name == "sgd" or name.startswith("psi")
-    }
-    found = [f"{name} by {points:.1f}" for name, points in ranges.items()]
-    *others, last = found or ["none was trained"]
-    listed = f"{', '.join(others)} and {last}" if others else last
-    return f"Over these scales the mean accuracies vary, in points: {listed}."
-
-
-def _label(part: dict[str, Any]) -> str:
-    return part["label"].replace("weight decay", "decay")
-
-
-def _cell(accuracies: list[float]) -> str:
-    percent = 100 * np.array(accuracies)
-    if len(percent) == 1:
-        return f"{percent[0]:.1f}"
-    return f"{percent.mean():.1f}±{percent.std(ddof=1):.1f}"
-
-
-def _chosen(part: dict[str, Any]) -> str:
-    """Return the chosen rate and decay, with a star at the edge of a grid."""
-    found = []
-    for name, short in (("learning_rate", "lr"), ("weight_decay", "decay")):
-        if name == "learning_rate" or part["chosen"][name]:
-            star = "*" if name in part["at_edge"] else ""
-            found.append(f"{short} {part['chosen'][name]:g}{star}")
-    return ", ".join(found)

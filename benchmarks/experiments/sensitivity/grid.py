@@ -9,11 +9,7 @@ DECADES = 0.5
 
 
 def points(settings: dict[str, Any], name: str) -> list[np.ndarray]:
-    """Return the rates and the decays of an optimizer.
-
-    Those of optimizers around Adam begin a decade lower in rates, and two
-    higher in decays.
-    """
+    """Return the rates and the decays of an optimizer."""
     rate, decay = settings["lowest_rate"], settings["lowest_decay"]
     if "adam" in name:
         rate, decay = rate / 10, 100 * decay

@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.experiments.sensitivity.grid import DECADES, points, widths
+from benchmarks.experiments.sensitivity.grid import points, widths
 from benchmarks.harness import pages
+from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
 from benchmarks.optimizers import TUNED
 
@@ -17,33 +18,40 @@ MARGIN = 0.01
 
 def report(content: Content) -> str:
     """Return the table, with a row for each optimizer."""
-    found = _accuracies(content)
-    best = max(accuracy.max() for accuracy in found.values())
+    settings, found = content["settings"], _accuracies(content)
+    about = (
+        f"An MLP {'-'.join(map(str, settings['widths']))} on"
+        f" {settings['train']} images of {settings['dataset']},"
+        f" {settings['epochs']} epochs in batches of {settings['batch_size']}:"
+        f" {settings['rates']} rates, {settings['decays']} decays, filters"
+        f" multiplied by {', '.join(f'{x:g}' for x in settings['scales'])},"
+        f" {settings['seeds']} seeds."
+    )
     columns = (
         *("", "best accuracy, %", "good share of the grid, %"),
         *("of its own best, %", "good rates at one scale, decades"),
         "at all scales, decades",
     )
-    rows = [columns]
+    rows, best = [columns], max(map(np.max, found.values()))
     for name, accuracy in found.items():
         top = accuracy.max()
         good, at_one, at_all = widths(accuracy >= best - MARGIN)
         own, *_ = widths(accuracy >= top - MARGIN)
         percent = f"{100 * top:.2f}", f"{100 * good:.0f}", f"{100 * own:.0f}"
         rows.append((_label(name), *percent, f"{at_one:.1f}", f"{at_all:.1f}"))
-    return f"{_about(content['settings'])}\n\n{pages.table(rows, right=True)}"
+    return f"{about}\n\n{pages.table(rows, right=True)}"
 
 
 def _accuracies(content: Content) -> dict[str, np.ndarray]:
     """Return mean accuracies of seeds, of shape (scales, rates, decays)."""
     settings, parts = content["settings"], content["parts"]
-
-    def mean(name: str, scale: float) -> np.ndarray:
-        seeds = range(settings["seeds"])
-        return np.mean([parts[f"{name}/{scale:g}/{x}"] for x in seeds], axis=0)
-
     return {
-        name: np.array([mean(name, scale) for scale in settings["scales"]])
+        name: np.array(
+            [
+                [parts[f"{name}/{x:g}/{i}"] for i in range(settings["seeds"])]
+                for x in settings["scales"]
+            ]
+        ).mean(1)
         for name in settings["optimizers"]
     }
 
@@ -53,31 +61,15 @@ def _label(name: str) -> str:
     return TUNED[name].label.split(",")[0]
 
 
-def _about(settings: dict[str, Any]) -> str:
-    return (
-        f"An MLP {'-'.join(map(str, settings['widths']))} with BatchNorm on"
-        f" {settings['train']} images of {settings['dataset']},"
-        f" {settings['epochs']} epochs in batches of {settings['batch_size']}:"
-        f" {settings['rates']} rates over {DECADES * (settings['rates'] - 1):g}"
-        f" decades, {settings['decays']} decays over {settings['decays'] - 1},"
-        " filters multiplied by"
-        f" {', '.join(f'{scale:g}' for scale in settings['scales'])}. Test"
-        f" accuracies are means of {settings['seeds']} seeds. *Good* is an"
-        f" accuracy at most {100 * MARGIN:g} percentage point below the best of"
-        " all methods."
-    )
-
-
+@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the maps; dots are good, colours end 20 points below the best."""
     settings, found = content["settings"], _accuracies(content)
-    best = max(accuracy.max() for accuracy in found.values())
-    rows, columns = len(found), len(settings["scales"])
-    size = 2.2 * columns + 1.6, 1.55 * rows + 0.6
-    drawn = Figure(figsize=size, layout="constrained")
-    panels = drawn.subplots(
-        rows, columns, squeeze=False, sharex="row", sharey="row"
-    )
+    best = max(map(np.max, found.values()))
+    shape = len(found), len(settings["scales"])
+    drawn = Figure(figsize=(2.2 * shape[1] + 1.6, 1.55 * shape[0] + 0.6))
+    options = {"squeeze": False, "sharex": "row", "sharey": "row"}
+    panels: Any = drawn.subplots(*shape, **options)
     image: Any = None
     for row, (name, accuracies) in zip(panels, found.items(), strict=True):
         row[0].set_ylabel(f"{_label(name)}\n\ndecay", fontsize=8)
@@ -85,11 +77,10 @@ def figures(content: Content) -> dict[str, Figure]:
         for axes, accuracy in zip(row, accuracies, strict=True):
             image = _draw(axes, rates, decays, accuracy, best)
     for axes, scale in zip(panels[0], settings["scales"], strict=True):
-        axes.set_title(f"filters x {scale:g}", fontsize=9)
+        axes.set_title(f"filters x {scale:g}")
     drawn.supxlabel("learning rate", fontsize=9)
-    drawn.colorbar(
-        image, ax=panels, label="test accuracy (%)", extend="min", shrink=0.6
-    )
+    bar = {"label": "test accuracy (%)", "extend": "min", "shrink": 0.6}
+    drawn.colorbar(image, ax=panels, **bar)
     return {"sensitivity": drawn}
 
 
@@ -98,6 +89,7 @@ def _draw(
 ) -> Any:
     """Draw one map, over logarithms; return the image."""
     low, high = 100 * (best - 0.2), 100 * best
+    axes.grid(visible=False)
     image = axes.pcolormesh(
         rates, decays, 100 * accuracy.T, vmin=low, vmax=high, cmap="cividis"
     )

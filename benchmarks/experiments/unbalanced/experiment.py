@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
 
 from benchmarks import data, training
-from benchmarks.experiments.tuning import tune
+from benchmarks.experiments import noisy_data
+from benchmarks.experiments.tuning import TUNING_SEED, point, tune
 from benchmarks.experiments.two_layers import TwoLayers
 from benchmarks.experiments.unbalanced.report import figures, report
 from benchmarks.experiments.unbalanced.training import make_curves, scale_layers
@@ -17,18 +19,13 @@ from benchmarks.harness.options import Count, Positive, at_least, one_of, some
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import OPTIMIZERS, TUNED, Tuned
 
-TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
-
 BALANCED = (1.0, 1.0)
-
-
-def _psi_sgd_unit(rate: Any, groups: Any):
-    return OPTIMIZERS["psi_sgd"].make(rate, groups, radius=1.0)
-
 
 COMPARED = TUNED | {
     "psi_sgd_unit": Tuned(
-        "psi_sgd, radius 1", _psi_sgd_unit, TUNED["psi_sgd"].rates
+        "psi_sgd, radius 1",
+        partial(OPTIMIZERS["psi_sgd"].make, radius=1.0),
+        TUNED["psi_sgd"].rates,
     )
 }
 """The methods, with the grids for weights that are not multiplied."""
@@ -51,16 +48,15 @@ class Settings:
     """Settings of the experiment.
 
     Attributes:
-        dataset: Name of the data set.
-        examples: Number of its training images that are used.
+        dataset: Data set.
+        examples: Training images that are used.
         factors: Factors of the two kernels.
-        epsilons: Epsilons of batch normalization. All is tuned at the first,
-            which should be too small to matter.
-        width: Number of hidden units.
-        epochs: Number of epochs of each training.
-        batch_size: Number of examples in a batch.
-        tuning_seeds: Number of seeds in tuning.
-        seeds: Number of seeds of the final runs.
+        epsilons: Epsilons of batch normalization; tuning uses the first.
+        width: Hidden units.
+        epochs: Epochs of each training.
+        batch_size: Examples in a batch.
+        tuning_seeds: Seeds in tuning.
+        seeds: Seeds of the final runs.
         methods: Optimizers that are compared.
         retuned: Optimizers that are tuned for the unbalanced weights too.
     """
@@ -82,57 +78,41 @@ class Settings:
 
 
 def measure(settings: Settings, results: Results) -> None:
-    """Tune every method, then train with it.
-
-    The parts of a method are its tuning, "tuned NAME" or "retuned NAME", and
-    the final run of each condition, "tuned NAME, CONDITION".
-    """
-    full = data.load(settings.dataset)
-    full = full._replace(
-        train_images=full.train_images[: settings.examples],
-        train_labels=full.train_labels[: settings.examples],
-    )
-    seeds = range(TUNING_SEED, TUNING_SEED + settings.tuning_seeds)
-    epsilon, _ = settings.epsilons
-    tuning = _make_train(settings, epsilon, data.hold_out(full), seeds)
-    conditions = _conditions(settings, full)
-    cases = [("tuned", name, BALANCED) for name in settings.methods]
-    cases += [("retuned", name, settings.factors) for name in settings.retuned]
+    """Tune every method, "tuned NAME", and train, "tuned NAME, CONDITION"."""
+    full = noisy_data.first(data.load(settings.dataset), settings.examples)
+    held_out, seeds = data.hold_out(full), range(settings.seeds)
+    tuning_seeds = range(TUNING_SEED, TUNING_SEED + settings.tuning_seeds)
+    exact, usual = settings.epsilons
+    tuning = _make_train(settings, exact, held_out, tuning_seeds)
+    final = _make_train(settings, exact, full, seeds)
+    conditions = {
+        "balanced": (final, BALANCED),
+        "unbalanced": (final, settings.factors),
+        "usual epsilon": (
+            _make_train(settings, usual, full, seeds),
+            settings.factors,
+        ),
+    }
+    cases = [("tuned", x, COMPARED[x], BALANCED) for x in settings.methods]
+    cases += [
+        ("retuned", x, RETUNED[x], settings.factors) for x in settings.retuned
+    ]
     results.expect(4 * len(settings.methods) + 3 * len(settings.retuned))
-    for when, name, factors in cases:
-        tuned = results.part(
-            f"{when} {name}",
-            functools.partial(_tune, tuning, when, name, factors),
-        )
-        best = tuned["chosen"]["learning_rate"], tuned["chosen"]["weight_decay"]
+    for when, name, method, factors in cases:
+        validate = partial(_validate, tuning, name, factors)
+        part = f"{when} {name}"
+        tuned = results.part(part, partial(tune, method, validate))
         for condition, (train, scales) in conditions.items():
             if (when, condition) != ("retuned", "balanced"):
-                results.part(
-                    f"{when} {name}, {condition}",
-                    functools.partial(_train, train, name, scales, *best),
-                )
+                run = partial(_test, train, name, scales, *point(tuned))
+                results.part(f"{part}, {condition}", run)
 
 
-def _conditions(settings: Settings, full: data.Dataset) -> dict[str, tuple]:
-    """Return the final training and the factors of each condition."""
-    seeds = range(settings.seeds)
-    exact, usual = (
-        _make_train(settings, epsilon, full, seeds)
-        for epsilon in settings.epsilons
-    )
-    return {
-        "balanced": (exact, BALANCED),
-        "unbalanced": (exact, settings.factors),
-        "usual epsilon": (usual, settings.factors),
-    }
+def _validate(train: Callable, *arguments: Any):
+    return train(*arguments)[:2]
 
 
-def _tune(train: Callable, when: str, name: str, factors: Any):
-    method = {"tuned": COMPARED, "retuned": RETUNED}[when][name]
-    return tune(method, lambda *point: train(name, factors, *point)[:2])
-
-
-def _train(train: Callable, *arguments: Any) -> dict[str, Any]:
+def _test(train: Callable, *arguments: Any) -> dict[str, Any]:
     """Return the seeds' accuracies and last losses, and their mean curve."""
     accuracy, _, curve = train(*arguments)
     curve = np.asarray(curve, np.float64)
@@ -151,27 +131,27 @@ def _finite(values: np.ndarray) -> list[float | None]:
 def _make_train(
     settings: Settings, epsilon: float, dataset: data.Dataset, seeds: range
 ) -> Callable:
-    """Return the training with a method, as a function.
+    """Return a function of method, factors, rate and decay.
 
     It returns each seed's accuracy and loss, both of tests, and its curve.
     """
     model = TwoLayers(
         settings.width, dataset.num_classes, epsilon=epsilon, momentum=0.9
     )
-    images, epochs = dataset.train_images, settings.epochs
-    variables = training.initialize(model, images, seeds)
-    batches = training.make_batches(
-        len(images), settings.batch_size, epochs, seeds
-    )
+    sizes = settings.batch_size, settings.epochs
+    start = training.begin(model, dataset.train_images, seeds, *sizes)
+    variables, batches = start
     evaluate = training.make_evaluate(model, dataset)
 
     @functools.cache
     def compiled(name: str) -> Callable:
-        return make_curves(model, COMPARED[name].build, dataset, epochs)
+        return make_curves(
+            model, COMPARED[name].build, dataset, settings.epochs
+        )
 
     def train(name: str, factors: Any, rate: float, decay: float):
-        start = scale_layers(variables, factors)
-        after, curve = compiled(name)(start, batches, rate, decay)
+        scaled = scale_layers(variables, factors)
+        after, curve = compiled(name)(scaled, batches, rate, decay)
         return *evaluate(after), curve
 
     return train

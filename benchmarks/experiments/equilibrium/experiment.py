@@ -194,16 +194,14 @@ def _pilots(
     settings: Settings, compiled: Callable, law: Law, decayed: Record
 ) -> list[dict[str, float]]:
     """Find the gradient norm for psi_sgd; see docs/matching-weight-decay.md."""
-    late, pilots = slice(settings.steps // 2, None), []
-    norm = float(rms(_all_layers(decayed, "gradient")[late]))
-    for index in range(settings.pilots):
-        train = compiled(matched.psi_sgd(norm))
-        record = train(law, PILOT_SEED + index * settings.seeds)
-        rotation = float(rms(_all_layers(record, "rotation")[late]))
-        pilot = {"gradient": norm, "rotation": rotation}
-        norm *= math.tan(rotation) / math.tan(law.rotation)
-        pilots.append({**pilot, "corrected": norm})
-    return pilots
+    late = slice(settings.steps // 2, None)
+    guess = float(rms(_all_layers(decayed, "gradient")[late]))
+
+    def turn(build: training.Build, index: int) -> dict[str, float]:
+        record = compiled(build)(law, PILOT_SEED + index * settings.seeds)
+        return {"rotation": float(rms(_all_layers(record, "rotation")[late]))}
+
+    return matched.pilots(turn, law.rotation, guess, settings.pilots)
 
 
 MEASUREMENT = Measurement(

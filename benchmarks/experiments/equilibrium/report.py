@@ -119,7 +119,7 @@ def _pilots(content: Content) -> str:
     part = content["parts"]["matched sgd"]
     rows = [["pilot", "`gradient_norm`", "rotation / wanted", "corrected to"]]
     for number, pilot in enumerate(part["pilots"], 1):
-        gradient, corrected = pilot["gradient"], pilot["corrected"]
+        gradient, corrected = pilot["gradient_norm"], pilot["corrected"]
         turned = f"{pilot['rotation'] / part['rotation']:.3f}"
         rows.append(
             [str(number), f"{gradient:.4f}", turned, f"{corrected:.4f}"]

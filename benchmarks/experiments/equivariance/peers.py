@@ -46,8 +46,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "geoopt RiemannianAdam": {"lr": ANGLE},
     "Emerging-Optimizers ObliqueSGD": {**_SGD, "dim": 1},
     "Emerging-Optimizers ObliqueAdam": {"lr": ADAM, "dim": 1},
-    f"{GRASSMANN} SGDG": _SGD,
-    f"{GRASSMANN} AdamG": {"lr": ANGLE, "momentum": 0.9},
+    f"{GRASSMANN} SGDG": {**_SGD, "grassmann": True},
+    f"{GRASSMANN} AdamG": {**_SGD, "lr": ANGLE, "grassmann": True},
     "REQ RotationalWrapper(sgdm)": {**_REQ, "inner_type": "sgdm"},
     "REQ RotationalWrapper(adamw)": {**_REQ, "inner_type": "adamw"},
 }
@@ -70,23 +70,18 @@ def _row(title: str, options: dict[str, Any]) -> dict[str, Any] | None:
     if library not in CLONES:
         version = importlib.metadata.version(library)
     make = getattr(module, name.partition("(")[0])
-    run = _follow(lambda rows: make(_declared(library, rows), **options))
+    declare = _spheres if library == "geoopt" else list
+    run = _follow(lambda rows: make(declare(rows), **options))
     about = {"library": library, "optimizer": name, "version": version}
     about |= {"claim": "", "powers_of_two": None}
     return {**about, **problem.measure(run)}
 
 
-def _declared(library: str, parameters: list) -> list:
+def _spheres(parameters: list) -> list:
     """Declare rows to be points of spheres, without moving them there."""
-    if library == "geoopt":
-        geoopt = importlib.import_module(library)
-        return [
-            geoopt.ManifoldParameter(row, manifold=geoopt.Sphere())
-            for row in parameters
-        ]
-    if library == GRASSMANN:
-        return [{"params": parameters, "grassmann": True}]
-    return parameters
+    geoopt = importlib.import_module("geoopt")
+    sphere = geoopt.Sphere()
+    return [geoopt.ManifoldParameter(p, manifold=sphere) for p in parameters]
 
 
 def _follow(make: Callable[[list], Any]) -> problem.Run:

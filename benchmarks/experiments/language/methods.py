@@ -31,13 +31,13 @@ def make(
     under AdamW by the factor. `unit` is the rate at which `psi_adam` turns by a
     radian, extrapolated from small angles.
     """
-    ordinary = OPTIMIZERS["adamw"].make(rate, decay=decay)
+    adamw = OPTIMIZERS["adamw"].make
+    ordinary = adamw(rate, decay=decay)
     if name == "adamw":
         # Rotations are proportional to the square root of the rate.
-        faster = _times(factor**2, rate)
-        grouped = OPTIMIZERS["adamw"].make(faster, decay=decay)
+        faster = adamw(_times(factor**2, rate), decay=decay)
         return optax.partition(
-            {"scale": grouped, "ordinary": ordinary},
+            {"scale": faster, "ordinary": ordinary},
             lambda params: psi_optax.group_labels(params, groups),
         )
     if name == "psi_adam":

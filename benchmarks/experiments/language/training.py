@@ -56,11 +56,10 @@ class Runs:
         factor: float = 1.0,
         unit: float = 1.0,
     ) -> dict[str, Any]:
-        """Train, and measure losses in nats a character, and rotations.
+        """Train, and measure losses and, in radians a step, RMS rotations.
 
-        There are the validation loss after each chunk of steps, the RMS
-        rotation of each in radians a step, and the test loss. Those that are
-        not finite are None.
+        Non-finite ones are None. There is a validation loss and a rotation for
+        each chunk of steps.
         """
         hyper = rate, decay, factor, unit
         begin, advance = self.compiled(name)

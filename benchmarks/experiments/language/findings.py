@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 
@@ -10,8 +9,6 @@ from benchmarks.experiments.held_rate import held_steps
 from benchmarks.experiments.rotations import rms
 from benchmarks.harness.files import InputError
 from benchmarks.harness.results import Content
-
-Part = dict[str, Any]
 
 
 def best_pair(content: Content, held: float = math.inf) -> tuple[float, float]:
@@ -39,25 +36,25 @@ def settling(content: Content) -> tuple[float, float]:
     return best_pair(content, held_steps(content["settings"]["steps"]))
 
 
-def _last(part: Part) -> float:
+def _last(part):
     loss = part["validation"][-1]
     return np.inf if loss is None else loss
 
 
-def held_rotation(settings: dict[str, Any], part: Part) -> float:
+def held_rotation(settings: dict, part: dict) -> float:
     """Return the RMS rotation at the held rate, without its first half."""
     chunk = settings["steps"] // settings["chunks"]
     held = held_steps(settings["steps"]) // chunk
     return float(rms(part["rotation"][held // 2 : held]))
 
 
-def runs(content: Content, name: str, factor: float = 1.0) -> list[Part]:
+def runs(content: Content, name: str, factor: float = 1.0) -> list[dict]:
     """Return the runs of a method at a factor, by seed."""
     seeds = range(content["settings"]["seeds"])
     return [content["parts"][f"{name}/{factor:g}/{seed}"] for seed in seeds]
 
 
-def losses(parts: list[Part]) -> np.ndarray:
+def losses(parts: list[dict]) -> np.ndarray:
     """Return the test losses of runs, NaN where they diverged."""
     return np.array([part["test"] for part in parts], float)
 

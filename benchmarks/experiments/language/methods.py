@@ -1,7 +1,5 @@
 """AdamW, and the methods that replace it for scale-invariant matrices."""
 
-from typing import Any
-
 import optax
 
 import psi_optax
@@ -17,14 +15,7 @@ LABELS = {
 """The methods that are compared, by the names that `make` takes."""
 
 
-def make(
-    name: str,
-    groups: Any,
-    rate: optax.Schedule,
-    decay: Any,
-    factor: Any = 1.0,
-    unit: Any = 1.0,
-) -> optax.GradientTransformation:
+def make(name, groups, rate, decay, factor=1.0, unit=1.0):
     """Make a method, from the rate and the decay of AdamW.
 
     Parameters without groups are trained by AdamW. Groups turn faster than
@@ -49,5 +40,5 @@ def make(
     return OPTIMIZERS[name].make(_times(factor, matched), groups, **options)
 
 
-def _times(factor: Any, schedule: optax.Schedule) -> optax.Schedule:
+def _times(factor, schedule):
     return lambda step: factor * schedule(step)

@@ -173,9 +173,10 @@ def figures(content: Content) -> dict[str, Figure]:
             middle, margin = (low + high) / 2, (high - low) / 2
             axes.errorbar(middle, place, xerr=margin, fmt="o", color=colour)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(f"{column}\n{_title(noise).lower()}")
+        axes.set_title(f"{column}\n{_title(noise).lower()}", fontsize=9)
     labels = [TUNED[name].label for name in others]
     panels[0, 0].set_yticks(range(len(others)), labels)
     panels[0, 0].invert_yaxis()
-    drawn.supxlabel(f"test accuracy (%) less that of {TUNED[BASELINE].label}")
+    less = f"test accuracy (%) less that of {TUNED[BASELINE].label}"
+    drawn.supxlabel(less, fontsize=10)
     return {"accuracy": drawn}

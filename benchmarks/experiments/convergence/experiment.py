@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import data
-from benchmarks.experiments.convergence import figure, problem, report
+from benchmarks.experiments.convergence import problem, report
 from benchmarks.experiments.convergence.descent import Path, make_descent
 from benchmarks.experiments.convergence.smoothness import Smoothness
 from benchmarks.harness.measurement import Measurement
@@ -161,6 +161,6 @@ MEASUREMENT = Measurement(
     measure=measure,
     report=report.report,
     faults=report.faults,
-    figures=figure.figures,
+    figures=report.figures,
     page="experiments/convergence.md",
 )

@@ -1,7 +1,5 @@
 """AdamW, and the methods that replace it for scale-invariant matrices."""
 
-from typing import Any
-
 import optax
 
 import psi_optax
@@ -17,27 +15,20 @@ LABELS = {
 """The methods that are compared, by the names that `make` takes."""
 
 
-def make(
-    name: str,
-    groups: Any,
-    rate: optax.Schedule,
-    decay: Any,
-    factor: Any = 1.0,
-    unit: Any = 1.0,
-) -> optax.GradientTransformation:
+def make(name, groups, rate, decay, factor=1.0, unit=1.0):
     """Make a method, from the rate and the decay of AdamW.
 
     Parameters without groups are trained by AdamW. Groups turn faster than
     under AdamW by the factor. `unit` is the rate at which `psi_adam` turns by a
     radian, extrapolated from small angles.
     """
-    ordinary = OPTIMIZERS["adamw"].make(rate, decay=decay)
+    adamw = OPTIMIZERS["adamw"].make
+    ordinary = adamw(rate, decay=decay)
     if name == "adamw":
         # Rotations are proportional to the square root of the rate.
-        faster = _times(factor**2, rate)
-        grouped = OPTIMIZERS["adamw"].make(faster, decay=decay)
+        faster = adamw(_times(factor**2, rate), decay=decay)
         return optax.partition(
-            {"scale": grouped, "ordinary": ordinary},
+            {"scale": faster, "ordinary": ordinary},
             lambda params: psi_optax.group_labels(params, groups),
         )
     if name == "psi_adam":
@@ -49,5 +40,5 @@ def make(
     return OPTIMIZERS[name].make(_times(factor, matched), groups, **options)
 
 
-def _times(factor: Any, schedule: optax.Schedule) -> optax.Schedule:
+def _times(factor, schedule):
     return lambda step: factor * schedule(step)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +25,12 @@ GROUPS = "layer_.*/kernel"
 class Runs:
     """Training of one model, with its scale groups."""
 
-    def __init__(self, settings: Any):
+    def __init__(self, settings):
         self.settings, self.text = settings, text.load()
-        # All its matrices but the head are scale-invariant.
+        sizes = settings.length, settings.width, settings.depth, settings.heads
+        # All matrices but the head are scale-invariant with these options.
         architecture = TransformerArchitecture(
-            settings.length,
-            settings.width,
-            settings.depth,
-            settings.heads,
-            activation=squared_relu,
-            post_norms=True,
-            tied_head=False,
+            *sizes, activation=squared_relu, post_norms=True, tied_head=False
         )
         self.model = linen.Transformer(architecture, text.VOCABULARY)
         piece = jnp.zeros((settings.batch_size, settings.length + 1), int)
@@ -47,23 +40,16 @@ class Runs:
         self.init, self.loss = jax.jit(self._init), jax.jit(self._loss)
         self.compiled = functools.cache(self._compile)
 
-    def train(
-        self,
-        name: str,
-        seed: int,
-        rate: float,
-        decay: float,
-        factor: float = 1.0,
-        unit: float = 1.0,
-    ) -> dict[str, Any]:
-        """Train, and measure losses in nats a character, and rotations.
+    def train(self, name, seed, rate, decay, factor=1.0, unit=1.0):
+        """Train, and measure losses and, in radians a step, RMS rotations.
 
-        There are the validation loss after each chunk of steps, the RMS
-        rotation of each in radians a step, and the test loss. Those that are
-        not finite are None.
+        Non-finite ones are None. There is a validation loss and a rotation for
+        each chunk of steps.
         """
-        hyper = rate, decay, factor, unit
-        begin, advance = self.compiled(name)
+        hyper, (begin, advance) = (
+            (rate, decay, factor, unit),
+            self.compiled(name),
+        )
         validation = self.held_out(self.text.validation)
         carry = begin(self.init(jax.random.key(seed)), hyper)
         rotations, losses = [], []
@@ -71,21 +57,17 @@ class Runs:
             carry, rotation = advance(carry, batches, hyper)
             rotations.append(_number(rotation))
             losses.append(_number(self.loss(carry[0], validation)))
-        test = self.loss(carry[0], self.held_out(self.text.test))
-        return {
-            "validation": losses,
-            "rotation": rotations,
-            "test": _number(test),
-        }
+        test = _number(self.loss(carry[0], self.held_out(self.text.test)))
+        return {"validation": losses, "rotation": rotations, "test": test}
 
-    def pilot(self, seed: int, unit: float, rate: float, decay: float) -> float:
+    def pilot(self, seed, unit, rate, decay):
         """Return a better unit of `psi_adam`, from its rotation with this."""
         found = self.train("psi_adam", seed, rate, decay, 1.0, unit)
         turned = held_rotation(dataclasses.asdict(self.settings), found)
         wanted = equilibrium_rotation(rate, decay, optimizer="adamw")
         return unit * float(jnp.tan(wanted) / np.tan(turned))
 
-    def batches(self, seed: int) -> np.ndarray:
+    def batches(self, seed):
         """Draw pieces of shape (chunks, steps, batch, length + 1)."""
         settings, train = self.settings, self.text.train
         steps = settings.steps // settings.chunks
@@ -94,32 +76,28 @@ class Runs:
         starts = np.random.RandomState(seed).randint(last, size=shape)
         return text.windows(train, starts, settings.length)
 
-    def held_out(self, tokens: np.ndarray) -> np.ndarray:
+    def held_out(self, tokens):
         """Return pieces at equal distances."""
-        settings = self.settings
-        last = len(tokens) - settings.length - 1
-        starts = np.linspace(0, last, settings.held_out).astype(int)
-        return text.windows(tokens, starts, settings.length)
+        length, last = self.settings.length, len(tokens) - 1
+        starts = np.linspace(0, last - length, self.settings.held_out)
+        return text.windows(tokens, starts.astype(int), length)
 
-    def _compile(self, name: str) -> tuple[Callable, Callable]:
+    def _compile(self, name):
         """Return the beginning of a run, and a chunk of its steps."""
 
         def optimizer(hyper):
-            rate, *others = hyper
-            schedule = hold_then_decay(rate, self.settings.steps)
-            return methods.make(name, self.groups, schedule, *others)
+            schedule = hold_then_decay(hyper[0], self.settings.steps)
+            return methods.make(name, self.groups, schedule, *hyper[1:])
 
-        @jax.jit
         def begin(params, hyper):
             return params, optimizer(hyper).init(params)
 
-        @jax.jit
         def advance(carry, batches, hyper):
             step = functools.partial(self._step, optimizer(hyper))
             carry, squares = jax.lax.scan(step, carry, batches)
             return carry, jnp.sqrt(jnp.mean(squares))
 
-        return begin, advance
+        return jax.jit(begin), jax.jit(advance)
 
     def _step(self, optimizer, carry, batch):
         """Return the next parameters and state; the mean square rotation."""
@@ -131,16 +109,16 @@ class Runs:
         squares = [(angle**2).mean() for angle in jax.tree.leaves(angles)]
         return (following, state), sum(squares) / len(squares)
 
-    def _init(self, key: jax.Array) -> Any:
+    def _init(self, key):
         piece = jnp.zeros((1, self.settings.length), int)
         return self.model.init(key, piece, train=False)["params"]
 
-    def _loss(self, params: Any, pieces: jax.Array) -> jax.Array:
+    def _loss(self, params, pieces):
         variables, tokens = {"params": params}, pieces[:, :-1]
         logits = self.model.apply(variables, tokens, train=True)
         return cross_entropy(logits, pieces[:, 1:]).mean()
 
 
-def _number(value: jax.Array) -> float | None:
+def _number(value):
     """Return a number as JSON has it, which has no NaN."""
     return float(value) if np.isfinite(value) else None

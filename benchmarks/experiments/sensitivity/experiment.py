@@ -13,8 +13,7 @@ import numpy as np
 from benchmarks import data, training
 from benchmarks.experiments.noisy_data import split
 from benchmarks.experiments.rescaling.experiment import scale_filters
-from benchmarks.experiments.sensitivity.grid import points
-from benchmarks.experiments.sensitivity.report import figures, report
+from benchmarks.experiments.sensitivity.report import figures, points, report
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positive, Positives, one_of, some
 from benchmarks.harness.results import Results

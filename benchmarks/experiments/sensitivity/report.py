@@ -1,4 +1,4 @@
-"""A table of the sizes of good regions, and maps of accuracy."""
+"""Points of the grid, sizes of good regions of it, and maps of accuracy."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.experiments.sensitivity.grid import points, widths
 from benchmarks.harness import pages
 from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
@@ -14,6 +13,35 @@ from benchmarks.optimizers import TUNED
 
 MARGIN = 0.01
 """Accuracies that are good are at most this much below the best one."""
+
+DECADES = 0.5
+"""Decades from one rate to the next; decays are a decade apart."""
+
+
+def points(settings: dict[str, Any], name: str) -> list[np.ndarray]:
+    """Return the rates and the decays of an optimizer."""
+    rate, decay = settings["lowest_rate"], settings["lowest_decay"]
+    if "adam" in name:
+        rate, decay = rate / 10, 100 * decay
+    rates = 10.0 ** (DECADES * np.arange(settings["rates"]))
+    return [rate * rates, decay * 10.0 ** np.arange(settings["decays"])]
+
+
+def widths(good: np.ndarray) -> tuple[float, float, float]:
+    """Return the size of a region, booleans `(scales, rates, decays)`.
+
+    It is the share of all points, and the decades of rates at the best decay:
+    the mean over scales, each with its own best decay, and those of rates that
+    are good at every scale with one decay.
+
+    Examples:
+        >>> good = np.array([[[1], [1], [0]], [[0], [1], [1]]], bool)
+        >>> [round(width, 2) for width in widths(good)]
+        [0.67, 1.0, 0.5]
+    """
+    at_one = good.sum(1).max(1).mean()
+    at_all = good.all(0).sum(0).max()
+    return float(good.mean()), float(DECADES * at_one), float(DECADES * at_all)
 
 
 def report(content: Content) -> str:
@@ -77,7 +105,7 @@ def figures(content: Content) -> dict[str, Figure]:
         for axes, accuracy in zip(row, accuracies, strict=True):
             image = _draw(axes, rates, decays, accuracy, best)
     for axes, scale in zip(panels[0], settings["scales"], strict=True):
-        axes.set_title(f"filters x {scale:g}")
+        axes.set_title(f"filters x {scale:g}", fontsize=9)
     drawn.supxlabel("learning rate", fontsize=9)
     bar = {"label": "test accuracy (%)", "extend": "min", "shrink": 0.6}
     drawn.colorbar(image, ax=panels, **bar)

@@ -22,7 +22,7 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, one_of, some
 from benchmarks.harness.results import Content, Results
 from benchmarks.speed.turns import Run, quartiles, time_in_turns
-from benchmarks.train import batches, run, steps
+from benchmarks.train import batches, run
 from benchmarks.train.layout import Layout, make_layout
 from benchmarks.train.settings import Settings as Training
 
@@ -100,8 +100,8 @@ def _runs(
     """Return what makes batches, takes steps on one batch, and does both."""
     model, optimizer = run.build(settings, dataset)
     shape = batches.image_shape(settings, dataset)
-    training = steps.start(model, optimizer, layout, shape, seed=0)
-    step = steps.make_step(model, optimizer, layout, training)
+    training = run.start(model, optimizer, layout, shape, seed=0)
+    step = run.make_step(model, optimizer, layout, training)
     epoch = itertools.count(1)
 
     def some(count: int) -> Iterable[Any]:

@@ -15,8 +15,6 @@ import optax
 
 from benchmarks.speed.turns import Run
 
-__all__ += ["compile_case", "compile_in_turns", "size"]
-
 
 class Case(NamedTuple):
     """A step with the arrays that it works on."""

@@ -13,8 +13,6 @@ from benchmarks.speed import steps
 from benchmarks.speed.sets import ParameterSet
 from psi_optax.diagnostics import monitor_groups
 
-__all__ += ["baseline", "build", "chosen", "draw", "make"]
-
 SGD, ADAM = "optax.sgd(momentum)", "optax.adam"
 
 BY_HAND = "sgd, then renormalize by hand"

@@ -18,8 +18,6 @@ from benchmarks.speed.step_time import cases, report
 from benchmarks.speed.step_time.cases import CASES, baseline
 from benchmarks.speed.turns import Seconds, compared, quartiles, time_in_turns
 
-__all__ += ["measure_set", "rows", "run_peers"]
-
 Found = dict[str, Any]
 
 AXPY, COPY = "w + 0.01 g, in place", "a copy"

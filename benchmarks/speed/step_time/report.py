@@ -10,8 +10,6 @@ from benchmarks.harness.results import Content
 from benchmarks.speed.sets import SETS
 from benchmarks.speed.step_time import chart
 
-__all__ += ["table"]
-
 Row = dict[str, Any]
 
 IN_README = (

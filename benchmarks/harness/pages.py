@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from tabulate import tabulate
 
 from benchmarks.harness import files
+from benchmarks.harness.results import Content
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
@@ -49,6 +50,21 @@ def spread(values: ArrayLike, digits: int, between: str = " ± ") -> str:
         return "diverged"
     shown = [values.mean(), *([values.std(ddof=1)] if len(values) > 1 else [])]
     return between.join(f"{x:.{digits}f}" for x in shown)
+
+
+def settings(content: Content) -> str:
+    """Return the settings of a measurement in a line.
+
+    Examples:
+        >>> settings({"settings": {"batch_size": 64, "rates": [0.1, 1.0]}})
+        'Settings: batch size 64; rates 0.1, 1.'
+    """
+    shown = []
+    for name, value in content["settings"].items():
+        values = value if isinstance(value, list) else [value]
+        words = (x if isinstance(x, str) else f"{x:g}" for x in values)
+        shown.append(f"{name.replace('_', ' ')} {', '.join(words)}")
+    return f"Settings: {'; '.join(shown)}."
 
 
 def wrap(text: str) -> str:

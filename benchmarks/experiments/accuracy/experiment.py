@@ -115,20 +115,15 @@ def measure(settings: Settings, results: Results) -> None:
 class _Runs:
     """Training of a network on a data set with wrong labels."""
 
-    def __init__(
-        self, settings: Settings, dataset: str, network: str, noise: float
-    ):
+    def __init__(self, settings, dataset, network, noise):
         sizes = settings.train, settings.validation, settings.pool
         splits, self.settings = split(dataset, *sizes, noise), settings
         self.epochs = getattr(settings, f"{network}_epochs")
         self.count = getattr(settings, f"{network}_tuning_seeds")
         self.dataset = splits.final
         model, self.compile = MODELS[network]
-        self.model = model(
-            getattr(settings, network),
-            self.dataset.num_classes,
-            momentum=settings.bn_momentum,
-        )
+        widths = getattr(settings, network), self.dataset.num_classes
+        self.model = model(*widths, momentum=settings.bn_momentum)
         self.validate = training.make_evaluate(self.model, splits.tuning)
         self.test = training.make_evaluate(self.model, splits.final)
 
@@ -142,9 +137,7 @@ class _Runs:
         accuracies = np.concatenate(found)[: self.settings.seeds]
         return {**tuned, "accuracy": accuracies.tolist()}
 
-    def run(
-        self, train: Callable, evaluate: Callable, first: int, *point: float
-    ):
+    def run(self, train, evaluate, first, *point):
         """Train from as many seeds as in tuning; evaluate each."""
         images, seeds = (
             self.dataset.train_images,

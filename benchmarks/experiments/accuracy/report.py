@@ -2,7 +2,6 @@
 
 import itertools
 import warnings
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,7 +26,7 @@ def report(content: Content) -> str:
     settings, accuracies = content["settings"], _accuracies(content)
     methods, columns = settings["methods"], _columns(settings)
     marks = marks_of(methods, accuracies)
-    texts = [_sizes(content)]
+    texts = [pages.settings(content)]
     for index, noise in enumerate(settings["noises"]):
         here = slice(index * len(columns), (index + 1) * len(columns))
         cells = _cells(accuracies[:, here], marks[:, here])
@@ -37,9 +36,8 @@ def report(content: Content) -> str:
         [tuned_to(part, ["", ""]) for part in _parts(content, name)]
         for name in methods
     ]
-    texts += [_counts(dict(zip(methods, marks, strict=True)))]
-    texts += ["Tuned to:", _table(methods, head, cells)]
-    return "\n\n".join(texts)
+    chosen = _table(methods, head, cells)
+    return "\n\n".join([*texts, _counts(methods, marks), "Tuned to:", chosen])
 
 
 def marks_of(methods: list[str], accuracies: np.ndarray) -> np.ndarray:
@@ -69,7 +67,7 @@ def holm(p: ArrayLike) -> np.ndarray:
     return corrected[np.argsort(np.argsort(flat))].reshape(np.shape(p))
 
 
-def _compare(methods: list[str], accuracies: np.ndarray) -> Any:
+def _compare(methods, accuracies):
     """Test the seeds' differences of all methods from the baseline."""
     baseline = accuracies[methods.index(BASELINE)]
     with warnings.catch_warnings():
@@ -80,58 +78,40 @@ def _compare(methods: list[str], accuracies: np.ndarray) -> Any:
         )
 
 
-def _columns(settings: dict[str, Any]) -> list[str]:
+def _columns(settings):
     pairs = itertools.product(settings["datasets"], settings["networks"])
     return ["/".join(pair) for pair in pairs]
 
 
-def _cases(settings: dict[str, Any]) -> list[tuple[str, float]]:
+def _cases(settings):
     """Return columns and shares of wrong labels."""
     return [(x, y) for y in settings["noises"] for x in _columns(settings)]
 
 
-def _parts(content: Content, method: str) -> list[dict[str, Any]]:
+def _parts(content, method):
     """Return the parts of a method, in the order of the cases."""
     cases = _cases(content["settings"])
     return [content["parts"][f"{x}/{y:g}/{method}"] for x, y in cases]
 
 
-def _accuracies(content: Content) -> np.ndarray:
+def _accuracies(content):
     """Return accuracies in percent, by method, case and seed."""
     methods = content["settings"]["methods"]
     found = [[x["accuracy"] for x in _parts(content, name)] for name in methods]
     return 100 * np.array(found)
 
 
-def _title(noise: float) -> str:
+def _title(noise):
     return f"{100 * noise:g} % of labels wrong" if noise else "Right labels"
 
 
-def _sizes(content: Content) -> str:
-    settings = content["settings"]
-    networks = [
-        f"{name} {'-'.join(map(str, settings[name]))},"
-        f" {settings[f'{name}_epochs']} epochs, seeds in tuning:"
-        f" {settings[f'{name}_tuning_seeds']}"
-        for name in settings["networks"]
-    ]
-    comparisons = (len(settings["methods"]) - 1) * len(_cases(settings))
-    trials = {len(part["trials"]) for part in content["parts"].values()}
-    return (
-        f"{'; '.join(networks)}. {settings['train']} training images in batches"
-        f" of {settings['batch_size']}; {settings['seeds']} seeds;"
-        f" {' or '.join(map(str, trials))} trials each, on"
-        f" {settings['validation']} images; {comparisons} comparisons."
-    )
-
-
-def _table(methods: list[str], head: list[str], cells: list) -> str:
+def _table(methods, head, cells):
     labels = [TUNED[name].label for name in methods]
     rows = [[x, *y] for x, y in zip(labels, cells, strict=True)]
     return pages.table([["", *head], *rows])
 
 
-def _cells(accuracies: np.ndarray, marks: np.ndarray) -> list[list[str]]:
+def _cells(accuracies, marks):
     """Return mean, deviation and mark, with a column's highest mean in bold."""
     means, deviations = accuracies.mean(-1), accuracies.std(-1, ddof=1)
     bold = np.where(means == means.max(0), "**", "")
@@ -143,17 +123,17 @@ def _cells(accuracies: np.ndarray, marks: np.ndarray) -> list[list[str]]:
     return cells(means, deviations, bold, marks).tolist()
 
 
-def _counts(marks: dict[str, np.ndarray]) -> str:
+def _counts(methods, marks):
     """Return how often each method is above and below, in all columns."""
     rows = [["", "▲ above", "not told apart", "▼ below"]]
-    for name, found in marks.items():
+    for name, found in zip(methods, marks, strict=True):
         if name != BASELINE:
             counts = [str(np.sum(found == mark)) for mark in ("▲", "", "▼")]
             rows.append([TUNED[name].label, *counts])
-    return (
-        f"Against {TUNED[BASELINE].label}, of {len(marks[BASELINE])}"
-        f" comparisons each:\n\n{pages.table(rows, right=True)}"
+    above = (
+        f"Against {TUNED[BASELINE].label}, in {marks.shape[1]} columns each:"
     )
+    return f"{above}\n\n{pages.table(rows, right=True)}"
 
 
 @styled

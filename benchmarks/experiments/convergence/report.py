@@ -1,10 +1,9 @@
 """Tables and figure of full-batch descent, and its claims."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.harness import pages
@@ -46,7 +45,7 @@ def faults(content: Content) -> list[str]:
     ]
 
 
-def _holds(name: str, run: Run) -> bool:
+def _holds(name, run):
     """Tell whether constants, promise and bound of a theorem hold."""
     step, least = np.array(run["step"][1:]), run[METHODS[name]][:-1]
     return (
@@ -59,14 +58,9 @@ def _holds(name: str, run: Run) -> bool:
 
 def report(content: Content) -> str:
     """Return three tables: the theorems, multiples, and scales."""
-    settings = content["settings"]
-    about = (
-        f"{settings['width']} hidden units; {settings['steps']} steps on"
-        f" {settings['dataset']}; smoothness at the start and"
-        f" {settings['points']} later points of each path."
-    )
     texts = (
-        *(about, "**At the theorems' rates.**", _theorems(content)),
+        pages.settings(content),
+        *("**At the theorems' rates.**", _theorems(content)),
         *("**At multiples of them.** From scale 1.", _multiples(content)),
         "**From other scales,** at the theorems' rates at scale 1: the loss in"
         " the end.",
@@ -75,7 +69,7 @@ def report(content: Content) -> str:
     return "\n\n".join(texts)
 
 
-def _theorems(content: Content) -> str:
+def _theorems(content):
     head = (
         *("", "scale", "largest constant", "excess", "curvature times rate"),
         *("steps below the promise", "least gradient²", "bound"),
@@ -95,14 +89,14 @@ def _theorems(content: Content) -> str:
     return pages.table(rows, right=True)
 
 
-def _curvature(run: Run) -> float:
+def _curvature(run):
     """Return the largest curvature times rate on the path."""
     return max(map(abs, run["curvature"]))
 
 
-def _multiples(content: Content) -> str:
+def _multiples(content):
     multiples = content["settings"]["multiples"]
-    quantities: dict[str, Callable[[Run], str]] = {
+    quantities = {
         "loss": lambda run: f"{run['loss'][-1]:.4f}",
         "steps up": lambda run: str(run["rises"]),
         "curvature times rate": lambda run: f"{_curvature(run):.2g}",
@@ -116,7 +110,7 @@ def _multiples(content: Content) -> str:
     return pages.table(rows, right=True)
 
 
-def _scales(content: Content) -> str:
+def _scales(content):
     scales, parts = content["settings"]["scales"], content["parts"]
     rows = [["", *(f"scale {scale:g}" for scale in scales)]]
     for name in METHODS:
@@ -146,7 +140,7 @@ def figures(content: Content) -> dict[str, Figure]:
     return {"convergence": drawn}
 
 
-def _draw_bounds(axes: Axes, content: Content) -> None:
+def _draw_bounds(axes, content):
     runs = zip(COLOURS, at_theorem(content), strict=False)
     for colour, (name, scale, run) in runs:
         # The least of the first T points is that of an earlier one.
@@ -157,23 +151,20 @@ def _draw_bounds(axes: Axes, content: Content) -> None:
     axes.set_title("theorems 2 and 4 (dashed: the bounds)")
 
 
-def _draw_curvature(axes: Axes, content: Content) -> None:
+def _draw_curvature(axes, content):
     for index, multiple in enumerate(content["settings"]["multiples"]):
         for name, line in zip(METHODS, ("-", ":"), strict=True):
             run = content["parts"][f"{name}, multiple {multiple:g}"]
-            axes.plot(
-                np.maximum(run["seen"], FIRST),
-                np.abs(run["curvature"]),
-                color=COLOURS[index % len(COLOURS)],
-                linestyle=line,
-                label=f"x {multiple:g}" if line == "-" else None,
-            )
+            label = f"x {multiple:g}" if line == "-" else None
+            style = {"color": COLOURS[index % len(COLOURS)], "label": label}
+            steps = np.maximum(run["seen"], FIRST)
+            axes.plot(steps, np.abs(run["curvature"]), line, **style)
     axes.axhline(2, color="grey", linewidth=0.8)
     axes.set_ylabel("curvature times rate")
     axes.set_title("PSI-GD, and GD (dotted)")
 
 
-def _draw_losses(axes: Axes, content: Content, part: str, varied: str) -> None:
+def _draw_losses(axes, content, part, varied):
     of_scales = varied == "scales"
     for index, value in enumerate(content["settings"][varied]):
         run = content["parts"][f"{part} {value:g}"]

@@ -1,10 +1,6 @@
 """Tables and figure of the experiment on equilibria."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
-
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.experiments.equilibrium.windows import (
@@ -25,18 +21,11 @@ STRETCHES = ((0, 10), (10, 100), (100, 1000), (1000, None))
 
 def report(content: Content) -> str:
     """Return tables of the equilibria, the matched runs and their pilots."""
-    settings = content["settings"]
-    widths = " and ".join(map(str, settings["widths"]))
-    about = (
-        f"{settings['examples']} images of {settings['dataset']} in batches of"
-        f" {settings['batch_size']}; hidden layers of {widths} units;"
-        f" {settings['steps']} steps; {settings['seeds']} seeds."
-    )
-    tables = [_equilibria(content), _matched(content), _pilots(content)]
-    return "\n\n".join([about, *tables])
+    tables = _equilibria(content), _matched(content), _pilots(content)
+    return "\n\n".join([pages.settings(content), *tables])
 
 
-def _cases(content: Content, optimizer: str) -> Iterator[tuple]:
+def _cases(content, optimizer):
     """Yield rate, decay and part of every point of an optimizer."""
     settings = content["settings"]
     for rate in settings[f"{optimizer}_rates"]:
@@ -45,7 +34,7 @@ def _cases(content: Content, optimizer: str) -> Iterator[tuple]:
             yield rate, decay, content["parts"][name]
 
 
-def _equilibria(content: Content) -> str:
+def _equilibria(content):
     steps = content["settings"]["steps"]
     head = (
         *("", "rate", "decay", "rate x decay", "rotation, predicted"),
@@ -60,9 +49,7 @@ def _equilibria(content: Content) -> str:
     return pages.table([head, *rows], right=True)
 
 
-def _cells(
-    rate: float, decay: float, part: dict[str, Any], steps: int, traced: bool
-) -> list[str]:
+def _cells(rate, decay, part, steps, traced):
     """Return a point's row of the first table, behind the optimizer."""
     layers, rotation = list(part["layers"].values()), part["rotation"]
     low, high = np.array(layers[0]["filters"]) / rotation
@@ -78,17 +65,17 @@ def _cells(
     ]
 
 
-def _each(values: Iterable[float]) -> str:
+def _each(values):
     return ", ".join(f"{value:.3f}" for value in values)
 
 
-def _of_traced(layer: dict[str, Any], steps: int) -> float:
+def _of_traced(layer, steps):
     """Return the norm, relative to that traced from all gradients."""
     curves, late = layer["curves"]["norm"], (steps, steps // 2, steps)
     return overall(curves["measured"], *late) / overall(curves["traced"], *late)
 
 
-def _arrivals(layer: dict[str, Any], steps: int) -> str:
+def _arrivals(layer, steps):
     """Return when norms are near their end, as predicted and as measured."""
     curves = layer["curves"]["norm"]
     found = (
@@ -98,7 +85,7 @@ def _arrivals(layer: dict[str, Any], steps: int) -> str:
     return ", ".join("never" if x is None else f"{x:.0f}" for x in found)
 
 
-def _matched(content: Content) -> str:
+def _matched(content):
     steps = content["settings"]["steps"]
     shown = [(a, min(b or steps, steps)) for a, b in STRETCHES if a < steps]
     kinds = ("rotation", "loss")
@@ -115,7 +102,7 @@ def _matched(content: Content) -> str:
     return pages.table(rows, right=True)
 
 
-def _pilots(content: Content) -> str:
+def _pilots(content):
     part = content["parts"]["matched sgd"]
     rows = [["pilot", "`gradient_norm`", "rotation / wanted", "corrected to"]]
     for number, pilot in enumerate(part["pilots"], 1):
@@ -150,9 +137,7 @@ def figures(content: Content) -> dict[str, Figure]:
     return {"equilibrium": drawn}
 
 
-def _draw_curves(
-    axes: Axes, content: Content, optimizer: str, rate: float, kind: str
-) -> None:
+def _draw_curves(axes, content, optimizer, rate, kind):
     step = middles(content["settings"]["steps"])
     styles = {"measured": "-", "forecast": "--", "traced": ":"}
     if optimizer != "sgd":
@@ -165,7 +150,7 @@ def _draw_curves(
             axes.plot(step, curves[name], style, color=colour, label=label)
 
 
-def _draw_matched(axes: Axes, content: Content, optimizer: str) -> None:
+def _draw_matched(axes, content, optimizer):
     step = middles(content["settings"]["steps"])
     part = content["parts"][f"matched {optimizer}"]
     runs = zip(COLOURS[-3:], part["runs"].items(), strict=False)

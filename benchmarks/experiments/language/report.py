@@ -14,32 +14,20 @@ from psi_optax.dynamics import equilibrium_rotation
 
 def report(content: Content) -> str:
     """Return the groups, the tuning, losses by factor, and rotations."""
-    groups = f"```\n{content['parts']['groups']}\n```"
-    tables = _by_factor(content), _matched(content)
-    return "\n\n".join([groups, _tuning(content), *tables])
-
-
-def _tuning(content):
-    settings = content["settings"]
-    rates, decays = settings["rates"], settings["decays"]
-    rate, decay = findings.best_pair(content)
+    settings, pair = content["settings"], findings.best_pair(content)
+    grids = settings["rates"], settings["decays"]
+    edges = [x in (min(g), max(g)) for x, g in zip(pair, grids, strict=True)]
+    rate, decay = (f"{x:g}{'★' * y}" for x, y in zip(pair, edges, strict=True))
     matched = findings.settling(content)
     angle = float(equilibrium_rotation(*matched, optimizer="adamw"))
-    return (
-        f"{settings['depth']} layers of width {settings['width']} with"
-        f" {settings['heads']} heads, {settings['length']} characters;"
-        f" {settings['steps']} steps of {settings['batch_size']} such pieces."
-        f" {settings['seeds']} seeds. AdamW, of {len(rates) * len(decays)}"
-        f" pairs: learning rate {_starred(rate, rates)}, weight decay"
-        f" {_starred(decay, decays)}. Of those at which it settles,"
-        f" {matched[0]:g} and {matched[1]:g}; the rotation there is"
-        f" {angle:.4f} radians a step."
+    tuned = (
+        f"Tuned: learning rate {rate}, weight decay {decay}. Of the pairs at"
+        f" which AdamW settles, {matched[0]:g} and {matched[1]:g}; the rotation"
+        f" there is {angle:.4f} radians a step."
     )
-
-
-def _starred(value, values):
-    edge = len(values) > 1 and value in (min(values), max(values))
-    return f"{value:g}" + "★" * edge
+    groups = f"```\n{content['parts']['groups']}\n```"
+    tables = _by_factor(content), _matched(content)
+    return "\n\n".join([groups, pages.settings(content), tuned, *tables])
 
 
 def _by_factor(content):

@@ -83,14 +83,12 @@ class _Runs:
 
     def __init__(self, settings: Settings, split: data.Dataset, first: int):
         self.split = split
-        self.model = linen.MLP(
-            settings.widths,
-            split.num_classes,
-            epsilon=settings.bn_epsilon,
-            momentum=settings.bn_momentum,
-        )
-        images = split.train_images
-        seeds = range(first, first + settings.seeds)
+        norm = {
+            "epsilon": settings.bn_epsilon,
+            "momentum": settings.bn_momentum,
+        }
+        self.model = linen.MLP(settings.widths, split.num_classes, **norm)
+        images, seeds = split.train_images, range(first, first + settings.seeds)
         sizes = settings.batch_size, settings.epochs
         self.begin = partial(training.begin, self.model, images, seeds, *sizes)
         self.groups = training.kernel_groups(self.model, images).groups
@@ -100,21 +98,15 @@ class _Runs:
         """Return a function of scale, rate and decay: accuracies, losses."""
         train = training.make_train(self.model, method.build, self.split)
 
-        def run(scale: float, rate: float, decay: float):
+        def run(scale, *point):
             variables, batches = self.begin()
             variables = scale_filters(variables, self.groups, scale)
-            return self.evaluate(train(variables, batches, rate, decay))
+            return self.evaluate(train(variables, batches, *point))
 
         return run
 
 
-def _measure(
-    method: Tuned,
-    tuning: _Runs,
-    final: _Runs,
-    scales: tuple[float, ...],
-    tick: Callable[[], None],
-) -> dict[str, Any]:
+def _measure(method, tuning, final, scales, tick):
     """Tune one optimizer at scale 1, then train with it at every scale."""
     tuned = tune(method, partial(tuning.compile(method), 1.0), tick)
     test, accuracies = final.compile(method), {}
@@ -150,12 +142,12 @@ def report(content: Content) -> str:
     return "\n\n".join([above, pages.table(rows), shown, below])
 
 
-def _percent(part: dict[str, Any]) -> np.ndarray:
+def _percent(part):
     """Return accuracies by scale and seed."""
     return 100 * np.array(list(part["accuracy"].values()))
 
 
-def _shown(parts: dict[str, Any]) -> str:
+def _shown(parts):
     """Return by how much SGD and our methods depend on the scale."""
     found = [
         f"{part['label']} by {np.ptp(_percent(part).mean(1)):.1f}"

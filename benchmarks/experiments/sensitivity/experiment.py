@@ -79,16 +79,13 @@ class Runs:
     def __init__(self, settings: Settings):
         drawn = split(settings.dataset, settings.train, 0, settings.pool, 0.0)
         self.settings, self.dataset = settings, drawn.final
-        self.model = linen.MLP(
-            settings.widths,
-            self.dataset.num_classes,
-            momentum=settings.bn_momentum,
-        )
+        sizes = settings.widths, self.dataset.num_classes
+        self.model = linen.MLP(*sizes, momentum=settings.bn_momentum)
         images = self.dataset.train_images
         self.groups = training.kernel_groups(self.model, images)
         self.evaluate = training.make_evaluate(self.model, self.dataset)
 
-    def compile(self, name: str) -> Callable[[float, int], list[list[float]]]:
+    def compile(self, name: str) -> Callable:
         """Return a function of scale and seed: accuracies, rate by decay."""
         images, labels = self.dataset.train_images, self.dataset.train_labels
         sizes = self.settings.batch_size, self.settings.epochs
@@ -100,7 +97,7 @@ class Runs:
         # All points share the batches, so that the first layer is one product.
         train = jax.jit(jax.vmap(train, (None, None, None, None, 0, 0)))
 
-        def accuracies(scale: float, seed: int) -> list[list[float]]:
+        def accuracies(scale, seed):
             seeds = range(seed, seed + 1)
             start = training.begin(self.model, images, seeds, *sizes)
             variables, batches = jax.tree.map(lambda leaf: leaf[0], start)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.harness import pages
@@ -46,47 +45,37 @@ def widths(good: np.ndarray) -> tuple[float, float, float]:
 
 def report(content: Content) -> str:
     """Return the table, with a row for each optimizer."""
-    settings, found = content["settings"], _accuracies(content)
-    about = (
-        f"An MLP {'-'.join(map(str, settings['widths']))} on"
-        f" {settings['train']} images of {settings['dataset']},"
-        f" {settings['epochs']} epochs in batches of {settings['batch_size']}:"
-        f" {settings['rates']} rates, {settings['decays']} decays, filters"
-        f" multiplied by {', '.join(f'{x:g}' for x in settings['scales'])},"
-        f" {settings['seeds']} seeds."
-    )
     columns = (
         *("", "best accuracy, %", "good share of the grid, %"),
         *("of its own best, %", "good rates at one scale, decades"),
         "at all scales, decades",
     )
-    rows, best = [columns], max(map(np.max, found.values()))
-    for name, accuracy in found.items():
+    rows, found = [columns], _accuracies(content)
+    best = max(map(np.max, found.values()))
+    for label, accuracy in found.items():
         top = accuracy.max()
         good, at_one, at_all = widths(accuracy >= best - MARGIN)
         own, *_ = widths(accuracy >= top - MARGIN)
         percent = f"{100 * top:.2f}", f"{100 * good:.0f}", f"{100 * own:.0f}"
-        rows.append((_label(name), *percent, f"{at_one:.1f}", f"{at_all:.1f}"))
-    return f"{about}\n\n{pages.table(rows, right=True)}"
+        rows.append((label, *percent, f"{at_one:.1f}", f"{at_all:.1f}"))
+    return f"{pages.settings(content)}\n\n{pages.table(rows, right=True)}"
 
 
-def _accuracies(content: Content) -> dict[str, np.ndarray]:
-    """Return mean accuracies of seeds, of shape (scales, rates, decays)."""
+def _accuracies(content):
+    """Return means of seeds by label, of shape (scales, rates, decays)."""
     settings, parts = content["settings"], content["parts"]
+    scales, seeds = settings["scales"], range(settings["seeds"])
+
+    def mean(name, scale):
+        return np.mean([parts[f"{name}/{scale:g}/{x}"] for x in seeds], axis=0)
+
     return {
-        name: np.array(
-            [
-                [parts[f"{name}/{x:g}/{i}"] for i in range(settings["seeds"])]
-                for x in settings["scales"]
-            ]
-        ).mean(1)
+        # Without the words on its tuning.
+        TUNED[name].label.split(",")[0]: np.array(
+            [mean(name, x) for x in scales]
+        )
         for name in settings["optimizers"]
     }
-
-
-def _label(name: str) -> str:
-    """Return the label of an optimizer, without the words on its tuning."""
-    return TUNED[name].label.split(",")[0]
 
 
 @styled
@@ -98,29 +87,30 @@ def figures(content: Content) -> dict[str, Figure]:
     drawn = Figure(figsize=(2.2 * shape[1] + 1.6, 1.55 * shape[0] + 0.6))
     options = {"squeeze": False, "sharex": "row", "sharey": "row"}
     panels: Any = drawn.subplots(*shape, **options)
-    image: Any = None
-    for row, (name, accuracies) in zip(panels, found.items(), strict=True):
-        row[0].set_ylabel(f"{_label(name)}\n\ndecay", fontsize=8)
+    names, image = settings["optimizers"], None
+    rows = zip(panels, names, found.items(), strict=True)
+    for row, name, (label, accuracies) in rows:
+        row[0].set_ylabel(f"{label}\n\ndecay", fontsize=8)
         rates, decays = map(np.log10, points(settings, name))
         for axes, accuracy in zip(row, accuracies, strict=True):
             image = _draw(axes, rates, decays, accuracy, best)
     for axes, scale in zip(panels[0], settings["scales"], strict=True):
         axes.set_title(f"filters x {scale:g}", fontsize=9)
     drawn.supxlabel("learning rate", fontsize=9)
-    bar = {"label": "test accuracy (%)", "extend": "min", "shrink": 0.6}
+    bar: Any = {"label": "test accuracy (%)", "extend": "min", "shrink": 0.6}
     drawn.colorbar(image, ax=panels, **bar)
     return {"sensitivity": drawn}
 
 
-def _draw(
-    axes: Axes, rates: Any, decays: Any, accuracy: np.ndarray, best: float
-) -> Any:
+def _draw(axes, rates, decays, accuracy, best):
     """Draw one map, over logarithms; return the image."""
-    low, high = 100 * (best - 0.2), 100 * best
+    colours = {
+        "vmin": 100 * (best - 0.2),
+        "vmax": 100 * best,
+        "cmap": "cividis",
+    }
     axes.grid(visible=False)
-    image = axes.pcolormesh(
-        rates, decays, 100 * accuracy.T, vmin=low, vmax=high, cmap="cividis"
-    )
+    image = axes.pcolormesh(rates, decays, 100 * accuracy.T, **colours)
     rate, decay = np.nonzero(accuracy >= best - MARGIN)
     axes.plot(rates[rate], decays[decay], "o", color="black", markersize=3)
     for axis, ticks in ((axes.xaxis, rates[::2]), (axes.yaxis, decays)):

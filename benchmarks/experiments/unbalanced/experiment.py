@@ -83,26 +83,23 @@ class Settings:
 def measure(settings: Settings, results: Results) -> None:
     """Tune every method, "tuned NAME", and train, "tuned NAME, CONDITION"."""
     full = noisy_data.first(data.load(settings.dataset), settings.examples)
-    held_out, seeds = data.hold_out(full), range(settings.seeds)
+    held_out, factors = data.hold_out(full), settings.factors
     tuning_seeds = range(TUNING_SEED, TUNING_SEED + settings.tuning_seeds)
-    exact, usual = settings.epsilons
-    tuning = _make_train(settings, exact, held_out, tuning_seeds)
-    final = _make_train(settings, exact, full, seeds)
+    tuning = _make_train(settings, settings.epsilons[0], held_out, tuning_seeds)
+    exact, usual = (
+        _make_train(settings, epsilon, full, range(settings.seeds))
+        for epsilon in settings.epsilons
+    )
     conditions = {
-        "balanced": (final, BALANCED),
-        "unbalanced": (final, settings.factors),
-        "usual epsilon": (
-            _make_train(settings, usual, full, seeds),
-            settings.factors,
-        ),
+        "balanced": (exact, BALANCED),
+        "unbalanced": (exact, factors),
+        "usual epsilon": (usual, factors),
     }
     cases = [("tuned", x, COMPARED[x], BALANCED) for x in settings.methods]
-    cases += [
-        ("retuned", x, RETUNED[x], settings.factors) for x in settings.retuned
-    ]
+    cases += [("retuned", x, RETUNED[x], factors) for x in settings.retuned]
     results.expect(4 * len(settings.methods) + 3 * len(settings.retuned))
-    for when, name, method, factors in cases:
-        validate = partial(_validate, tuning, name, factors)
+    for when, name, method, scales in cases:
+        validate = partial(_validate, tuning, name, scales)
         part = f"{when} {name}"
         tuned = results.part(part, partial(tune, method, validate))
         for condition, (train, scales) in conditions.items():
@@ -111,11 +108,11 @@ def measure(settings: Settings, results: Results) -> None:
                 results.part(f"{part}, {condition}", run)
 
 
-def _validate(train: Callable, *arguments: Any):
+def _validate(train, *arguments):
     return train(*arguments)[:2]
 
 
-def _test(train: Callable, *arguments: Any) -> dict[str, Any]:
+def _test(train, *arguments):
     """Return the seeds' accuracies and last losses, and their mean curve."""
     accuracy, _, curve = train(*arguments)
     curve = np.asarray(curve, np.float64)
@@ -126,35 +123,30 @@ def _test(train: Callable, *arguments: Any) -> dict[str, Any]:
     }
 
 
-def _finite(values: np.ndarray) -> list[float | None]:
+def _finite(values):
     """Return None where a training diverged: JSON has no NaN."""
     return [x if np.isfinite(x) else None for x in values.tolist()]
 
 
-def _make_train(
-    settings: Settings, epsilon: float, dataset: data.Dataset, seeds: range
-) -> Callable:
+def _make_train(settings, epsilon, dataset, seeds):
     """Return a function of method, factors, rate and decay.
 
     It returns each seed's accuracy and loss, both of tests, and its curve.
     """
-    model = TwoLayers(
-        settings.width, dataset.num_classes, epsilon=epsilon, momentum=0.9
-    )
-    sizes = settings.batch_size, settings.epochs
-    start = training.begin(model, dataset.train_images, seeds, *sizes)
-    variables, batches = start
+    sizes, epochs = (settings.width, dataset.num_classes), settings.epochs
+    model = TwoLayers(*sizes, epsilon=epsilon, momentum=0.9)
+    images, batch_size = dataset.train_images, settings.batch_size
+    start = training.begin(model, images, seeds, batch_size, epochs)
     evaluate = training.make_evaluate(model, dataset)
 
     @functools.cache
-    def compiled(name: str) -> Callable:
-        return make_curves(
-            model, COMPARED[name].build, dataset, settings.epochs
-        )
+    def compiled(name):
+        return make_curves(model, COMPARED[name].build, dataset, epochs)
 
-    def train(name: str, factors: Any, rate: float, decay: float):
+    def train(name, factors, *point):
+        variables, batches = start
         scaled = scale_layers(variables, factors)
-        after, curve = compiled(name)(scaled, batches, rate, decay)
+        after, curve = compiled(name)(scaled, batches, *point)
         return *evaluate(after), curve
 
     return train

@@ -1,7 +1,5 @@
 """Table and figure of the experiment with unbalanced layers."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -16,34 +14,24 @@ CONDITIONS = ("balanced", "unbalanced", "usual epsilon")
 
 def report(content: Content) -> str:
     """Return losses and accuracies by method and condition."""
-    settings, titles = content["settings"], _titles(content)
-    first, second = settings["factors"]
-    about = (
-        f"After {settings['epochs']} epochs of {settings['examples']} images of"
-        f" {settings['dataset']} in batches of {settings['batch_size']};"
-        f" {settings['width']} hidden units; {settings['seeds']} seeds."
-        f" Unbalanced: the first kernel times {first:g}, the second times"
-        f" {second:g}. Epsilon is {settings['epsilons'][0]:g} where it is not"
-        f" named. Tuned with {settings['tuning_seeds']} seeds."
-    )
-    rows = [["", *(f"{x}, {y}" for x in ("loss", "accuracy") for y in titles)]]
-    rows[0].append("tuned to")
+    kinds, titles = ("loss", "accuracy"), _titles(content)
+    rows = [["", *(f"{x}, {y}" for x in kinds for y in titles), "tuned to"]]
     for label, tuned, runs in _methods(content):
         row = [label]
-        for kind, factor, digits in (("loss", 1, 4), ("accuracy", 100, 1)):
-            for run in map(runs.get, CONDITIONS):
-                values = factor * np.array(run[kind], float) if run else None
-                row.append("" if run is None else pages.spread(values, digits))
+        for kind, factor, digits in zip(kinds, (1, 100), (4, 1), strict=True):
+            for run in runs.values():
+                values = factor * np.array(run[kind], float) if run else []
+                row.append(pages.spread(values, digits) if run else "")
         rows.append([*row, tuned_to(tuned, ("lr ", "wd "))])
-    return f"{about}\n\n{pages.table(rows, right=True)}"
+    return f"{pages.settings(content)}\n\n{pages.table(rows, right=True)}"
 
 
-def _titles(content: Content) -> tuple[str, str, str]:
+def _titles(content):
     epsilon = content["settings"]["epsilons"][1]
     return "balanced", "unbalanced", f"unbalanced, epsilon {epsilon:g}"
 
 
-def _methods(content: Content) -> Iterator[tuple[str, dict, dict]]:
+def _methods(content):
     """Yield each row's label, tuning and runs by condition."""
     settings, parts = content["settings"], content["parts"]
     cases = [("tuned", name) for name in settings["methods"]]

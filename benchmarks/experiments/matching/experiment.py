@@ -6,17 +6,20 @@ held rate from other seeds, which see no test data.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
 
 from benchmarks import training
-from benchmarks.data import NAMES, Dataset, hold_out, load
-from benchmarks.experiments import held_rate, matched, tuning
+from benchmarks.data import NAMES, hold_out, load
+from benchmarks.experiments import matched, tuning
+from benchmarks.experiments.held_rate import (
+    held_steps,
+    hold_then_decay,
+    transient_steps,
+)
 from benchmarks.experiments.matching import report
 from benchmarks.experiments.rotations import make_recorded, rms
-from benchmarks.experiments.tuning import TUNING_SEED
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, at_least, one_of, some
 from benchmarks.harness.results import Results
@@ -78,24 +81,24 @@ class _Runs:
 
     def tune(self) -> dict[str, Any]:
         """Try all pairs of a rate and a decay, on validation data."""
-        split = hold_out(self.data)
-        train, evaluate = self._compile(split, self.method.build, TUNING_SEED)
-        return tuning.tune(
-            self.method,
-            lambda *trial: evaluate(train(*trial)[0]),
-            self.results.tick,
-        )
+        split, build = hold_out(self.data), self.method.build
+        train, evaluate = self._compile(split, build, tuning.TUNING_SEED)
+
+        def validate(rate: float, decay: float) -> Any:
+            return evaluate(train(rate, decay)[0])
+
+        return tuning.tune(self.method, validate, self.results.tick)
 
     def schedule(self) -> dict[str, Any]:
         """Return how long the rate is held, and rotations as predicted."""
         batches = len(self.data.train_labels) // self.settings.batch_size
         steps = self.settings.epochs * batches
-        held, (rate, decay) = held_rate.held_steps(steps), self._point
-        rates = held_rate.hold_then_decay(rate, steps)(np.arange(steps))
+        held, (rate, decay) = held_steps(steps), self._point
+        rates = hold_then_decay(rate, steps)(np.arange(steps))
         return {
             "steps": steps,
             "held": held,
-            "transient": held_rate.transient_steps(rate, decay, held),
+            "transient": transient_steps(rate, decay, held),
             "predicted": _predicted(rates, decay).tolist(),
         }
 
@@ -137,28 +140,17 @@ class _Runs:
         found = self.parts["schedule"]
         return slice(found["transient"], found["held"])
 
-    def _compile(
-        self,
-        dataset: Dataset,
-        build: Build,
-        seed: int = 0,
-        schedule: Callable = held_rate.hold_then_decay,
-    ) -> tuple[Callable, Callable]:
+    def _compile(self, dataset, build, seed=0, schedule=hold_then_decay):
         """Return training, of a rate and a decay, and the evaluation."""
-        settings = self.settings
-        model = linen.MLP(
-            settings.widths, dataset.num_classes, epsilon=1e-5, momentum=0.9
-        )
-        variables, batches = training.begin(
-            model,
-            dataset.train_images,
-            range(seed, seed + settings.seeds),
-            settings.batch_size,
-            settings.epochs,
-        )
+        sizes = self.settings.batch_size, self.settings.epochs
+        seeds = range(seed, seed + self.settings.seeds)
+        norms = {"epsilon": 1e-5, "momentum": 0.9}
+        model = linen.MLP(self.settings.widths, dataset.num_classes, **norms)
+        images = dataset.train_images
+        variables, batches = training.begin(model, images, seeds, *sizes)
         train = make_recorded(model, build, dataset, schedule)
 
-        def run(rate: float, decay: float, steps: int | None = None) -> Any:
+        def run(rate, decay, steps=None):
             return train(variables, batches[:, :steps], rate, decay)
 
         return run, training.make_evaluate(model, dataset)

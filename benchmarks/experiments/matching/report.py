@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.experiments.matched import LABELS
 from benchmarks.experiments.rotations import rms
+from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.figures import styled
@@ -66,29 +67,29 @@ def faults(content: Content) -> list[str]:
 
 def report(content: Content) -> str:
     """Return the tuned values, and both tables."""
-    settings, versions = content["settings"], content["versions"]
-    parts = content["parts"]
+    parts, versions = content["parts"], content["versions"]
     tuning, schedule = parts["tuning"], parts["schedule"]
-    chosen, edges = tuning["chosen"], " and ".join(tuning["at_edge"])
-    edge = f" ({edges.replace('_', ' ')} at the edge)" * bool(edges)
     about = (
-        f"Tuned of {len(tuning['trials'])} pairs: learning rate"
-        f" {chosen['learning_rate']:g}, weight decay"
-        f" {chosen['weight_decay']:g}{edge}. {schedule['steps']} steps of"
-        f" {settings['batch_size']} examples, of which the first"
-        f" {schedule['held']} are at the held rate, and the first"
-        f" {schedule['transient']} not counted. {settings['seeds']} seeds."
+        f"Tuned of {len(tuning['trials'])} pairs:"
+        f" {tuned_to(tuning, ('learning rate ', 'weight decay '))}. The rate is"
+        f" held for {schedule['held']} of {schedule['steps']} steps, of which"
+        f" the first {schedule['transient']} are not counted."
     )
-    made = f"JAX {versions['jax']}, optax {versions['optax']}."
-    tables = _pilots(parts["pilots"]), _comparison(parts)
-    return "\n\n".join([pages.wrap(about), *tables, made])
+    return "\n\n".join(
+        [
+            *map(pages.wrap, (pages.settings(content), about)),
+            _pilots(parts["pilots"]),
+            _comparison(parts),
+            f"JAX {versions['jax']}, optax {versions['optax']}.",
+        ]
+    )
 
 
 def _pilots(pilots: list[dict[str, float]]) -> str:
     rows = [["pilot", "`gradient_norm`", "rotation", "wanted", "corrected to"]]
-    for index, pilot in enumerate(pilots):
+    for number, pilot in enumerate(pilots, 1):
         norm, turned, spread, *rest = (f"{x:.4f}" for x in pilot.values())
-        rows.append([str(index + 1), norm, f"{turned} ± {spread}", *rest])
+        rows.append([str(number), norm, f"{turned} ± {spread}", *rest])
     return pages.table(rows, right=True)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import psi_optax
 from benchmarks.experiments.equivariance import experiment, peers, problem
-from benchmarks.experiments.equivariance.report import faults, verdict
+from benchmarks.experiments.equivariance.experiment import faults, verdict
 from benchmarks.experiments.equivariance.rows import OURS, Row
 from benchmarks.harness import processes
 from benchmarks.harness.pages import DOCS
@@ -72,14 +72,13 @@ def test_a_unit_has_one_factor_and_units_differ(kind, per_tensor, together):
 
 def test_directions_are_compared_and_not_norms():
     start = problem.start()
-    path = problem.stacked([start, start])
-    scaled = problem.stacked([start, problem.rescaled(start, "filter", 2, 9)])
-    assert problem.direction_error(path, scaled) == 0
+    scaled = problem.rescaled(start, "filter", 2, 9)
+    assert problem.direction_error([start, start], [start, scaled]) == 0
     flipped = {**scaled, "second": -scaled["second"]}
     largest = np.abs(problem.directions(start)["second"]).max()
-    assert problem.direction_error(path, flipped) == 2 * largest
+    assert problem.direction_error([start], [flipped]) == 2 * largest
     lost = {**scaled, "second": np.nan * scaled["second"]}
-    assert problem.direction_error(path, lost) == problem.DIVERGED
+    assert problem.direction_error([start], [lost]) == problem.DIVERGED
 
 
 # Steps round by 1.1e-16, and 30 of them on this loss make 3e-15 of it at most;

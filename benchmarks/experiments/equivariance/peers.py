@@ -101,7 +101,7 @@ def _follow(make: Callable[[list], Any]) -> problem.Run:
             arrays = [leaf.detach().numpy().T.copy() for leaf in leaves]
             weights = dict(zip(gradients, arrays, strict=True))
             path.append(weights)
-        return problem.stacked(path)
+        return path
 
     return run
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 Weights = dict[str, np.ndarray]  # kernels of shape (size, filters)
-Path = Weights  # the same after each step: (steps, size, filters)
+Path = list[Weights]  # the same after each step
 Run = Callable[[Weights], Path]
 
 STEPS, BATCH = 30, 32
@@ -106,26 +106,21 @@ def measure(run: Run) -> dict[str, Any]:
     """
     first = start()
     path = run(first)
-    last = {name: w[-1] for name, w in path.items()}
+    last = path[-1]
     return {
         "errors": {
             kind: direction_error(path, run(rescaled(first, kind, 10, 1)))
             for kind in KINDS
         },
-        "moved": direction_error(first, last),
+        "moved": direction_error([first], [last]),
         "growth": _largest(norms(last[k]) / norms(first[k]) for k in first),
     }
 
 
-def stacked(path: list[Weights]) -> Path:
-    """Stack the weights after each step."""
-    return {name: np.stack([w[name] for w in path]) for name in path[0]}
-
-
 def direction_error(one: Path, other: Path) -> float:
     """Return the largest difference of a coordinate of unit directions."""
-    v, u = directions(one), directions(other)
-    return _largest(np.abs(v[name] - u[name]) for name in v)
+    pairs = zip(map(directions, one), map(directions, other), strict=True)
+    return _largest(np.abs(v[name] - u[name]) for v, u in pairs for name in v)
 
 
 def directions(weights: Weights) -> Weights:
@@ -134,8 +129,8 @@ def directions(weights: Weights) -> Weights:
 
 
 def norms(w: np.ndarray) -> np.ndarray:
-    """Return the norms of the filters of a kernel, shape (..., 1, filters)."""
-    return np.sqrt((w**2).sum(-2, keepdims=True))
+    """Return the norms of the filters of a kernel, shape (1, filters)."""
+    return np.sqrt((w**2).sum(0, keepdims=True))
 
 
 def _largest(arrays: Iterable[np.ndarray]) -> float:

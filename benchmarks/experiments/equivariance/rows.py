@@ -17,7 +17,7 @@ from psi_optax import transforms
 
 
 class Row(NamedTuple):
-    """An optimizer, and its claim in the words of `report.verdict`, or ""."""
+    """An optimizer, and its claim, as `experiment.verdict` says it, or ""."""
 
     tx: optax.GradientTransformation
     claim: str = ""

@@ -22,8 +22,8 @@ def tune(
 
     `validate` trains with a learning rate and a weight decay, and returns the
     accuracy and the loss of each seed. The chosen trial has the best mean
-    accuracy; the loss decides ties. `at_edge` names hyperparameters that a
-    wider grid might improve. `advance` is called after each trial.
+    accuracy; the loss decides ties. `at_edge` names hyperparameters, see
+    `is_at_edge`. `advance` is called after each trial.
 
     Examples:
         >>> method = Tuned("example", lambda: None, (0.1, 0.2, 0.3))
@@ -43,19 +43,20 @@ def tune(
             }
         )
         advance()
-    chosen = max(trials, key=_merit)
+    chosen: Any = max(trials, key=_merit)
     grids = zip(HYPERPARAMETERS, (method.rates, method.decays), strict=True)
-    at_edge = [
-        name
-        for name, grid in grids
-        if len(grid) > 1 and chosen[name] in (min(grid), max(grid))
-    ]
+    at_edge = [name for name, grid in grids if is_at_edge(chosen[name], grid)]
     return {
         "label": method.label,
         "trials": trials,
         "chosen": chosen,
         "at_edge": at_edge,
     }
+
+
+def is_at_edge(value: float, grid: Sequence[float]) -> bool:
+    """Tell whether a wider grid might improve a choice."""
+    return len(grid) > 1 and value in (min(grid), max(grid))
 
 
 def _merit(trial: dict[str, Any]) -> tuple[float, float]:

@@ -1,8 +1,7 @@
 """Descent at the theorems' rates, at multiples, and from other scales."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -10,17 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import data
-from benchmarks.experiments.convergence import problem, report
-from benchmarks.experiments.convergence.descent import Path, make_descent
+from benchmarks.experiments.convergence import descent, report
 from benchmarks.experiments.convergence.smoothness import Smoothness
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, one_of
 from benchmarks.harness.results import Results
 
 SHOWN = 150  # number of steps whose loss is among the results, at most
-
 MARGIN = 1.1  # factor of constants that were exceeded on a path
-
 ROUNDING = 1e-14  # of a loss, a mean of 1e3 terms of size 1
 
 
@@ -52,41 +48,38 @@ def measure(settings: Settings, results: Results) -> None:
     runs = 1 + len(settings.multiples) + len(settings.scales)
     results.expect(2 * runs + len(settings.scales))
     with jax.enable_x64(True):
-        whole = problem.make_problem(
-            data.load(settings.dataset), settings.width
-        )
-        smoothness = Smoothness(whole)
+        images = data.load(settings.dataset)
+        problem = descent.make_problem(images, settings.width)
+        smoothness = Smoothness(problem)
         for name in report.METHODS:
-            path = make_descent(whole, name == "PSI-GD", settings.steps)
-            method = _Method(settings, whole, smoothness, name, path)
-            _measure(method, results)
+            _measure(_Method(settings, problem, smoothness, name), results)
 
 
-def _measure(method: "_Method", results: Results) -> None:
-    settings, name, part = method.settings, method.name, functools.partial
-    run = part(method.theorem, 1.0)
+def _measure(method, results):
+    settings, name = method.settings, method.name
+    run = partial(method.theorem, 1.0)
     first = results.part(f"{name}, theorem, scale 1", run)
     rates = np.array(first["rates"])
     # On the manifold scales have no effect.
     scales = settings.scales if name == "GD" else ()
-    runs = {f"theorem, scale {x:g}": part(method.theorem, x) for x in scales}
+    runs = {f"theorem, scale {x:g}": partial(method.theorem, x) for x in scales}
     for x in settings.multiples:
-        runs[f"multiple {x:g}"] = part(method.descend, 1.0, x * rates)
+        runs[f"multiple {x:g}"] = partial(method.descend, 1.0, x * rates)
     for x in settings.scales:
-        runs[f"rate kept, scale {x:g}"] = part(method.descend, x, rates)
+        runs[f"rate kept, scale {x:g}"] = partial(method.descend, x, rates)
     for run, descend in runs.items():
         results.part(f"{name}, {run}", descend)
 
 
-@dataclasses.dataclass(frozen=True)
 class _Method:
     """Descent on the PSI manifold or off it."""
 
-    settings: Settings
-    problem: problem.Problem
-    smoothness: Smoothness
-    name: str
-    path: Callable[..., Path]
+    def __init__(self, settings, problem, smoothness, name):
+        self.settings, self.problem = settings, problem
+        self.smoothness, self.name = smoothness, name
+        self.path = descent.make_descent(
+            problem, name == "PSI-GD", settings.steps
+        )
 
     def theorem(self, scale: float) -> dict[str, Any]:
         """Descend at 1 over constants that hold on the path.
@@ -95,13 +88,15 @@ class _Method:
         The `excess` that is left is the largest quotient of a constant on the
         path and of that which its rate was made of.
         """
-        start = problem.scaled(self.problem, scale)
+        start = descent.scaled(self.problem, scale)
         known = self.smoothness.constants(self._seen(start[None]))
-        for rounds_left in reversed(range(self.settings.rounds)):
+        rounds = self.settings.rounds
+        while True:
+            rounds -= 1
             path = self.path(start, 1 / known)
             found = self.smoothness.constants(self._seen(path.points))
             excess = float(np.max(found / known))
-            if excess <= 1 or not rounds_left:
+            if excess <= 1 or not rounds:
                 break
             known = np.maximum(known, MARGIN * found)
         summary = self._summary(path, 1 / known)
@@ -109,10 +104,10 @@ class _Method:
 
     def descend(self, scale: float, rates: np.ndarray) -> dict[str, Any]:
         """Descend at given rates."""
-        path = self.path(problem.scaled(self.problem, scale), rates)
+        path = self.path(descent.scaled(self.problem, scale), rates)
         return self._summary(path, rates)
 
-    def _summary(self, path: Path, rates: np.ndarray) -> dict[str, Any]:
+    def _summary(self, path, rates):
         """Return some steps of a path, and counts of all of them."""
         settings, curvature = self.settings, self.smoothness.curvature
         shown, least = _thinned(settings.steps, SHOWN), np.minimum.accumulate
@@ -128,13 +123,13 @@ class _Method:
             "curvature": [curvature(x, rates) for x in self._seen(path.points)],
         }
 
-    def _seen(self, points: Any) -> list[jax.Array]:
+    def _seen(self, points):
         """Return the points at which the theorem asks for smoothness."""
         indices = _thinned(len(points) - 1, self.settings.points)
         chosen = [jnp.asarray(points[index]) for index in indices]
         if self.name == "GD":
             return chosen
-        return [problem.normalized(self.problem, x) for x in chosen]
+        return [descent.normalized(self.problem, x) for x in chosen]
 
 
 def _thinned(steps: int, number: int) -> np.ndarray:

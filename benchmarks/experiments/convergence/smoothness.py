@@ -1,13 +1,13 @@
 """Constants of smoothness of the theorems, and the curvature along steps."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matfree import decomp, eig
 
-from benchmarks.experiments.convergence.problem import Problem
+from benchmarks.experiments.convergence.descent import Problem
 
 PRODUCTS = 40
 """Number of products with the matrix in a Lanczos iteration."""
@@ -21,16 +21,13 @@ class Smoothness:
         self._hessian = jax.jit(jax.hessian(problem.loss))
         gradient = jax.grad(problem.loss)
 
-        @jax.jit
         def curvature(x, rates):
             root = jnp.sqrt(rates)[problem.ids]
+            return _outermost(
+                lambda v: root * jax.jvp(gradient, (x,), (root * v,))[1], x.size
+            )
 
-            def product(vector):
-                return root * jax.jvp(gradient, (x,), (root * vector,))[1]
-
-            return _outermost(product, x.size)
-
-        self._curvature = curvature
+        self._curvature = jax.jit(curvature)
 
     def constants(self, points: Iterable[jax.Array]) -> np.ndarray:
         """Return the largest constants of any of the points."""
@@ -61,7 +58,7 @@ def block_bounds(hessian: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return sizes.sum(1)
 
 
-def _outermost(product: Callable, size: int) -> jax.Array:
+def _outermost(product, size):
     """Return the eigenvalue of a symmetric matrix that is largest in size."""
     eigh = eig.eigh_partial(decomp.tridiag_sym(min(PRODUCTS, size)))
     # A fixed start makes the result reproducible.

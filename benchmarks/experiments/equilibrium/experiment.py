@@ -3,9 +3,8 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import optax
@@ -32,9 +31,6 @@ from psi_optax.dynamics import matching_learning_rate
 from psi_optax.models import linen
 
 PILOT_SEED = 2000  # far from the seeds of the final runs, which start at 0
-
-Record = dict[str, Any]
-"""Loss and layers of a run, as `make_watched` returns them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +90,14 @@ def measure(settings: Settings, results: Results) -> None:
         results.part(f"matched {name}", match)
 
 
-def _compile(
-    settings: Settings, dataset: data.Dataset, build: training.Build
-) -> Callable[..., Record]:
+def _compile(settings, dataset, build):
     """Return the training, as a function of a law and the first seed."""
     images, size = dataset.train_images, settings.batch_size
     model = linen.MLP(settings.widths, dataset.num_classes)
     watched = make_watched(model, build, dataset)
     epochs = math.ceil(settings.steps / max(1, len(images) // size))
 
-    def train(law: Law, first: int = 0) -> Record:
+    def train(law, first=0):
         seeds = range(first, first + settings.seeds)
         start, batches = training.begin(model, images, seeds, size, epochs)
         return watched(start, batches[:, : settings.steps], law.rate, law.decay)
@@ -111,7 +105,7 @@ def _compile(
     return train
 
 
-def _compare(train: Callable, law: Law) -> dict[str, Any]:
+def _compare(train, law):
     """Return norms and rotations at a point, with their predictions."""
     layers = {
         name: _compare_layer(law, **layer)
@@ -120,13 +114,7 @@ def _compare(train: Callable, law: Law) -> dict[str, Any]:
     return {"rotation": law.rotation, "layers": layers}
 
 
-def _compare_layer(
-    law: Law,
-    size: int,
-    norm: np.ndarray,
-    gradient: np.ndarray,
-    rotation: np.ndarray,
-) -> dict[str, Any]:
+def _compare_layer(law, size, norm, gradient, rotation):
     steps = len(norm)
     # Filters without gradients in the last tenth are dead: they only shrink.
     alive = np.any(gradient[-max(1, steps // 10) :] > 0, axis=0)
@@ -152,12 +140,10 @@ def _compare_layer(
     }
 
 
-def _match(
-    settings: Settings, compiled: Callable, train: Callable, law: Law
-) -> dict[str, Any]:
+def _match(settings, compiled, train, law):
     """Train with decay, and with the methods that are matched to it."""
     records, pilots = {"decayed": train(law)}, []
-    builds: dict[str, training.Build] = {"rotational": _rotational}
+    builds = {"rotational": _rotational}
     if law.optimizer == "sgd":
         pilots = _pilots(settings, compiled, law, records["decayed"])
         found = matched.builds(pilots[-1]["corrected"])
@@ -173,26 +159,23 @@ def _match(
     return {"rotation": law.rotation, "pilots": pilots, "runs": curves}
 
 
-def _rotational(rate: Any, decay: Any, groups: Any):
+def _rotational(rate, decay, groups):
     """Make a method that rotates as AdamW does, in Adam's directions."""
+    options = {"optimizer": "adamw", "momentum": MOMENTUM}
     return OPTIMIZERS["rotational"].make(
-        matching_learning_rate(
-            rate, decay, optimizer="adamw", momentum=MOMENTUM
-        ),
+        matching_learning_rate(rate, decay, **options),
         groups,
         direction=optax.scale_by_adam(MOMENTUM),
         ordinary=TUNED["adamw"].build(rate, decay, groups),
     )
 
 
-def _all_layers(record: Record, kind: str) -> np.ndarray:
+def _all_layers(record, kind):
     layers = record["layers"].values()
     return np.concatenate([layer[kind] for layer in layers], axis=1)
 
 
-def _pilots(
-    settings: Settings, compiled: Callable, law: Law, decayed: Record
-) -> list[dict[str, float]]:
+def _pilots(settings, compiled, law, decayed):
     """Find the gradient norm for psi_sgd; see docs/matching-weight-decay.md."""
     late = slice(settings.steps // 2, None)
     guess = float(rms(_all_layers(decayed, "gradient")[late]))

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.experiments.language import findings
 from benchmarks.experiments.language.methods import LABELS
+from benchmarks.experiments.tuning import is_at_edge
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS, MARKERS
 from benchmarks.harness.figures import styled
@@ -16,8 +17,10 @@ def report(content: Content) -> str:
     """Return the groups, the tuning, losses by factor, and rotations."""
     settings, pair = content["settings"], findings.best_pair(content)
     grids = settings["rates"], settings["decays"]
-    edges = [x in (min(g), max(g)) for x, g in zip(pair, grids, strict=True)]
-    rate, decay = (f"{x:g}{'★' * y}" for x, y in zip(pair, edges, strict=True))
+    rate, decay = (
+        f"{value:g}{'★' * is_at_edge(value, grid)}"
+        for value, grid in zip(pair, grids, strict=True)
+    )
     matched = findings.settling(content)
     angle = float(equilibrium_rotation(*matched, optimizer="adamw"))
     tuned = (

@@ -85,9 +85,9 @@ def figures(content: Content) -> dict[str, Figure]:
     best = max(map(np.max, found.values()))
     shape = len(found), len(settings["scales"])
     drawn = Figure(figsize=(2.2 * shape[1] + 1.6, 1.55 * shape[0] + 0.6))
-    options = {"squeeze": False, "sharex": "row", "sharey": "row"}
-    panels: Any = drawn.subplots(*shape, **options)
-    names, image = settings["optimizers"], None
+    options: Any = {"squeeze": False, "sharex": "row", "sharey": "row"}
+    panels, image = drawn.subplots(*shape, **options), None
+    names: Any = settings["optimizers"]
     rows = zip(panels, names, found.items(), strict=True)
     for row, name, (label, accuracies) in rows:
         row[0].set_ylabel(f"{label}\n\ndecay", fontsize=8)

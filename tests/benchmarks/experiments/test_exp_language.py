@@ -9,9 +9,9 @@ import pytest
 import psi_optax
 from benchmarks.experiments.language import MEASUREMENT, methods, text
 from benchmarks.experiments.language.findings import (
+    best_pair,
     held_rotation,
     settling,
-    tuned,
 )
 from benchmarks.experiments.language.training import Runs
 from psi_optax.dynamics import equilibrium_rotation
@@ -125,12 +125,12 @@ def test_diverged_runs_are_not_chosen_and_early_rotations_do_not_count():
     fast, slow = {"validation": [1.0, None]}, {"validation": [9.0, 2.0]}
     parts = {"tuning/0.02/1": slow, "tuning/0.2/1": fast}
     content = {"settings": settings, "parts": parts}
-    assert tuned(content) == (0.02, 1.0)
+    assert best_pair(content) == (0.02, 1.0)
     # The rate is held for 4 steps: more than 1 / (4 * 0.2), and less than
     # 1 / (4 * 0.02).
     assert settling(content) == (0.2, 1.0)
     fast["validation"][-1] = 1.5
-    assert tuned(content) == (0.2, 1.0)
+    assert best_pair(content) == (0.2, 1.0)
     # The rate is held for 4 of 8 chunks, the latter two of which count.
     part = {"rotation": [9.0, 9.0, 3.0, 4.0, 9.0, 9.0, 9.0, 9.0]}
     assert held_rotation(settings, part) == np.sqrt(12.5)

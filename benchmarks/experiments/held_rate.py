@@ -5,6 +5,7 @@ import math
 import jax
 import optax
 
+from benchmarks.experiments.rotations import rms
 from benchmarks.harness.files import InputError
 from benchmarks.optimizers import MOMENTUM
 
@@ -49,3 +50,10 @@ def transient_steps(rate: float, decay: float, held: int) -> int:
             f" steps, and the rate is held for {held}: train for more epochs."
         )
     return steps
+
+
+def held_rotation(settings: dict, part: dict) -> float:
+    """Return the RMS rotation at the held rate, without its first half."""
+    chunk = settings["steps"] // settings["chunks"]
+    held = held_steps(settings["steps"]) // chunk
+    return float(rms(part["rotation"][held // 2 : held]))

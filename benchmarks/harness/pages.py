@@ -61,7 +61,7 @@ def settings(content: Content) -> str:
     """
     shown = []
     for name, value in content["settings"].items():
-        values = value if isinstance(value, list) else [value]
+        values = value if isinstance(value, list | tuple) else [value]
         words = (x if isinstance(x, str) else f"{x:g}" for x in values)
         shown.append(f"{name.replace('_', ' ')} {', '.join(words)}")
     return f"Settings: {'; '.join(shown)}."

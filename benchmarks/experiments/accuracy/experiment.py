@@ -7,11 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import linen as nn
 
 from benchmarks import data, training
+from benchmarks.data import Dataset
 from benchmarks.experiments.accuracy.report import BASELINE, figures, report
-from benchmarks.experiments.accuracy.stepwise import make_stepwise
 from benchmarks.experiments.noisy_data import split
 from benchmarks.experiments.tuning import TUNING_SEED, point, tune
 from benchmarks.harness.files import InputError
@@ -19,6 +23,7 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, at_least, one_of, option, some
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
+from benchmarks.training import Build, kernel_groups, make_step
 from psi_optax.models import linen
 
 GRIDS = TUNED | {
@@ -30,6 +35,54 @@ GRIDS = TUNED | {
     for name in names
 }
 """The optimizers, with decays around the best for these numbers of steps."""
+
+
+def make_stepwise(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
+    """Compile the steps of `benchmarks.training.make_train`.
+
+    On a CPU convolutions are several times slower within a compiled loop, and
+    where each seed has kernels of its own.
+    """
+    images = jnp.asarray(dataset.train_images)
+    labels = jnp.asarray(dataset.train_labels)
+    begin, advance = _compile(model, build, images.shape[1:])
+
+    def train_one(variables, batches, *point):
+        carry = begin(variables, batches, *point)
+        for index in range(len(batches)):
+            carry = advance(carry, index, images, labels, batches, *point)
+        return carry[0]
+
+    def train(variables, batches, *point):
+        trained = []
+        for seed, order in enumerate(jnp.asarray(batches)):
+            start = jax.tree.map(lambda leaf, seed=seed: leaf[seed], variables)
+            trained.append(train_one(start, order, *point))
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
+
+    return train
+
+
+@functools.cache
+def _compile(model: Any, build: Build, shape: tuple[int, ...]) -> tuple:
+    """Compile the beginning and a step, once for all data of a shape."""
+    groups = kernel_groups(
+        model, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    )
+
+    def optimizer(batches, rate, decay):
+        schedule = optax.cosine_decay_schedule(rate, len(batches))
+        return build(rate=schedule, decay=decay, groups=groups)
+
+    def begin(variables, *point):
+        return variables, optimizer(*point).init(variables["params"])
+
+    def advance(carry, index, images, labels, batches, *point):
+        step = make_step(model, optimizer(batches, *point), images, labels)
+        return step(carry, batches[index])[0]
+
+    return jax.jit(begin), jax.jit(advance, donate_argnums=0)
+
 
 MODELS: dict[str, tuple[Callable, Callable]] = {
     "mlp": (linen.MLP, training.make_train),
@@ -51,49 +104,33 @@ Counts = Annotated[tuple[int, ...], some(at_least(1))]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        datasets: Data sets.
-        networks: Networks with BatchNorm.
-        noises: Shares of wrong labels.
-        methods: Optimizers; sgd_decay is the baseline.
-        train: Training images.
-        validation: Validation images.
-        pool: Side of the squares of pixels that become one.
-        seeds: Seeds of the final runs.
-        batch_size: Examples in a batch.
-        mlp: Hidden units of each layer.
-        mlp_epochs: Epochs.
-        mlp_tuning_seeds: Seeds in tuning; so many train at once.
-        cnn: Channels of each layer.
-        cnn_epochs: Epochs.
-        cnn_tuning_seeds: Seeds in tuning; so many train at once.
-        bn_momentum: Momentum of the running statistics.
-    """
-
+    # Data sets.
     datasets: Annotated[tuple[str, ...], some(one_of(data.NAMES))] = (
         *("mnist", "fashion-mnist"),
     )
+    # Networks with BatchNorm.
     networks: Annotated[tuple[str, ...], some(one_of(MODELS))] = ("mlp", "cnn")
-    noises: Shares = (0.0, 0.3)
+    noises: Shares = (0.0, 0.3)  # Shares of wrong labels.
+    # Optimizers; sgd_decay is the baseline.
     methods: Annotated[tuple[str, ...], some(one_of(GRIDS))] = (
         *("sgd", "sgd_decay", "adamw", "adamp", "sgd_g"),
         *("weight_rescaling", "rotational", "psi_sgd", "psi_sgdm", "psi_adam"),
         *("psi_sgd_decay", "psi_adam_decay"),
     )
-    train: Count = 5000
-    validation: Count = 5000
-    pool: Count = 2
-    seeds: Annotated[int, at_least(2)] = 10
-    batch_size: Count = 64
-    mlp: Counts = (64, 64)
-    mlp_epochs: Count = 15
-    mlp_tuning_seeds: Count = 2
-    cnn: Counts = (8, 16, 32)
-    cnn_epochs: Count = 4
-    cnn_tuning_seeds: Count = 1
-    bn_momentum: float = 0.9
+    train: Count = 5000  # Training images.
+    validation: Count = 5000  # Validation images.
+    pool: Count = 2  # Side of the squares of pixels that become one.
+    seeds: Annotated[int, at_least(2)] = 10  # Seeds of the final runs.
+    batch_size: Count = 64  # Examples in a batch.
+    mlp: Counts = (64, 64)  # Hidden units of each layer.
+    mlp_epochs: Count = 15  # Epochs.
+    mlp_tuning_seeds: Count = 2  # Seeds in tuning; so many train at once.
+    cnn: Counts = (8, 16, 32)  # Channels of each layer.
+    cnn_epochs: Count = 4  # Epochs.
+    cnn_tuning_seeds: Count = 1  # Seeds in tuning; so many train at once.
+    bn_momentum: float = 0.9  # Momentum of the running statistics.
 
 
 def measure(settings: Settings, results: Results) -> None:

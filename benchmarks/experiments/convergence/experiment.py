@@ -22,24 +22,16 @@ ROUNDING = 1e-14  # of a loss, a mean of 1e3 terms of size 1
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        dataset: Data set.
-        width: Hidden units.
-        steps: Steps.
-        rounds: Descents that may correct the constants.
-        points: Points of a path at which smoothness is measured.
-        multiples: Factors of the theorems' rates.
-        scales: Factors of the initial kernels.
-    """
-
-    dataset: Annotated[str, one_of(data.NAMES)] = "digits"
-    width: Count = 8
-    steps: Count = 2000
-    rounds: Count = 5
-    points: Count = 6
+    dataset: Annotated[str, one_of(data.NAMES)] = "digits"  # Data set.
+    width: Count = 8  # Hidden units.
+    steps: Count = 2000  # Steps.
+    rounds: Count = 5  # Descents that may correct the constants.
+    points: Count = 6  # Points of a path at which smoothness is measured.
+    # Factors of the theorems' rates.
     multiples: Positives = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
+    # Factors of the initial kernels.
     scales: Positives = (0.1, 1.0, 10.0, 100.0)
 
 

@@ -3,17 +3,21 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+import psi_optax
 from benchmarks import data, training
+from benchmarks.data import Dataset
 from benchmarks.experiments import matched, noisy_data
 from benchmarks.experiments.equilibrium.law import Law, forecast, trace
 from benchmarks.experiments.equilibrium.report import figures, report
-from benchmarks.experiments.equilibrium.watching import make_watched
 from benchmarks.experiments.equilibrium.windows import means, windows
 from benchmarks.experiments.rotations import rms
 from benchmarks.harness.measurement import Measurement
@@ -27,6 +31,7 @@ from benchmarks.harness.options import (
 )
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import MOMENTUM, OPTIMIZERS, TUNED
+from benchmarks.training import Build, for_seeds, kernel_groups, make_training
 from psi_optax.dynamics import matching_learning_rate
 from psi_optax.models import linen
 
@@ -35,37 +40,26 @@ PILOT_SEED = 2000  # far from the seeds of the final runs, which start at 0
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        dataset: Data set.
-        examples: Training images that are used.
-        widths: Hidden units of each layer.
-        batch_size: Examples in a batch.
-        steps: Steps; norms should settle in the first half.
-        seeds: Seeds.
-        sgd_rates: Learning rates of SGD.
-        sgd_decays: Weight decays of SGD, with each of the rates.
-        adamw_rates: Learning rates of AdamW.
-        adamw_decays: Weight decays of AdamW, with each of the rates.
-        matched_sgd: Rate and decay of SGD that other methods are matched to.
-        matched_adamw: Those of AdamW.
-        pilots: Runs that find the gradient norm for psi_sgd.
-    """
-
-    dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"
-    examples: Count = 10_000
+    dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"  # Data set.
+    examples: Count = 10_000  # Training images that are used.
+    # Hidden units of each layer.
     widths: Annotated[tuple[int, ...], some(at_least(1))] = (64, 64)
-    batch_size: Count = 64
+    batch_size: Count = 64  # Examples in a batch.
+    # Steps; norms should settle in the first half.
     steps: Annotated[int, at_least(2)] = 5000
-    seeds: Count = 2
-    sgd_rates: Positives = (0.01, 0.03, 0.1)
+    seeds: Count = 2  # Seeds.
+    sgd_rates: Positives = (0.01, 0.03, 0.1)  # Learning rates of SGD.
+    # Weight decays of SGD, with each of the rates.
     sgd_decays: Positives = (0.005, 0.02, 0.08)
-    adamw_rates: Positives = (0.001, 0.003, 0.01)
+    adamw_rates: Positives = (0.001, 0.003, 0.01)  # Learning rates of AdamW.
+    # Weight decays of AdamW, with each of the rates.
     adamw_decays: Positives = (0.3, 1.0, 3.0)
+    # Rate and decay of SGD that other methods are matched to.
     matched_sgd: tuple[Positive, Positive] = (0.03, 0.02)
-    matched_adamw: tuple[Positive, Positive] = (0.003, 1.0)
-    pilots: Count = 2
+    matched_adamw: tuple[Positive, Positive] = (0.003, 1.0)  # Those of AdamW.
+    pilots: Count = 2  # Runs that find the gradient norm for psi_sgd.
 
 
 def measure(settings: Settings, results: Results) -> None:
@@ -103,6 +97,50 @@ def _compile(settings, dataset, build):
         return watched(start, batches[:, : settings.steps], law.rate, law.decay)
 
     return train
+
+
+def make_watched(model: linen.MLP, build: Build, dataset: Dataset) -> Callable:
+    """Compile training as `benchmarks.training.make_train`, at a constant rate.
+
+    `train(variables, batches, rate, decay)` returns "loss", of shape `(steps,
+    seeds)`, and under "layers" for each layer its "size", the number of inputs,
+    and arrays of shape `(steps, filters of all seeds)`: "norm" before the step,
+    "gradient", the norm of the gradient in direction space, and "rotation", in
+    radians.
+    """
+    groups = kernel_groups(model, dataset.train_images)
+    layers = [f"hidden_{index}" for index in range(len(model.widths))]
+
+    def look(before, after, gradients, loss):
+        norm = psi_optax.group_norms(before, groups)
+        slope = psi_optax.group_norms(gradients, groups)
+        seen = {
+            "norm": norm,
+            "gradient": jax.tree.map(jnp.multiply, norm, slope),
+            "rotation": psi_optax.rotation(before, after, groups),
+        }
+        by_layer = {
+            layer: {kind: x[layer]["kernel"] for kind, x in seen.items()}
+            for layer in layers
+        }
+        return {"loss": loss, "layers": by_layer}
+
+    train = make_training(model, build, groups, lambda rate, _: rate, look)
+    compiled = for_seeds(train, dataset)
+
+    def watched(variables: Any, *arguments: Any) -> dict[str, Any]:
+        record = jax.tree.map(_columns, compiled(variables, *arguments)[1])
+        for layer, seen in record["layers"].items():
+            seen["size"] = variables["params"][layer]["kernel"].shape[1]
+        return record
+
+    return watched
+
+
+def _columns(values: jax.Array) -> np.ndarray:
+    """Return values of `(seeds, steps, ...)` as `(steps, all others)`."""
+    rows = np.moveaxis(np.asarray(values, np.float64), 0, 1)
+    return rows.reshape(len(rows), -1)
 
 
 def _compare(train, law):

@@ -5,8 +5,7 @@ import itertools
 from functools import partial
 
 from benchmarks.experiments.language import report
-from benchmarks.experiments.language.findings import best_pair, settling
-from benchmarks.experiments.language.methods import LABELS
+from benchmarks.experiments.language.report import LABELS, best_pair, settling
 from benchmarks.experiments.language.training import Runs
 from benchmarks.experiments.tuning import TUNING_SEED
 from benchmarks.harness.measurement import Measurement
@@ -18,35 +17,23 @@ PILOT_SEED, PILOTS = 2000, 4
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        rates: Learning rates of AdamW to try.
-        decays: Weight decays of AdamW to try with each.
-        factors: Factors of the matched rotation.
-        seeds: Seeds of the final runs.
-        steps: Steps of each training.
-        chunks: Validations during these.
-        depth: Layers.
-        width: Channels, a multiple of heads.
-        heads: Attention heads.
-        length: Characters in a piece of text.
-        batch_size: Pieces in a batch.
-        held_out: Pieces in validation and in the test.
-    """
-
+    # Learning rates of AdamW to try.
     rates: Positives = (0.003, 0.01, 0.03, 0.1)
+    # Weight decays of AdamW to try with each.
     decays: Positives = (0.003, 0.03, 0.3)
+    # Factors of the matched rotation.
     factors: Positives = (0.25, 0.5, 1.0, 2.0, 4.0)
-    seeds: Count = 3
-    steps: Count = 1000
-    chunks: Count = 20
-    depth: Count = 2
-    width: Count = 32
-    heads: Count = 4
-    length: Count = 64
-    batch_size: Count = 8
-    held_out: Count = 256
+    seeds: Count = 3  # Seeds of the final runs.
+    steps: Count = 1000  # Steps of each training.
+    chunks: Count = 20  # Validations during these.
+    depth: Count = 2  # Layers.
+    width: Count = 32  # Channels, a multiple of heads.
+    heads: Count = 4  # Attention heads.
+    length: Count = 64  # Characters in a piece of text.
+    batch_size: Count = 8  # Pieces in a batch.
+    held_out: Count = 256  # Pieces in validation and in the test.
 
 
 def measure(settings: Settings, results: Results) -> None:

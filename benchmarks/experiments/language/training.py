@@ -9,17 +9,46 @@ import numpy as np
 import optax
 
 import psi_optax
-from benchmarks.experiments.held_rate import hold_then_decay
-from benchmarks.experiments.language import methods, text
-from benchmarks.experiments.language.findings import held_rotation
+from benchmarks.experiments.held_rate import held_rotation, hold_then_decay
+from benchmarks.experiments.language import text
+from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.training import cross_entropy
-from psi_optax.dynamics import equilibrium_rotation
+from psi_optax.dynamics import equilibrium_rotation, matching_learning_rate
 from psi_optax.models import linen
 from psi_optax.models.architectures import TransformerArchitecture
 from psi_optax.models.functions import squared_relu
 
 GROUPS = "layer_.*/kernel"
 """The parameters whose groups are used. AdamW trains the embedding."""
+
+
+def make(name, groups, rate, decay, factor=1.0, unit=1.0):
+    """Make a method, from the rate and the decay of AdamW.
+
+    Parameters without groups are trained by AdamW. Groups turn faster than
+    under AdamW by the factor. `unit` is the rate at which `psi_adam` turns by a
+    radian, extrapolated from small angles.
+    """
+    adamw = OPTIMIZERS["adamw"].make
+    ordinary = adamw(rate, decay=decay)
+    if name == "adamw":
+        # Rotations are proportional to the square root of the rate.
+        faster = adamw(_times(factor**2, rate), decay=decay)
+        return optax.partition(
+            {"scale": faster, "ordinary": ordinary},
+            lambda params: psi_optax.group_labels(params, groups),
+        )
+    if name == "psi_adam":
+        factor = factor * unit
+    matched = matching_learning_rate(rate, decay, optimizer="adamw")
+    options = {"ordinary": ordinary}
+    if name == "rotational":
+        options["direction"] = optax.scale_by_adam()
+    return OPTIMIZERS[name].make(_times(factor, matched), groups, **options)
+
+
+def _times(factor, schedule):
+    return lambda step: factor * schedule(step)
 
 
 class Runs:
@@ -87,7 +116,7 @@ class Runs:
 
         def optimizer(hyper):
             schedule = hold_then_decay(hyper[0], self.settings.steps)
-            return methods.make(name, self.groups, schedule, *hyper[1:])
+            return make(name, self.groups, schedule, *hyper[1:])
 
         def begin(params, hyper):
             return params, optimizer(hyper).init(params)

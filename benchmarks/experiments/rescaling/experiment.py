@@ -27,29 +27,19 @@ from psi_optax.models import linen
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        dataset: Data set.
-        optimizers: Optimizers.
-        scales: Factors of the initial filters.
-        seeds: Seeds, in tuning and in the final runs.
-        epochs: Epochs of each training.
-        batch_size: Examples in a batch.
-        widths: Hidden units of each layer.
-        bn_epsilon: Epsilon of batch normalization.
-        bn_momentum: Momentum of its running statistics.
-    """
-
-    dataset: Annotated[str, one_of(data.NAMES)] = "digits"
+    dataset: Annotated[str, one_of(data.NAMES)] = "digits"  # Data set.
+    # Optimizers.
     optimizers: Annotated[tuple[str, ...], some(one_of(TUNED))] = DEFAULT
+    # Factors of the initial filters.
     scales: Positives = (0.01, 0.1, 1.0, 10.0, 100.0)
-    seeds: Count = 10
-    epochs: Count = 20
-    batch_size: Count = 64
-    widths: tuple[int, ...] = (64, 64)
-    bn_epsilon: float = 1e-5
-    bn_momentum: float = 0.9
+    seeds: Count = 10  # Seeds, in tuning and in the final runs.
+    epochs: Count = 20  # Epochs of each training.
+    batch_size: Count = 64  # Examples in a batch.
+    widths: tuple[int, ...] = (64, 64)  # Hidden units of each layer.
+    bn_epsilon: float = 1e-5  # Epsilon of batch normalization.
+    bn_momentum: float = 0.9  # Momentum of its running statistics.
 
 
 def measure(settings: Settings, results: Results) -> None:

@@ -23,42 +23,29 @@ from psi_optax.models import linen
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        optimizers: Optimizers.
-        lowest_rate: First learning rate; around Adam a decade lower.
-        lowest_decay: First weight decay; around Adam two decades higher.
-        rates: Learning rates, half a decade apart.
-        decays: Weight decays, a decade apart.
-        scales: Factors of the initial filters.
-        seeds: Seeds.
-        dataset: Data set.
-        train: Training images.
-        pool: Side of the squares of pixels that become one.
-        epochs: Epochs.
-        batch_size: Examples in a batch.
-        widths: Hidden units of each layer.
-        bn_momentum: Momentum of the running statistics.
-    """
-
+    # Optimizers.
     optimizers: Annotated[tuple[str, ...], some(one_of(TUNED))] = (
         *("sgd_decay", "adamw", "adamp"),
         *("rotational", "psi_sgd_decay", "psi_adam_decay"),
     )
+    # First learning rate; around Adam a decade lower.
     lowest_rate: Positive = 1e-3
+    # First weight decay; around Adam two decades higher.
     lowest_decay: Positive = 1e-4
-    rates: Count = 9
-    decays: Count = 5
+    rates: Count = 9  # Learning rates, half a decade apart.
+    decays: Count = 5  # Weight decays, a decade apart.
+    # Factors of the initial filters.
     scales: Positives = (0.01, 0.1, 1.0, 10.0, 100.0)
-    seeds: Count = 3
-    dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"
-    train: Count = 2000
-    pool: Count = 2
-    epochs: Count = 10
-    batch_size: Count = 64
-    widths: tuple[Count, ...] = (64, 64)
-    bn_momentum: float = 0.9
+    seeds: Count = 3  # Seeds.
+    dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"  # Data set.
+    train: Count = 2000  # Training images.
+    pool: Count = 2  # Side of the squares of pixels that become one.
+    epochs: Count = 10  # Epochs.
+    batch_size: Count = 64  # Examples in a batch.
+    widths: tuple[Count, ...] = (64, 64)  # Hidden units of each layer.
+    bn_momentum: float = 0.9  # Momentum of the running statistics.
 
 
 def measure(settings: Settings, results: Results) -> None:

@@ -86,8 +86,8 @@ def figures(content: Content) -> dict[str, Figure]:
     shape = len(found), len(settings["scales"])
     drawn = Figure(figsize=(2.2 * shape[1] + 1.6, 1.55 * shape[0] + 0.6))
     options: Any = {"squeeze": False, "sharex": "row", "sharey": "row"}
-    panels, image = drawn.subplots(*shape, **options), None
-    names: Any = settings["optimizers"]
+    panels = drawn.subplots(*shape, **options)
+    names, image = settings["optimizers"], None
     rows = zip(panels, names, found.items(), strict=True)
     for row, name, (label, accuracies) in rows:
         row[0].set_ylabel(f"{label}\n\ndecay", fontsize=8)
@@ -97,8 +97,8 @@ def figures(content: Content) -> dict[str, Figure]:
     for axes, scale in zip(panels[0], settings["scales"], strict=True):
         axes.set_title(f"filters x {scale:g}", fontsize=9)
     drawn.supxlabel("learning rate", fontsize=9)
-    bar: Any = {"label": "test accuracy (%)", "extend": "min", "shrink": 0.6}
-    drawn.colorbar(image, ax=panels, **bar)
+    bar: Any = {"mappable": image, "extend": "min", "shrink": 0.6}
+    drawn.colorbar(ax=panels, label="test accuracy (%)", **bar)
     return {"sensitivity": drawn}
 
 

@@ -48,35 +48,25 @@ RETUNED = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        dataset: Data set.
-        examples: Training images that are used.
-        factors: Factors of the two kernels.
-        epsilons: Epsilons of batch normalization; tuning uses the first.
-        width: Hidden units.
-        epochs: Epochs of each training.
-        batch_size: Examples in a batch.
-        tuning_seeds: Seeds in tuning.
-        seeds: Seeds of the final runs.
-        methods: Optimizers that are compared.
-        retuned: Optimizers that are tuned for the unbalanced weights too.
-    """
-
-    dataset: Annotated[str, one_of(data.NAMES)] = "mnist"
-    examples: Count = 10_000
+    dataset: Annotated[str, one_of(data.NAMES)] = "mnist"  # Data set.
+    examples: Count = 10_000  # Training images that are used.
+    # Factors of the two kernels.
     factors: tuple[Positive, Positive] = (1e4, 1e-4)
+    # Epsilons of batch normalization; tuning uses the first.
     epsilons: tuple[Positive, Positive] = (1e-20, 1e-5)
-    width: Count = 100
-    epochs: Count = 10
-    batch_size: Count = 100
-    tuning_seeds: Count = 2
-    seeds: Annotated[int, at_least(2)] = 4
+    width: Count = 100  # Hidden units.
+    epochs: Count = 10  # Epochs of each training.
+    batch_size: Count = 100  # Examples in a batch.
+    tuning_seeds: Count = 2  # Seeds in tuning.
+    seeds: Annotated[int, at_least(2)] = 4  # Seeds of the final runs.
+    # Optimizers that are compared.
     methods: Annotated[tuple[str, ...], some(one_of(COMPARED))] = (
         *("sgd", "sgd_decay", "adamw", "weight_rescaling", "sgd_g"),
         *("psi_sgd", "psi_adam", "psi_sgd_unit"),
     )
+    # Optimizers that are tuned for the unbalanced weights too.
     retuned: Annotated[tuple[str, ...], some(one_of(RETUNED))] = tuple(RETUNED)
 
 
@@ -98,8 +88,8 @@ def measure(settings: Settings, results: Results) -> None:
     cases = [("tuned", x, COMPARED[x], BALANCED) for x in settings.methods]
     cases += [("retuned", x, RETUNED[x], factors) for x in settings.retuned]
     results.expect(4 * len(settings.methods) + 3 * len(settings.retuned))
-    for when, name, method, scales in cases:
-        validate = partial(_validate, tuning, name, scales)
+    for when, name, method, tuned_at in cases:
+        validate = partial(_validate, tuning, name, tuned_at)
         part = f"{when} {name}"
         tuned = results.part(part, partial(tune, method, validate))
         for condition, (train, scales) in conditions.items():

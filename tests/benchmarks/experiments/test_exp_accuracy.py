@@ -11,8 +11,8 @@ pytest.importorskip("sklearn")
 
 from benchmarks import data, training
 from benchmarks.experiments.accuracy import MEASUREMENT
+from benchmarks.experiments.accuracy.experiment import make_stepwise
 from benchmarks.experiments.accuracy.report import BASELINE, holm, marks_of
-from benchmarks.experiments.accuracy.stepwise import make_stepwise
 from benchmarks.experiments.noisy_data import flip_labels, split
 from benchmarks.harness.files import InputError
 from benchmarks.harness.results import Results

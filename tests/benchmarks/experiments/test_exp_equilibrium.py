@@ -9,8 +9,8 @@ pytest.importorskip("sklearn")
 import psi_optax
 from benchmarks import data, training
 from benchmarks.experiments.equilibrium import MEASUREMENT
+from benchmarks.experiments.equilibrium.experiment import make_watched
 from benchmarks.experiments.equilibrium.law import Law, forecast, trace
-from benchmarks.experiments.equilibrium.watching import make_watched
 from benchmarks.experiments.equilibrium.windows import (
     arrival,
     edges,

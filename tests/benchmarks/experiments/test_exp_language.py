@@ -7,13 +7,10 @@ import optax
 import pytest
 
 import psi_optax
-from benchmarks.experiments.language import MEASUREMENT, methods, text
-from benchmarks.experiments.language.findings import (
-    best_pair,
-    held_rotation,
-    settling,
-)
-from benchmarks.experiments.language.training import Runs
+from benchmarks.experiments.held_rate import held_rotation
+from benchmarks.experiments.language import MEASUREMENT, text
+from benchmarks.experiments.language.report import best_pair, settling
+from benchmarks.experiments.language.training import Runs, make
 from psi_optax.dynamics import equilibrium_rotation
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -77,7 +74,7 @@ def first_step(optimizer):
 
 def step_of(name, factor, unit=1.0):
     schedule = optax.constant_schedule(RATE)
-    return first_step(methods.make(name, GROUPS, schedule, DECAY, factor, unit))
+    return first_step(make(name, GROUPS, schedule, DECAY, factor, unit))
 
 
 def test_at_factor_1_adamw_is_adamw_and_else_only_groups_differ():

@@ -44,22 +44,21 @@ def _random(count: int = 10_000) -> Dataset:
 
 
 _fashion = functools.partial(data.load, "fashion-mnist")
-_few = functools.partial(_random, 64)
-_SMALL = "random images, mlp"
+_cnn = functools.partial(Training, model="cnn")
+_augmented = Training(model="resnet20", augment=True)
 
 CASES = {
-    "fashion-mnist, cnn": Case(Training(model="cnn"), _fashion, 40),
-    "fashion-mnist, cnn, --augment": Case(
-        Training(model="cnn", augment=True), _fashion, 40
-    ),
+    "fashion-mnist, cnn": Case(_cnn(), _fashion, 40),
+    "fashion-mnist, cnn, --augment": Case(_cnn(augment=True), _fashion, 40),
     "cifar-10 (random images), resnet20, --augment": Case(
-        Training(model="resnet20", augment=True), _random, 5
+        _augmented, _random, 5
     ),
     # To try the command.
-    _SMALL: Case(Training(model="mlp", batch=16), _few, 3),
+    "random images, mlp": Case(
+        Training(model="mlp", batch=16), functools.partial(_random, 64), 3
+    ),
 }
-
-Cases = Annotated[tuple[str, ...], some(one_of(CASES))]
+*_LARGE, _SMALL = CASES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Settings:
         turns: Number of turns of input, steps and training.
     """
 
-    cases: Cases = tuple(name for name in CASES if name != _SMALL)
+    cases: Annotated[tuple[str, ...], some(one_of(CASES))] = (*_LARGE,)
     turns: Count = 5
 
 

@@ -43,15 +43,11 @@ COMPARED = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Norms of the weights.
+    """Norms of the weights."""
 
-    Attributes:
-        norms: Norms from which all optimizers make a step.
-        drawn: Norms from which steps are drawn.
-    """
-
+    # Norms from which all optimizers make a step.
     norms: Positives = (0.1, 0.178, 0.316, 0.562, 1, 1.78, 3.16, 5.62, 10)
-    drawn: Positives = (1, 2)
+    drawn: Positives = (1, 2)  # Norms from which steps are drawn.
 
 
 def measure(settings: Settings, results: Results) -> None:

@@ -41,14 +41,11 @@ COLUMNS = ("moved", "growth", "may be rescaled", "same bits")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Rows of the table.
+    """Rows of the table."""
 
-    Attributes:
-        optimizers: Rows to measure, as the table names them; by default all.
-        sources: Folder of clones, as tests/oracles/make.py wants it.
-    """
-
+    # Rows to measure, as the table names them; by default all.
     optimizers: Annotated[tuple[str, ...], some(_ROW)] = ()
+    # Folder of clones, as tests/oracles/make.py wants it.
     sources: Folder | None = None
 
 

@@ -34,26 +34,19 @@ FIRST_GUESS = 1.0  # the gradient norm of the first pilot
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Sizes of the experiment.
+    """Sizes of the experiment."""
 
-    Attributes:
-        dataset: Data set.
-        seeds: Seeds in tuning, in each pilot and in the comparison.
-        epochs: Epochs of each training.
-        pilots: Pilots, one after the other.
-        batch_size: Examples in a batch.
-        widths: Hidden units of each layer.
-        rates: Learning rates that SGD is tuned on.
-        decays: Weight decays that SGD is tuned on.
-    """
-
-    dataset: Annotated[str, one_of(NAMES)] = "digits"
+    dataset: Annotated[str, one_of(NAMES)] = "digits"  # Data set.
+    # Seeds in tuning, in each pilot and in the comparison.
     seeds: Annotated[int, at_least(2)] = 10
-    epochs: Count = 40
-    pilots: Count = 4
-    batch_size: Count = 64
+    epochs: Count = 40  # Epochs of each training.
+    pilots: Count = 4  # Pilots, one after the other.
+    batch_size: Count = 64  # Examples in a batch.
+    # Hidden units of each layer.
     widths: Annotated[tuple[int, ...], some(at_least(1))] = (64, 64)
+    # Learning rates that SGD is tuned on.
     rates: Positives = TUNED["sgd_decay"].rates
+    # Weight decays that SGD is tuned on.
     decays: Positives = TUNED["sgd_decay"].decays
 
 

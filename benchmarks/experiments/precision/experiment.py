@@ -17,18 +17,14 @@ from benchmarks.harness.results import Content, Results
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Modes, angles and numbers of steps.
+    """Modes, angles and numbers of steps."""
 
-    Attributes:
-        modes: Dtypes of the weights, with their wrappers.
-        angles: Radians a step along great circles.
-        turns: Number of these steps.
-        steps: Number of noisy steps, 100 or more.
-    """
-
+    # Dtypes of the weights, with their wrappers.
     modes: Annotated[tuple[str, ...], some(one_of(MODES))] = tuple(MODES)
+    # Radians a step along great circles.
     angles: Positives = (1e-2, 3e-3, 1e-3, 1e-4, 1e-5)
-    turns: Count = 1000
+    turns: Count = 1000  # Number of these steps.
+    # Number of noisy steps, 100 or more.
     steps: Annotated[int, at_least(STRETCHES)] = 1_000_000
 
 

@@ -157,7 +157,7 @@ class _Runs:
         splits, self.settings = split(dataset, *sizes, noise), settings
         self.epochs = getattr(settings, f"{network}_epochs")
         self.count = getattr(settings, f"{network}_tuning_seeds")
-        self.dataset = splits.final
+        self.dataset, self.images = splits.final, splits.final.train_images
         model, self.compile = MODELS[network]
         widths = getattr(settings, network), self.dataset.num_classes
         self.model = model(*widths, momentum=settings.bn_momentum)
@@ -176,10 +176,7 @@ class _Runs:
 
     def run(self, train, evaluate, first, *point):
         """Train from as many seeds as in tuning; evaluate each."""
-        images, seeds = (
-            self.dataset.train_images,
-            range(first, first + self.count),
-        )
+        seeds, images = range(first, first + self.count), self.images
         sizes = self.settings.batch_size, self.epochs
         start = training.begin(self.model, images, seeds, *sizes)
         return evaluate(train(*start, *point))

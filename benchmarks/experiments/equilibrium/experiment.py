@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -66,20 +66,19 @@ def measure(settings: Settings, results: Results) -> None:
     """Train at every rate and decay, then at the matched rotation."""
     full = noisy_data.first(data.load(settings.dataset), settings.examples)
     compiled = partial(_compile, settings, full)
-    points = {
-        "sgd": itertools.product(settings.sgd_rates, settings.sgd_decays),
-        "adamw": itertools.product(settings.adamw_rates, settings.adamw_decays),
-    }
-    laws = {
-        name: [Law(name, *x) for x in found] for name, found in points.items()
-    }
-    results.expect(sum(len(found) + 1 for found in laws.values()))
-    for name, decayed in (("sgd", "sgd_decay"), ("adamw", "adamw")):
+    sgd = itertools.product(settings.sgd_rates, settings.sgd_decays)
+    adamw = itertools.product(settings.adamw_rates, settings.adamw_decays)
+    cases = [
+        ("sgd", "sgd_decay", list(sgd), settings.matched_sgd),
+        ("adamw", "adamw", list(adamw), settings.matched_adamw),
+    ]
+    results.expect(sum(len(points) + 1 for _, _, points, _ in cases))
+    for name, decayed, points, matched_point in cases:
         train = compiled(TUNED[decayed].build)
-        for law in laws[name]:
-            part = f"{name}, rate {law.rate:g}, decay {law.decay:g}"
-            results.part(part, partial(_compare, train, law))
-        law = Law(name, *getattr(settings, f"matched_{name}"))
+        for rate, decay in points:
+            part = f"{name}, rate {rate:g}, decay {decay:g}"
+            results.part(part, partial(_compare, train, Law(name, rate, decay)))
+        law = Law(name, *matched_point)
         match = partial(_match, settings, compiled, train, law)
         results.part(f"matched {name}", match)
 
@@ -128,7 +127,7 @@ def make_watched(model: linen.MLP, build: Build, dataset: Dataset) -> Callable:
     train = make_training(model, build, groups, lambda rate, _: rate, look)
     compiled = for_seeds(train, dataset)
 
-    def watched(variables: Any, *arguments: Any) -> dict[str, Any]:
+    def watched(variables, *arguments):
         record = jax.tree.map(_columns, compiled(variables, *arguments)[1])
         for layer, seen in record["layers"].items():
             seen["size"] = variables["params"][layer]["kernel"].shape[1]
@@ -137,7 +136,7 @@ def make_watched(model: linen.MLP, build: Build, dataset: Dataset) -> Callable:
     return watched
 
 
-def _columns(values: jax.Array) -> np.ndarray:
+def _columns(values):
     """Return values of `(seeds, steps, ...)` as `(steps, all others)`."""
     rows = np.moveaxis(np.asarray(values, np.float64), 0, 1)
     return rows.reshape(len(rows), -1)

@@ -72,12 +72,9 @@ class _Runs:
     """Training on one split, from one set of seeds."""
 
     def __init__(self, settings: Settings, split: data.Dataset, first: int):
-        self.split = split
-        norm = {
-            "epsilon": settings.bn_epsilon,
-            "momentum": settings.bn_momentum,
-        }
-        self.model = linen.MLP(settings.widths, split.num_classes, **norm)
+        self.split, epsilon = split, settings.bn_epsilon
+        options = {"epsilon": epsilon, "momentum": settings.bn_momentum}
+        self.model = linen.MLP(settings.widths, split.num_classes, **options)
         images, seeds = split.train_images, range(first, first + settings.seeds)
         sizes = settings.batch_size, settings.epochs
         self.begin = partial(training.begin, self.model, images, seeds, *sizes)
@@ -156,21 +153,13 @@ def figures(content: Content) -> dict[str, Figure]:
     axes, scales = drawn.subplots(), settings["scales"]
     for index, (name, part) in enumerate(content["parts"].items()):
         colour, percent = COLOURS[index % len(COLOURS)], _percent(part)
-        mean, spread = percent.mean(1), np.zeros(len(scales))
-        if percent.shape[1] > 1:
-            spread = percent.std(1, ddof=1)
-        axes.plot(
-            scales,
-            mean,
-            color=colour,
-            label=part["label"],
-            linestyle="-" if name.startswith("psi") else "--",
-            marker=MARKERS[index % len(MARKERS)],
-        )
-        bounds = mean - spread, mean + spread
-        axes.fill_between(
-            scales, *bounds, color=colour, alpha=0.12, linewidth=0
-        )
+        mean = percent.mean(1)
+        spread = percent.std(1, ddof=int(percent.shape[1] > 1))
+        line = "-" if name.startswith("psi") else "--"
+        style = {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
+        axes.plot(scales, mean, line, label=part["label"], **style)
+        band = {"color": colour, "alpha": 0.12, "linewidth": 0}
+        axes.fill_between(scales, mean - spread, mean + spread, **band)
     axes.set(
         xscale="log",
         xlabel="scale of the initial filters",

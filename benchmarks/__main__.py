@@ -10,7 +10,7 @@ MEASUREMENTS = {
     "concepts": "benchmarks.experiments.concepts",
     "convergence": "benchmarks.experiments.convergence",
     "equilibrium": "benchmarks.experiments.equilibrium",
-    "equivariance": "benchmarks.experiments.equivariance",
+    "equivariance": "benchmarks.experiments.equivariance.experiment",
     "language": "benchmarks.experiments.language",
     "matching": "benchmarks.experiments.matching",
     "precision": "benchmarks.experiments.precision",

@@ -1,8 +1,8 @@
 """Training and evaluation of a Linen model, for several seeds at once.
 
-Seeds are a leading axis of everything: of the variables, of the batches and of
-the results. On a CPU small networks are limited by the cost of starting each
-operation, so that ten seeds together take hardly longer than three.
+Seeds are the leading axis of variables, batches and results. On a CPU the cost
+of starting operations limits small networks: ten seeds together take hardly
+longer than three.
 """
 
 import functools
@@ -37,15 +37,9 @@ def _init(model: nn.Module, example: jax.Array, keys: jax.Array) -> Any:
 def make_batches(
     num_examples: int, batch_size: int, epochs: int, seeds: range
 ) -> np.ndarray:
-    """Draw the order in which each seed sees the examples.
+    """Draw indices of examples, of shape `(seeds, steps, batch_size)`.
 
     Each epoch is a new permutation, whose incomplete last batch is dropped.
-
-    Returns:
-        Indices of examples, int32, of shape `(seeds, steps, batch_size)`.
-
-    Raises:
-        ValueError: there are fewer examples than a batch needs.
 
     Examples:
         >>> make_batches(10, batch_size=3, epochs=2, seeds=range(5)).shape
@@ -68,6 +62,18 @@ def make_batches(
     ).astype(np.int32)
 
 
+def begin(
+    model: nn.Module,
+    images: np.ndarray,
+    seeds: range,
+    batch_size: int,
+    epochs: int,
+) -> tuple[Any, np.ndarray]:
+    """Return the initial variables and the batches of each seed."""
+    batches = make_batches(len(images), batch_size, epochs, seeds)
+    return initialize(model, images, seeds), batches
+
+
 def cross_entropy(logits: Any, labels: Any) -> jax.Array:
     """Return the cross-entropy of each example, of shape `(n,)`."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -76,9 +82,8 @@ def cross_entropy(logits: Any, labels: Any) -> jax.Array:
 def make_loss(model: nn.Module) -> Callable:
     """Return the training loss of a Linen model of `psi_optax.models`.
 
-    It is a function of `(params, variables, images, labels)` that returns the
-    mean cross-entropy and the new statistics. It ignores the params among the
-    variables.
+    `loss(params, variables, images, labels)` returns the mean cross-entropy and
+    the new statistics. It ignores the params among the variables.
     """
 
     def loss(params, variables, images, labels):
@@ -91,28 +96,6 @@ def make_loss(model: nn.Module) -> Callable:
         return cross_entropy(logits, labels).mean(), statistics
 
     return loss
-
-
-def make_update(
-    loss: Callable, optimizer: optax.GradientTransformation
-) -> Callable:
-    """Return a step of training, from a loss as `make_loss` returns it.
-
-    It is a function of `(variables, state)`, images and labels that returns
-    the next `(variables, state)` and the loss. It is not compiled.
-    """
-
-    def update(carry, images, labels):
-        variables, state = carry
-        params = variables["params"]
-        (value, statistics), gradients = jax.value_and_grad(loss, has_aux=True)(
-            params, variables, images, labels
-        )
-        updates, state = optimizer.update(gradients, state, params)
-        params = optax.apply_updates(params, updates)
-        return ({"params": params, **statistics}, state), value
-
-    return update
 
 
 def kernel_groups(model: nn.Module, images: Any) -> psi_optax.GroupReport:
@@ -140,34 +123,70 @@ def kernel_groups(model: nn.Module, images: Any) -> psi_optax.GroupReport:
 def _kernels(report: psi_optax.GroupReport) -> list[str]:
     """Return the paths of grouped kernels that are tied to no other leaves."""
     groups = {p: f.group for p, f in report.findings.items() if f.group}
-    others = {
-        group.tie
-        for path, group in groups.items()
-        if not path.endswith("/kernel")
-    } - {None}
-    return [
-        path
-        for path, group in groups.items()
-        if path.endswith("/kernel") and group.tie not in others
-    ]
+    kernels = {p: g for p, g in groups.items() if p.endswith("/kernel")}
+    others = {groups[path].tie for path in groups.keys() - kernels} - {None}
+    return [path for path, group in kernels.items() if group.tie not in others]
 
 
-def make_training(model: nn.Module, build: Build, groups: Any) -> Callable:
-    """Return the training of a model by an optimizer, from one seed.
+def make_update(
+    loss: Callable,
+    optimizer: optax.GradientTransformation,
+    look: Callable = lambda before, after, gradients, value: value,
+) -> Callable:
+    """Return a step of training, from a loss as `make_loss` returns it.
 
-    The learning rate decays to zero along a cosine. It is a function
-    `train(images, labels, variables, batches, rate, decay)` that returns the
-    variables after training. It is not compiled.
+    `update(carry, images, labels)` takes and returns `(variables, state)`, and
+    beside it what `look` returns, by default the loss. It is not compiled.
+    """
+    loss_and_gradients = jax.value_and_grad(loss, has_aux=True)
+
+    def update(carry, images, labels):
+        variables, state = carry
+        before = variables["params"]
+        (value, statistics), gradients = loss_and_gradients(
+            before, variables, images, labels
+        )
+        updates, state = optimizer.update(gradients, state, before)
+        after = optax.apply_updates(before, updates)
+        seen = look(before, after, gradients, value)
+        return ({"params": after, **statistics}, state), seen
+
+    return update
+
+
+def make_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    images: jax.Array,
+    labels: jax.Array,
+    look: Callable = lambda *_: None,
+) -> Callable[[Any, jax.Array], Any]:
+    """Return `make_update` as a function of the indices of a batch."""
+    update = make_update(make_loss(model), optimizer, look)
+    return lambda carry, batch: update(carry, images[batch], labels[batch])
+
+
+def make_training(
+    model: nn.Module,
+    build: Build,
+    groups: Any,
+    schedule: Callable = optax.cosine_decay_schedule,
+    look: Callable = lambda *_: None,
+) -> Callable:
+    """Return the training of a model from one seed. It is not compiled.
+
+    `train(images, labels, variables, batches, rate, decay)` returns the
+    variables after training, and what `look` saw at each step.
+    The schedule is made from the rate and the number of steps.
     """
 
     def train(images, labels, variables, batches, rate, decay):
-        schedule = optax.cosine_decay_schedule(rate, len(batches))
-        optimizer = build(rate=schedule, decay=decay, groups=groups)
-        step = make_step(model, optimizer, images, labels)
+        rates = schedule(rate, len(batches))
+        optimizer = build(rate=rates, decay=decay, groups=groups)
+        step = make_step(model, optimizer, images, labels, look)
         carry = variables, optimizer.init(variables["params"])
-        return jax.lax.scan(
-            lambda carry, batch: (step(carry, batch), None), carry, batches
-        )[0][0]
+        (variables, _), seen = jax.lax.scan(step, carry, batches)
+        return variables, seen
 
     return train
 
@@ -175,14 +194,14 @@ def make_training(model: nn.Module, build: Build, groups: Any) -> Callable:
 def make_train(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
     """Compile the training of a model on the training part, for several seeds.
 
-    Learning rate and weight decay are arguments of the compiled function, so
-    that trying others does not compile it again. It is a function
-    `train(variables, batches, rate, decay)` that returns the variables after
-    training, and donates those that it is given.
+    `train(variables, batches, rate, decay)` returns the variables after
+    training, and donates those that it is given. Another rate or decay does not
+    compile it again.
     """
     groups = kernel_groups(model, dataset.train_images)
-    train = make_training(model, build, groups)
-    return for_seeds(train, dataset, donate_argnums=2)
+    training = make_training(model, build, groups)
+    train = for_seeds(training, dataset, donate_argnums=2)
+    return lambda *arguments: train(*arguments)[0]
 
 
 def for_seeds(train: Callable, dataset: Dataset, **options: Any) -> Callable:
@@ -199,30 +218,11 @@ def for_seeds(train: Callable, dataset: Dataset, **options: Any) -> Callable:
     return lambda *arguments: compiled(images, labels, *arguments)
 
 
-def make_step(
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    images: jax.Array,
-    labels: jax.Array,
-) -> Callable[[Any, jax.Array], Any]:
-    """Return a step of training, from all images and their labels.
-
-    It is a function of `(variables, state)` and the indices of a batch that
-    returns the next `(variables, state)`. It is not compiled.
-    """
-    update = make_update(make_loss(model), optimizer)
-
-    def step(carry, batch):
-        return update(carry, images[batch], labels[batch])[0]
-
-    return step
-
-
 def make_evaluate(model: nn.Module, dataset: Dataset) -> Callable:
     """Compile the evaluation of a model on the test part.
 
-    It is a function `evaluate(variables)` that returns the accuracy and the
-    mean cross-entropy with running statistics, of shape `(seeds,)`.
+    `evaluate(variables)` returns the accuracy and the mean cross-entropy with
+    running statistics, of shape `(seeds,)`.
     """
     images = jnp.asarray(dataset.test_images)
     labels = jnp.asarray(dataset.test_labels)

@@ -5,6 +5,7 @@ import math
 import jax
 import optax
 
+from benchmarks.experiments.rotations import rms
 from benchmarks.harness.files import InputError
 from benchmarks.optimizers import MOMENTUM
 
@@ -24,26 +25,22 @@ def hold_then_decay(rate: jax.typing.ArrayLike, steps: int) -> optax.Schedule:
     """
     held = held_steps(steps)
     decayed = optax.cosine_decay_schedule(rate, steps - held)
-    held_rate = optax.constant_schedule(rate)
-    return optax.join_schedules([held_rate, decayed], [held])
+    return optax.join_schedules(
+        [optax.constant_schedule(rate), decayed], [held]
+    )
 
 
 def transient_steps(rate: float, decay: float, held: int) -> int:
     """Return how many of the steps at the held rate SGD needs to settle.
 
-    A quarter of them; or, if these are more, twelve of the times in which the
-    fourth power of norms relaxes under momentum, see `equilibrium_transient`:
-    of norms that begin ten times too long, it is then within
-    1e4 exp(-12) = 6 % of its equilibrium, and the rotation within 3 %.
-
-    Raises:
-        InputError: these are all steps, or more.
+    A quarter of them, or twelve of the times in which the fourth power of norms
+    relaxes, see `equilibrium_transient`, if these are more: norms that begin
+    ten times too long are then within 1e4 exp(-12) = 6 % of their equilibrium,
+    and the rotation within 3 %.
 
     Examples:
-        >>> transient_steps(0.03, 0.1, held=400)
-        100
-        >>> transient_steps(0.03, 0.01, held=1200)
-        1000
+        >>> transient_steps(0.03, 0.1, 400), transient_steps(0.03, 0.01, 1200)
+        (100, 1000)
     """
     settling = math.ceil(12 * (1 - MOMENTUM) / (4 * rate * decay))
     steps = max(math.ceil(held / 4), settling)
@@ -53,3 +50,10 @@ def transient_steps(rate: float, decay: float, held: int) -> int:
             f" steps, and the rate is held for {held}: train for more epochs."
         )
     return steps
+
+
+def held_rotation(settings: dict, part: dict) -> float:
+    """Return the RMS rotation at the held rate, without its first half."""
+    chunk = settings["steps"] // settings["chunks"]
+    held = held_steps(settings["steps"]) // chunk
+    return float(rms(part["rotation"][held // 2 : held]))

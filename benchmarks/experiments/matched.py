@@ -1,5 +1,7 @@
 """SGD with weight decay, and its replacements at a matched learning rate."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import optax
@@ -25,16 +27,34 @@ def builds(gradient_norm: float) -> dict[str, Build]:
     """
     return {
         "sgd_decay": TUNED["sgd_decay"].build,
-        "psi_sgd": psi_sgd(gradient_norm),
+        "psi_sgd": _psi_sgd(gradient_norm),
         "rotational": TUNED["rotational"].build,
         "sgd": _sgd,
     }
 
 
-def psi_sgd(gradient_norm: float) -> Build:
-    """Return the maker of the matched `psi_sgd`."""
+def pilots(
+    run: Callable[[Build, int], dict[str, Any]],
+    wanted: float,
+    guess: float,
+    count: int,
+) -> list[dict[str, Any]]:
+    """Find the gradient norm of `psi_sgd`: each pilot corrects the guess.
 
-    def build(rate: Any, decay: Any, groups: Any):
+    `run(build, index)` trains the matched `psi_sgd` and returns numbers, the
+    "rotation" among them. The last "corrected" norm is the best.
+    """
+    found = []
+    for index in range(count):
+        seen = run(_psi_sgd(guess), index)
+        corrected = guess * math.tan(seen["rotation"]) / math.tan(wanted)
+        found.append({"gradient_norm": guess, **seen, "corrected": corrected})
+        guess = corrected
+    return found
+
+
+def _psi_sgd(gradient_norm: float) -> Build:
+    def build(rate, decay, groups):
         matched = matching_learning_rate(
             rate, decay, momentum=MOMENTUM, gradient_norm=gradient_norm
         )
@@ -44,7 +64,7 @@ def psi_sgd(gradient_norm: float) -> Build:
     return build
 
 
-def _sgd(rate: Any, decay: Any, groups: Any):
+def _sgd(rate, decay, groups):
     sgd = OPTIMIZERS["sgd"].make
     return optax.partition(
         {"scale": sgd(rate), "ordinary": sgd(rate, decay=decay)},

@@ -11,7 +11,7 @@ SPLIT_SEED, NOISE_SEED = 0, 1
 
 
 class Splits(NamedTuple):
-    """Data sets of one training part, with a validation and the test part."""
+    """One training part, with a validation part and with the test part."""
 
     tuning: Dataset
     final: Dataset
@@ -29,8 +29,6 @@ def split(
         >>> splits = split("digits", 500, 200, pool=2, noise=0.3)
         >>> splits.tuning.train_images.shape, splits.tuning.test_images.shape
         ((500, 4, 4, 1), (200, 4, 4, 1))
-        >>> splits.final.test_images.shape
-        (599, 4, 4, 1)
     """
     full = data.load(name)
     labels = flip_labels(full.train_labels, noise, full.num_classes)
@@ -47,6 +45,14 @@ def split(
         test_labels=labels[held],
     )
     return Splits(tuning, final)
+
+
+def first(dataset: Dataset, count: int) -> Dataset:
+    """Return a data set with the first of its training images only."""
+    return dataset._replace(
+        train_images=dataset.train_images[:count],
+        train_labels=dataset.train_labels[:count],
+    )
 
 
 def flip_labels(labels: np.ndarray, share: float, classes: int) -> np.ndarray:

@@ -9,6 +9,9 @@ from benchmarks.optimizers import Tuned
 
 HYPERPARAMETERS = ("learning_rate", "weight_decay")
 
+TUNING_SEED = 1000
+"""First seed in tuning, far from those of the final runs, which start at 0."""
+
 
 def tune(
     method: Tuned,
@@ -17,43 +20,43 @@ def tune(
 ) -> dict[str, Any]:
     """Try every point of a method's grid.
 
-    Args:
-        method: an optimizer and its grid.
-        validate: trains with a learning rate and a weight decay, and returns
-            the accuracy and the loss of each seed on validation data.
-        advance: called after each trial.
-
-    Returns:
-        The label, all trials, the chosen one (of the best mean accuracy; the
-        loss decides ties) and, under `at_edge`, the names of those
-        hyperparameters that a wider grid might improve.
+    `validate` trains with a learning rate and a weight decay, and returns the
+    accuracy and the loss of each seed. The chosen trial has the best mean
+    accuracy; the loss decides ties. `at_edge` names hyperparameters, see
+    `is_at_edge`. `advance` is called after each trial.
 
     Examples:
         >>> method = Tuned("example", lambda: None, (0.1, 0.2, 0.3))
         >>> result = tune(method, lambda rate, _: (rate, 1.0))
-        >>> result["chosen"]["learning_rate"], result["at_edge"]
-        (0.3, ['learning_rate'])
+        >>> point(result), result["at_edge"]
+        ((0.3, 0.0), ['learning_rate'])
     """
     trials = []
-    for rate, decay in method.trials():
-        accuracy, loss = map(np.mean, validate(rate, decay))
+    for values in method.trials():
+        accuracy, loss = map(np.mean, validate(*values))
         trials.append(
             {
-                "learning_rate": rate,
-                "weight_decay": decay,
+                **dict(zip(HYPERPARAMETERS, values, strict=True)),
                 "accuracy": float(accuracy),
                 # A training that diverged has none, and JSON has no NaN.
                 "loss": float(loss) if np.isfinite(loss) else None,
             }
         )
         advance()
-    chosen = max(trials, key=_merit)
+    chosen: Any = max(trials, key=_merit)
+    grids = zip(HYPERPARAMETERS, (method.rates, method.decays), strict=True)
+    at_edge = [name for name, grid in grids if is_at_edge(chosen[name], grid)]
     return {
         "label": method.label,
         "trials": trials,
         "chosen": chosen,
-        "at_edge": _at_edge(method, chosen),
+        "at_edge": at_edge,
     }
+
+
+def is_at_edge(value: float, grid: Sequence[float]) -> bool:
+    """Tell whether a wider grid might improve a choice."""
+    return len(grid) > 1 and value in (min(grid), max(grid))
 
 
 def _merit(trial: dict[str, Any]) -> tuple[float, float]:
@@ -61,13 +64,9 @@ def _merit(trial: dict[str, Any]) -> tuple[float, float]:
     return trial["accuracy"], -float("inf") if loss is None else -loss
 
 
-def _at_edge(method: Tuned, trial: dict[str, Any]) -> list[str]:
-    grids = zip(HYPERPARAMETERS, (method.rates, method.decays), strict=True)
-    return [
-        name
-        for name, grid in grids
-        if len(grid) > 1 and trial[name] in (min(grid), max(grid))
-    ]
+def point(tuned: dict[str, Any]) -> tuple[float, float]:
+    """Return the chosen learning rate and weight decay."""
+    return tuned["chosen"]["learning_rate"], tuned["chosen"]["weight_decay"]
 
 
 def tuned_to(tuned: dict[str, Any], names: Sequence[str]) -> str:

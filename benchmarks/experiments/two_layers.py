@@ -13,8 +13,7 @@ from psi_optax.models.options import hidden_options
 class TwoLayers(BatchNormNetwork):
     """Two linear maps without bias, each with a batch normalization.
 
-    Both kernels are scale groups, column by column. All other parameters are
-    scales and biases of normalizations.
+    The columns of both kernels are scale groups.
 
     Examples:
         >>> import jax.numpy as jnp

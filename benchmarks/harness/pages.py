@@ -4,19 +4,20 @@ import pathlib
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike
 from tabulate import tabulate
 
 from benchmarks.harness import files
+from benchmarks.harness.results import Content
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 
 def table(rows: Sequence[Sequence[str]], right: bool = False) -> str:
-    """Return a table in Markdown.
+    """Return a table in Markdown, of the head and rows of the same length.
 
-    Args:
-        rows: the head, then the rest; all of the same length.
-        right: whether all columns but the first are flush right.
+    With `right` all columns but the first are flush right.
 
     Examples:
         >>> print(table([["", "a"], ["long", "1.0"]], right=True))
@@ -35,6 +36,35 @@ def table(rows: Sequence[Sequence[str]], right: bool = False) -> str:
         disable_numparse=True,
         colalign=["left", *[others] * (len(head) - 1)] if body else None,
     )
+
+
+def spread(values: ArrayLike, digits: int, between: str = " ± ") -> str:
+    """Return mean and standard deviation; of a value alone no deviation.
+
+    Examples:
+        >>> spread([1.0, 2.0], 2), spread([1.0], 1), spread([1.0, None], 2)
+        ('1.50 ± 0.71', '1.0', 'diverged')
+    """
+    values = np.array(values, float)
+    if not np.isfinite(values).all():
+        return "diverged"
+    shown = [values.mean(), *([values.std(ddof=1)] if len(values) > 1 else [])]
+    return between.join(f"{x:.{digits}f}" for x in shown)
+
+
+def settings(content: Content) -> str:
+    """Return the settings of a measurement in a line.
+
+    Examples:
+        >>> settings({"settings": {"batch_size": 64, "rates": [0.1, 1.0]}})
+        'Settings: batch size 64; rates 0.1, 1.'
+    """
+    shown = []
+    for name, value in content["settings"].items():
+        values = value if isinstance(value, list | tuple) else [value]
+        words = (x if isinstance(x, str) else f"{x:g}" for x in values)
+        shown.append(f"{name.replace('_', ' ')} {', '.join(words)}")
+    return f"Settings: {'; '.join(shown)}."
 
 
 def wrap(text: str) -> str:

@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import stat
 import sys
 
 import jax
@@ -13,8 +12,8 @@ import pytest
 
 import psi_optax
 from benchmarks.experiments.equivariance import experiment, peers, problem
-from benchmarks.experiments.equivariance.report import faults, verdict
-from benchmarks.experiments.equivariance.rows import OURS
+from benchmarks.experiments.equivariance.experiment import faults, verdict
+from benchmarks.experiments.equivariance.rows import OURS, Row
 from benchmarks.harness import processes
 from benchmarks.harness.pages import DOCS
 from benchmarks.harness.results import Results, read
@@ -73,14 +72,13 @@ def test_a_unit_has_one_factor_and_units_differ(kind, per_tensor, together):
 
 def test_directions_are_compared_and_not_norms():
     start = problem.start()
-    path = problem.stacked([start, start])
-    scaled = problem.stacked([start, problem.rescaled(start, "filter", 2, 9)])
-    assert problem.direction_error(path, scaled) == 0
+    scaled = problem.rescaled(start, "filter", 2, 9)
+    assert problem.direction_error([start, start], [start, scaled]) == 0
     flipped = {**scaled, "second": -scaled["second"]}
     largest = np.abs(problem.directions(start)["second"]).max()
-    assert problem.direction_error(path, flipped) == 2 * largest
+    assert problem.direction_error([start], [flipped]) == 2 * largest
     lost = {**scaled, "second": np.nan * scaled["second"]}
-    assert problem.direction_error(path, lost) == problem.DIVERGED
+    assert problem.direction_error([start], [lost]) == problem.DIVERGED
 
 
 # Steps round by 1.1e-16, and 30 of them on this loss make 3e-15 of it at most;
@@ -94,28 +92,20 @@ def test_ours_are_what_is_claimed_of_them(name):
     assert faults({"parts": {name: row}}) == []
 
 
-def test_the_scale_matters_to_optax():
+def test_the_scale_matters_to_optax_and_bits_are_kept_or_not(monkeypatch):
     found = experiment.measure_row("sgd(momentum)")
     assert min(found["errors"].values()) > 1e-2
     assert found["powers_of_two"] is None
-
-
-def test_bits_are_kept_or_not(monkeypatch):
     blurred = OURS["adamh(per_tensor=False, equivariant=False)"]
-    claimed = blurred._replace(claim="filter")
-    monkeypatch.setitem(experiment.ROWS, "blurred", claimed)
+    monkeypatch.setitem(experiment.ROWS, "blurred", Row(blurred.tx, "filter"))
     assert experiment.measure_row("psi_sgd(momentum)")["powers_of_two"] == 0
     assert experiment.measure_row("blurred")["powers_of_two"] > 0
 
 
 def test_what_is_wrong_is_said():
-    fine = {"network": 0.0, "tensor": 0.0, "filter": 0.0}
-    row = {
-        "errors": fine,
-        "claim": "filter",
-        "moved": 0.5,
-        "powers_of_two": 0.0,
-    }
+    fine = dict.fromkeys(problem.KINDS, 0.0)
+    row = {"errors": fine, "claim": "filter", "moved": 0.5}
+    row["powers_of_two"] = 0.0
     assert faults({"parts": {"one": row}}) == []
     for words, change in {
         "found is tensor": {"errors": {**fine, "filter": 1e-2}},
@@ -134,17 +124,13 @@ def test_the_numbers_are_those_of_every_optimizer_and_claim():
     assert list(rows) == list(experiment.NAMES)
     for name, (_, claim) in OURS.items():
         assert verdict(rows[name]["errors"]) == rows[name]["claim"] == claim
-        assert rows[name]["powers_of_two"] == (
-            0.0 if claim in problem.KINDS else None
-        )
+        error = 0.0 if claim in problem.KINDS else None
+        assert rows[name]["powers_of_two"] == error
 
 
 def test_no_optimizer_of_ours_is_forgotten():
-    family = {
-        name
-        for name, item in vars(psi_optax.optimizers).items()
-        if inspect.isfunction(item)
-    }
+    optimizers = inspect.getmembers(psi_optax.optimizers, inspect.isfunction)
+    family = {name for name, _ in optimizers}
     assert {"psi", "adamp", "muonh"} < family
     # psi_sgd and psi_adam are psi_direction with a direction.
     named = {word for label in OURS for word in re.findall(r"\w+", label)}
@@ -154,11 +140,11 @@ def test_no_optimizer_of_ours_is_forgotten():
 def test_peers_are_those_of_the_environments_that_there_are(
     monkeypatch, tmp_path, capsys
 ):
-    names = tuple(peers.MAKES)[:2]
+    names = tuple(peers.OPTIONS)[:2]
     python = tmp_path / "python"
     rows = json.dumps({names[0]: {"moved": 0.8}})
     python.write_text(f"#!/bin/sh\necho noise\necho '{rows}'\n")
-    python.chmod(python.stat().st_mode | stat.S_IEXEC)
+    python.chmod(0o700)
     monkeypatch.setattr(processes, "TORCH", [python, tmp_path / "absent"])
     settings = experiment.Settings(optimizers=names)
     with Results(tmp_path / "equivariance.json", {}) as results:
@@ -180,14 +166,11 @@ def test_peers_without_torch_say_where_it_is(monkeypatch, capsys):
 )
 def test_torch_and_optax_make_the_same_run(monkeypatch):
     monkeypatch.setattr(processes, "TORCH", processes.TORCH[:1])
-    rows = experiment.run_peers()
-    ours = experiment.measure_row("sgd(momentum)")
+    rows, ours = experiment.run_peers(), experiment.measure_row("sgd(momentum)")
 
     def distance(row):
-        return abs(row["moved"] - ours["moved"]) + max(
-            abs(row["errors"][kind] - ours["errors"][kind])
-            for kind in problem.KINDS
-        )
+        errors = [row["errors"][x] - ours["errors"][x] for x in problem.KINDS]
+        return max(map(abs, [row["moved"] - ours["moved"], *errors]))
 
     # 1e-16 a step, times what 30 steps make of it from small weights, at which
     # SGD's steps are large: below 1e-9, where another method is at 0.1.

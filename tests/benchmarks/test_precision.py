@@ -9,6 +9,8 @@ from benchmarks.harness.pages import DOCS
 from benchmarks.harness.results import read
 
 CONTENT = read(DOCS / "numbers" / "precision.json")
+ROUNDED, DRAWN = "bfloat16", "bfloat16, stochastic rounding"
+MASTER = "bfloat16, master weights"
 
 
 # A step of 0.01 rad is rounded to 2^-24 of the weights, one in 1e5 of it; 20
@@ -21,15 +23,11 @@ def test_float32_turns_as_it_is_asked_to(angle):
     assert found == pytest.approx(dict.fromkeys(found, 1), abs=1e-5)
 
 
-def test_bfloat16_does_not_move_by_less_than_its_spacing():
-    (found,) = follow("bfloat16", 1e-6, 3).values()
+def test_bfloat16_does_not_move_by_less_than_its_spacing_and_copies_do():
+    (found,) = follow(ROUNDED, 1e-6, 3).values()
     # Of 576 normal weights hardly one is so small that it moves.
-    assert found["first_length"] < 0.1
-    assert found["progress"] < 0.1
-
-
-def test_master_weights_are_shown_with_their_copies():
-    found = follow("bfloat16, master weights", 1e-4, 20)
+    assert max(found["first_length"], found["progress"]) < 0.1
+    found = follow(MASTER, 1e-4, 20)
     assert set(found) == {"weights", "copies"}
     assert found["copies"]["first_cosine"] == pytest.approx(1, abs=1e-3)
     assert found["weights"]["first_cosine"] < 0.5
@@ -39,55 +37,45 @@ def test_norms_that_are_followed():
     kept = norms(Long("float32"), 300)
     assert kept["early"] <= kept["largest"] < 3 * 2.0**-23
     assert kept["last"] <= kept["largest"]
-    # Momentum 0.9 at 0.05: 0.05 / sqrt(1 - 0.81) = 0.11, and less in the
-    # beginning.
+    # Momentum 0.9 at 0.05: 0.05 / sqrt(1 - 0.81) = 0.11, and less at first.
     assert 0.05 < kept["angle"] < 0.13
-    # The control.
-    coarse = norms(Long("bfloat16"), 300)
-    assert coarse["largest"] > 100 * kept["largest"]
+    assert norms(Long(ROUNDED), 300)["largest"] > 100 * kept["largest"]
 
 
-def turns(mode, what, name="weights"):
+def kept_turns(mode, what, name="weights"):
     """Return the recorded numbers by angle, the largest first."""
     return [x[name][what] for x in CONTENT["parts"]["turns"][mode].values()]
 
 
 def test_which_mode_turns_at_which_angle():
     assert CONTENT["settings"]["angles"] == [1e-2, 3e-3, 1e-3, 1e-4, 1e-5]
-    brain, half = turns("bfloat16", "progress"), turns("float16", "progress")
+    brain, half = (kept_turns(x, "progress") for x in (ROUNDED, "float16"))
     np.testing.assert_allclose(brain[:4], [1, 0.65, 0.2, 0.02], rtol=0.25)
     np.testing.assert_allclose(half[2:4], [1, 0.35], rtol=0.1)
     np.testing.assert_allclose(brain[0], 1, atol=0.01)
-    drawn = "bfloat16, stochastic rounding"
-    np.testing.assert_allclose(turns(drawn, "progress"), 1, atol=0.01)
-    assert 0.06 < turns(drawn, "aside")[0] < 0.08
-    assert 0.008 < turns(drawn, "aside")[-1] < 0.01
-    master = "bfloat16, master weights"
-    for mode, name in ("float32", "weights"), (master, "copies"):
-        assert max(turns(mode, "aside", name)) < 1e-3
-        np.testing.assert_allclose(turns(mode, "progress", name), 1, atol=1e-3)
-    seen = turns(master, "aside")
+    np.testing.assert_allclose(kept_turns(DRAWN, "progress"), 1, atol=0.01)
+    aside = kept_turns(DRAWN, "aside")
+    assert 0.06 < aside[0] < 0.08
+    assert 0.008 < aside[-1] < 0.01
+    for mode, name in ("float32", "weights"), (MASTER, "copies"):
+        assert max(kept_turns(mode, "aside", name)) < 1e-3
+        progress = kept_turns(mode, "progress", name)
+        np.testing.assert_allclose(progress, 1, atol=1e-3)
+    seen = kept_turns(MASTER, "aside")
     assert 0.0015 < min(seen) <= max(seen) < 0.0018
-
-
-def test_the_cosines_are_those_of_others():
     # As simulated elsewhere, for weights of another kind: 0.986 at 0.01 rad,
     # 0.89 at 0.003, 0.62 at 0.001, 0.18 at 0.0001.
-    cosines = turns("bfloat16", "first_cosine")[:4]
+    cosines = kept_turns(ROUNDED, "first_cosine")[:4]
     np.testing.assert_allclose(cosines, [0.986, 0.89, 0.62, 0.18], atol=0.03)
 
 
 def test_how_far_norms_go():
-    found = {
-        (x["mode"], x["optimizer"], x["radius"]): x
-        for x in CONTENT["parts"]["norms"]
-    }
+    found = {Long(*list(x.values())[:3]): x for x in CONTENT["parts"]["norms"]}
     assert CONTENT["settings"]["steps"] == 1_000_000
-    for (mode, _, radius), x in found.items():
-        if radius == "init":  # Nothing adds up after the first tenth.
+    for run, x in found.items():
+        if run.radius == "init":  # Nothing adds up after the first tenth.
             assert x["largest"] < 1.5 * x["early"]
-            assert mode != "float32" or x["largest"] < 2 * 2.0**-23
-    assert 1e-6 < found["float32", "psi_sgd", "none"]["largest"] < 1e-4
-    assert -0.92 < found["bfloat16", "psi_sgd", "none"]["last"] < -0.9
-    drawn = found["bfloat16, stochastic rounding", "psi_sgd", "none"]
-    assert 27 < drawn["largest"] < 31
+            assert run.mode != "float32" or x["largest"] < 2 * 2.0**-23
+    assert 1e-6 < found[Long("float32", radius="none")]["largest"] < 1e-4
+    assert -0.92 < found[Long(ROUNDED, radius="none")]["last"] < -0.9
+    assert 27 < found[Long(DRAWN, radius="none")]["largest"] < 31

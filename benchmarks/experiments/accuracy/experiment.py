@@ -4,36 +4,85 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import linen as nn
 
 from benchmarks import data, training
+from benchmarks.data import Dataset
 from benchmarks.experiments.accuracy.report import BASELINE, figures, report
-from benchmarks.experiments.accuracy.stepwise import make_stepwise
 from benchmarks.experiments.noisy_data import split
-from benchmarks.experiments.tuning import tune
+from benchmarks.experiments.tuning import TUNING_SEED, point, tune
 from benchmarks.harness.files import InputError
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, at_least, one_of, option, some
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
+from benchmarks.training import Build, kernel_groups, make_step
 from psi_optax.models import linen
-
-TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
-
-# Decays around the best ones for these numbers of steps.
-_SGD_DECAYS, _ADAM_DECAYS = (0.003, 0.03, 0.3), (0.3, 3.0, 30.0)
 
 GRIDS = TUNED | {
     name: dataclasses.replace(TUNED[name], decays=decays)
     for decays, names in {
-        _SGD_DECAYS: ("sgd_decay", "rotational", "psi_sgd_decay"),
-        _ADAM_DECAYS: ("adamw", "adamp", "psi_adam_decay"),
+        (0.003, 0.03, 0.3): ("sgd_decay", "rotational", "psi_sgd_decay"),
+        (0.3, 3.0, 30.0): ("adamw", "adamp", "psi_adam_decay"),
     }.items()
     for name in names
 }
-"""The optimizers, with the grids of this experiment."""
+"""The optimizers, with decays around the best for these numbers of steps."""
+
+
+def make_stepwise(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
+    """Compile the steps of `benchmarks.training.make_train`.
+
+    On a CPU convolutions are several times slower within a compiled loop, and
+    where each seed has kernels of its own.
+    """
+    images = jnp.asarray(dataset.train_images)
+    labels = jnp.asarray(dataset.train_labels)
+    begin, advance = _compile(model, build, images.shape[1:])
+
+    def train_one(variables, batches, *point):
+        carry = begin(variables, batches, *point)
+        for index in range(len(batches)):
+            carry = advance(carry, index, images, labels, batches, *point)
+        return carry[0]
+
+    def train(variables, batches, *point):
+        trained = []
+        for seed, order in enumerate(jnp.asarray(batches)):
+            start = jax.tree.map(lambda leaf, seed=seed: leaf[seed], variables)
+            trained.append(train_one(start, order, *point))
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
+
+    return train
+
+
+@functools.cache
+def _compile(model: Any, build: Build, shape: tuple[int, ...]) -> tuple:
+    """Compile the beginning and a step, once for all data of a shape."""
+    groups = kernel_groups(
+        model, jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    )
+
+    def optimizer(batches, rate, decay):
+        schedule = optax.cosine_decay_schedule(rate, len(batches))
+        return build(rate=schedule, decay=decay, groups=groups)
+
+    def begin(variables, *point):
+        return variables, optimizer(*point).init(variables["params"])
+
+    def advance(carry, index, images, labels, batches, *point):
+        step = make_step(model, optimizer(batches, *point), images, labels)
+        return step(carry, batches[index])[0]
+
+    return jax.jit(begin), jax.jit(advance, donate_argnums=0)
+
 
 MODELS: dict[str, tuple[Callable, Callable]] = {
     "mlp": (linen.MLP, training.make_train),
@@ -55,49 +104,33 @@ Counts = Annotated[tuple[int, ...], some(at_least(1))]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        datasets: Names of data sets.
-        networks: Networks with BatchNorm.
-        noises: Shares of wrong labels.
-        methods: Optimizers. One is sgd_decay, which the others compare with.
-        train: Number of training images.
-        validation: Number of validation images.
-        pool: Number of pixels that become one, in each direction.
-        seeds: Number of seeds of the final runs.
-        batch_size: Number of examples in a batch.
-        mlp: Numbers of hidden units.
-        mlp_epochs: Number of epochs.
-        mlp_tuning_seeds: Number of seeds in tuning; so many train at once.
-        cnn: Numbers of channels.
-        cnn_epochs: Number of epochs.
-        cnn_tuning_seeds: Number of seeds in tuning; so many train at once.
-        bn_momentum: Decay rate of the running statistics.
-    """
-
+    # Data sets.
     datasets: Annotated[tuple[str, ...], some(one_of(data.NAMES))] = (
         *("mnist", "fashion-mnist"),
     )
+    # Networks with BatchNorm.
     networks: Annotated[tuple[str, ...], some(one_of(MODELS))] = ("mlp", "cnn")
-    noises: Shares = (0.0, 0.3)
+    noises: Shares = (0.0, 0.3)  # Shares of wrong labels.
+    # Optimizers; sgd_decay is the baseline.
     methods: Annotated[tuple[str, ...], some(one_of(GRIDS))] = (
         *("sgd", "sgd_decay", "adamw", "adamp", "sgd_g"),
         *("weight_rescaling", "rotational", "psi_sgd", "psi_sgdm", "psi_adam"),
         *("psi_sgd_decay", "psi_adam_decay"),
     )
-    train: Count = 5000
-    validation: Count = 5000
-    pool: Count = 2
-    seeds: Annotated[int, at_least(2)] = 10
-    batch_size: Count = 64
-    mlp: Counts = (64, 64)
-    mlp_epochs: Count = 15
-    mlp_tuning_seeds: Count = 2
-    cnn: Counts = (8, 16, 32)
-    cnn_epochs: Count = 4
-    cnn_tuning_seeds: Count = 1
-    bn_momentum: float = 0.9
+    train: Count = 5000  # Training images.
+    validation: Count = 5000  # Validation images.
+    pool: Count = 2  # Side of the squares of pixels that become one.
+    seeds: Annotated[int, at_least(2)] = 10  # Seeds of the final runs.
+    batch_size: Count = 64  # Examples in a batch.
+    mlp: Counts = (64, 64)  # Hidden units of each layer.
+    mlp_epochs: Count = 15  # Epochs.
+    mlp_tuning_seeds: Count = 2  # Seeds in tuning; so many train at once.
+    cnn: Counts = (8, 16, 32)  # Channels of each layer.
+    cnn_epochs: Count = 4  # Epochs.
+    cnn_tuning_seeds: Count = 1  # Seeds in tuning; so many train at once.
+    bn_momentum: float = 0.9  # Momentum of the running statistics.
 
 
 def measure(settings: Settings, results: Results) -> None:
@@ -108,7 +141,7 @@ def measure(settings: Settings, results: Results) -> None:
     cases = list(itertools.product(*kinds))
     results.expect(len(cases) * len(settings.methods))
     for case in cases:
-        runs = functools.cache(functools.partial(_Runs, settings, *case))
+        runs = functools.cache(partial(_Runs, settings, *case))
         for method in settings.methods:
             results.part(
                 "{}/{}/{:g}/{}".format(*case, method),
@@ -119,47 +152,34 @@ def measure(settings: Settings, results: Results) -> None:
 class _Runs:
     """Training of a network on a data set with wrong labels."""
 
-    def __init__(
-        self, settings: Settings, dataset: str, network: str, noise: float
-    ):
+    def __init__(self, settings, dataset, network, noise):
         sizes = settings.train, settings.validation, settings.pool
         splits, self.settings = split(dataset, *sizes, noise), settings
         self.epochs = getattr(settings, f"{network}_epochs")
         self.count = getattr(settings, f"{network}_tuning_seeds")
-        self.dataset = splits.final
+        self.dataset, self.images = splits.final, splits.final.train_images
         model, self.compile = MODELS[network]
-        self.model = model(
-            getattr(settings, network),
-            self.dataset.num_classes,
-            momentum=settings.bn_momentum,
-        )
+        widths = getattr(settings, network), self.dataset.num_classes
+        self.model = model(*widths, momentum=settings.bn_momentum)
         self.validate = training.make_evaluate(self.model, splits.tuning)
         self.test = training.make_evaluate(self.model, splits.final)
 
     def measure(self, method: str) -> dict[str, Any]:
         """Tune a method, then train with it from other seeds."""
         train = self.compile(self.model, GRIDS[method].build, self.dataset)
-        run = functools.partial(self.run, train)
-        tuned = tune(
-            GRIDS[method], functools.partial(run, self.validate, TUNING_SEED)
-        )
-        best = tuned["chosen"]["learning_rate"], tuned["chosen"]["weight_decay"]
+        run = partial(self.run, train)
+        tuned = tune(GRIDS[method], partial(run, self.validate, TUNING_SEED))
         firsts = range(0, self.settings.seeds, self.count)
-        found = [run(self.test, first, *best)[0] for first in firsts]
+        found = [run(self.test, first, *point(tuned))[0] for first in firsts]
         accuracies = np.concatenate(found)[: self.settings.seeds]
         return {**tuned, "accuracy": accuracies.tolist()}
 
-    def run(
-        self, train: Callable, evaluate: Callable, first: int, *point: float
-    ):
+    def run(self, train, evaluate, first, *point):
         """Train from as many seeds as in tuning; evaluate each."""
-        images = self.dataset.train_images
-        seeds = range(first, first + self.count)
-        batches = training.make_batches(
-            len(images), self.settings.batch_size, self.epochs, seeds
-        )
-        variables = training.initialize(self.model, images, seeds)
-        return evaluate(train(variables, batches, *point))
+        seeds, images = range(first, first + self.count), self.images
+        sizes = self.settings.batch_size, self.epochs
+        start = training.begin(self.model, images, seeds, *sizes)
+        return evaluate(train(*start, *point))
 
 
 MEASUREMENT = Measurement(

@@ -2,7 +2,6 @@
 
 import itertools
 import warnings
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,6 +11,7 @@ from scipy import stats
 from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
+from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
 from benchmarks.optimizers import TUNED
 
@@ -20,53 +20,24 @@ BASELINE = "sgd_decay"
 
 LEVEL = 0.05
 
-CHOSEN = (
-    "What was tuned, by column and share of wrong labels: the learning rate"
-    " and, where there is one, the weight decay. A star marks the edge of a"
-    " grid, beyond which there might be better ones:"
-)
-
 
 def report(content: Content) -> str:
     """Return tables of accuracies, of comparisons and of tuned values."""
     settings, accuracies = content["settings"], _accuracies(content)
-    columns, methods = _columns(settings), settings["methods"]
+    methods, columns = settings["methods"], _columns(settings)
     marks = marks_of(methods, accuracies)
-    parts = [_caption(content)]
+    texts = [pages.settings(content)]
     for index, noise in enumerate(settings["noises"]):
         here = slice(index * len(columns), (index + 1) * len(columns))
         cells = _cells(accuracies[:, here], marks[:, here])
-        parts += [_title(noise), _table(methods, columns, cells)]
-    counts = dict(zip(methods, marks, strict=True))
-    parts += [_counts(counts), CHOSEN, _chosen(content)]
-    return "\n\n".join(parts)
-
-
-def figures(content: Content) -> dict[str, Figure]:
-    """Draw differences from the baseline, with 95 % confidence intervals."""
-    settings, methods = content["settings"], content["settings"]["methods"]
-    shape = len(settings["noises"]), len(_columns(settings))
-    size = 2.2 + 2.6 * shape[1], 1 + 2.7 * shape[0]
-    drawn = Figure(figsize=size, layout="constrained")
-    panels = drawn.subplots(*shape, sharey=True, squeeze=False)
-    found = _compare(methods, _accuracies(content)).confidence_interval()
-    others = [name for name in methods if name != BASELINE]
-    for index, (column, noise) in enumerate(_cases(settings)):
-        axes = panels.flat[index]
-        for place, name in enumerate(others):
-            low, high = (x[methods.index(name), index] for x in found)
-            colour = COLOURS[6 if "psi" in name else 1]
-            middle, margin = (low + high) / 2, (high - low) / 2
-            axes.errorbar(middle, place, xerr=margin, fmt="o", color=colour)
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(f"{column}\n{_title(noise).lower()}", fontsize=9)
-        axes.grid(alpha=0.3)
-    labels = [TUNED[name].label for name in others]
-    panels[0, 0].set_yticks(range(len(others)), labels)
-    panels[0, 0].invert_yaxis()
-    less = f"test accuracy (%) less that of {TUNED[BASELINE].label}"
-    drawn.supxlabel(less, fontsize=10)
-    return {"accuracy": drawn}
+        texts += [_title(noise), _table(methods, columns, cells)]
+    head = [f"{column}, {noise:g}" for column, noise in _cases(settings)]
+    cells = [
+        [tuned_to(part, ["", ""]) for part in _parts(content, name)]
+        for name in methods
+    ]
+    chosen = _table(methods, head, cells)
+    return "\n\n".join([*texts, _counts(methods, marks), "Tuned to:", chosen])
 
 
 def marks_of(methods: list[str], accuracies: np.ndarray) -> np.ndarray:
@@ -96,51 +67,51 @@ def holm(p: ArrayLike) -> np.ndarray:
     return corrected[np.argsort(np.argsort(flat))].reshape(np.shape(p))
 
 
-def _compare(methods: list[str], accuracies: np.ndarray) -> Any:
+def _compare(methods, accuracies):
     """Test the seeds' differences of all methods from the baseline."""
-    baseline = np.broadcast_to(
-        accuracies[methods.index(BASELINE)], accuracies.shape
-    )
+    baseline = accuracies[methods.index(BASELINE)]
     with warnings.catch_warnings():
         # Differences may be the same for all seeds, as the baseline's are.
         warnings.simplefilter("ignore", RuntimeWarning)
-        return stats.ttest_rel(accuracies, baseline, axis=-1)
+        return stats.ttest_rel(
+            accuracies, np.broadcast_to(baseline, accuracies.shape), axis=-1
+        )
 
 
-def _columns(settings: dict[str, Any]) -> list[str]:
+def _columns(settings):
     pairs = itertools.product(settings["datasets"], settings["networks"])
     return ["/".join(pair) for pair in pairs]
 
 
-def _cases(settings: dict[str, Any]) -> list[tuple[str, float]]:
+def _cases(settings):
     """Return columns and shares of wrong labels."""
     return [(x, y) for y in settings["noises"] for x in _columns(settings)]
 
 
-def _parts(content: Content, method: str) -> list[dict[str, Any]]:
+def _parts(content, method):
     """Return the parts of a method, in the order of the cases."""
     cases = _cases(content["settings"])
     return [content["parts"][f"{x}/{y:g}/{method}"] for x, y in cases]
 
 
-def _accuracies(content: Content) -> np.ndarray:
+def _accuracies(content):
     """Return accuracies in percent, by method, case and seed."""
     methods = content["settings"]["methods"]
     found = [[x["accuracy"] for x in _parts(content, name)] for name in methods]
     return 100 * np.array(found)
 
 
-def _title(noise: float) -> str:
+def _title(noise):
     return f"{100 * noise:g} % of labels wrong" if noise else "Right labels"
 
 
-def _table(methods: list[str], head: list[str], cells: list) -> str:
+def _table(methods, head, cells):
     labels = [TUNED[name].label for name in methods]
     rows = [[x, *y] for x, y in zip(labels, cells, strict=True)]
     return pages.table([["", *head], *rows])
 
 
-def _cells(accuracies: np.ndarray, marks: np.ndarray) -> list[list[str]]:
+def _cells(accuracies, marks):
     """Return mean, deviation and mark, with a column's highest mean in bold."""
     means, deviations = accuracies.mean(-1), accuracies.std(-1, ddof=1)
     bold = np.where(means == means.max(0), "**", "")
@@ -152,48 +123,40 @@ def _cells(accuracies: np.ndarray, marks: np.ndarray) -> list[list[str]]:
     return cells(means, deviations, bold, marks).tolist()
 
 
-def _counts(marks: dict[str, np.ndarray]) -> str:
+def _counts(methods, marks):
     """Return how often each method is above and below, in all columns."""
     rows = [["", "▲ above", "not told apart", "▼ below"]]
-    for name, found in marks.items():
+    for name, found in zip(methods, marks, strict=True):
         if name != BASELINE:
             counts = [str(np.sum(found == mark)) for mark in ("▲", "", "▼")]
             rows.append([TUNED[name].label, *counts])
-    return (
-        f"Against {TUNED[BASELINE].label}, of {len(marks[BASELINE])}"
-        f" comparisons each:\n\n{pages.table(rows, right=True)}"
+    above = (
+        f"Against {TUNED[BASELINE].label}, in {marks.shape[1]} columns each:"
     )
+    return f"{above}\n\n{pages.table(rows, right=True)}"
 
 
-def _chosen(content: Content) -> str:
-    settings, names = content["settings"], content["settings"]["methods"]
-    head = [f"{column}, {noise:g}" for column, noise in _cases(settings)]
-    cells = [[tuned_to(x, ["", ""]) for x in _parts(content, y)] for y in names]
-    return _table(names, head, cells)
-
-
-def _caption(content: Content) -> str:
-    settings = content["settings"]
-    networks = "; ".join(_network(settings, x) for x in settings["networks"])
-    comparisons = (len(settings["methods"]) - 1) * len(_cases(settings))
-    trials = {len(part["trials"]) for part in content["parts"].values()}
-    return (
-        f"Test accuracy in percent, mean ± standard deviation of"
-        f" {settings['seeds']} seeds. Networks with BatchNorm: {networks}."
-        f" {settings['train']} training images in batches of"
-        f" {settings['batch_size']}; {' or '.join(map(str, trials))} trials"
-        f" each, with other seeds, on"
-        f" {settings['validation']} other images of the training part. Bold:"
-        f" the highest mean of a column. ▲ and ▼: above and below"
-        f" {TUNED[BASELINE].label}, by a paired t-test over seeds at the 5 %"
-        f" level, Holm's correction over all {comparisons} comparisons."
-    )
-
-
-def _network(settings: dict[str, Any], name: str) -> str:
-    widths = "-".join(map(str, settings[name]))
-    tuning = settings[f"{name}_tuning_seeds"]
-    return (
-        f"{name} {widths}, {settings[f'{name}_epochs']} epochs, tuned with"
-        f" {tuning} seed{'s' * (tuning > 1)}"
-    )
+@styled
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw differences from the baseline, with 95 % confidence intervals."""
+    settings, methods = content["settings"], content["settings"]["methods"]
+    shape = len(settings["noises"]), len(_columns(settings))
+    drawn = Figure(figsize=(2.2 + 2.6 * shape[1], 1 + 2.7 * shape[0]))
+    panels = drawn.subplots(*shape, sharey=True, squeeze=False)
+    found = _compare(methods, _accuracies(content)).confidence_interval()
+    others = [name for name in methods if name != BASELINE]
+    for index, (column, noise) in enumerate(_cases(settings)):
+        axes = panels.flat[index]
+        for place, name in enumerate(others):
+            low, high = (x[methods.index(name), index] for x in found)
+            colour = COLOURS[6 if "psi" in name else 1]
+            middle, margin = (low + high) / 2, (high - low) / 2
+            axes.errorbar(middle, place, xerr=margin, fmt="o", color=colour)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(f"{column}\n{_title(noise).lower()}", fontsize=9)
+    labels = [TUNED[name].label for name in others]
+    panels[0, 0].set_yticks(range(len(others)), labels)
+    panels[0, 0].invert_yaxis()
+    less = f"test accuracy (%) less that of {TUNED[BASELINE].label}"
+    drawn.supxlabel(less, fontsize=10)
+    return {"accuracy": drawn}

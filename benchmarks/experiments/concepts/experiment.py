@@ -43,15 +43,21 @@ COMPARED = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Norms of the weights.
+    """Norms of the weights."""
 
-    Attributes:
-        norms: Norms from which all optimizers make a step.
-        drawn: Norms from which steps are drawn.
-    """
-
+    # Norms from which all optimizers make a step.
     norms: Positives = (0.1, 0.178, 0.316, 0.562, 1, 1.78, 3.16, 5.62, 10)
-    drawn: Positives = (1, 2)
+    drawn: Positives = (1, 2)  # Norms from which steps are drawn.
+
+
+def measure(settings: Settings, results: Results) -> None:
+    """Make steps in the plane, and measure angles."""
+    results.expect(2)
+    results.part("steps", lambda: _steps(settings.drawn))
+    results.part(
+        "angles",
+        lambda: {x: angles(tx, settings.norms) for x, tx in COMPARED.items()},
+    )
 
 
 def moved(tx: optax.GradientTransformation, w: Any, slope: Any) -> jax.Array:
@@ -68,37 +74,25 @@ def angles(tx: optax.GradientTransformation, norms: Any) -> list[float]:
     plane = np.random.default_rng(0).normal(size=(64, 2))
     v, slope = jnp.asarray(np.linalg.qr(plane)[0].T, jnp.float32)
     starts = [jnp.float32(norm) * v for norm in norms]
-    ends = [moved(tx, w, slope) for w in starts]
-    turned = map(psi_optax.rotation, starts, ends, [GROUPS] * len(ends))
-    return [angle.item() for angle in turned]
+    return [_angle(w, moved(tx, w, slope)) for w in starts]
 
 
-def _step(name: str, norm: float) -> dict[str, Any]:
-    """Return the weights after a step, and before they are brought back."""
-    tx, additive = DRAWN[name]
-    w, slope = jnp.array([norm, 0.0]), jnp.array([0.0, -SLOPE])
-    new, end = moved(tx, w, slope), moved(additive, w, slope)
-    angle = psi_optax.rotation(w, new, GROUPS).item()
-    ends = {"end": end.tolist(), "new": new.tolist()}
-    return {"norm": norm, **ends, "angle": angle}
+def _angle(before: jax.Array, after: jax.Array) -> float:
+    return psi_optax.rotation(before, after, GROUPS).item()
 
 
-def measure(settings: Settings, results: Results) -> None:
-    """Make steps in the plane, and measure angles."""
-
-    def steps() -> Any:
-        return {
-            name: [_step(name, x) for x in settings.drawn] for name in DRAWN
-        }
-
-    def turned() -> Any:
-        return {
-            name: angles(tx, settings.norms) for name, tx in COMPARED.items()
-        }
-
-    results.expect(2)
-    results.part("steps", steps)
-    results.part("angles", turned)
+def _steps(norms: Any) -> dict[str, Any]:
+    """Return the weights after steps, and before they are brought back."""
+    found, slope = {}, jnp.array([0.0, -SLOPE])
+    for name, transformations in DRAWN.items():
+        found[name] = []
+        for norm in norms:
+            w = jnp.array([norm, 0.0])
+            new, end = (moved(tx, w, slope) for tx in transformations)
+            ends = {"end": end.tolist(), "new": new.tolist()}
+            step = {"norm": norm, **ends, "angle": _angle(w, new)}
+            found[name].append(step)
+    return found
 
 
 def report(content: Content) -> str:
@@ -118,9 +112,8 @@ def figures(content: Content) -> dict[str, Figure]:
     for panel, (name, found) in zip(panels, drawn, strict=True):
         for step in found:
             _draw_step(panel, **step)
-        panel.set(
-            title=name, aspect="equal", xlim=(-0.05, 2.3), ylim=(-0.1, 1.6)
-        )
+        limits = {"xlim": (-0.05, 2.3), "ylim": (-0.1, 1.6)}
+        panel.set(title=name, aspect="equal", **limits)
         panel.set_axis_off()
     turned = Figure(figsize=(6, 3.4), layout="constrained")
     _draw_angles(turned.subplots(), content)
@@ -130,19 +123,14 @@ def figures(content: Content) -> dict[str, Figure]:
 def _draw_step(panel: Axes, norm: float, end: Any, new: Any, angle: float):
     grey, blue, orange = COLOURS[4], COLOURS[6], COLOURS[1]
     _arc(panel, norm, (-0.05, 0.95), linestyle=":", color=grey)
-    arrows: list[Any] = [
-        ((0, 0), (norm, 0), grey),
-        ((norm, 0), end, blue),
-        ((0, 0), new, "black"),
-    ]
-    for start, tip, colour in arrows:
-        style = {
-            "arrowstyle": "-|>",
-            "color": colour,
-            "shrinkA": 0,
-            "shrinkB": 0,
-        }
-        panel.annotate("", tip, start, arrowprops=style)
+    begin, centre = (norm, 0), (0, 0)
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
+    for tail, tip, colour in (
+        (centre, begin, grey),
+        (begin, end, blue),
+        (centre, new, "black"),
+    ):
+        panel.annotate("", tip, tail, arrowprops={**arrow, "color": colour})
     panel.plot(*zip(new, end, strict=True), "k:", linewidth=1)
     x, y = _arc(panel, 0.75 * norm, (0, angle), color=orange)
     text = f" {np.degrees(angle):.0f}°"
@@ -157,15 +145,12 @@ def _arc(panel: Axes, radius: float, ends: tuple[float, float], **style: Any):
 
 
 def _draw_angles(panel: Axes, content: Content) -> None:
-    for index, (name, turned) in enumerate(content["parts"]["angles"].items()):
-        panel.loglog(
-            content["settings"]["norms"],
-            turned,
-            marker=MARKERS[index],
-            markersize=9 if name == "psi_sgd" else 5,  # The next one covers it.
-            color=COLOURS[(0, 1, 6, 3)[index]],
-            label=name,
-        )
+    found, norms = content["parts"]["angles"], content["settings"]["norms"]
+    colours = (COLOURS[i] for i in (0, 1, 6, 3))
+    for name, colour, marker in zip(found, colours, MARKERS, strict=False):
+        size = 9 if name == "psi_sgd" else 5  # The next one covers it.
+        style = {"color": colour, "marker": marker, "markersize": size}
+        panel.loglog(norms, found[name], **style, label=name)
     panel.set_xlabel("norm of the weights")
     panel.set_ylabel("angle of the first step, radians")
     panel.legend()

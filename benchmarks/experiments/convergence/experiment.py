@@ -1,8 +1,7 @@
 """Descent at the theorems' rates, at multiples, and from other scales."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -10,46 +9,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import data
-from benchmarks.experiments.convergence import figure, report
-from benchmarks.experiments.convergence.descent import Path, make_descent
-from benchmarks.experiments.convergence.problem import (
-    Problem,
-    make_problem,
-    normalized,
-    scaled,
-)
+from benchmarks.experiments.convergence import descent, report
 from benchmarks.experiments.convergence.smoothness import Smoothness
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, one_of
 from benchmarks.harness.results import Results
 
 SHOWN = 150  # number of steps whose loss is among the results, at most
-
 MARGIN = 1.1  # factor of constants that were exceeded on a path
-
 ROUNDING = 1e-14  # of a loss, a mean of 1e3 terms of size 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        dataset: Name of the data set.
-        width: Number of hidden units.
-        steps: Number of steps.
-        rounds: Number of descents that may correct the constants.
-        points: Number of points of a path at which smoothness is measured.
-        multiples: Factors of the theorems' rates.
-        scales: Factors of the initial kernels.
-    """
-
-    dataset: Annotated[str, one_of(data.NAMES)] = "digits"
-    width: Count = 8
-    steps: Count = 2000
-    rounds: Count = 5
-    points: Count = 6
+    dataset: Annotated[str, one_of(data.NAMES)] = "digits"  # Data set.
+    width: Count = 8  # Hidden units.
+    steps: Count = 2000  # Steps.
+    rounds: Count = 5  # Descents that may correct the constants.
+    points: Count = 6  # Points of a path at which smoothness is measured.
+    # Factors of the theorems' rates.
     multiples: Positives = (0.1, 1.0, 3.0, 10.0, 30.0, 100.0)
+    # Factors of the initial kernels.
     scales: Positives = (0.1, 1.0, 10.0, 100.0)
 
 
@@ -58,77 +40,70 @@ def measure(settings: Settings, results: Results) -> None:
     runs = 1 + len(settings.multiples) + len(settings.scales)
     results.expect(2 * runs + len(settings.scales))
     with jax.enable_x64(True):
-        problem = make_problem(data.load(settings.dataset), settings.width)
+        images = data.load(settings.dataset)
+        problem = descent.make_problem(images, settings.width)
         smoothness = Smoothness(problem)
-        for name, gradient in report.METHODS.items():
-            psi = gradient == "direction"
-            path = make_descent(problem, psi, settings.steps)
-            method = _Method(settings, problem, smoothness, psi, path)
-            _measure(name, method, results)
+        for name in report.METHODS:
+            _measure(_Method(settings, problem, smoothness, name), results)
 
 
-def _measure(name: str, method: "_Method", results: Results) -> None:
-    settings, part = method.settings, functools.partial
-    run = part(method.theorem, 1.0)
+def _measure(method, results):
+    settings, name = method.settings, method.name
+    run = partial(method.theorem, 1.0)
     first = results.part(f"{name}, theorem, scale 1", run)
     rates = np.array(first["rates"])
     # On the manifold scales have no effect.
-    scales = () if method.psi else settings.scales
-    runs = {f"theorem, scale {x:g}": part(method.theorem, x) for x in scales}
+    scales = settings.scales if name == "GD" else ()
+    runs = {f"theorem, scale {x:g}": partial(method.theorem, x) for x in scales}
     for x in settings.multiples:
-        runs[f"multiple {x:g}"] = part(method.descend, 1.0, x * rates)
+        runs[f"multiple {x:g}"] = partial(method.descend, 1.0, x * rates)
     for x in settings.scales:
-        runs[f"rate kept, scale {x:g}"] = part(method.descend, x, rates)
+        runs[f"rate kept, scale {x:g}"] = partial(method.descend, x, rates)
     for run, descend in runs.items():
         results.part(f"{name}, {run}", descend)
 
 
-@dataclasses.dataclass(frozen=True)
 class _Method:
     """Descent on the PSI manifold or off it."""
 
-    settings: Settings
-    problem: Problem
-    smoothness: Smoothness
-    psi: bool
-    path: Callable[..., Path]
+    def __init__(self, settings, problem, smoothness, name):
+        self.settings, self.problem = settings, problem
+        self.smoothness, self.name = smoothness, name
+        self.path = descent.make_descent(
+            problem, name == "PSI-GD", settings.steps
+        )
 
     def theorem(self, scale: float) -> dict[str, Any]:
         """Descend at 1 over constants that hold on the path.
 
         Constants that are exceeded are enlarged, and descent begins again.
-        Beside the summary there are `rates` and the `excess` that is left: the
-        largest quotient of a constant and of that which its rate was made of.
+        The `excess` that is left is the largest quotient of a constant on the
+        path and of that which its rate was made of.
         """
-        start = scaled(self.problem, scale)
+        start = descent.scaled(self.problem, scale)
         known = self.smoothness.constants(self._seen(start[None]))
-        return self._corrected(start, known, self.settings.rounds)
-
-    def _corrected(
-        self, start: jax.Array, known: np.ndarray, rounds: int
-    ) -> dict[str, Any]:
-        rates = 1 / known
-        path = self.path(start, rates)
-        found = self.smoothness.constants(self._seen(path.points))
-        excess = float(np.max(found / known))
-        if excess > 1 and rounds > 1:
-            larger = np.maximum(known, MARGIN * found)
-            return self._corrected(start, larger, rounds - 1)
-        summary = self._summary(path, rates)
-        return {**summary, "rates": rates.tolist(), "excess": excess}
+        rounds = self.settings.rounds
+        while True:
+            rounds -= 1
+            path = self.path(start, 1 / known)
+            found = self.smoothness.constants(self._seen(path.points))
+            excess = float(np.max(found / known))
+            if excess <= 1 or not rounds:
+                break
+            known = np.maximum(known, MARGIN * found)
+        summary = self._summary(path, 1 / known)
+        return {**summary, "rates": (1 / known).tolist(), "excess": excess}
 
     def descend(self, scale: float, rates: np.ndarray) -> dict[str, Any]:
         """Descend at given rates."""
-        path = self.path(scaled(self.problem, scale), rates)
+        path = self.path(descent.scaled(self.problem, scale), rates)
         return self._summary(path, rates)
 
-    def _summary(self, path: Path, rates: np.ndarray) -> dict[str, Any]:
+    def _summary(self, path, rates):
         """Return some steps of a path, and counts of all of them."""
-        settings = self.settings
-        shown = _thinned(settings.steps, SHOWN)
-        least = np.minimum.accumulate
+        settings, curvature = self.settings, self.smoothness.curvature
+        shown, least = _thinned(settings.steps, SHOWN), np.minimum.accumulate
         falls = path.loss[:-1] - path.loss[1:]
-        curvature = self.smoothness.curvature
         return {
             "step": shown.tolist(),
             "loss": path.loss[shown].tolist(),
@@ -140,13 +115,13 @@ class _Method:
             "curvature": [curvature(x, rates) for x in self._seen(path.points)],
         }
 
-    def _seen(self, points: Any) -> list[jax.Array]:
+    def _seen(self, points):
         """Return the points at which the theorem asks for smoothness."""
         indices = _thinned(len(points) - 1, self.settings.points)
         chosen = [jnp.asarray(points[index]) for index in indices]
-        if not self.psi:
+        if self.name == "GD":
             return chosen
-        return [normalized(self.problem, x) for x in chosen]
+        return [descent.normalized(self.problem, x) for x in chosen]
 
 
 def _thinned(steps: int, number: int) -> np.ndarray:
@@ -173,6 +148,6 @@ MEASUREMENT = Measurement(
     measure=measure,
     report=report.report,
     faults=report.faults,
-    figures=figure.figures,
+    figures=report.figures,
     page="experiments/convergence.md",
 )

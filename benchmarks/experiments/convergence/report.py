@@ -1,24 +1,29 @@
-"""Tables of full-batch descent, and its claims."""
+"""Tables and figure of full-batch descent, and its claims."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks.harness import pages
+from benchmarks.harness.colours import COLOURS
+from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
 
 METHODS = {"PSI-GD": "direction", "GD": "euclidean"}
 """The methods, with the gradient that their theorem bounds."""
 
+FIRST = 0.7  # in place of step 0 on a logarithmic axis
+
 Run = dict[str, Any]
 
 
 def bound(run: Run, step: Any) -> Any:
-    r"""Return a theorem's bound of the least squared gradient of T steps.
+    r"""Return \(2 L (L_0 - L_*) / T\), a bound of the least squared gradient.
 
-    It is \(2 L (L_0 - L_*) / T\), with the largest of the constants that the
-    rates are made of, and 0 for the least loss, a cross-entropy.
+    L is the largest of the constants that the rates are made of, and the least
+    loss is 0, that of a cross-entropy.
     """
     return 2 / min(run["rates"]) * run["loss"][0] / step
 
@@ -40,7 +45,7 @@ def faults(content: Content) -> list[str]:
     ]
 
 
-def _holds(name: str, run: Run) -> bool:
+def _holds(name, run):
     """Tell whether constants, promise and bound of a theorem hold."""
     step, least = np.array(run["step"][1:]), run[METHODS[name]][:-1]
     return (
@@ -53,28 +58,18 @@ def _holds(name: str, run: Run) -> bool:
 
 def report(content: Content) -> str:
     """Return three tables: the theorems, multiples, and scales."""
-    settings = content["settings"]
-    about = (
-        f"All {settings['dataset']} training images in one batch;"
-        f" {settings['width']} hidden units; {settings['steps']} steps; double"
-        f" precision; one seed. Smoothness is measured at the start and"
-        f" {settings['points']} later points of each path."
+    texts = (
+        pages.settings(content),
+        *("**At the theorems' rates.**", _theorems(content)),
+        *("**At multiples of them.** From scale 1.", _multiples(content)),
+        "**From other scales,** at the theorems' rates at scale 1: the loss in"
+        " the end.",
+        _scales(content),
     )
-    return "\n\n".join(
-        [
-            about,
-            "**At the theorems' rates.**",
-            _theorems(content),
-            "**At multiples of them.** From scale 1.",
-            _multiples(content),
-            "**From other scales,** at the rates that are the theorems' at"
-            " scale 1: the loss in the end.",
-            _scales(content),
-        ]
-    )
+    return "\n\n".join(texts)
 
 
-def _theorems(content: Content) -> str:
+def _theorems(content):
     head = (
         *("", "scale", "largest constant", "excess", "curvature times rate"),
         *("steps below the promise", "least gradient²", "bound"),
@@ -94,14 +89,14 @@ def _theorems(content: Content) -> str:
     return pages.table(rows, right=True)
 
 
-def _curvature(run: Run) -> float:
+def _curvature(run):
     """Return the largest curvature times rate on the path."""
     return max(map(abs, run["curvature"]))
 
 
-def _multiples(content: Content) -> str:
+def _multiples(content):
     multiples = content["settings"]["multiples"]
-    quantities: dict[str, Callable[[Run], str]] = {
+    quantities = {
         "loss": lambda run: f"{run['loss'][-1]:.4f}",
         "steps up": lambda run: str(run["rises"]),
         "curvature times rate": lambda run: f"{_curvature(run):.2g}",
@@ -115,10 +110,70 @@ def _multiples(content: Content) -> str:
     return pages.table(rows, right=True)
 
 
-def _scales(content: Content) -> str:
+def _scales(content):
     scales, parts = content["settings"]["scales"], content["parts"]
     rows = [["", *(f"scale {scale:g}" for scale in scales)]]
     for name in METHODS:
         runs = [parts[f"{name}, rate kept, scale {x:g}"] for x in scales]
         rows.append([name, *(f"{run['loss'][-1]:.6f}" for run in runs)])
     return pages.table(rows, right=True)
+
+
+@styled
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw six panels."""
+    drawn = Figure(figsize=(11, 7))
+    panels = drawn.subplots(2, 3)
+    _draw_bounds(panels[0, 0], content)
+    _draw_curvature(panels[1, 0], content)
+    for name, above, below in zip(METHODS, *panels[:, 1:], strict=True):
+        _draw_losses(above, content, f"{name}, multiple", "multiples")
+        above.set_title(f"{name}, multiples of the rates")
+        _draw_losses(below, content, f"{name}, rate kept, scale", "scales")
+        below.set_title(f"{name}, the same rates")
+    for axes in panels.flat:
+        axes.set(xscale="log", yscale="log", xlabel="step")
+        axes.legend(fontsize="x-small")
+    for left, right in panels[:, 1:]:
+        right.sharey(left)
+        left.autoscale(axis="y")
+    return {"convergence": drawn}
+
+
+def _draw_bounds(axes, content):
+    runs = zip(COLOURS, at_theorem(content), strict=False)
+    for colour, (name, scale, run) in runs:
+        # The least of the first T points is that of an earlier one.
+        step, least = np.array(run["step"][1:]), run[METHODS[name]][:-1]
+        axes.plot(step, least, color=colour, label=f"{name}, scale {scale}")
+        axes.plot(step, bound(run, step), color=colour, linestyle="--")
+    axes.set_ylabel("least squared gradient")
+    axes.set_title("theorems 2 and 4 (dashed: the bounds)")
+
+
+def _draw_curvature(axes, content):
+    for index, multiple in enumerate(content["settings"]["multiples"]):
+        for name, line in zip(METHODS, ("-", ":"), strict=True):
+            run = content["parts"][f"{name}, multiple {multiple:g}"]
+            label = f"x {multiple:g}" if line == "-" else None
+            style = {"color": COLOURS[index % len(COLOURS)], "label": label}
+            steps = np.maximum(run["seen"], FIRST)
+            axes.plot(steps, np.abs(run["curvature"]), line, **style)
+    axes.axhline(2, color="grey", linewidth=0.8)
+    axes.set_ylabel("curvature times rate")
+    axes.set_title("PSI-GD, and GD (dotted)")
+
+
+def _draw_losses(axes, content, part, varied):
+    of_scales = varied == "scales"
+    for index, value in enumerate(content["settings"][varied]):
+        run = content["parts"][f"{part} {value:g}"]
+        axes.plot(
+            np.maximum(run["step"], FIRST),
+            run["loss"],
+            color=COLOURS[index % len(COLOURS)],
+            label=f"{'scale' if of_scales else 'x'} {value:g}",
+            # Gaps of different lengths show lines that lie on each other.
+            linestyle=(0, (3, 1 + index)) if of_scales else "-",
+        )
+    axes.set_ylabel("loss")

@@ -1,13 +1,13 @@
 """Constants of smoothness of the theorems, and the curvature along steps."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from matfree import decomp, eig
 
-from benchmarks.experiments.convergence.problem import Problem
+from benchmarks.experiments.convergence.descent import Problem
 
 PRODUCTS = 40
 """Number of products with the matrix in a Lanczos iteration."""
@@ -21,16 +21,13 @@ class Smoothness:
         self._hessian = jax.jit(jax.hessian(problem.loss))
         gradient = jax.grad(problem.loss)
 
-        @jax.jit
         def curvature(x, rates):
             root = jnp.sqrt(rates)[problem.ids]
+            return _outermost(
+                lambda v: root * jax.jvp(gradient, (x,), (root * v,))[1], x.size
+            )
 
-            def product(vector):
-                return root * jax.jvp(gradient, (x,), (root * vector,))[1]
-
-            return _outermost(product, x.size)
-
-        self._curvature = curvature
+        self._curvature = jax.jit(curvature)
 
     def constants(self, points: Iterable[jax.Array]) -> np.ndarray:
         """Return the largest constants of any of the points."""
@@ -38,11 +35,10 @@ class Smoothness:
         return np.max([block_bounds(h, self.ids) for h in hessians], axis=0)
 
     def curvature(self, x: jax.Array, rates: np.ndarray) -> float:
-        r"""Return the curvature times rate.
+        r"""Return the eigenvalue of \(D^{1/2} H D^{1/2}\) of the largest size.
 
-        It is the eigenvalue of \(D^{1/2} H D^{1/2}\) that is the largest in
-        size, with the rates D and the Hessian H: a step decreases a quadratic
-        loss if it is below 2.
+        D are the rates and H is the Hessian: below 2 a step decreases a
+        quadratic loss.
         """
         return float(self._curvature(x, jnp.asarray(rates)))
 
@@ -62,7 +58,7 @@ def block_bounds(hessian: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return sizes.sum(1)
 
 
-def _outermost(product: Callable, size: int) -> jax.Array:
+def _outermost(product, size):
     """Return the eigenvalue of a symmetric matrix that is largest in size."""
     eigh = eig.eigh_partial(decomp.tridiag_sym(min(PRODUCTS, size)))
     # A fixed start makes the result reproducible.

@@ -1,20 +1,23 @@
 """Settings and runs of the experiment on equilibria."""
 
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+import psi_optax
 from benchmarks import data, training
-from benchmarks.experiments import matched
+from benchmarks.data import Dataset
+from benchmarks.experiments import matched, noisy_data
 from benchmarks.experiments.equilibrium.law import Law, forecast, trace
 from benchmarks.experiments.equilibrium.report import figures, report
-from benchmarks.experiments.equilibrium.watching import make_watched
 from benchmarks.experiments.equilibrium.windows import means, windows
 from benchmarks.experiments.rotations import rms
 from benchmarks.harness.measurement import Measurement
@@ -28,104 +31,118 @@ from benchmarks.harness.options import (
 )
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import MOMENTUM, OPTIMIZERS, TUNED
-from benchmarks.training import Build
+from benchmarks.training import Build, for_seeds, kernel_groups, make_training
 from psi_optax.dynamics import matching_learning_rate
 from psi_optax.models import linen
 
 PILOT_SEED = 2000  # far from the seeds of the final runs, which start at 0
 
-DECAYED = {"sgd": "sgd_decay", "adamw": "adamw"}
-"""The optimizers with weight decay, by the names that laws have."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        dataset: Name of the data set.
-        examples: Number of its training images that are used.
-        widths: Numbers of hidden units.
-        batch_size: Number of examples in a batch.
-        steps: Number of steps; norms should settle in the first half.
-        seeds: Number of seeds.
-        sgd_rates: Learning rates of SGD.
-        sgd_decays: Weight decays of SGD, with each of the rates.
-        adamw_rates: Learning rates of AdamW.
-        adamw_decays: Weight decays of AdamW, with each of the rates.
-        matched_sgd: Rate and decay of SGD that other methods are matched to.
-        matched_adamw: Those of AdamW.
-        pilots: Number of runs that find the gradient norm for psi_sgd.
-    """
-
-    dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"
-    examples: Count = 10_000
+    dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"  # Data set.
+    examples: Count = 10_000  # Training images that are used.
+    # Hidden units of each layer.
     widths: Annotated[tuple[int, ...], some(at_least(1))] = (64, 64)
-    batch_size: Count = 64
+    batch_size: Count = 64  # Examples in a batch.
+    # Steps; norms should settle in the first half.
     steps: Annotated[int, at_least(2)] = 5000
-    seeds: Count = 2
-    sgd_rates: Positives = (0.01, 0.03, 0.1)
+    seeds: Count = 2  # Seeds.
+    sgd_rates: Positives = (0.01, 0.03, 0.1)  # Learning rates of SGD.
+    # Weight decays of SGD, with each of the rates.
     sgd_decays: Positives = (0.005, 0.02, 0.08)
-    adamw_rates: Positives = (0.001, 0.003, 0.01)
+    adamw_rates: Positives = (0.001, 0.003, 0.01)  # Learning rates of AdamW.
+    # Weight decays of AdamW, with each of the rates.
     adamw_decays: Positives = (0.3, 1.0, 3.0)
+    # Rate and decay of SGD that other methods are matched to.
     matched_sgd: tuple[Positive, Positive] = (0.03, 0.02)
-    matched_adamw: tuple[Positive, Positive] = (0.003, 1.0)
-    pilots: Count = 2
+    matched_adamw: tuple[Positive, Positive] = (0.003, 1.0)  # Those of AdamW.
+    pilots: Count = 2  # Runs that find the gradient norm for psi_sgd.
 
 
 def measure(settings: Settings, results: Results) -> None:
     """Train at every rate and decay, then at the matched rotation."""
-    laws = {name: _laws(settings, name) for name in DECAYED}
-    results.expect(sum(len(points) + 1 for points in laws.values()))
-    compiled = functools.partial(_compile, settings, _load(settings))
-    for optimizer, points in laws.items():
-        train = compiled(TUNED[DECAYED[optimizer]].build)
-        for law in points:
-            results.part(
-                f"{optimizer}, rate {law.rate:g}, decay {law.decay:g}",
-                functools.partial(_compare, train, law),
-            )
-        law = Law(optimizer, *getattr(settings, f"matched_{optimizer}"))
-        results.part(
-            f"matched {optimizer}",
-            functools.partial(_match, settings, compiled, train, law),
-        )
+    full = noisy_data.first(data.load(settings.dataset), settings.examples)
+    compiled = partial(_compile, settings, full)
+    sgd = itertools.product(settings.sgd_rates, settings.sgd_decays)
+    adamw = itertools.product(settings.adamw_rates, settings.adamw_decays)
+    cases = [
+        ("sgd", "sgd_decay", list(sgd), settings.matched_sgd),
+        ("adamw", "adamw", list(adamw), settings.matched_adamw),
+    ]
+    results.expect(sum(len(points) + 1 for _, _, points, _ in cases))
+    for name, decayed, points, matched_point in cases:
+        train = compiled(TUNED[decayed].build)
+        for rate, decay in points:
+            part = f"{name}, rate {rate:g}, decay {decay:g}"
+            results.part(part, partial(_compare, train, Law(name, rate, decay)))
+        law = Law(name, *matched_point)
+        match = partial(_match, settings, compiled, train, law)
+        results.part(f"matched {name}", match)
 
 
-def _laws(settings: Settings, optimizer: str) -> list[Law]:
-    """Return an optimizer's rates, each with each of its decays."""
-    kinds = (getattr(settings, f"{optimizer}_{x}") for x in ("rates", "decays"))
-    return [Law(optimizer, *point) for point in itertools.product(*kinds)]
-
-
-def _load(settings: Settings) -> data.Dataset:
-    full, count = data.load(settings.dataset), settings.examples
-    return full._replace(
-        train_images=full.train_images[:count],
-        train_labels=full.train_labels[:count],
-    )
-
-
-def _compile(
-    settings: Settings, dataset: data.Dataset, build: Build
-) -> Callable[..., dict[str, Any]]:
+def _compile(settings, dataset, build):
     """Return the training, as a function of a law and the first seed."""
     images, size = dataset.train_images, settings.batch_size
     model = linen.MLP(settings.widths, dataset.num_classes)
     watched = make_watched(model, build, dataset)
     epochs = math.ceil(settings.steps / max(1, len(images) // size))
 
-    def train(law: Law, first: int = 0) -> dict[str, Any]:
+    def train(law, first=0):
         seeds = range(first, first + settings.seeds)
-        batches = training.make_batches(len(images), size, epochs, seeds)
-        start = training.initialize(model, images, seeds)
-        steps = batches[:, : settings.steps]
-        return watched(start, steps, law.rate, law.decay)
+        start, batches = training.begin(model, images, seeds, size, epochs)
+        return watched(start, batches[:, : settings.steps], law.rate, law.decay)
 
     return train
 
 
-def _compare(train: Callable, law: Law) -> dict[str, Any]:
+def make_watched(model: linen.MLP, build: Build, dataset: Dataset) -> Callable:
+    """Compile training as `benchmarks.training.make_train`, at a constant rate.
+
+    `train(variables, batches, rate, decay)` returns "loss", of shape `(steps,
+    seeds)`, and under "layers" for each layer its "size", the number of inputs,
+    and arrays of shape `(steps, filters of all seeds)`: "norm" before the step,
+    "gradient", the norm of the gradient in direction space, and "rotation", in
+    radians.
+    """
+    groups = kernel_groups(model, dataset.train_images)
+    layers = [f"hidden_{index}" for index in range(len(model.widths))]
+
+    def look(before, after, gradients, loss):
+        norm = psi_optax.group_norms(before, groups)
+        slope = psi_optax.group_norms(gradients, groups)
+        seen = {
+            "norm": norm,
+            "gradient": jax.tree.map(jnp.multiply, norm, slope),
+            "rotation": psi_optax.rotation(before, after, groups),
+        }
+        by_layer = {
+            layer: {kind: x[layer]["kernel"] for kind, x in seen.items()}
+            for layer in layers
+        }
+        return {"loss": loss, "layers": by_layer}
+
+    train = make_training(model, build, groups, lambda rate, _: rate, look)
+    compiled = for_seeds(train, dataset)
+
+    def watched(variables, *arguments):
+        record = jax.tree.map(_columns, compiled(variables, *arguments)[1])
+        for layer, seen in record["layers"].items():
+            seen["size"] = variables["params"][layer]["kernel"].shape[1]
+        return record
+
+    return watched
+
+
+def _columns(values):
+    """Return values of `(seeds, steps, ...)` as `(steps, all others)`."""
+    rows = np.moveaxis(np.asarray(values, np.float64), 0, 1)
+    return rows.reshape(len(rows), -1)
+
+
+def _compare(train, law):
     """Return norms and rotations at a point, with their predictions."""
     layers = {
         name: _compare_layer(law, **layer)
@@ -134,13 +151,7 @@ def _compare(train: Callable, law: Law) -> dict[str, Any]:
     return {"rotation": law.rotation, "layers": layers}
 
 
-def _compare_layer(
-    law: Law,
-    size: int,
-    norm: np.ndarray,
-    gradient: np.ndarray,
-    rotation: np.ndarray,
-) -> dict[str, Any]:
+def _compare_layer(law, size, norm, gradient, rotation):
     steps = len(norm)
     # Filters without gradients in the last tenth are dead: they only shrink.
     alive = np.any(gradient[-max(1, steps // 10) :] > 0, axis=0)
@@ -166,12 +177,10 @@ def _compare_layer(
     }
 
 
-def _match(
-    settings: Settings, compiled: Callable, train: Callable, law: Law
-) -> dict[str, Any]:
+def _match(settings, compiled, train, law):
     """Train with decay, and with the methods that are matched to it."""
     records, pilots = {"decayed": train(law)}, []
-    builds: dict[str, Build] = {"rotational": _rotational}
+    builds = {"rotational": _rotational}
     if law.optimizer == "sgd":
         pilots = _pilots(settings, compiled, law, records["decayed"])
         found = matched.builds(pilots[-1]["corrected"])
@@ -187,39 +196,32 @@ def _match(
     return {"rotation": law.rotation, "pilots": pilots, "runs": curves}
 
 
-def _rotational(rate: Any, decay: Any, groups: Any):
+def _rotational(rate, decay, groups):
     """Make a method that rotates as AdamW does, in Adam's directions."""
+    options = {"optimizer": "adamw", "momentum": MOMENTUM}
     return OPTIMIZERS["rotational"].make(
-        matching_learning_rate(
-            rate, decay, optimizer="adamw", momentum=MOMENTUM
-        ),
+        matching_learning_rate(rate, decay, **options),
         groups,
         direction=optax.scale_by_adam(MOMENTUM),
         ordinary=TUNED["adamw"].build(rate, decay, groups),
     )
 
 
-def _all_layers(record: dict[str, Any], kind: str) -> np.ndarray:
+def _all_layers(record, kind):
     layers = record["layers"].values()
     return np.concatenate([layer[kind] for layer in layers], axis=1)
 
 
-def _pilots(
-    settings: Settings, compiled: Callable, law: Law, decayed: dict[str, Any]
-) -> list[dict[str, float]]:
+def _pilots(settings, compiled, law, decayed):
     """Find the gradient norm for psi_sgd; see docs/matching-weight-decay.md."""
-    late, pilots = slice(settings.steps // 2, None), []
-    norm = float(rms(_all_layers(decayed, "gradient")[late]))
-    for index in range(settings.pilots):
-        train = compiled(matched.psi_sgd(norm))
-        record = train(law, PILOT_SEED + index * settings.seeds)
-        rotation = float(rms(_all_layers(record, "rotation")[late]))
-        corrected = norm * math.tan(rotation) / math.tan(law.rotation)
-        pilots.append(
-            {"gradient": norm, "rotation": rotation, "corrected": corrected}
-        )
-        norm = corrected
-    return pilots
+    late = slice(settings.steps // 2, None)
+    guess = float(rms(_all_layers(decayed, "gradient")[late]))
+
+    def turn(build: training.Build, index: int) -> dict[str, float]:
+        record = compiled(build)(law, PILOT_SEED + index * settings.seeds)
+        return {"rotation": float(rms(_all_layers(record, "rotation")[late]))}
+
+    return matched.pilots(turn, law.rotation, guess, settings.pilots)
 
 
 MEASUREMENT = Measurement(

@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.optimizers import MOMENTUM
 from psi_optax import dynamics
 
-_Curves = tuple[np.ndarray, np.ndarray]  # norms and rotations
+Curves = tuple[np.ndarray, np.ndarray]
+"""Norms and rotations before every step, `(steps, filters)`."""
 
 
 class Law(NamedTuple):
@@ -24,43 +25,41 @@ class Law(NamedTuple):
         """The angle per step in equilibrium, in radians."""
         return float(dynamics.equilibrium_rotation(**self._constants()))
 
-    def norm(self, gradient: Any, size: int) -> np.ndarray:
-        """Return norms in equilibrium, from gradients in direction space."""
-        options = self._constants() | self._step(gradient, size)
-        return np.asarray(dynamics.equilibrium_norm(**options))
+    def norm(self, *step: Any) -> np.ndarray:
+        """Return norms in equilibrium; see `_constants` for the arguments."""
+        return np.asarray(dynamics.equilibrium_norm(**self._constants(*step)))
 
-    def after(self, steps: Any, start: Any, gradient: Any, size: int):
+    def after(self, steps: Any, start: Any, *step: Any) -> Any:
         """Return norms after some steps, from those at the start."""
-        options = self._constants() | self._step(gradient, size)
-        return dynamics.equilibrium_transient(steps, start, **options)
+        constants = self._constants(*step)
+        return dynamics.equilibrium_transient(steps, start, **constants)
 
-    def curves(self, norm: Any, gradient: Any, size: int) -> _Curves:
+    def curves(self, norm: Any, *step: Any) -> Curves:
         """Return norms, and the rotations at these norms."""
         norm, power = np.asarray(norm), 2 if self.optimizer == "sgd" else 1
-        return norm, self.rotation * (self.norm(gradient, size) / norm) ** power
+        return norm, self.rotation * (self.norm(*step) / norm) ** power
 
-    def _constants(self) -> dict[str, Any]:
-        return {
+    def _constants(self, gradient: Any = None, size: Any = None) -> Any:
+        """Return the arguments of a law.
+
+        The length of a step of SGD is set by the norm of its gradient in
+        direction space, that of AdamW by the number of weights of a filter.
+        """
+        constants = {
             "learning_rate": self.rate,
             "weight_decay": self.decay,
             "optimizer": self.optimizer,
             "momentum": MOMENTUM,
         }
-
-    def _step(self, gradient: Any, size: int) -> dict[str, Any]:
-        """Return the argument that sets the length of a step."""
         is_sgd = self.optimizer == "sgd"
-        return {"gradient_norm": gradient} if is_sgd else {"size": size}
+        step = {"gradient_norm": gradient} if is_sgd else {"size": size}
+        return constants | {k: v for k, v in step.items() if v is not None}
 
 
 def forecast(
     law: Law, start: np.ndarray, gradient: np.ndarray, size: int, steps: int
-) -> _Curves:
-    """Predict norms and rotations before every step, `(steps, filters)`.
-
-    From the norms at step 0, the norms of gradients in direction space in
-    equilibrium, both `(filters,)`, and the number of weights of a filter.
-    """
+) -> Curves:
+    """Predict from the norms at step 0, and the gradients in equilibrium."""
     r, c = _positive(start), _positive(gradient)
     norms = jax.vmap(lambda step: law.after(step, r, c, size))
     return law.curves(norms(jnp.arange(steps)), c, size)
@@ -68,8 +67,8 @@ def forecast(
 
 def trace(
     law: Law, start: np.ndarray, gradients: np.ndarray, size: int
-) -> _Curves:
-    """Predict the same from the gradients at every step."""
+) -> Curves:
+    """Predict from the norms at step 0, and the gradients at every step."""
 
     def step(norm, gradient):
         return law.after(1, norm, gradient, size), norm

@@ -1,4 +1,4 @@
-"""Windows of steps, ever longer ones, of which results hold one number each."""
+"""Windows of steps, each longer than the last, with one number for each."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,6 @@ import numpy as np
 
 WINDOWS = 80
 NEAR = 0.1
-
-_Steps = tuple[int, int]  # the first one, and the one behind the last
 
 
 def edges(steps: int) -> np.ndarray:
@@ -40,15 +38,15 @@ def means(values: np.ndarray) -> list[float]:
     return [float(part.mean()) for part in parts]
 
 
-def overall(values: Sequence[float], steps: int, within: _Steps) -> float:
+def overall(values: Sequence[float], steps: int, first: int, end: int) -> float:
     """Return the RMS of the windows that lie within some of the steps."""
-    return mean(np.square(values).tolist(), steps, within) ** 0.5
+    return mean(np.square(values).tolist(), steps, first, end) ** 0.5
 
 
-def mean(values: Sequence[float], steps: int, within: _Steps) -> float:
+def mean(values: Sequence[float], steps: int, first: int, end: int) -> float:
     """Return the mean of the windows that lie within some of the steps."""
     found = edges(steps)
-    inside = (found[:-1] >= within[0]) & (found[1:] <= within[1])
+    inside = (found[:-1] >= first) & (found[1:] <= end)
     lengths = np.diff(found)[inside]
     return float(np.average(np.array(values)[inside], weights=lengths))
 

@@ -20,90 +20,77 @@ from benchmarks.experiments.equivariance.problem import ADAM, ANGLE, RATE
 from benchmarks.harness.files import one_message
 from benchmarks.harness.processes import torch
 
-CLONES = ("riemannian-batch-normalization-pytorch", "REQ")
+GRASSMANN = "riemannian-batch-normalization-pytorch"
+CLONES = (GRASSMANN, "REQ")
 MODULES = {
+    "torch": "torch.optim",
+    "geoopt": "geoopt.optim",
     "Emerging-Optimizers": "emerging_optimizers.riemannian_optimizers",
-    "riemannian-batch-normalization-pytorch": "grassmann_optimizer",
+    GRASSMANN: "grassmann_optimizer",
     "REQ": "shared.optimizers.rotational_wrapper",
 }
 """By library, where they have another name."""
 
-
-def _spheres(geoopt: Any, parameters: list) -> list:
-    """Declare rows to be points of spheres, without moving them there."""
-    sphere = geoopt.Sphere()
-    return [geoopt.ManifoldParameter(p, manifold=sphere) for p in parameters]
-
-
-def _grassmann(parameters: list) -> list:
-    return [{"params": parameters, "grassmann": True}]
-
-
+_SGD = {"lr": RATE, "momentum": 0.9}
 # It turns by sqrt(2 * lr * weight_decay * ...) a step.
 _REQ = {"lr": 0.05, "weight_decay": 0.1, "zero_mean": False}
 
-MAKES: dict[str, Callable[[Any, list], Any]] = {
-    "torch SGD(momentum)": lambda m, p: m.optim.SGD(p, RATE, 0.9),
-    "torch AdamW": lambda m, p: m.optim.AdamW(p, ADAM, weight_decay=0.3),
-    "adamp SGDP(nesterov)": lambda m, p: m.SGDP(p, RATE, 0.9, nesterov=True),
-    "adamp AdamP": lambda m, p: m.AdamP(p, ADAM),
-    "pytorch_optimizer LARS": lambda m, p: m.LARS(
-        p, ANGLE / 5, trust_coefficient=1.0
-    ),
-    "pytorch_optimizer Nero": lambda m, p: m.Nero(p, ANGLE),
-    "geoopt RiemannianSGD(momentum)": lambda m, p: m.optim.RiemannianSGD(
-        _spheres(m, p), RATE, 0.9
-    ),
-    "geoopt RiemannianAdam": lambda m, p: m.optim.RiemannianAdam(
-        _spheres(m, p), ANGLE
-    ),
-    "Emerging-Optimizers ObliqueSGD": lambda m, p: m.ObliqueSGD(
-        p, RATE, 0.9, dim=1
-    ),
-    "Emerging-Optimizers ObliqueAdam": lambda m, p: m.ObliqueAdam(
-        p, ADAM, dim=1
-    ),
-    f"{CLONES[0]} SGDG": lambda m, p: m.SGDG(
-        _grassmann(p), lr=RATE, momentum=0.9
-    ),
-    f"{CLONES[0]} AdamG": lambda m, p: m.AdamG(
-        _grassmann(p), lr=ANGLE, momentum=0.9
-    ),
-    "REQ RotationalWrapper(sgdm)": lambda m, p: m.RotationalWrapper(
-        p, inner_type="sgdm", **_REQ
-    ),
-    "REQ RotationalWrapper(adamw)": lambda m, p: m.RotationalWrapper(
-        p, inner_type="adamw", **_REQ
-    ),
+OPTIONS: dict[str, dict[str, Any]] = {
+    "torch SGD(momentum)": _SGD,
+    "torch AdamW": {"lr": ADAM, "weight_decay": 0.3},
+    "adamp SGDP(nesterov)": {**_SGD, "nesterov": True},
+    "adamp AdamP": {"lr": ADAM},
+    "pytorch_optimizer LARS": {"lr": ANGLE / 5, "trust_coefficient": 1.0},
+    "pytorch_optimizer Nero": {"lr": ANGLE},
+    "geoopt RiemannianSGD(momentum)": _SGD,
+    "geoopt RiemannianAdam": {"lr": ANGLE},
+    "Emerging-Optimizers ObliqueSGD": {**_SGD, "dim": 1},
+    "Emerging-Optimizers ObliqueAdam": {"lr": ADAM, "dim": 1},
+    f"{GRASSMANN} SGDG": {**_SGD, "grassmann": True},
+    f"{GRASSMANN} AdamG": {**_SGD, "lr": ANGLE, "grassmann": True},
+    "REQ RotationalWrapper(sgdm)": {**_REQ, "inner_type": "sgdm"},
+    "REQ RotationalWrapper(adamw)": {**_REQ, "inner_type": "adamw"},
 }
-"""Makers from the module and the parameters, by library and name."""
+"""Keywords of the optimizers, by library and class."""
 
 
 def measured() -> dict[str, dict[str, Any]]:
     """Measure the optimizers that can be imported here."""
-    rows = {}
-    for title, make in MAKES.items():
-        library, _, name = title.partition(" ")
-        try:
-            module = importlib.import_module(MODULES.get(library, library))
-        except ImportError:
-            continue
-        version = "(source)"
-        if library not in CLONES:
-            version = importlib.metadata.version(library)
-        about = {"library": library, "optimizer": name, "version": version}
-        found = problem.measure(_follow(module, make))
-        rows[title] = {**about, "claim": "", "powers_of_two": None, **found}
-    return rows
+    found = {title: _row(title, options) for title, options in OPTIONS.items()}
+    return {title: row for title, row in found.items() if row}
 
 
-def _follow(module: Any, make: Callable) -> problem.Run:
+def _row(title: str, options: dict[str, Any]) -> dict[str, Any] | None:
+    library, _, name = title.partition(" ")
+    try:
+        module = importlib.import_module(MODULES.get(library, library))
+    except ImportError:
+        return None
+    version = "(source)"
+    if library not in CLONES:
+        version = importlib.metadata.version(library)
+    make = getattr(module, name.partition("(")[0])
+    declare = _spheres if library == "geoopt" else list
+    run = _follow(lambda rows: make(declare(rows), **options))
+    about = {"library": library, "optimizer": name, "version": version}
+    about |= {"claim": "", "powers_of_two": None}
+    return {**about, **problem.measure(run)}
+
+
+def _spheres(parameters: list) -> list:
+    """Declare rows to be points of spheres, without moving them there."""
+    geoopt = importlib.import_module("geoopt")
+    sphere = geoopt.Sphere()
+    return [geoopt.ManifoldParameter(p, manifold=sphere) for p in parameters]
+
+
+def _follow(make: Callable[[list], Any]) -> problem.Run:
     """Return the run of an optimizer, whose parameters hold filters as rows."""
     from_numpy = torch().from_numpy
 
     def run(weights: problem.Weights) -> problem.Path:
         rows = [from_numpy(w.T.copy()) for w in weights.values()]
-        optimizer = make(module, [torch().nn.Parameter(row) for row in rows])
+        optimizer = make([torch().nn.Parameter(row) for row in rows])
         leaves = [p for g in optimizer.param_groups for p in g["params"]]
         path = []
         for step in range(problem.STEPS):
@@ -114,7 +101,7 @@ def _follow(module: Any, make: Callable) -> problem.Run:
             arrays = [leaf.detach().numpy().T.copy() for leaf in leaves]
             weights = dict(zip(gradients, arrays, strict=True))
             path.append(weights)
-        return problem.stacked(path)
+        return path
 
     return run
 

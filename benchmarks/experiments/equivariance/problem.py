@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 Weights = dict[str, np.ndarray]  # kernels of shape (size, filters)
-Path = Weights  # the same after each step: (steps, size, filters)
+Path = list[Weights]  # the same after each step
 Run = Callable[[Weights], Path]
 
 STEPS, BATCH = 30, 32
@@ -83,15 +83,15 @@ def rescaled(weights: Weights, kind: str, base: float, span: int) -> Weights:
         >>> np.log2([*rescaled(ones, "filter", 2, 20).values()]).tolist()
         [[[-7.0, -20.0]], [[7.0, 20.0]]]
     """
-    filters = [w.shape[1] for w in weights.values()]
-    units = {"network": 1, "tensor": len(filters), "filter": sum(filters)}[kind]
-    exponents = np.linspace(span, -span, units)
+    sizes = [w.shape[1] for w in weights.values()]
+    filters = np.arange(sum(sizes))
+    tensors = np.repeat(np.arange(len(sizes)), sizes)
+    unit = dict(zip(KINDS, (0 * filters, tensors, filters), strict=True))[kind]
+    exponents = np.linspace(span, -span, unit[-1] + 1)
     if base == 2:
         exponents = np.round(exponents)
     factors = float(base) ** np.random.RandomState(0).permutation(exponents)
-    if kind != "filter":
-        factors = np.repeat(np.resize(factors, len(filters)), filters)
-    pieces = np.split(factors, np.cumsum(filters)[:-1])
+    pieces = np.split(factors[unit], np.cumsum(sizes)[:-1])
     return {
         name: w * piece.astype(w.dtype)
         for (name, w), piece in zip(weights.items(), pieces, strict=True)
@@ -106,26 +106,21 @@ def measure(run: Run) -> dict[str, Any]:
     """
     first = start()
     path = run(first)
-    last = {name: w[-1] for name, w in path.items()}
+    last = path[-1]
     return {
         "errors": {
             kind: direction_error(path, run(rescaled(first, kind, 10, 1)))
             for kind in KINDS
         },
-        "moved": direction_error(first, last),
+        "moved": direction_error([first], [last]),
         "growth": _largest(norms(last[k]) / norms(first[k]) for k in first),
     }
 
 
-def stacked(path: list[Weights]) -> Path:
-    """Stack the weights after each step."""
-    return {name: np.stack([w[name] for w in path]) for name in path[0]}
-
-
 def direction_error(one: Path, other: Path) -> float:
     """Return the largest difference of a coordinate of unit directions."""
-    v, u = directions(one), directions(other)
-    return _largest(np.abs(v[name] - u[name]) for name in v)
+    pairs = zip(map(directions, one), map(directions, other), strict=True)
+    return _largest(np.abs(v[name] - u[name]) for v, u in pairs for name in v)
 
 
 def directions(weights: Weights) -> Weights:
@@ -134,8 +129,8 @@ def directions(weights: Weights) -> Weights:
 
 
 def norms(w: np.ndarray) -> np.ndarray:
-    """Return the norms of the filters of a kernel, shape (..., 1, filters)."""
-    return np.sqrt((w**2).sum(-2, keepdims=True))
+    """Return the norms of the filters of a kernel, shape (1, filters)."""
+    return np.sqrt((w**2).sum(0, keepdims=True))
 
 
 def _largest(arrays: Iterable[np.ndarray]) -> float:

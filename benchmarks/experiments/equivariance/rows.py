@@ -13,11 +13,11 @@ from benchmarks.experiments.equivariance.problem import (
     SHAPES,
 )
 from benchmarks.optimizers import OPTIMIZERS
-from psi_optax.transforms import add_decayed_weights, add_orthogonality, retract
+from psi_optax import transforms
 
 
 class Row(NamedTuple):
-    """An optimizer, and its claim in the words of `report.verdict`, or ""."""
+    """An optimizer, and its claim, as `experiment.verdict` says it, or ""."""
 
     tx: optax.GradientTransformation
     claim: str = ""
@@ -36,18 +36,24 @@ def _of(name, rate, claim="", groups=GROUPS, **options) -> Row:
     return Row(tx, claim or optimizer.invariance or "")
 
 
+def _chain(claim: str, *transformations: optax.GradientTransformation) -> Row:
+    return Row(optax.chain(*transformations), claim)
+
+
 def _psi(tx: optax.GradientTransformation) -> Row:
     return Row(psi_optax.psi(tx, GROUPS), "filter")
 
 
-def _balls(name: str, *claims: str) -> dict[str, Row]:
-    """Make the four forms of a hyperball."""
+def _balls(name: str, *published: str) -> dict[str, Row]:
+    """Make the four forms of a hyperball, with the claims as published."""
     forms = itertools.product((True, False), (False, True))
     return {
         f"{name}(per_tensor={tensor}, equivariant={equivariant})": _of(
             name, ANGLE, claim, per_tensor=tensor, equivariant=equivariant
         )
-        for (equivariant, tensor), claim in zip(forms, claims, strict=True)
+        for (equivariant, tensor), claim in zip(
+            forms, ("filter", "tensor", *published), strict=True
+        )
     }
 
 
@@ -58,8 +64,8 @@ OPTAX: dict[str, Row] = {
         "sgd_retracted", RATE
     ),
     "adam": _of("adam", ADAM),
-    "adam, then psi_optax.transforms.retract": Row(
-        optax.chain(optax.adam(ADAM), retract(GROUPS))
+    "adam, then psi_optax.transforms.retract": _chain(
+        "", optax.adam(ADAM), transforms.retract(GROUPS)
     ),
     "adamw": _of("adamw", ADAM, decay=DECAY),
     "lion": _of("lion", ADAM),
@@ -75,40 +81,38 @@ WITHIN_PSI = (
     *("novograd", "contrib.muon"),
 )
 CLIP = optax.clip_by_global_norm(0.5)
-CLIPPED = optax.chain(CLIP, OPTAX["sgd(momentum)"].tx)
 MOMENTS = optax.scale_by_adam()
+PSI_SGD = _of("psi_sgd", RATE)
 ADDITIVE = _of("psi_sgd", RATE, retraction=None)
+SCALE_DECAY = transforms.add_decayed_weights(-RATE * DECAY, GROUPS, of="scale")
 
 OURS: dict[str, Row] = {
     "psi_sgd": _of("psi_sgd", 10 * RATE, momentum=None),
-    "psi_sgd(momentum)": _of("psi_sgd", RATE),
+    "psi_sgd(momentum)": PSI_SGD,
     "psi_sgd(momentum, nesterov)": _of("psi_sgd", RATE, nesterov=True),
     "psi_sgd(momentum, exponential)": _of(
         "psi_sgd", RATE, retraction="exponential"
     ),
     "psi_sgd(momentum, additive)": ADDITIVE,
-    "psi_sgd(momentum, additive), add_decayed_weights(scale)": Row(
-        optax.chain(
-            ADDITIVE.tx,
-            add_decayed_weights(-RATE * DECAY, GROUPS, of="scale"),
-        ),
-        "filter",
+    "psi_sgd(momentum, additive), add_decayed_weights(scale)": _chain(
+        "filter", ADDITIVE.tx, SCALE_DECAY
     ),
     "psi_sgd(momentum, joint_groups(network))": _of(
         "psi_sgd", RATE / FILTER_COUNT, "network", NETWORK
     ),
-    "clip_by_global_norm, psi_sgd(momentum)": Row(
-        optax.chain(CLIP, _of("psi_sgd", RATE).tx), "none"
-    ),
+    "clip_by_global_norm, psi_sgd(momentum)": _chain("none", CLIP, PSI_SGD.tx),
     "psi_sgdm": _of("psi_sgdm", RATE),
     "psi_sgdm(additive)": _of("psi_sgdm", RATE, retraction=None),
     "psi_adam": _of("psi_adam", ADAM),
-    "psi(clip_by_global_norm, optax.sgd)": _psi(CLIPPED),
+    "psi(clip_by_global_norm, optax.sgd)": _psi(
+        optax.chain(CLIP, OPTAX["sgd(momentum)"].tx)
+    ),
     **{f"psi(optax.{name})": _psi(OPTAX[name].tx) for name in WITHIN_PSI},
     "sgd_g": _of("sgd_g", ANGLE),
-    "add_orthogonality, sgd_g": Row(
-        optax.chain(add_orthogonality(0.1, GROUPS), _of("sgd_g", ANGLE).tx),
+    "add_orthogonality, sgd_g": _chain(
         "filter",
+        transforms.add_orthogonality(0.1, GROUPS),
+        _of("sgd_g", ANGLE).tx,
     ),
     "adam_g": _of("adam_g", ANGLE),
     "rotational(optax.trace)": _of("rotational", ANGLE),
@@ -118,24 +122,16 @@ OURS: dict[str, Row] = {
     "rotational(optax.scale_by_adam, centered)": _of(
         "rotational", ANGLE, direction=MOMENTS, centered=True
     ),
-    **_balls("hyperball", "filter", "tensor", "filter", "tensor"),
-    **_balls(
-        *("adamh", "filter", "tensor"),
-        *("filter, to epsilon", "tensor, to epsilon"),
-    ),
-    **_balls(
-        *("muonh", "filter", "tensor"),
-        *("tensor, to epsilon", "tensor, to epsilon"),
-    ),
+    **_balls("hyperball", "filter", "tensor"),
+    **_balls("adamh", "filter, to epsilon", "tensor, to epsilon"),
+    **_balls("muonh", "tensor, to epsilon", "tensor, to epsilon"),
     "weight_rescaling(optax.sgd(momentum))": _of("weight_rescaling", RATE),
     "sgdp": _of("sgdp", RATE),
     "adamp": _of("adamp", ADAM),
-    "project_by_cosine(optax.trace)": Row(
-        optax.chain(
-            psi_optax.wrappers.project_by_cosine(optax.trace(0.9)),
-            optax.scale_by_learning_rate(RATE),
-        ),
+    "project_by_cosine(optax.trace)": _chain(
         "none",
+        psi_optax.wrappers.project_by_cosine(optax.trace(0.9)),
+        optax.scale_by_learning_rate(RATE),
     ),
 }
 """By the call that makes it, less rates and groups."""

@@ -5,50 +5,35 @@ import itertools
 from functools import partial
 
 from benchmarks.experiments.language import report
-from benchmarks.experiments.language.findings import settling, tuned
-from benchmarks.experiments.language.methods import LABELS
+from benchmarks.experiments.language.report import LABELS, best_pair, settling
 from benchmarks.experiments.language.training import Runs
+from benchmarks.experiments.tuning import TUNING_SEED
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives
 from benchmarks.harness.results import Results
 
-# Far from the seeds of the final runs, which start at 0.
-TUNING_SEED, PILOT_SEED = 1000, 2000
-
-PILOTS = 4
+PILOT_SEED, PILOTS = 2000, 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        rates: Learning rates of AdamW to try.
-        decays: Weight decays of AdamW to try with each.
-        factors: Factors of the matched rotation.
-        seeds: Number of seeds of the final runs.
-        steps: Number of steps of each training.
-        chunks: Number of validations during these.
-        depth: Number of layers.
-        width: Number of channels, a multiple of heads.
-        heads: Number of attention heads.
-        length: Number of characters in a piece of text.
-        batch_size: Number of pieces in a batch.
-        held_out: Number of pieces in validation and in the test.
-    """
-
+    # Learning rates of AdamW to try.
     rates: Positives = (0.003, 0.01, 0.03, 0.1)
+    # Weight decays of AdamW to try with each.
     decays: Positives = (0.003, 0.03, 0.3)
+    # Factors of the matched rotation.
     factors: Positives = (0.25, 0.5, 1.0, 2.0, 4.0)
-    seeds: Count = 3
-    steps: Count = 1000
-    chunks: Count = 20
-    depth: Count = 2
-    width: Count = 32
-    heads: Count = 4
-    length: Count = 64
-    batch_size: Count = 8
-    held_out: Count = 256
+    seeds: Count = 3  # Seeds of the final runs.
+    steps: Count = 1000  # Steps of each training.
+    chunks: Count = 20  # Validations during these.
+    depth: Count = 2  # Layers.
+    width: Count = 32  # Channels, a multiple of heads.
+    heads: Count = 4  # Attention heads.
+    length: Count = 64  # Characters in a piece of text.
+    batch_size: Count = 8  # Pieces in a batch.
+    held_out: Count = 256  # Pieces in validation and in the test.
 
 
 def measure(settings: Settings, results: Results) -> None:
@@ -57,28 +42,21 @@ def measure(settings: Settings, results: Results) -> None:
     pairs = list(itertools.product(settings.rates, settings.decays))
     final = list(itertools.product(LABELS, settings.factors, seeds))
     results.expect(1 + len(pairs) + len(seeds) + PILOTS + len(final))
-    runs = Runs(settings)
-    content = results.content
+    runs, content = Runs(settings), results.content
     results.part("groups", lambda: str(runs.groups))
     for rate, decay in pairs:
-        results.part(
-            f"tuning/{rate:g}/{decay:g}",
-            partial(runs.train, "adamw", TUNING_SEED, rate, decay),
-        )
+        run = partial(runs.train, "adamw", TUNING_SEED, rate, decay)
+        results.part(f"tuning/{rate:g}/{decay:g}", run)
     for seed in seeds:
-        results.part(
-            f"tuned/{seed}",
-            partial(runs.train, "adamw", seed, *tuned(content)),
-        )
+        run = partial(runs.train, "adamw", seed, *best_pair(content))
+        results.part(f"tuned/{seed}", run)
     point, unit = settling(content), 1.0
     for pilot in range(PILOTS):
         run = partial(runs.pilot, PILOT_SEED + pilot, unit, *point)
         unit = results.part(f"pilot/{pilot}", run)
     for name, factor, seed in final:
-        results.part(
-            f"{name}/{factor:g}/{seed}",
-            partial(runs.train, name, seed, *point, factor, unit),
-        )
+        run = partial(runs.train, name, seed, *point, factor, unit)
+        results.part(f"{name}/{factor:g}/{seed}", run)
 
 
 MEASUREMENT = Measurement(

@@ -1,151 +1,167 @@
 """Tables of losses and rotations by method and factor, and their figure."""
 
-from typing import Any
+import itertools
+import math
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.experiments.language import findings
-from benchmarks.experiments.language.methods import LABELS
+from benchmarks.experiments.held_rate import held_rotation, held_steps
+from benchmarks.experiments.tuning import is_at_edge
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS, MARKERS
+from benchmarks.harness.figures import styled
+from benchmarks.harness.files import InputError
 from benchmarks.harness.results import Content
 from psi_optax.dynamics import equilibrium_rotation
+
+LABELS = {
+    "adamw": "AdamW",
+    "adamh": "`adamh`",
+    "rotational": "`rotational`, Adam inside",
+    "psi_adam": "`psi_adam`",
+}
+"""The methods that are compared, by the names that `make` takes."""
+
+
+def best_pair(content: Content, held: float = math.inf) -> tuple[float, float]:
+    """Return AdamW's rate and decay of the lowest validation loss.
+
+    Pairs count at which it settles within some steps: in 1 / (4 rate decay).
+    """
+    settings, parts = content["settings"], content["parts"]
+    pairs = itertools.product(settings["rates"], settings["decays"])
+    losses = {
+        (rate, decay): _last(parts[f"tuning/{rate:g}/{decay:g}"])
+        for rate, decay in pairs
+        if 1 / (4 * rate * decay) <= held
+    }
+    if not losses:
+        raise InputError(
+            f"AdamW settles at no pair of --rates and --decays within {held}"
+            " steps, for which rates are held: choose more --steps."
+        )
+    return min(losses, key=losses.__getitem__)
+
+
+def settling(content: Content) -> tuple[float, float]:
+    """Return the best pair at which AdamW settles at the held rate."""
+    return best_pair(content, held_steps(content["settings"]["steps"]))
+
+
+def _last(part):
+    loss = part["validation"][-1]
+    return np.inf if loss is None else loss
+
+
+def runs(content: Content, name: str, factor: float = 1.0) -> list[dict]:
+    """Return the runs of a method at a factor, by seed."""
+    seeds = range(content["settings"]["seeds"])
+    return [content["parts"][f"{name}/{factor:g}/{seed}"] for seed in seeds]
+
+
+def final_losses(parts: list[dict]) -> np.ndarray:
+    """Return the test losses of runs, NaN where they diverged."""
+    return np.array([part["test"] for part in parts], float)
+
+
+def best_factor(content: Content, name: str) -> float:
+    """Return the factor of the lowest validation loss of a method."""
+
+    def loss(factor):
+        return np.mean([_last(part) for part in runs(content, name, factor)])
+
+    return min(content["settings"]["factors"], key=loss)
 
 
 def report(content: Content) -> str:
     """Return the groups, the tuning, losses by factor, and rotations."""
-    return "\n\n".join(
-        [
-            "The parameters whose groups are used:",
-            f"```\n{content['parts']['groups']}\n```",
-            _tuning(content),
-            _by_factor(content),
-            _matched(content),
-        ]
+    settings, pair = content["settings"], best_pair(content)
+    grids = settings["rates"], settings["decays"]
+    rate, decay = (
+        f"{value:g}{'★' * is_at_edge(value, grid)}"
+        for value, grid in zip(pair, grids, strict=True)
     )
-
-
-def _tuning(content: Content) -> str:
-    settings = content["settings"]
-    rates, decays = settings["rates"], settings["decays"]
-    (rate, decay) = findings.tuned(content)
-    matched = findings.settling(content)
+    matched = settling(content)
     angle = float(equilibrium_rotation(*matched, optimizer="adamw"))
-    return (
-        f"{settings['depth']} layers of width {settings['width']} with"
-        f" {settings['heads']} heads, {settings['length']} characters;"
-        f" {settings['steps']} steps of {settings['batch_size']} such pieces."
-        f" AdamW, of {len(rates) * len(decays)} pairs: learning rate"
-        f" {_starred(rate, rates)}, weight decay {_starred(decay, decays)} (a"
-        " star marks the edge of the grid). Of those pairs at which it comes to"
-        f" its equilibrium within the run, {matched[0]:g} and {matched[1]:g};"
-        f" the rotation there is {angle:.4f} radians a step, which is matched."
+    tuned = (
+        f"Tuned: learning rate {rate}, weight decay {decay}. Of the pairs at"
+        f" which AdamW settles, {matched[0]:g} and {matched[1]:g}; the rotation"
+        f" there is {angle:.4f} radians a step."
     )
+    groups = f"```\n{content['parts']['groups']}\n```"
+    tables = _by_factor(content), _matched(content)
+    return "\n\n".join([groups, pages.settings(content), tuned, *tables])
 
 
-def _starred(value: float, values: list[float]) -> str:
-    edge = len(values) > 1 and value in (min(values), max(values))
-    return f"{value:g}" + "★" * edge
-
-
-def _by_factor(content: Content) -> str:
+def _by_factor(content):
     factors = content["settings"]["factors"]
     rows = [["rotation, times the matched one", *(f"{x:g}" for x in factors)]]
     for name, label in LABELS.items():
-        cells = {x: _cell(_losses(content, name, x)) for x in factors}
-        best = findings.best_factor(content, name)
+        cells = {x: pages.spread(_losses(content, name, x), 3) for x in factors}
+        best = best_factor(content, name)
         cells[best] = f"**{cells[best]}**"
         rows.append([label, *cells.values()])
-    return (
-        f"Test loss in nats a character, mean ± standard deviation of"
-        f" {content['settings']['seeds']} seeds; bold: the choice of the"
-        f" validation loss:\n\n{pages.table(rows, right=True)}"
-    )
+    return pages.table(rows, right=True)
 
 
-def _matched(content: Content) -> str:
+def _matched(content):
     seeds = range(content["settings"]["seeds"])
-    tuned = [content["parts"][f"tuned/{seed}"] for seed in seeds]
-    baseline = findings.losses(tuned)
+    tuned = final_losses([content["parts"][f"tuned/{x}"] for x in seeds])
     adamw = _losses(content, "adamw", 1.0)
     rows = [
         [
             *("", "rotation seen", "test loss, matched", "less AdamW's"),
             *("at its best factor", "rotation seen", "less tuned AdamW's"),
         ],
-        ["AdamW, tuned", "", "", "", _cell(baseline), "", ""],
+        ["AdamW, tuned", "", "", "", pages.spread(tuned, 3), "", ""],
     ]
     for name, label in LABELS.items():
-        row = [label]
-        best = findings.best_factor(content, name)
+        best = best_factor(content, name)
         losses, chosen = (_losses(content, name, x) for x in (1.0, best))
-        row += _seen(content, name, 1.0), _cell(losses), _cell(losses - adamw)
-        row += _cell(chosen), _seen(content, name, best)
-        rows.append([*row, _cell(chosen - baseline)])
-    return (
-        "At the matched rotation, and at the factor that the validation loss"
-        " chooses; differences are taken seed by seed, and rotations seen while"
-        " the rate is held, after its first half. *AdamW, tuned* is that of the"
-        f" best pair of all:\n\n{pages.table(rows, right=True)}"
-    )
+        found = losses, losses - adamw, chosen, chosen - tuned
+        cells = [pages.spread(x, 3) for x in found]
+        cells.insert(0, _seen(content, name, 1.0))
+        cells.insert(4, _seen(content, name, best))
+        rows.append([label, *cells])
+    return pages.table(rows, right=True)
 
 
-def _losses(content: Content, name: str, factor: float) -> np.ndarray:
-    return findings.losses(findings.runs(content, name, factor))
+def _losses(content, name, factor):
+    return final_losses(runs(content, name, factor))
 
 
-def _cell(losses: np.ndarray) -> str:
-    if not np.isfinite(losses).all():
-        return "diverged"
-    return f"{losses.mean():.3f} ± {losses.std(ddof=1):.3f}"
-
-
-def _seen(content: Content, name: str, factor: float) -> str:
+def _seen(content, name, factor):
     """Return the mean rotation at the held rate."""
-    runs, settings = findings.runs(content, name, factor), content["settings"]
-    angles = [findings.held_rotation(settings, run) for run in runs]
+    settings = content["settings"]
+    found = runs(content, name, factor)
+    angles = [held_rotation(settings, run) for run in found]
     return f"{np.mean(angles):.4f}"
 
 
+@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw validation losses over steps, and test losses over factors."""
-    drawn = Figure(figsize=(10, 4), layout="constrained")
+    settings, drawn = content["settings"], Figure(figsize=(10, 4))
+    factors, chunks = settings["factors"], settings["chunks"]
+    steps = np.linspace(0, settings["steps"], chunks + 1)[1:]
     over_steps, over_factors = drawn.subplots(1, 2)
-    for index, (name, label) in enumerate(LABELS.items()):
-        style = {
-            "color": COLOURS[(1, 0, 7, 6)[index]],
-            "label": label.replace("`", ""),
-        }
-        _draw_steps(over_steps, content, name, **style)
-        marker = MARKERS[index]
-        _draw_factors(over_factors, content, name, marker=marker, **style)
-    over_steps.set(xlabel="step", ylabel="validation loss (nats a character)")
-    over_steps.set_title("at the matched rotation", fontsize=10)
+    colours = (COLOURS[index] for index in (1, 0, 7, 6))
+    styles = zip(LABELS.items(), colours, MARKERS, strict=False)
+    for (name, label), colour, marker in styles:
+        style = {"color": colour, "label": label.replace("`", "")}
+        curves = [x["validation"] for x in runs(content, name)]
+        over_steps.plot(steps, np.array(curves, float).mean(0), **style)
+        losses = np.array([_losses(content, name, x) for x in factors])
+        style |= {"yerr": losses.std(1, ddof=1), "marker": marker}
+        over_factors.errorbar(factors, losses.mean(1), capsize=3, **style)
     # The losses at the beginning, before AdamW's third chunk, are cut off.
-    [first, *_] = findings.runs(content, "adamw", 1.0)
+    [first, *_] = runs(content, "adamw")
     over_steps.set_ylim(top=first["validation"][:3][-1])
+    over_steps.set(title="at the matched rotation", xlabel="step")
+    over_steps.set_ylabel("validation loss (nats a character)")
+    over_steps.legend()
     over_factors.set_xscale("log", base=2)
     over_factors.set_xlabel("rotation, times the matched one")
     over_factors.set_ylabel("test loss (nats a character)")
-    over_steps.legend(fontsize="small")
-    for axes in (over_steps, over_factors):
-        axes.grid(alpha=0.3)
     return {"language": drawn}
-
-
-def _draw_steps(axes: Axes, content: Content, name: str, **style: Any) -> None:
-    """Draw validation losses at the matched rotation, means of seeds."""
-    settings, runs = content["settings"], findings.runs(content, name, 1.0)
-    steps = np.linspace(0, settings["steps"], settings["chunks"] + 1)[1:]
-    curves = np.array([run["validation"] for run in runs], float)
-    axes.plot(steps, curves.mean(0), **style)
-
-
-def _draw_factors(axes: Axes, content: Content, name: str, **style: Any):
-    """Draw means of test losses, and standard deviations."""
-    factors = content["settings"]["factors"]
-    losses = np.array([_losses(content, name, x) for x in factors])
-    deviations = losses.std(1, ddof=1)
-    axes.errorbar(factors, losses.mean(1), deviations, capsize=3, **style)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +9,11 @@ import numpy as np
 import optax
 
 import psi_optax
-from benchmarks.experiments.held_rate import hold_then_decay
-from benchmarks.experiments.language import methods, text
-from benchmarks.experiments.language.findings import held_rotation
+from benchmarks.experiments.held_rate import held_rotation, hold_then_decay
+from benchmarks.experiments.language import text
+from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.training import cross_entropy
-from psi_optax.dynamics import equilibrium_rotation
+from psi_optax.dynamics import equilibrium_rotation, matching_learning_rate
 from psi_optax.models import linen
 from psi_optax.models.architectures import TransformerArchitecture
 from psi_optax.models.functions import squared_relu
@@ -24,20 +22,44 @@ GROUPS = "layer_.*/kernel"
 """The parameters whose groups are used. AdamW trains the embedding."""
 
 
+def make(name, groups, rate, decay, factor=1.0, unit=1.0):
+    """Make a method, from the rate and the decay of AdamW.
+
+    Parameters without groups are trained by AdamW. Groups turn faster than
+    under AdamW by the factor. `unit` is the rate at which `psi_adam` turns by a
+    radian, extrapolated from small angles.
+    """
+    adamw = OPTIMIZERS["adamw"].make
+    ordinary = adamw(rate, decay=decay)
+    if name == "adamw":
+        # Rotations are proportional to the square root of the rate.
+        faster = adamw(_times(factor**2, rate), decay=decay)
+        return optax.partition(
+            {"scale": faster, "ordinary": ordinary},
+            lambda params: psi_optax.group_labels(params, groups),
+        )
+    if name == "psi_adam":
+        factor = factor * unit
+    matched = matching_learning_rate(rate, decay, optimizer="adamw")
+    options = {"ordinary": ordinary}
+    if name == "rotational":
+        options["direction"] = optax.scale_by_adam()
+    return OPTIMIZERS[name].make(_times(factor, matched), groups, **options)
+
+
+def _times(factor, schedule):
+    return lambda step: factor * schedule(step)
+
+
 class Runs:
     """Training of one model, with its scale groups."""
 
-    def __init__(self, settings: Any):
+    def __init__(self, settings):
         self.settings, self.text = settings, text.load()
-        # All its matrices but the head are scale-invariant.
+        sizes = settings.length, settings.width, settings.depth, settings.heads
+        # All matrices but the head are scale-invariant with these options.
         architecture = TransformerArchitecture(
-            settings.length,
-            settings.width,
-            settings.depth,
-            settings.heads,
-            activation=squared_relu,
-            post_norms=True,
-            tied_head=False,
+            *sizes, activation=squared_relu, post_norms=True, tied_head=False
         )
         self.model = linen.Transformer(architecture, text.VOCABULARY)
         piece = jnp.zeros((settings.batch_size, settings.length + 1), int)
@@ -47,23 +69,16 @@ class Runs:
         self.init, self.loss = jax.jit(self._init), jax.jit(self._loss)
         self.compiled = functools.cache(self._compile)
 
-    def train(
-        self,
-        name: str,
-        seed: int,
-        rate: float,
-        decay: float,
-        factor: float = 1.0,
-        unit: float = 1.0,
-    ) -> dict[str, Any]:
-        """Train, and measure losses in nats a character, and rotations.
+    def train(self, name, seed, rate, decay, factor=1.0, unit=1.0):
+        """Train, and measure losses and, in radians a step, RMS rotations.
 
-        There are the validation loss after each chunk of steps, the RMS
-        rotation of each in radians a step, and the test loss. Those that are
-        not finite are None.
+        Non-finite ones are None. There is a validation loss and a rotation for
+        each chunk of steps.
         """
-        hyper = rate, decay, factor, unit
-        begin, advance = self.compiled(name)
+        hyper, (begin, advance) = (
+            (rate, decay, factor, unit),
+            self.compiled(name),
+        )
         validation = self.held_out(self.text.validation)
         carry = begin(self.init(jax.random.key(seed)), hyper)
         rotations, losses = [], []
@@ -71,21 +86,17 @@ class Runs:
             carry, rotation = advance(carry, batches, hyper)
             rotations.append(_number(rotation))
             losses.append(_number(self.loss(carry[0], validation)))
-        test = self.loss(carry[0], self.held_out(self.text.test))
-        return {
-            "validation": losses,
-            "rotation": rotations,
-            "test": _number(test),
-        }
+        test = _number(self.loss(carry[0], self.held_out(self.text.test)))
+        return {"validation": losses, "rotation": rotations, "test": test}
 
-    def pilot(self, seed: int, unit: float, rate: float, decay: float) -> float:
+    def pilot(self, seed, unit, rate, decay):
         """Return a better unit of `psi_adam`, from its rotation with this."""
         found = self.train("psi_adam", seed, rate, decay, 1.0, unit)
         turned = held_rotation(dataclasses.asdict(self.settings), found)
         wanted = equilibrium_rotation(rate, decay, optimizer="adamw")
         return unit * float(jnp.tan(wanted) / np.tan(turned))
 
-    def batches(self, seed: int) -> np.ndarray:
+    def batches(self, seed):
         """Draw pieces of shape (chunks, steps, batch, length + 1)."""
         settings, train = self.settings, self.text.train
         steps = settings.steps // settings.chunks
@@ -94,32 +105,28 @@ class Runs:
         starts = np.random.RandomState(seed).randint(last, size=shape)
         return text.windows(train, starts, settings.length)
 
-    def held_out(self, tokens: np.ndarray) -> np.ndarray:
+    def held_out(self, tokens):
         """Return pieces at equal distances."""
-        settings = self.settings
-        last = len(tokens) - settings.length - 1
-        starts = np.linspace(0, last, settings.held_out).astype(int)
-        return text.windows(tokens, starts, settings.length)
+        length, last = self.settings.length, len(tokens) - 1
+        starts = np.linspace(0, last - length, self.settings.held_out)
+        return text.windows(tokens, starts.astype(int), length)
 
-    def _compile(self, name: str) -> tuple[Callable, Callable]:
+    def _compile(self, name):
         """Return the beginning of a run, and a chunk of its steps."""
 
         def optimizer(hyper):
-            rate, *others = hyper
-            schedule = hold_then_decay(rate, self.settings.steps)
-            return methods.make(name, self.groups, schedule, *others)
+            schedule = hold_then_decay(hyper[0], self.settings.steps)
+            return make(name, self.groups, schedule, *hyper[1:])
 
-        @jax.jit
         def begin(params, hyper):
             return params, optimizer(hyper).init(params)
 
-        @jax.jit
         def advance(carry, batches, hyper):
             step = functools.partial(self._step, optimizer(hyper))
             carry, squares = jax.lax.scan(step, carry, batches)
             return carry, jnp.sqrt(jnp.mean(squares))
 
-        return begin, advance
+        return jax.jit(begin), jax.jit(advance)
 
     def _step(self, optimizer, carry, batch):
         """Return the next parameters and state; the mean square rotation."""
@@ -131,16 +138,16 @@ class Runs:
         squares = [(angle**2).mean() for angle in jax.tree.leaves(angles)]
         return (following, state), sum(squares) / len(squares)
 
-    def _init(self, key: jax.Array) -> Any:
+    def _init(self, key):
         piece = jnp.zeros((1, self.settings.length), int)
         return self.model.init(key, piece, train=False)["params"]
 
-    def _loss(self, params: Any, pieces: jax.Array) -> jax.Array:
+    def _loss(self, params, pieces):
         variables, tokens = {"params": params}, pieces[:, :-1]
         logits = self.model.apply(variables, tokens, train=True)
         return cross_entropy(logits, pieces[:, 1:]).mean()
 
 
-def _number(value: jax.Array) -> float | None:
+def _number(value):
     """Return a number as JSON has it, which has no NaN."""
     return float(value) if np.isfinite(value) else None

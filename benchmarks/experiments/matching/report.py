@@ -7,24 +7,20 @@ from matplotlib.figure import Figure
 
 from benchmarks.experiments.matched import LABELS
 from benchmarks.experiments.rotations import rms
+from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
+from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
 
 TOLERANCE = 0.05
 """The largest relative error of matched rotations at the held rate."""
 
-MATCHED = ("psi_sgd", "rotational")
-
 Parts = dict[str, Any]
 
 
 def rotations(schedule: Parts, curve: list[float]) -> dict[str, float]:
-    """Return RMS rotations a step, from those of every step.
-
-    They are those while the rate is held, without the transient; while it
-    falls; and of the last tenth of all steps.
-    """
+    """Return RMS rotations a step, from those of every step."""
     steps, held = schedule["steps"], schedule["held"]
     stretches = {
         "rate held": slice(schedule["transient"], held),
@@ -34,9 +30,9 @@ def rotations(schedule: Parts, curve: list[float]) -> dict[str, float]:
     return {x: float(rms(np.array(curve[s]))) for x, s in stretches.items()}
 
 
-def _percent(parts: Parts, name: str) -> np.ndarray:
-    """Return the accuracy of each seed."""
-    return 100 * np.array(parts[name]["accuracy"])
+def _percent(parts: Parts) -> dict[str, np.ndarray]:
+    """Return the accuracy of each seed, by method."""
+    return {name: 100 * np.array(parts[name]["accuracy"]) for name in LABELS}
 
 
 def faults(content: Content) -> list[str]:
@@ -57,10 +53,10 @@ def faults(content: Content) -> list[str]:
         quotient = held[name] / held["sgd_decay"]
         if (abs(quotient - 1) <= TOLERANCE) != (name != "sgd"):
             found.append(f"{label} turns by {quotient:.3f} of SGD's rotation.")
-    reference = _percent(parts, "sgd_decay")
-    spread = reference.std(ddof=1)
-    for name in MATCHED:
-        mean = (_percent(parts, name) - reference).mean()
+    percent = _percent(parts)
+    spread = percent["sgd_decay"].std(ddof=1)
+    for name in "psi_sgd", "rotational":
+        mean = (percent[name] - percent["sgd_decay"]).mean()
         if abs(mean) > spread:
             found.append(
                 f"{LABELS[name]}: accuracy differs by {mean:+.2f} %, and SGD's"
@@ -71,29 +67,29 @@ def faults(content: Content) -> list[str]:
 
 def report(content: Content) -> str:
     """Return the tuned values, and both tables."""
-    settings, versions = content["settings"], content["versions"]
-    parts = content["parts"]
+    parts, versions = content["parts"], content["versions"]
     tuning, schedule = parts["tuning"], parts["schedule"]
-    chosen, edges = tuning["chosen"], " and ".join(tuning["at_edge"])
-    edge = f" ({edges.replace('_', ' ')} at the edge)" * bool(edges)
     about = (
-        f"Tuned of {len(tuning['trials'])} pairs: learning rate"
-        f" {chosen['learning_rate']:g}, weight decay"
-        f" {chosen['weight_decay']:g}{edge}. {schedule['steps']} steps of"
-        f" {settings['batch_size']} examples, of which the first"
-        f" {schedule['held']} are at the held rate, and the first"
-        f" {schedule['transient']} not counted. {settings['seeds']} seeds."
+        f"Tuned of {len(tuning['trials'])} pairs:"
+        f" {tuned_to(tuning, ('learning rate ', 'weight decay '))}. The rate is"
+        f" held for {schedule['held']} of {schedule['steps']} steps, of which"
+        f" the first {schedule['transient']} are not counted."
     )
-    made = f"JAX {versions['jax']}, optax {versions['optax']}."
-    tables = _pilots(parts["pilots"]), _comparison(parts)
-    return "\n\n".join([pages.wrap(about), *tables, made])
+    return "\n\n".join(
+        [
+            *map(pages.wrap, (pages.settings(content), about)),
+            _pilots(parts["pilots"]),
+            _comparison(parts),
+            f"JAX {versions['jax']}, optax {versions['optax']}.",
+        ]
+    )
 
 
 def _pilots(pilots: list[dict[str, float]]) -> str:
     rows = [["pilot", "`gradient_norm`", "rotation", "wanted", "corrected to"]]
-    for index, pilot in enumerate(pilots):
+    for number, pilot in enumerate(pilots, 1):
         norm, turned, spread, *rest = (f"{x:.4f}" for x in pilot.values())
-        rows.append([str(index + 1), norm, f"{turned} ± {spread}", *rest])
+        rows.append([str(number), norm, f"{turned} ± {spread}", *rest])
     return pages.table(rows, right=True)
 
 
@@ -107,34 +103,22 @@ def _comparison(parts: Parts) -> str:
         angles = [column[stretch] for column in columns]
         rows.append([f"rotation, {stretch}", *(f"{x:.4f}" for x in angles)])
         if stretch == "rate held":
-            filters = [_range(parts[name]["filters"]) for name in LABELS]
-            rows.append(["- of single filters", "", *filters])
+            filters = [parts[name]["filters"] for name in LABELS]
+            ranges = [f"{low:.4f} to {high:.4f}" for low, high in filters]
+            rows.append(["- of single filters", "", *ranges])
         rows.append(["- of SGD's", *(f"{x / angles[1]:.3f}" for x in angles)])
-    accuracies = [_percent(parts, name) for name in LABELS]
-    rows.append(["accuracy, %", "", *map(_spread, accuracies)])
-    paired = [_spread(x - accuracies[0]) for x in accuracies[1:]]
-    rows.append(["- less SGD's", "", "", *paired])
-    return pages.table(rows, right=True)
+    sgd, *others = accuracies = [*_percent(parts).values()]
+    shown = [pages.spread(x, 2) for x in accuracies]
+    paired = [pages.spread(x - sgd, 2) for x in others]
+    rows.append(["accuracy, %", "", *shown])
+    return pages.table([*rows, ["- less SGD's", "", "", *paired]], right=True)
 
 
-def _range(quantiles: list[float]) -> str:
-    return " to ".join(f"{x:.4f}" for x in quantiles)
-
-
-def _spread(values: np.ndarray) -> str:
-    """Show mean and standard deviation.
-
-    Examples:
-        >>> _spread(np.array([1.0, 2.0]))
-        '1.50 ± 0.71'
-    """
-    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
-
-
+@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the rotation at every step: measured ones, and the prediction."""
     parts, schedule = content["parts"], content["parts"]["schedule"]
-    drawn = Figure(figsize=(7.5, 4), layout="constrained")
+    drawn = Figure(figsize=(7.5, 4))
     axes = drawn.subplots()
     colours = COLOURS[-3:] + COLOURS[1:2]
     for (name, label), colour in zip(LABELS.items(), colours, strict=True):
@@ -143,14 +127,10 @@ def figures(content: Content) -> dict[str, Figure]:
     label = "SGD, weight decay, as predicted"
     axes.plot(schedule["predicted"], "--", color=COLOURS[0], label=label)
     # Grey: the transient. Dotted: where the rate begins to fall.
-    axes.axvspan(
-        0, schedule["transient"], color="grey", alpha=0.15, linewidth=0
-    )
-    axes.axvline(schedule["held"], color="grey", linewidth=0.8, linestyle=":")
-    axes.set_yscale("log")
+    axes.axvspan(0, schedule["transient"], color="grey", alpha=0.15, lw=0)
+    axes.axvline(schedule["held"], color="grey", lw=0.8, ls=":")
+    axes.set(xlabel="step", ylabel="RMS rotation (radians a step)")
+    axes.semilogy()
     axes.set_ylim(bottom=1e-4)
-    axes.set_xlabel("step")
-    axes.set_ylabel("RMS rotation (radians a step)")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="center")
+    axes.legend(loc="center")
     return {"matching-weight-decay": drawn}

@@ -9,21 +9,28 @@ import numpy as np
 import optax
 
 import psi_optax
-from benchmarks.experiments.precision.modes import GROUPS, MODES, group_sum
+from benchmarks.experiments.precision.modes import GROUPS, MODES
 from psi_optax.wrappers import MasterWeightsState
 
 SHAPE = (576, 16)  # 3 x 3 x 64 weights a filter
 
 
+def turns(modes: Any, angles: Any, steps: int) -> dict[str, dict[str, Any]]:
+    """Turn groups in each mode by each angle."""
+    return {
+        mode: {f"{angle:g}": follow(mode, angle, steps) for angle in angles}
+        for mode in modes
+    }
+
+
 def follow(mode: str, angle: float, steps: int) -> dict[str, dict[str, float]]:
     """Turn groups along great circles by an angle, in radians, at each step.
 
-    Returns:
-        For the weights and their float32 copies, if any, means over groups:
-        `first_length`, the angle of the first step over the one asked for;
-        `first_cosine`, of its displacement with the one asked for; `progress`,
-        the angle turned in the plane of the circle over the one asked for;
-        `aside`, the final angle to that plane, in radians.
+    Of the weights and their float32 copies, if any, it returns means over
+    groups: `first_length`, the angle of the first step over the one asked for;
+    `first_cosine`, of its displacement with the one asked for; `progress`, the
+    angle turned in the plane of the circle over the one asked for; `aside`, the
+    final angle to that plane, in radians.
     """
     random = np.random.default_rng(0)
     w, ahead = random.normal(size=SHAPE) / 24, random.normal(size=SHAPE)
@@ -31,26 +38,24 @@ def follow(mode: str, angle: float, steps: int) -> dict[str, dict[str, float]]:
     along = _unit(w.astype(np.float64))
     across = _unit(ahead - along * _dot(along, ahead)).astype(np.float32)
     walk = jax.jit(functools.partial(_walk, MODES[mode][1], angle, steps))
-    found = walk(w, along.astype(np.float32), across)
-    return {
-        name: _compare(w, across, angle, path) for name, path in found.items()
-    }
+    paths = walk(w, along.astype(np.float32), across)
+    return {x: _compare(w, across, angle, path) for x, path in paths.items()}
 
 
 def _walk(wrap, angle, steps, w, along, across) -> dict[str, Any]:
     """Return the weights, and what they are copies of, after each step."""
     bits = jnp.finfo(w.dtype)
-    descent = functools.partial(
-        psi_optax.psi_direction, angle, optax.identity()
+    descent = psi_optax.psi_direction(
+        angle, optax.identity(), GROUPS, retraction="exponential"
     )
-    tx = wrap(descent(GROUPS, retraction="exponential"))
+    tx = wrap(descent)
 
     def step(carry, _):
         w, state = carry
         wide = w.astype(jnp.float32)
-        x, y = group_sum(along * wide), group_sum(across * wide)
+        x, y = _dot(along, wide), _dot(across, wide)
         # Downhill, the generator of the rotation: a tangent, over the norm.
-        gradient = (along * y - across * x) / group_sum(wide**2)
+        gradient = (along * y - across * x) / _dot(wide, wide)
         # The compiler may omit a rounding that is an `astype` alone.
         rounded = jax.lax.reduce_precision(gradient, bits.nexp, bits.nmant)
         updates, state = tx.update(rounded.astype(w.dtype), state, w)
@@ -63,7 +68,7 @@ def _walk(wrap, angle, steps, w, along, across) -> dict[str, Any]:
     return jax.lax.scan(step, (w, tx.init(w)), length=steps)[1]
 
 
-def _dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _dot(x, y):
     """Return inner products by group, the last axis."""
     return (x * y).sum(-2, keepdims=True)
 

@@ -5,51 +5,41 @@ would undo the scale.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks import data, training
-from benchmarks.experiments.rescaling import report
-from benchmarks.experiments.tuning import tune
+from benchmarks.experiments.tuning import TUNING_SEED, point, tune, tuned_to
+from benchmarks.harness import pages
+from benchmarks.harness.colours import COLOURS, MARKERS
+from benchmarks.harness.figures import styled
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, one_of, some
-from benchmarks.harness.results import Results
+from benchmarks.harness.results import Content, Results
 from benchmarks.optimizers import DEFAULT, TUNED, Tuned
 from psi_optax.models import linen
-
-TUNING_SEED = 1000  # far from the seeds of the final runs, which start at 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        dataset: Name of the data set.
-        optimizers: Names of optimizers.
-        scales: Factors of the initial filters.
-        seeds: Number of seeds, in tuning and in the final runs.
-        epochs: Number of epochs of each training.
-        batch_size: Number of examples in a batch.
-        widths: Numbers of hidden units.
-        bn_epsilon: Epsilon of batch normalization.
-        bn_momentum: Momentum of its running statistics.
-    """
-
-    dataset: Annotated[str, one_of(data.NAMES)] = "digits"
+    dataset: Annotated[str, one_of(data.NAMES)] = "digits"  # Data set.
+    # Optimizers.
     optimizers: Annotated[tuple[str, ...], some(one_of(TUNED))] = DEFAULT
+    # Factors of the initial filters.
     scales: Positives = (0.01, 0.1, 1.0, 10.0, 100.0)
-    seeds: Count = 10
-    epochs: Count = 20
-    batch_size: Count = 64
-    widths: tuple[int, ...] = (64, 64)
-    bn_epsilon: float = 1e-5
-    bn_momentum: float = 0.9
+    seeds: Count = 10  # Seeds, in tuning and in the final runs.
+    epochs: Count = 20  # Epochs of each training.
+    batch_size: Count = 64  # Examples in a batch.
+    widths: tuple[int, ...] = (64, 64)  # Hidden units of each layer.
+    bn_epsilon: float = 1e-5  # Epsilon of batch normalization.
+    bn_momentum: float = 0.9  # Momentum of its running statistics.
 
 
 def measure(settings: Settings, results: Results) -> None:
@@ -57,20 +47,14 @@ def measure(settings: Settings, results: Results) -> None:
     full = data.load(settings.dataset)
     tuning = _Runs(settings, data.hold_out(full), TUNING_SEED)
     final = _Runs(settings, full, 0)
-    methods = {name: TUNED[name] for name in settings.optimizers}
     steps = {
-        name: len(method.trials()) + len(settings.scales)
-        for name, method in methods.items()
+        name: len(TUNED[name].trials()) + len(settings.scales)
+        for name in settings.optimizers
     }
     results.expect(sum(steps.values()))
-    for name, method in methods.items():
-        results.part(
-            name,
-            functools.partial(
-                _measure, method, tuning, final, settings.scales, results.tick
-            ),
-            steps[name],
-        )
+    for name, count in steps.items():
+        arguments = TUNED[name], tuning, final, settings.scales, results.tick
+        results.part(name, partial(_measure, *arguments), count)
 
 
 def scale_filters(variables: Any, groups: Any, factor: float) -> Any:
@@ -88,52 +72,101 @@ class _Runs:
     """Training on one split, from one set of seeds."""
 
     def __init__(self, settings: Settings, split: data.Dataset, first: int):
-        seeds = range(first, first + settings.seeds)
-        images, count = split.train_images, len(split.train_labels)
-        self.split = split
-        self.model = linen.MLP(
-            settings.widths,
-            split.num_classes,
-            epsilon=settings.bn_epsilon,
-            momentum=settings.bn_momentum,
-        )
+        self.split, epsilon = split, settings.bn_epsilon
+        options = {"epsilon": epsilon, "momentum": settings.bn_momentum}
+        self.model = linen.MLP(settings.widths, split.num_classes, **options)
+        images, seeds = split.train_images, range(first, first + settings.seeds)
+        sizes = settings.batch_size, settings.epochs
+        self.begin = partial(training.begin, self.model, images, seeds, *sizes)
         self.groups = training.kernel_groups(self.model, images).groups
         self.evaluate = training.make_evaluate(self.model, split)
-        self.variables = training.initialize(self.model, images, seeds)
-        self.batches = training.make_batches(
-            count, settings.batch_size, settings.epochs, seeds
-        )
 
     def compile(self, method: Tuned) -> Callable:
         """Return a function of scale, rate and decay: accuracies, losses."""
         train = training.make_train(self.model, method.build, self.split)
 
-        def run(scale: float, rate: float, decay: float):
-            # A copy, since training donates its argument.
-            start = jax.tree.map(jnp.copy, self.variables)
-            start = scale_filters(start, self.groups, scale)
-            return self.evaluate(train(start, self.batches, rate, decay))
+        def run(scale, *point):
+            variables, batches = self.begin()
+            variables = scale_filters(variables, self.groups, scale)
+            return self.evaluate(train(variables, batches, *point))
 
         return run
 
 
-def _measure(
-    method: Tuned,
-    tuning: _Runs,
-    final: _Runs,
-    scales: tuple[float, ...],
-    tick: Callable[[], None],
-) -> dict[str, Any]:
+def _measure(method, tuning, final, scales, tick):
     """Tune one optimizer at scale 1, then train with it at every scale."""
-    validate = functools.partial(tuning.compile(method), 1.0)
-    tuned = tune(method, validate, tick)
-    best = tuned["chosen"]["learning_rate"], tuned["chosen"]["weight_decay"]
+    tuned = tune(method, partial(tuning.compile(method), 1.0), tick)
     test, accuracies = final.compile(method), {}
     for scale in scales:
-        accuracy, _ = test(scale, *best)
+        accuracy, _ = test(scale, *point(tuned))
         accuracies[f"{scale:g}"] = np.asarray(accuracy, np.float64).tolist()
         tick()
     return {**tuned, "accuracy": accuracies}
+
+
+def report(content: Content) -> str:
+    """Return the table, in 80 columns, and a sentence that reads it."""
+    settings, parts = content["settings"], content["parts"]
+    rows, tuned = [["", *(f"x {x:g}" for x in settings["scales"])]], []
+    for part in parts.values():
+        label = part["label"].replace("weight decay", "decay")
+        cells = [pages.spread(x, 1, "±") for x in _percent(part)]
+        rows.append([label, *cells])
+        tuned.append(f"{label}: {tuned_to(part, ('lr ', 'decay '))}")
+    above = (
+        f"Test accuracy (%) on {settings['dataset']} of a BatchNorm MLP whose"
+        " initial filters are multiplied by a number: mean ± standard"
+        f" deviation of {settings['seeds']} seeds, {settings['epochs']} epochs,"
+        " cosine decay."
+    )
+    trials = sorted({len(part["trials"]) for part in parts.values()})
+    below = (
+        "All methods start from the same weights. Each was tuned without a"
+        f" factor, on validation data, in {' or '.join(map(str, trials))}"
+        f" trials; a star marks the edge of its grid. {'; '.join(tuned)}."
+    )
+    above, shown, below = map(pages.wrap, (above, _shown(parts), below))
+    return "\n\n".join([above, pages.table(rows), shown, below])
+
+
+def _percent(part):
+    """Return accuracies by scale and seed."""
+    return 100 * np.array(list(part["accuracy"].values()))
+
+
+def _shown(parts):
+    """Return by how much SGD and our methods depend on the scale."""
+    found = [
+        f"{part['label']} by {np.ptp(_percent(part).mean(1)):.1f}"
+        for name, part in parts.items()
+        if name == "sgd" or name.startswith("psi")
+    ]
+    *others, last = found or ["none was trained"]
+    listed = f"{', '.join(others)} and {last}" if others else last
+    return f"Over these scales the mean accuracies vary, in points: {listed}."
+
+
+@styled
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw test accuracy against the scale, with bands of one deviation."""
+    settings, drawn = content["settings"], Figure(figsize=(7.5, 4.5))
+    axes, scales = drawn.subplots(), settings["scales"]
+    for index, (name, part) in enumerate(content["parts"].items()):
+        colour, percent = COLOURS[index % len(COLOURS)], _percent(part)
+        mean = percent.mean(1)
+        spread = percent.std(1, ddof=int(percent.shape[1] > 1))
+        line = "-" if name.startswith("psi") else "--"
+        style = {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
+        axes.plot(scales, mean, line, label=part["label"], **style)
+        band = {"color": colour, "alpha": 0.12, "linewidth": 0}
+        axes.fill_between(scales, mean - spread, mean + spread, **band)
+    axes.set(
+        xscale="log",
+        xlabel="scale of the initial filters",
+        ylabel=f"test accuracy on {settings['dataset']} (%)",
+    )
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return {"rescaling": drawn}
 
 
 MEASUREMENT = Measurement(
@@ -142,7 +175,7 @@ MEASUREMENT = Measurement(
         optimizers=("sgd", "psi_sgd"), scales=(0.1, 1.0), seeds=2, epochs=1
     ),
     measure=measure,
-    report=report.report,
-    figures=report.figures,
+    report=report,
+    figures=figures,
     page="../README.md",
 )

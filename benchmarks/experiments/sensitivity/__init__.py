@@ -1,8 +1,6 @@
-"""How exactly learning rate, weight decay and initial scale have to be chosen.
+"""Accuracy at all points of a grid of learning rates, decays and scales.
 
-A batch-normalized network is trained by several optimizers at all points of a
-grid of rates, decays and scales. The page docs/experiments/sensitivity.md
-describes the method.
+The page docs/experiments/sensitivity.md describes the method.
 """
 
 from benchmarks.experiments.sensitivity.experiment import MEASUREMENT

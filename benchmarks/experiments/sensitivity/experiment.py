@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Annotated
 
@@ -12,8 +13,7 @@ import numpy as np
 from benchmarks import data, training
 from benchmarks.experiments.noisy_data import split
 from benchmarks.experiments.rescaling.experiment import scale_filters
-from benchmarks.experiments.sensitivity import report
-from benchmarks.experiments.sensitivity.grid import points
+from benchmarks.experiments.sensitivity.report import figures, points, report
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positive, Positives, one_of, some
 from benchmarks.harness.results import Results
@@ -23,57 +23,41 @@ from psi_optax.models import linen
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings of the experiment.
+    """Settings of the experiment."""
 
-    Attributes:
-        optimizers: Names of optimizers.
-        lowest_rate: Learning rate from which they grow by half a decade each.
-            Optimizers around Adam begin a decade lower.
-        lowest_decay: Weight decay from which they grow by a decade each.
-            Optimizers around Adam begin two decades higher.
-        rates: Number of rates.
-        decays: Number of decays.
-        scales: Factors of the initial filters.
-        seeds: Number of seeds.
-        dataset: Name of the data set.
-        train: Number of training images.
-        pool: Side of the squares of pixels that become one.
-        epochs: Number of epochs.
-        batch_size: Number of examples in a batch.
-        widths: Numbers of hidden units.
-        bn_momentum: Momentum of the running statistics.
-    """
-
+    # Optimizers.
     optimizers: Annotated[tuple[str, ...], some(one_of(TUNED))] = (
         *("sgd_decay", "adamw", "adamp"),
         *("rotational", "psi_sgd_decay", "psi_adam_decay"),
     )
+    # First learning rate; around Adam a decade lower.
     lowest_rate: Positive = 1e-3
+    # First weight decay; around Adam two decades higher.
     lowest_decay: Positive = 1e-4
-    rates: Count = 9
-    decays: Count = 5
+    rates: Count = 9  # Learning rates, half a decade apart.
+    decays: Count = 5  # Weight decays, a decade apart.
+    # Factors of the initial filters.
     scales: Positives = (0.01, 0.1, 1.0, 10.0, 100.0)
-    seeds: Count = 3
-    dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"
-    train: Count = 2000
-    pool: Count = 2
-    epochs: Count = 10
-    batch_size: Count = 64
-    widths: tuple[Count, ...] = (64, 64)
-    bn_momentum: float = 0.9
+    seeds: Count = 3  # Seeds.
+    dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"  # Data set.
+    train: Count = 2000  # Training images.
+    pool: Count = 2  # Side of the squares of pixels that become one.
+    epochs: Count = 10  # Epochs.
+    batch_size: Count = 64  # Examples in a batch.
+    widths: tuple[Count, ...] = (64, 64)  # Hidden units of each layer.
+    bn_momentum: float = 0.9  # Momentum of the running statistics.
 
 
 def measure(settings: Settings, results: Results) -> None:
     """Measure a part for each optimizer, scale and seed."""
-    scales, seeds = settings.scales, range(settings.seeds)
-    results.expect(len(settings.optimizers) * len(scales) * len(seeds))
+    starts = list(itertools.product(settings.scales, range(settings.seeds)))
+    results.expect(len(settings.optimizers) * len(starts))
     runs = Runs(settings)
     for name in settings.optimizers:
         accuracies = runs.compile(name)
-        for scale in scales:
-            for seed in seeds:
-                part = functools.partial(accuracies, scale, seed)
-                results.part(f"{name}/{scale:g}/{seed}", part)
+        for scale, seed in starts:
+            part = functools.partial(accuracies, scale, seed)
+            results.part(f"{name}/{scale:g}/{seed}", part)
 
 
 class Runs:
@@ -82,18 +66,16 @@ class Runs:
     def __init__(self, settings: Settings):
         drawn = split(settings.dataset, settings.train, 0, settings.pool, 0.0)
         self.settings, self.dataset = settings, drawn.final
-        self.model = linen.MLP(
-            settings.widths,
-            self.dataset.num_classes,
-            momentum=settings.bn_momentum,
-        )
+        sizes = settings.widths, self.dataset.num_classes
+        self.model = linen.MLP(*sizes, momentum=settings.bn_momentum)
         images = self.dataset.train_images
         self.groups = training.kernel_groups(self.model, images)
         self.evaluate = training.make_evaluate(self.model, self.dataset)
 
-    def compile(self, name: str) -> Callable[[float, int], list[list[float]]]:
+    def compile(self, name: str) -> Callable:
         """Return a function of scale and seed: accuracies, rate by decay."""
         images, labels = self.dataset.train_images, self.dataset.train_labels
+        sizes = self.settings.batch_size, self.settings.epochs
         grid = points(dataclasses.asdict(self.settings), name)
         rates, decays = np.meshgrid(*grid, indexing="ij")
         pairs = [jnp.asarray(x.ravel(), jnp.float32) for x in (rates, decays)]
@@ -102,23 +84,16 @@ class Runs:
         # All points share the batches, so that the first layer is one product.
         train = jax.jit(jax.vmap(train, (None, None, None, None, 0, 0)))
 
-        def accuracies(scale: float, seed: int) -> list[list[float]]:
-            trained = train(images, labels, *self._start(scale, seed), *pairs)
+        def accuracies(scale, seed):
+            seeds = range(seed, seed + 1)
+            start = training.begin(self.model, images, seeds, *sizes)
+            variables, batches = jax.tree.map(lambda leaf: leaf[0], start)
+            variables = scale_filters(variables, self.groups.groups, scale)
+            trained, _ = train(images, labels, variables, batches, *pairs)
             accuracy, _ = self.evaluate(trained)
             return np.asarray(accuracy, float).reshape(rates.shape).tolist()
 
         return accuracies
-
-    def _start(self, scale: float, seed: int):
-        """Return the initial variables and the batches of a seed."""
-        seeds, settings = range(seed, seed + 1), self.settings
-        images = self.dataset.train_images
-        variables = training.initialize(self.model, images, seeds)
-        variables = scale_filters(variables, self.groups.groups, scale)
-        batches = training.make_batches(
-            len(images), settings.batch_size, settings.epochs, seeds
-        )
-        return jax.tree.map(lambda leaf: leaf[0], variables), batches[0]
 
 
 MEASUREMENT = Measurement(
@@ -138,7 +113,7 @@ MEASUREMENT = Measurement(
         widths=(16,),
     ),
     measure=measure,
-    report=report.report,
-    figures=report.figures,
+    report=report,
+    figures=figures,
     page="experiments/sensitivity.md",
 )

@@ -1,106 +1,116 @@
-"""A table of the sizes of good regions, and maps of accuracy."""
+"""Points of the grid, sizes of good regions of it, and maps of accuracy."""
 
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.experiments.sensitivity.grid import DECADES, points, widths
 from benchmarks.harness import pages
+from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
 from benchmarks.optimizers import TUNED
 
 MARGIN = 0.01
 """Accuracies that are good are at most this much below the best one."""
 
+DECADES = 0.5
+"""Decades from one rate to the next; decays are a decade apart."""
+
+
+def points(settings: dict[str, Any], name: str) -> list[np.ndarray]:
+    """Return the rates and the decays of an optimizer."""
+    rate, decay = settings["lowest_rate"], settings["lowest_decay"]
+    if "adam" in name:
+        rate, decay = rate / 10, 100 * decay
+    rates = 10.0 ** (DECADES * np.arange(settings["rates"]))
+    return [rate * rates, decay * 10.0 ** np.arange(settings["decays"])]
+
+
+def widths(good: np.ndarray) -> tuple[float, float, float]:
+    """Return the size of a region, booleans `(scales, rates, decays)`.
+
+    It is the share of all points, and the decades of rates at the best decay:
+    the mean over scales, each with its own best decay, and those of rates that
+    are good at every scale with one decay.
+
+    Examples:
+        >>> good = np.array([[[1], [1], [0]], [[0], [1], [1]]], bool)
+        >>> [round(width, 2) for width in widths(good)]
+        [0.67, 1.0, 0.5]
+    """
+    at_one = good.sum(1).max(1).mean()
+    at_all = good.all(0).sum(0).max()
+    return float(good.mean()), float(DECADES * at_one), float(DECADES * at_all)
+
 
 def report(content: Content) -> str:
     """Return the table, with a row for each optimizer."""
-    found = _accuracies(content)
-    best = max(accuracy.max() for accuracy in found.values())
     columns = (
         *("", "best accuracy, %", "good share of the grid, %"),
         *("of its own best, %", "good rates at one scale, decades"),
         "at all scales, decades",
     )
-    rows = [columns]
-    for name, accuracy in found.items():
+    rows, found = [columns], _accuracies(content)
+    best = max(map(np.max, found.values()))
+    for label, accuracy in found.items():
         top = accuracy.max()
         good, at_one, at_all = widths(accuracy >= best - MARGIN)
         own, *_ = widths(accuracy >= top - MARGIN)
         percent = f"{100 * top:.2f}", f"{100 * good:.0f}", f"{100 * own:.0f}"
-        rows.append((_label(name), *percent, f"{at_one:.1f}", f"{at_all:.1f}"))
-    return f"{_about(content['settings'])}\n\n{pages.table(rows, right=True)}"
+        rows.append((label, *percent, f"{at_one:.1f}", f"{at_all:.1f}"))
+    return f"{pages.settings(content)}\n\n{pages.table(rows, right=True)}"
 
 
-def _accuracies(content: Content) -> dict[str, np.ndarray]:
-    """Return mean accuracies of seeds, of shape (scales, rates, decays)."""
+def _accuracies(content):
+    """Return means of seeds by label, of shape (scales, rates, decays)."""
     settings, parts = content["settings"], content["parts"]
+    scales, seeds = settings["scales"], range(settings["seeds"])
 
-    def mean(name: str, scale: float) -> np.ndarray:
-        seeds = range(settings["seeds"])
+    def mean(name, scale):
         return np.mean([parts[f"{name}/{scale:g}/{x}"] for x in seeds], axis=0)
 
     return {
-        name: np.array([mean(name, scale) for scale in settings["scales"]])
+        # Without the words on its tuning.
+        TUNED[name].label.split(",")[0]: np.array(
+            [mean(name, x) for x in scales]
+        )
         for name in settings["optimizers"]
     }
 
 
-def _label(name: str) -> str:
-    """Return the label of an optimizer, without the words on its tuning."""
-    return TUNED[name].label.split(",")[0]
-
-
-def _about(settings: dict[str, Any]) -> str:
-    return (
-        f"An MLP {'-'.join(map(str, settings['widths']))} with BatchNorm on"
-        f" {settings['train']} images of {settings['dataset']},"
-        f" {settings['epochs']} epochs in batches of {settings['batch_size']}:"
-        f" {settings['rates']} rates over {DECADES * (settings['rates'] - 1):g}"
-        f" decades, {settings['decays']} decays over {settings['decays'] - 1},"
-        " filters multiplied by"
-        f" {', '.join(f'{scale:g}' for scale in settings['scales'])}. Test"
-        f" accuracies are means of {settings['seeds']} seeds. *Good* is an"
-        f" accuracy at most {100 * MARGIN:g} percentage point below the best of"
-        " all methods."
-    )
-
-
+@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the maps; dots are good, colours end 20 points below the best."""
     settings, found = content["settings"], _accuracies(content)
-    best = max(accuracy.max() for accuracy in found.values())
-    rows, columns = len(found), len(settings["scales"])
-    size = 2.2 * columns + 1.6, 1.55 * rows + 0.6
-    drawn = Figure(figsize=size, layout="constrained")
-    panels = drawn.subplots(
-        rows, columns, squeeze=False, sharex="row", sharey="row"
-    )
-    image: Any = None
-    for row, (name, accuracies) in zip(panels, found.items(), strict=True):
-        row[0].set_ylabel(f"{_label(name)}\n\ndecay", fontsize=8)
+    best = max(map(np.max, found.values()))
+    shape = len(found), len(settings["scales"])
+    drawn = Figure(figsize=(2.2 * shape[1] + 1.6, 1.55 * shape[0] + 0.6))
+    options: Any = {"squeeze": False, "sharex": "row", "sharey": "row"}
+    panels = drawn.subplots(*shape, **options)
+    names, image = settings["optimizers"], None
+    rows = zip(panels, names, found.items(), strict=True)
+    for row, name, (label, accuracies) in rows:
+        row[0].set_ylabel(f"{label}\n\ndecay", fontsize=8)
         rates, decays = map(np.log10, points(settings, name))
         for axes, accuracy in zip(row, accuracies, strict=True):
             image = _draw(axes, rates, decays, accuracy, best)
     for axes, scale in zip(panels[0], settings["scales"], strict=True):
         axes.set_title(f"filters x {scale:g}", fontsize=9)
     drawn.supxlabel("learning rate", fontsize=9)
-    drawn.colorbar(
-        image, ax=panels, label="test accuracy (%)", extend="min", shrink=0.6
-    )
+    bar: Any = {"mappable": image, "extend": "min", "shrink": 0.6}
+    drawn.colorbar(ax=panels, label="test accuracy (%)", **bar)
     return {"sensitivity": drawn}
 
 
-def _draw(
-    axes: Axes, rates: Any, decays: Any, accuracy: np.ndarray, best: float
-) -> Any:
+def _draw(axes, rates, decays, accuracy, best):
     """Draw one map, over logarithms; return the image."""
-    low, high = 100 * (best - 0.2), 100 * best
-    image = axes.pcolormesh(
-        rates, decays, 100 * accuracy.T, vmin=low, vmax=high, cmap="cividis"
-    )
+    colours = {
+        "vmin": 100 * (best - 0.2),
+        "vmax": 100 * best,
+        "cmap": "cividis",
+    }
+    axes.grid(visible=False)
+    image = axes.pcolormesh(rates, decays, 100 * accuracy.T, **colours)
     rate, decay = np.nonzero(accuracy >= best - MARGIN)
     axes.plot(rates[rate], decays[decay], "o", color="black", markersize=3)
     for axis, ticks in ((axes.xaxis, rates[::2]), (axes.yaxis, decays)):

@@ -1,9 +1,7 @@
-"""The accuracy experiment: its data, its paired tests, its optimizers."""
+"""The accuracy experiment: its data, its paired tests, its training."""
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,8 +9,8 @@ pytest.importorskip("sklearn")
 
 from benchmarks import data, training
 from benchmarks.experiments.accuracy import MEASUREMENT
+from benchmarks.experiments.accuracy.experiment import make_stepwise
 from benchmarks.experiments.accuracy.report import BASELINE, holm, marks_of
-from benchmarks.experiments.accuracy.stepwise import make_stepwise
 from benchmarks.experiments.noisy_data import flip_labels, split
 from benchmarks.harness.files import InputError
 from benchmarks.harness.results import Results
@@ -114,49 +112,3 @@ def test_step_by_step_is_the_same_training(digits):
     np.testing.assert_allclose(*kernels, rtol=1e-3, atol=1e-4)
     assert np.abs(kernels[0] - first).max() > 0.01
     assert np.abs(kernels[0][0] - kernels[0][1]).max() > 0.1
-
-
-def updates_of(name, digits, gradient, decay=0.0):
-    """Parameters of norm 1 or more, and what a method adds to them."""
-    start = training.initialize(MODEL, digits.train_images, range(1))["params"]
-    params = jax.tree.map(lambda leaf: leaf[0] + 1.0, start)
-    groups = training.kernel_groups(MODEL, digits.train_images)
-    tx = TUNED[name].build(rate=0.1, decay=decay, groups=groups)
-    gradients = jax.tree.map(lambda w: gradient * jnp.ones_like(w), params)
-    return params, tx.update(gradients, tx.init(params), params)[0]
-
-
-# weight_rescaling goes to norm 1 at once.
-@pytest.mark.parametrize(
-    ("name", "decayed", "keeps_norms"),
-    [
-        ("adamp", {"hidden_0/kernel", "head/kernel"}, False),
-        ("rotational", {"head/kernel"}, True),
-        ("sgd_g", set(), True),
-        ("weight_rescaling", {"hidden_0/kernel"}, False),
-        ("psi_sgdm", set(), True),
-    ],
-)
-def test_what_decays_and_what_keeps_norms(digits, name, decayed, keeps_norms):
-    _, updates = updates_of(name, digits, gradient=0.0, decay=0.01)
-    moved = {
-        f"{layer}/{leaf}"
-        for layer, leaves in updates.items()
-        for leaf, update in leaves.items()
-        if np.any(update)
-    }
-    assert moved == decayed
-    params, updates = updates_of(name, digits, gradient=0.3, decay=0.01)
-    kernel, update = (x["hidden_0"]["kernel"] for x in (params, updates))
-    change = np.linalg.norm(kernel + update, axis=0) / np.linalg.norm(
-        kernel, axis=0
-    )
-    # float32 sums of 64 squares, rounded once more in the update.
-    assert (np.abs(change - 1).max() < 1e-6) == keeps_norms
-
-
-def test_sgd_g_has_a_twentieth_of_the_rate_elsewhere(digits):
-    _, updates = updates_of("sgd_g", digits, gradient=1.0)
-    # Nesterov's first step is 1 + 0.9 gradients; float32 rounds to 6e-8.
-    bias = updates["head"]["bias"]
-    np.testing.assert_allclose(bias, -0.1 / 20 * 1.9, rtol=1e-6)

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("sklearn")
 
 from benchmarks import data
-from benchmarks.experiments.convergence.descent import make_descent
-from benchmarks.experiments.convergence.problem import (
+from benchmarks.experiments.convergence.descent import (
+    make_descent,
     make_problem,
     normalized,
     norms,

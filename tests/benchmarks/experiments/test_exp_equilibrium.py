@@ -9,8 +9,8 @@ pytest.importorskip("sklearn")
 import psi_optax
 from benchmarks import data, training
 from benchmarks.experiments.equilibrium import MEASUREMENT
+from benchmarks.experiments.equilibrium.experiment import make_watched
 from benchmarks.experiments.equilibrium.law import Law, forecast, trace
-from benchmarks.experiments.equilibrium.watching import make_watched
 from benchmarks.experiments.equilibrium.windows import (
     arrival,
     edges,
@@ -80,9 +80,9 @@ def test_arrival():
 def test_windows_keep_means_and_squares():
     values = np.random.RandomState(0).normal(size=(1000, 3)) + 1
     assert len(middles(1000)) == len(np.diff(edges(1000)))
-    whole = 0, 1000
-    assert overall(windows(values), 1000, whole) == pytest.approx(rms(values))
-    assert mean(means(values), 1000, whole) == pytest.approx(values.mean())
+    whole = 1000, 0, 1000
+    assert overall(windows(values), *whole) == pytest.approx(rms(values))
+    assert mean(means(values), *whole) == pytest.approx(values.mean())
     # Unweighted they would be those of the first steps.
     assert abs(np.mean(means(values)) - values.mean()) > 1e-3
 

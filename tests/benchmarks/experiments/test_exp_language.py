@@ -7,13 +7,10 @@ import optax
 import pytest
 
 import psi_optax
-from benchmarks.experiments.language import MEASUREMENT, methods, text
-from benchmarks.experiments.language.findings import (
-    held_rotation,
-    settling,
-    tuned,
-)
-from benchmarks.experiments.language.training import Runs
+from benchmarks.experiments.held_rate import held_rotation
+from benchmarks.experiments.language import MEASUREMENT, text
+from benchmarks.experiments.language.report import best_pair, settling
+from benchmarks.experiments.language.training import Runs, make
 from psi_optax.dynamics import equilibrium_rotation
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -77,7 +74,7 @@ def first_step(optimizer):
 
 def step_of(name, factor, unit=1.0):
     schedule = optax.constant_schedule(RATE)
-    return first_step(methods.make(name, GROUPS, schedule, DECAY, factor, unit))
+    return first_step(make(name, GROUPS, schedule, DECAY, factor, unit))
 
 
 def test_at_factor_1_adamw_is_adamw_and_else_only_groups_differ():
@@ -125,12 +122,12 @@ def test_diverged_runs_are_not_chosen_and_early_rotations_do_not_count():
     fast, slow = {"validation": [1.0, None]}, {"validation": [9.0, 2.0]}
     parts = {"tuning/0.02/1": slow, "tuning/0.2/1": fast}
     content = {"settings": settings, "parts": parts}
-    assert tuned(content) == (0.02, 1.0)
+    assert best_pair(content) == (0.02, 1.0)
     # The rate is held for 4 steps: more than 1 / (4 * 0.2), and less than
     # 1 / (4 * 0.02).
     assert settling(content) == (0.2, 1.0)
     fast["validation"][-1] = 1.5
-    assert tuned(content) == (0.2, 1.0)
+    assert best_pair(content) == (0.2, 1.0)
     # The rate is held for 4 of 8 chunks, the latter two of which count.
     part = {"rotation": [9.0, 9.0, 3.0, 4.0, 9.0, 9.0, 9.0, 9.0]}
     assert held_rotation(settings, part) == np.sqrt(12.5)

@@ -12,8 +12,7 @@ from benchmarks import training
 from benchmarks.experiments.rescaling.experiment import scale_filters
 from benchmarks.experiments.sensitivity import MEASUREMENT
 from benchmarks.experiments.sensitivity.experiment import Runs
-from benchmarks.experiments.sensitivity.grid import points, widths
-from benchmarks.experiments.sensitivity.report import report
+from benchmarks.experiments.sensitivity.report import points, report, widths
 from benchmarks.optimizers import TUNED
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")

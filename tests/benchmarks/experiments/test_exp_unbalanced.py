@@ -14,9 +14,10 @@ from benchmarks.experiments.unbalanced.experiment import (
     COMPARED,
     MEASUREMENT,
     RETUNED,
+    make_curves,
+    scale_layers,
 )
 from benchmarks.experiments.unbalanced.report import CONDITIONS
-from benchmarks.experiments.unbalanced.training import make_curves, scale_layers
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

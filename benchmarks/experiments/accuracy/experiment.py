@@ -1,10 +1,9 @@
 """Settings and runs of the accuracy experiment."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any
 
 import jax
@@ -63,7 +62,7 @@ def make_stepwise(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
     return train
 
 
-@functools.cache
+@cache
 def _compile(model: Any, build: Build, shape: tuple[int, ...]) -> tuple:
     """Compile the beginning and a step, once for all data of a shape."""
     groups = kernel_groups(
@@ -141,7 +140,7 @@ def measure(settings: Settings, results: Results) -> None:
     cases = list(itertools.product(*kinds))
     results.expect(len(cases) * len(settings.methods))
     for case in cases:
-        runs = functools.cache(partial(_Runs, settings, *case))
+        runs = cache(partial(_Runs, settings, *case))
         for method in settings.methods:
             results.part(
                 "{}/{}/{:g}/{}".format(*case, method),

@@ -22,6 +22,7 @@ from benchmarks.experiments.convergence.smoothness import (
     Smoothness,
     block_bounds,
 )
+from benchmarks.experiments.noisy_data import first
 from benchmarks.harness import pages, results
 
 pytestmark = pytest.mark.usefixtures("optax_promotion", "x64")
@@ -43,11 +44,8 @@ def curvature(hessian, rates):
 
 @pytest.fixture(scope="module")
 def problem():
-    digits = data.load("digits")
-    small = digits._replace(
-        train_images=digits.train_images[:200, 2:6, 2:6],
-        train_labels=digits.train_labels[:200],
-    )
+    digits = first(data.load("digits"), 200)
+    small = digits._replace(train_images=digits.train_images[:, 2:6, 2:6])
     with jax.enable_x64(True):
         return make_problem(small, width=2)
 

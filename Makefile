@@ -38,7 +38,7 @@ test oldest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test oldest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 test: export PSI_OPTAX_PROGRAMS ?= 200
 test: $(STAMP)
-	PSI_OPTAX_SMOKE=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	PSI_OPTAX_SMOKE=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 # What continuous integration adds to the tests.
 check: $(STAMP)
@@ -54,15 +54,15 @@ docs: $(STAMP)
 # and the tests of what meets them: JAX and optax are there in `make test` already,
 # with Python 3.11. Flax and Haiku were full of what JAX then deprecated.
 OLDEST := conformance/test_frameworks.py conformance/test_checkpoints.py \
-  models/test_invariance.py models/test_agreement.py models/test_groups.py \
-  composition/test_library_loops.py benchmarks/test_train.py test_readme.py
+  models/test_agreement.py models/test_groups.py benchmarks/test_train.py \
+  test_readme.py
 oldest: OLD := $(VENV)-oldest
 oldest:
 	$(PYTHON) -m venv --clear $(OLD)
 	$(PYTHON) -m tests.oldest > $(OLD)/constraints.txt
 	$(OLD)/bin/pip install --quiet --disable-pip-version-check -e '.[test]' \
 	  -c $(OLD)/constraints.txt
-	$(OLD)/bin/python -m pytest -n $(JOBS) -p no:cacheprovider \
+	$(OLD)/bin/python -m pytest -n $(JOBS) --dist worksteal -p no:cacheprovider \
 	  -W 'ignore:jax:DeprecationWarning' $(addprefix tests/,$(OLDEST)) $(ARGS)
 
 # Deliberate faults, each of which the fast tests must notice; with

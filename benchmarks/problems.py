@@ -11,13 +11,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn, nnx
 
-from psi_optax.models import linen, nnx as nnx_models
-from psi_optax.models.architectures import (
-    GPT2_VOCABULARY,
-    TransformerArchitecture,
-    cifar_resnet,
-    imagenet_resnet,
-)
+from psi_optax.models import architectures, linen, nnx as nnx_models
+
+GPT2_SMALL = architectures.GPT2_SMALL
 
 
 class Problem(NamedTuple):
@@ -38,14 +34,15 @@ class Network(NamedTuple):
 
 def resnet50_linen() -> Problem:
     """Return ResNet-50 on 8 images of 224 x 224 pixels, in Linen."""
-    return _classifier(linen.ResNet(imagenet_resnet(50), 1000), 224)
+    architecture = architectures.imagenet_resnet(50)
+    return _classifier(linen.ResNet(architecture, 1000), 224)
 
 
 def resnet50_nnx() -> Problem:
     """Return ResNet-50 on 8 images of 224 x 224 pixels, in NNX."""
 
     def make():
-        architecture = imagenet_resnet(50)
+        architecture = architectures.imagenet_resnet(50)
         return nnx_models.ResNet(3, architecture, 1000, rngs=nnx.Rngs(0))
 
     graph, params, rest = nnx.split(nnx.eval_shape(make), nnx.Param, ...)
@@ -58,21 +55,18 @@ def resnet50_nnx() -> Problem:
 
 def small_resnet(depth: int) -> Problem:
     """Return a ResNet with projections on 8 images of 32 x 32, in Linen."""
-    return _classifier(linen.ResNet(cifar_resnet(depth, projection=True)), 32)
+    architecture = architectures.cifar_resnet(depth, projection=True)
+    return _classifier(linen.ResNet(architecture), 32)
 
 
 def transformer(
-    depth: int = 12,
-    width: int = 768,
-    heads: int = 12,
-    length: int = 1024,
-    vocabulary: int = GPT2_VOCABULARY,
+    architecture: architectures.TransformerArchitecture = GPT2_SMALL,
+    vocabulary: int = architectures.GPT2_VOCABULARY,
     batch: int = 8,
 ) -> Problem:
     """Return a decoder, by default of GPT-2's smallest size, in Linen."""
-    architecture = TransformerArchitecture(length, width, depth, heads)
     model = linen.Transformer(architecture, vocabulary)
-    tokens = array(batch, length, dtype=jnp.int32)
+    tokens = array(batch, architecture.length, dtype=jnp.int32)
 
     def loss(params, tokens):
         logits: Any = model.apply({"params": params}, tokens, train=True)

@@ -33,14 +33,19 @@ SHAPES = {
 }
 
 
-def draw(seed, dtype="float32"):
-    """A tree of the above shapes: parameters, gradients or updates."""
+def normal(seed, shapes):
+    """A tree of normal numbers of these shapes."""
     random = np.random.RandomState(seed)
     return jax.tree.map(
-        lambda shape: jnp.asarray(random.normal(size=shape), dtype),
-        SHAPES,
+        lambda shape: random.normal(size=shape),
+        shapes,
         is_leaf=lambda x: isinstance(x, tuple),
     )
+
+
+def draw(seed, dtype="float32"):
+    """A tree of the above shapes: parameters, gradients or updates."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), normal(seed, SHAPES))
 
 
 class Entry(NamedTuple):

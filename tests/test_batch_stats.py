@@ -32,16 +32,19 @@ def network(epsilon=1e-5, momentum=0.99):
     return model, model.init(jax.random.key(7), BATCHES[0], train=False)
 
 
-def training(model):
-    """apply_fn, as Flax's users write it."""
-
-    @jax.jit
+def with_outputs(model, *, train=True):
     def apply_fn(variables, batch):
         return model.apply(
-            variables, batch, train=True, mutable=["batch_stats"]
-        )[1]
+            variables, batch, train=train, mutable=["batch_stats"]
+        )
 
     return apply_fn
+
+
+def training(model, **options):
+    """apply_fn, as Flax's users write it."""
+    both = with_outputs(model, **options)
+    return jax.jit(lambda variables, batch: both(variables, batch)[1])
 
 
 @functools.cache
@@ -89,14 +92,8 @@ def test_recalibration_takes_the_collection_itself():
 
 def test_recalibration_of_evaluation():
     model, variables = network()
-
-    def evaluation(variables, batch):
-        return model.apply(
-            variables, batch, train=False, mutable=["batch_stats"]
-        )[1]
-
     with pytest.raises(ValueError, match="'norm_0/mean'.*training mode"):
-        recalibrate(evaluation, variables, BATCHES)
+        recalibrate(training(model, train=False), variables, BATCHES)
 
 
 def test_recalibration_of_nothing():
@@ -258,14 +255,8 @@ def test_the_longest_path_says_what_statistics_follow(order):
 
 def test_apply_fn_that_returns_outputs_too():
     model, variables = network()
-
-    def both(variables, batch):
-        return model.apply(
-            variables, batch, train=True, mutable=["batch_stats"]
-        )
-
     with pytest.raises(TypeError, match="apply_fn.*second"):
-        recalibrate(both, variables, BATCHES)
+        recalibrate(with_outputs(model), variables, BATCHES)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -15,6 +15,7 @@ from psi_optax import (
     psi_sgd,
     psi_sgdm,
 )
+from tests.theory.training import walk
 
 GROUPS = {"w": ScaleGroup(0), "o": None}
 
@@ -81,12 +82,18 @@ def test_an_optimizer_of_their_own_for_ordinary_parameters():
         psi_direction(0.1, optax.identity(), GROUPS, ordinary=own),
         psi_sgd(0.1, GROUPS, ordinary=own),
         psi_adam(0.1, GROUPS, ordinary=own),
+        psi_optax.sgd_g(0.1, GROUPS, ordinary=own),
+        psi_optax.adam_g(0.1, GROUPS, ordinary=own),
+        psi_optax.rotational(0.1, optax.trace(0.9), GROUPS, ordinary=own),
+        psi_optax.adamh(0.1, GROUPS, ordinary=own),
+        psi_optax.adamh(0.1, GROUPS, ordinary=own, equivariant=False),
     ]:
         u, _ = one_step(tx)
         expected, _ = own.update(draw(1), own.init(draw(0)), draw(0))
         np.testing.assert_array_equal(u["o"], expected["o"])
-    alone, _ = one_step(psi(optax.sgd(0.1), GROUPS))
-    assert np.any(alone["o"] != expected["o"])
+    for tx in psi(optax.sgd(0.1), GROUPS), psi_optax.sgd_g(0.1, GROUPS):
+        alone, _ = one_step(tx)
+        np.testing.assert_allclose(alone["o"], -0.1 * draw(1)["o"], rtol=1e-6)
 
 
 def test_clipping_inside_does_not_see_parameters_that_have_their_own():
@@ -159,12 +166,12 @@ def test_the_momentum_of_psi_sgdm_is_scaled_like_the_weights():
 def test_psi_sgdm_is_sgd_for_ordinary_parameters():
     sgd = optax.sgd(0.1, momentum=0.9)
     for groups in [GROUPS, None]:
-        tx, w = psi_sgdm(0.1, groups), draw(0)
-        state, theirs = tx.init(w), sgd.init(w)
-        for seed in range(1, 4):
-            u, state = tx.update(draw(seed), state, w)
-            expected, theirs = sgd.update(draw(seed), theirs, w)
-            np.testing.assert_allclose(u["o"], expected["o"], rtol=1e-6)
+        paths = [
+            walk(tx, draw(0), map(draw, range(1, 4)))[0]
+            for tx in (psi_sgdm(0.1, groups), sgd)
+        ]
+        for ours, theirs in zip(*paths, strict=True):
+            np.testing.assert_allclose(ours["o"], theirs["o"], rtol=1e-6)
 
 
 @pytest.mark.usefixtures("optax_promotion")

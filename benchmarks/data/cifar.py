@@ -53,53 +53,37 @@ NAMES = tuple(_SOURCES)
 def load_part(name: str, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Return uint8 images and labels of the part `"train"` or `"test"`."""
     source = _SOURCES[name]
-    records = [_load_file(name, part, file) for file in source.files[part]]
-    images, labels = (np.concatenate(x) for x in zip(*records, strict=True))
+    advice = (
+        f"Get the binary version of {name.upper()} from"
+        " https://www.cs.toronto.edu/~kriz/cifar.html, unpack it, and name the"
+        f" folder that contains {source.folder}"
+    )
+    length, count = source.labels + CHANNELS * SIDE**2, source.records[part]
+
+    def decode(raw: bytes) -> np.ndarray:
+        if len(raw) != count * length:
+            raise InputError(
+                f"{len(raw)} bytes, and should have {count} records of {length}"
+            )
+        return np.frombuffer(raw, np.uint8).reshape(count, length)
+
+    places = folder.places(source.folder)
+    records = np.concatenate(
+        [
+            folder.first_sound(
+                f"{name}: {file}", [x / file for x in places], decode, advice
+            )
+            for file in source.files[part]
+        ]
+    )
+    labels = records[:, source.labels - 1]
     counts = np.bincount(labels, minlength=source.classes)
     if np.any(counts != len(labels) / source.classes):
         raise InputError(
             f"{name}: the {part} files hold {counts.min()} to {counts.max()}"
             f" images of a class (numbers up to {labels.max()}), and should"
             f" hold as many of each of {source.classes}: they are damaged, or"
-            f" mixed up. {_advice(name)} in {folder.VARIABLE}."
+            f" mixed up. {advice} in {folder.VARIABLE}."
         )
-    return images, labels
-
-
-def _load_file(
-    name: str, part: str, file: str
-) -> tuple[np.ndarray, np.ndarray]:
-    source = _SOURCES[name]
-    return folder.first_sound(
-        f"{name}: {file}",
-        [place / file for place in folder.places(source.folder)],
-        lambda raw: _decode(raw, source.labels, source.records[part]),
-        _advice(name),
-    )
-
-
-def _decode(
-    raw: bytes, labels: int, expected: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decode records: bytes of labels, then an image, channels first."""
-    length = labels + CHANNELS * SIDE * SIDE
-    if not raw or len(raw) % length:
-        raise InputError(
-            f"{len(raw)} bytes are no whole number of records of {length}"
-        )
-    records = np.frombuffer(raw, np.uint8).reshape(-1, length)
-    if len(records) != expected:
-        raise InputError(
-            f"{len(records)} images, and should have {expected}: it is cut"
-            " short"
-        )
-    channels = records[:, labels:].reshape(-1, CHANNELS, SIDE, SIDE)
-    return channels.transpose(0, 2, 3, 1), records[:, labels - 1]
-
-
-def _advice(name: str) -> str:
-    return (
-        f"Get the binary version of {name.upper()} from"
-        " https://www.cs.toronto.edu/~kriz/cifar.html, unpack it, and name the"
-        f" folder that contains {_SOURCES[name].folder}"
-    )
+    channels = records[:, source.labels :].reshape(-1, CHANNELS, SIDE, SIDE)
+    return channels.transpose(0, 2, 3, 1), labels

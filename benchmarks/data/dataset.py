@@ -11,7 +11,7 @@ from benchmarks.harness.names import unknown
 DIGITS_SEED = 0
 DIGITS_TEST_FRACTION = 1 / 3
 
-_Part = tuple[np.ndarray, np.ndarray]  # images and labels
+_Pair = tuple[np.ndarray, np.ndarray]
 
 
 class Dataset(NamedTuple):
@@ -41,32 +41,23 @@ def load(name: str = "digits") -> Dataset:
         >>> digits.train_images.shape, digits.test_images.shape
         ((1198, 8, 8, 1), (599, 8, 8, 1))
     """
-    train, test = _read(name)
-    images, tests = (x.reshape(*x.shape[:3], -1) for x in (train[0], test[0]))
+    parts = [
+        (images.reshape(*images.shape[:3], -1), labels.astype(np.int32))
+        for images, labels in _read(name)
+    ]
+    (images, labels), _ = parts
     mean, std = images.mean((0, 1, 2)), images.std((0, 1, 2))
     if not std.all():
         raise InputError(
             f"{name}: all pixels of a channel are the same: the files are"
             " damaged."
         )
-    return Dataset(
-        name,
-        _standardize(images, mean, std),
-        train[1].astype(np.int32),
-        _standardize(tests, mean, std),
-        test[1].astype(np.int32),
-        num_classes=int(train[1].max()) + 1,
-    )
+    train, test = ((_standardize(x, mean, std), y) for x, y in parts)
+    return Dataset(name, *train, *test, num_classes=int(labels.max()) + 1)
 
 
 def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
-    """Replace the test part by a share of each class of the training part.
-
-    Examples:
-        >>> validation = hold_out(load("digits"))
-        >>> len(validation.train_labels), len(validation.test_labels)
-        (959, 239)
-    """
+    """Replace the test part by a share of each class of the training part."""
     images, labels = dataset.train_images, dataset.train_labels
     kept, held = _stratified_split(labels, fraction, seed)
     return dataset._replace(
@@ -77,8 +68,8 @@ def hold_out(dataset: Dataset, fraction: float = 0.2, seed: int = 0) -> Dataset:
     )
 
 
-def _read(name: str) -> tuple[_Part, _Part]:
-    """Return the training and the test part as they are stored."""
+def _read(name: str) -> tuple[_Pair, _Pair]:
+    """Return images and labels of both parts as they are stored."""
     if name == "digits":
         return _digits()
     if name in idx.NAMES:
@@ -88,7 +79,7 @@ def _read(name: str) -> tuple[_Part, _Part]:
     raise InputError(f"data sets: {unknown(name, NAMES)}.")
 
 
-def _digits() -> tuple[_Part, _Part]:
+def _digits() -> tuple[_Pair, _Pair]:
     # Imported here: scikit-learn is slow to import, and only digits needs it.
     try:
         from sklearn import datasets
@@ -104,9 +95,7 @@ def _digits() -> tuple[_Part, _Part]:
     return (images[train], labels[train]), (images[test], labels[test])
 
 
-def _stratified_split(
-    labels: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _stratified_split(labels: np.ndarray, fraction: float, seed: int) -> _Pair:
     """Return the sorted indices of the rest and of a share of each class."""
     # NumPy has frozen the stream of RandomState: the split never moves.
     random = np.random.RandomState(seed)
@@ -117,9 +106,7 @@ def _stratified_split(
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def _standardize(
-    images: np.ndarray, mean: np.ndarray, std: np.ndarray
-) -> np.ndarray:
+def _standardize(images, mean, std):
     # In place: a float32 copy of MNIST is 188 MB, of CIFAR-10 614 MB.
     out = images.astype(np.float32)
     out -= mean.astype(np.float32)

@@ -47,7 +47,7 @@ def first_sound(
 
 
 def remark() -> str:
-    """Say how the variable is set, as the last sentence of an error."""
+    """Return how the variable is set, as the last sentence of an error."""
     folder = given()
     if folder is None:
         return f"{VARIABLE} is not set."

@@ -74,27 +74,18 @@ def _load_file(name: str, file: str) -> np.ndarray:
             raise InputError("its SHA-256 is not that of the original")
         return _decode(raw)
 
+    # The data sets have the same file names: the subfolder comes first.
+    places = [*folder.places(name), SYSTEM_FOLDER / name]
     return folder.first_sound(
         f"{name}: {file}",
-        _candidates(name, file),
+        [x / f"{file}{end}" for x in places for end in ("", ".gz")],
         decode,
         f"Get the data set with `{source.command}`, or put the files"
         f" {', '.join(FILES)}, plain or as .gz, into a folder and name it",
     )
 
 
-def _candidates(name: str, file: str) -> list[pathlib.Path]:
-    # The data sets have the same file names: the subfolder comes first.
-    places = [*folder.places(name), SYSTEM_FOLDER / name]
-    return [x / f"{file}{end}" for x in places for end in ("", ".gz")]
-
-
 def _decode(raw: bytes) -> np.ndarray:
-    """Decode bytes: a header of 4, sizes of axes as big-endian uint32, entries.
-
-    Examples:
-        >>> _decode(bytes([0, 0, 8, 1, 0, 0, 0, 3, 5, 6, 7]))
-        array([5, 6, 7], dtype=uint8)
-    """
+    """Decode a header of 4 bytes, big-endian sizes of axes, and entries."""
     shape = np.frombuffer(raw, ">u4", count=raw[3], offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)

@@ -2,8 +2,7 @@
 
     python -m benchmarks.data.images IMAGENET OUT --side 256
 
-makes the arrays out of folders of pictures, `IMAGENET/train/<class>/*` and
-`IMAGENET/val/<class>/*`. In `train` and in `test` OUT then holds
+makes the arrays out of folders of pictures. In `train` and in `test` OUT holds
 
 - `images-*.npy`: uint8, of shape `(n, side, side, 3)`;
 - `labels-*.npy`: integers from 0, of shape `(n,)`, one file for each of images.
@@ -24,12 +23,12 @@ from benchmarks.data import folder
 from benchmarks.data.dataset import Dataset
 from benchmarks.harness import files
 from benchmarks.harness.files import InputError, one_message
+from benchmarks.harness.options import Count
 
 NAME = "imagenet"
 
 # Of ImageNet's training images, with bytes scaled to [0, 1].
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 PER_FILE = 10_000
 
@@ -76,15 +75,11 @@ def load() -> Dataset:
             f" {test[0].shape[1:]} for testing: make both of one --side."
         )
     classes = int(train[1].max()) + 1
-    if len(np.unique(train[1])) < classes:
+    if len(np.unique(train[1])) < classes or test[1].max() >= classes:
         raise InputError(
-            f"{root}: labels up to {classes - 1} in train, but not all of the"
-            " numbers below: a label is damaged, or files are missing."
-        )
-    if test[1].max() >= classes:
-        raise InputError(
-            f"{root}: labels up to {test[1].max()} in test, but up to"
-            f" {classes - 1} in train: number both by the same classes."
+            f"{root}: labels up to {classes - 1} in train, and up to"
+            f" {test[1].max()} in test: train needs all numbers from 0, and"
+            " test no others. A label is damaged, or files are missing."
         )
     return Dataset(NAME, *train, *test, num_classes=classes)  # pyrefly: ignore
 
@@ -127,11 +122,9 @@ def _load_part(part: pathlib.Path) -> tuple[Images, np.ndarray]:
 
 def _belong_together(images: np.ndarray, labels: np.ndarray) -> bool:
     return (
-        images.dtype == np.uint8
-        and images.ndim == 4
-        and labels.shape == images.shape[:1]
+        (images.dtype, images.ndim) == (np.uint8, 4)
+        and labels.shape == images.shape[:1] != (0,)
         and np.issubdtype(labels.dtype, np.integer)
-        and len(labels) > 0
         and 0 <= labels.min() <= labels.max() < 2**31
     )
 
@@ -156,7 +149,7 @@ def _open(file: pathlib.Path) -> np.ndarray:
 def write(
     source: tyro.conf.Positional[pathlib.Path],
     out: tyro.conf.Positional[pathlib.Path],
-    side: int = 256,
+    side: Count = 256,
 ) -> None:
     """Make arrays of bytes out of folders of pictures.
 
@@ -168,8 +161,6 @@ def write(
         out: the folder of the arrays, new or empty.
         side: height and width of the images, in pixels.
     """
-    if side < 1:
-        raise InputError(f"--side {side}: it has to be 1 or more.")
     if not source.is_dir():
         raise InputError(f"{source}: there is no such folder.")
     with files.whole_folder(out) as unfinished:
@@ -177,34 +168,31 @@ def write(
             _write_part(unfinished / _PARTS[part], pictures, side)
 
 
-def _pictures(
-    source: pathlib.Path,
-) -> dict[str, list[tuple[pathlib.Path, int]]]:
+def _pictures(source: pathlib.Path) -> dict[str, list]:
     """List the files of each part, each with the number of its class."""
-    classes = {
-        part: sorted(x.name for x in (source / part).glob("*") if x.is_dir())
+    train, val = (
+        sorted(x.name for x in (source / part).glob("*") if x.is_dir())
         for part in _PARTS
-    }
-    if not classes["train"] or classes["train"] != classes["val"]:
+    )
+    if not train or train != val:
         raise InputError(
-            f"{source}: train has {len(classes['train'])} folders of classes,"
-            f" and val {len(classes['val'])}: they have to be the same."
+            f"{source}: train has {len(train)} folders of classes, and val"
+            f" {len(val)}: they have to be the same."
         )
-    found = {}
-    for part in _PARTS:
-        found[part] = [
+    found = {
+        part: [
             (path, label)
-            for label, name in enumerate(classes[part])
+            for label, name in enumerate(train)
             for path in sorted((source / part / name).iterdir())
         ]
-        if not found[part]:
-            raise InputError(f"{source / part}: there are no pictures.")
+        for part in _PARTS
+    }
+    if empty := [part for part in _PARTS if not found[part]]:
+        raise InputError(f"{source / empty[0]}: there are no pictures.")
     return found
 
 
-def _write_part(
-    out: pathlib.Path, pictures: Sequence[tuple[pathlib.Path, int]], side: int
-) -> None:
+def _write_part(out: pathlib.Path, pictures: list, side: int) -> None:
     out.mkdir()
     for number, first in enumerate(range(0, len(pictures), PER_FILE)):
         some = pictures[first : first + PER_FILE]
@@ -218,23 +206,23 @@ def _read_picture(path: pathlib.Path, side: int) -> np.ndarray:
     # Imported here: only this needs it; matplotlib depends on it.
     from PIL import Image, ImageOps
 
+    size, method = (side, side), Image.Resampling.BICUBIC
     try:
         with Image.open(path) as picture:
-            square = ImageOps.fit(
-                picture.convert("RGB"), (side, side), Image.Resampling.BICUBIC
+            return np.asarray(
+                ImageOps.fit(picture.convert("RGB"), size, method)
             )
     # Its formats raise errors of many kinds.
     except Exception as error:
         raise InputError(
             f"{path} cannot be read as a picture ({error})."
         ) from error
-    return np.asarray(square)
 
 
+@one_message()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run `write` from the command line."""
-    with one_message():
-        tyro.cli(write, prog="python -m benchmarks.data.images", args=argv)
+    tyro.cli(write, prog="python -m benchmarks.data.images", args=argv)
 
 
 if __name__ == "__main__":

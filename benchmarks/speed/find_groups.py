@@ -13,7 +13,6 @@ import re
 import resource
 import statistics
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
@@ -27,35 +26,35 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, one_of, some
 from benchmarks.harness.processes import alone
 from benchmarks.harness.results import Content, Results
-from benchmarks.problems import Network, Problem
+from benchmarks.problems import GPT2_SMALL, Network, Problem
+from psi_optax.models.architectures import TransformerArchitecture
+
+_RESNET, _TRANSFORMER = "ResNet for 32 x 32, Linen", "Transformer, Linen"
+_resnet, _transformer = problems.small_resnet, problems.transformer
 
 NETWORKS = {
     "resnet50_linen": Network("ResNet-50, Linen", problems.resnet50_linen),
     "resnet50_nnx": Network("ResNet-50, NNX", problems.resnet50_nnx),
-    "transformer": Network("Transformer, Linen", problems.transformer),
+    "transformer": Network(_TRANSFORMER, _transformer),
     **{
         f"transformer_{n}": Network(
-            "Transformer, Linen", partial(problems.transformer, n), n
+            _TRANSFORMER, partial(_transformer, GPT2_SMALL._replace(depth=n)), n
         )
         for n in (8, 24, 48, 96)
     },
     **{
-        f"resnet_{n}": Network(
-            "ResNet for 32 x 32, Linen", partial(problems.small_resnet, n), n
-        )
+        f"resnet_{n}": Network(_RESNET, partial(_resnet, n), n)
         for n in (20, 56, 110)
     },
 }
 
 # Small networks, for reports that are short enough to be read.
 SHOWN = {
-    "ResNet-8 for images of 32 x 32": partial(problems.small_resnet, 8),
+    "ResNet-8 for images of 32 x 32": partial(_resnet, 8),
     "A Transformer of 2 layers with QK-norm": partial(
-        problems.transformer, 2, width=64, heads=4, length=32, vocabulary=256
+        _transformer, TransformerArchitecture(32, 64, depth=2, heads=4), 256
     ),
 }
-
-Networks = Annotated[tuple[str, ...], some(one_of(NETWORKS))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +67,14 @@ class Settings:
     """
 
     runs: Count = 3
-    networks: Networks = tuple(NETWORKS)
+    networks: Annotated[tuple[str, ...], some(one_of(NETWORKS))] = (*NETWORKS,)
 
 
 def measure(settings: Settings, results: Results) -> None:
     """Analyse the networks one after the other."""
     results.expect(len(settings.networks))
     for name in settings.networks:
-        one = partial(alone, analysis, name, settings.runs)
-        results.part(name, one)
+        results.part(name, partial(alone, analysis, name, settings.runs))
 
 
 def analysis(name: str, runs: int) -> dict[str, Any]:
@@ -135,60 +133,56 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-CELLS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "": lambda row: row["title"],
-    "layers": lambda row: str(row["layers"]),
-    "parameters, numbers": lambda row: f"{row['numbers']:,}",
-    "equations": lambda row: f"{row['equations']:,}",
-    "first run": lambda row: f"{row['first_s']:.2f} s",
-    "later runs": lambda row: f"{row['median_s']:.2f} s",
-    "a layer": lambda row: f"{1000 * row['median_s'] / row['layers']:.0f} ms",
-    "peak memory": lambda row: f"{row['peak_mb']:.0f} MiB",
-    "of it since the imports": lambda row: f"{row['increase_mb']:.0f} MiB",
-    "parameters, arrays": lambda row: str(row["arrays"]),
-    "- proved": lambda row: _count(row, "proved"),
-    "- inert": lambda row: _count(row, "inert"),
-    "- ordinary": lambda row: _count(row, "ordinary"),
-    "- partly": lambda row: _count(row, "partly"),
+# Formats of cells, by the title of their column.
+CELLS = {
+    "": "{title}",
+    "layers": "{layers}",
+    "parameters, numbers": "{numbers:,}",
+    "equations": "{equations:,}",
+    "first run": "{first_s:.2f} s",
+    "later runs": "{median_s:.2f} s",
+    "a layer": "{layer_ms:.0f} ms",
+    "peak memory": "{peak_mb:.0f} MiB",
+    "of it since the imports": "{increase_mb:.0f} MiB",
+    "parameters, arrays": "{arrays}",
+    **{f"- {x}": f"{{{x}}}" for x in ("proved", "inert", "ordinary", "partly")},
 }
-
 DEPTHS = ["", "layers", "first run", "later runs", "a layer", "peak memory"]
 SIZES = [name for name in CELLS if name not in ("layers", "a layer")]
 
 
-def _count(row: dict[str, Any], kind: str) -> str:
-    """Return the number of parameters of this kind, up to epsilon or not."""
-    kinds = row["kinds"].items()
-    return str(sum(n for found, n in kinds if found.startswith(kind)))
-
-
 def report(content: Content) -> str:
     """Return a column for each network, and a line for each depth."""
-    versions, parts = content["versions"], content["parts"]
+    versions, runs = content["versions"], content["settings"]["runs"]
     rows = [
-        {"title": title, "layers": layers, **parts[name]}
-        for name, (title, _, layers) in NETWORKS.items()
-        if name in parts
+        _row(network, part)
+        for name, network in NETWORKS.items()
+        if (part := content["parts"].get(name))
     ]
     whole = _lines([row for row in rows if not row["layers"]], SIZES)
     deep = _lines([row for row in rows if row["layers"]], DEPTHS)
-    about = (
-        f"{versions['cores']} CPU cores, JAX {versions['jax']}, Flax"
-        f" {versions['flax']}; CPU time; later runs: median of"
-        f" {content['settings']['runs']}."
-    )
+    about = "{cores} CPU cores, JAX {jax}, Flax {flax}; later runs: median of"
     return "\n\n".join(
         [
             pages.table(list(zip(*whole, strict=True)), right=True),
-            "By depth, where *a layer* is a later run divided by the layers:",
             pages.table(deep, right=True),
-            about,
+            f"{about.format(**versions)} {runs}.",
         ]
     )
 
 
+def _row(network: Network, part: dict[str, Any]) -> dict[str, Any]:
+    """Return what the formats name, verdicts counted by their first word."""
+    kinds = collections.Counter(proved=0, inert=0, ordinary=0, partly=0)
+    for kind, count in part["kinds"].items():
+        kinds[kind.split()[0]] += count
+    layer_ms = 1000 * part["median_s"] / (network.layers or 1)
+    return {**part, **network._asdict(), **kinds, "layer_ms": layer_ms}
+
+
 def _lines(rows: list[dict[str, Any]], names: list[str]) -> list[list[str]]:
-    return [names, *([CELLS[name](row) for name in names] for row in rows)]
+    lines = [[CELLS[name].format(**row) for name in names] for row in rows]
+    return [names, *lines]
 
 
 def sections(content: Content) -> dict[tuple[str, str], str]:

@@ -24,7 +24,7 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, one_of, some
 from benchmarks.harness.processes import alone
 from benchmarks.harness.results import Content, Results
-from benchmarks.problems import Network, Problem, array
+from benchmarks.problems import GPT2_SMALL, Network, Problem, array
 
 COLD = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
 
@@ -37,12 +37,12 @@ def readme() -> Problem:
         logits = jax.nn.relu(x) @ params["head"]["kernel"]
         return problems.cross_entropy(logits, labels)
 
-    params = {
-        "hidden": {"kernel": array(64, 32)},
-        "head": {"kernel": array(32, 10)},
-    }
+    layers = {"hidden": array(64, 32), "head": array(32, 10)}
+    params = {name: {"kernel": kernel} for name, kernel in layers.items()}
     return Problem(loss, params, (array(8, 64), array(8, dtype=jnp.int32)))
 
+
+_NARROW = GPT2_SMALL._replace(length=32, width=128, heads=4)
 
 NETWORKS = {
     "readme": Network("the README's, batch 8", readme),
@@ -51,11 +51,9 @@ NETWORKS = {
     ),
     "gpt12": Network(
         "Transformer, 12 layers of width 128, Linen, 4 x 32 tokens",
-        partial(problems.transformer, 12, 128, 4, 32, vocabulary=256, batch=4),
+        partial(problems.transformer, _NARROW, vocabulary=256, batch=4),
     ),
 }
-
-Networks = Annotated[tuple[str, ...], some(one_of(NETWORKS))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +66,14 @@ class Settings:
     """
 
     runs: Count = 3
-    networks: Networks = tuple(NETWORKS)
+    networks: Annotated[tuple[str, ...], some(one_of(NETWORKS))] = (*NETWORKS,)
 
 
 def measure(settings: Settings, results: Results) -> None:
     """Measure the networks one after the other."""
     results.expect(len(settings.networks))
     for name in settings.networks:
-        one = partial(medians, name, settings.runs)
-        results.part(name, one)
+        results.part(name, partial(medians, name, settings.runs))
 
 
 def medians(name: str, runs: int) -> dict[str, dict[str, float]]:
@@ -141,7 +138,6 @@ WORK = {"step": compile_step, "find": psi_optax.find_groups}
 
 def report(content: Content) -> str:
     """Return a table with a line for each network."""
-    versions = content["versions"]
     head = ["", "step, CPU", "find, CPU", "ratio", "step", "find", "ratio"]
     lines = [
         [network.title, *_cells(row, "cpu_s"), *_cells(row, "wall_s")]
@@ -149,9 +145,9 @@ def report(content: Content) -> str:
         if (row := content["parts"].get(name))
     ]
     about = (
-        f"{versions['cores']} CPU cores, JAX {versions['jax']}; median of"
-        f" {content['settings']['runs']} runs of each, in a process of its own,"
-        " without a persistent cache; CPU time is that of all threads."
+        "{cores} CPU cores, JAX {jax}; median of {runs} runs of each.".format(
+            **content["versions"], **content["settings"]
+        )
     )
     return f"{pages.table([head, *lines], right=True)}\n\n{about}"
 

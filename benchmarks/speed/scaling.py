@@ -29,7 +29,7 @@ from benchmarks.train.layout import Layout, make_layout
 
 MESHES = ({"fsdp": 8}, {"model": 8}, {"fsdp": 4, "model": 2})
 
-NAMES = ("psi_sgd", "psi_adam")
+MEASURED, NAMES = ("resnet50", "gpt_124m"), ("psi_sgd", "psi_adam")
 
 # Bytes a weight in float32: weight, gradient and momentum are read, and two of
 # them written.
@@ -49,9 +49,6 @@ _COLLECTIVE = re.compile(
 )
 
 
-Sets = Annotated[tuple[str, ...], some(one_of(SETS))]
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings of the measurement.
@@ -60,18 +57,13 @@ class Settings:
         sets: Sets of parameters.
     """
 
-    sets: Sets = ("resnet50", "gpt_124m")
+    sets: Annotated[tuple[str, ...], some(one_of(SETS))] = MEASURED
 
 
 def compiled(
     parameters: ParameterSet, layout: Layout, name: str
 ) -> tuple[str, int]:
-    """Compile the step of an optimizer for a mesh.
-
-    Returns:
-        The program, and the number of grouped parameters that are divided
-        along their groups.
-    """
+    """Compile a step for a mesh; count parameters divided along groups."""
     shape = jax.ShapeDtypeStruct
     shapes = {
         path: shape(sizes, parameters.dtype)
@@ -107,15 +99,12 @@ def sent(program: str) -> dict[str, Any]:
     """Count the operations of each kind in a program, and their numbers."""
     found = list(_COLLECTIVE.finditer(program))
     shapes = [
-        shape
+        [int(n) for n in shape.split(",") if n]
         for match in found
         for shape in re.findall(r"\w+\[([\d,]*)\]", match["type"])
     ]
-    numbers = sum(
-        math.prod(int(n) for n in shape.split(",") if n) for shape in shapes
-    )
     operations = collections.Counter(match["kind"] for match in found)
-    return {"operations": dict(operations), "numbers": numbers}
+    return {"operations": operations, "numbers": sum(map(math.prod, shapes))}
 
 
 def seconds(weights: int, devices: int, operations: int, numbers: int) -> float:
@@ -140,14 +129,8 @@ def measure(settings: Settings, results: Results) -> None:
 
 def _row(name: str, mesh: dict[str, int], optimizer: str) -> dict[str, Any]:
     program, cut = compiled(SETS[name], make_layout(mesh), optimizer)
-    return {
-        "set": name,
-        "weights": SETS[name].weights,
-        "mesh": mesh,
-        "optimizer": optimizer,
-        "cut": cut,
-        **sent(program),
-    }
+    row = {"set": name, "weights": SETS[name].weights, "mesh": mesh}
+    return {**row, "optimizer": optimizer, "cut": cut, **sent(program)}
 
 
 def _text(mesh: dict[str, int]) -> str:

@@ -28,8 +28,8 @@ from benchmarks.speed.sets import SETS
 from benchmarks.speed.step_time.cases import draw
 from benchmarks.speed.step_time.experiment import measure_set
 from benchmarks.speed.step_time.report import SHORT, table
-from benchmarks.speed.steps import Case, compile_in_turns
-from benchmarks.speed.turns import quartiles, time_in_turns
+from benchmarks.speed.steps import Case, time_cases
+from benchmarks.speed.turns import quartiles
 
 Row = dict[str, Any]
 
@@ -54,16 +54,9 @@ class Settings:
     steps: Count = 6
 
 
-def _sum(x: jax.Array) -> jax.Array:
-    return jnp.sum(x, tuple(range(x.ndim - 1)), keepdims=True)
-
-
-def _plain(w, d, _):
-    return _sum(w * w), _sum(w * d), _sum(d * d)
-
-
-def _known_norm(w, d, radius):
-    return radius * radius, _sum(w * d), _sum(d * d)
+def _sum(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    axes = tuple(range(arrays[0].ndim - 1))
+    return tuple(jnp.sum(x, axes, keepdims=True) for x in arrays)
 
 
 def _none(w, d, radius):
@@ -73,8 +66,8 @@ def _none(w, d, radius):
 
 
 def _packed(w, d, _):
-    both = _sum(jax.lax.complex(w * d, d * d))
-    return _sum(w * w), both.real, both.imag
+    [both] = _sum(jax.lax.complex(w * d, d * d))
+    return *_sum(w * w), both.real, both.imag
 
 
 def _together(w, d, _, rows: int):
@@ -89,15 +82,15 @@ def _together(w, d, _, rows: int):
         lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)),
         (len(shape) - 2,),
     )
-    return tuple(map(_sum, partial))
+    return _sum(*partial)
 
 
 _REDUCED = "one reduction of three operands"
 
 # From weights, directions and radii: the sums of w², w d and d².
 VARIANTS: dict[str, Sums] = {
-    "three sums, as in the package": _plain,
-    "two, the norm being known": _known_norm,
+    "three sums, as in the package": lambda w, d, _: _sum(w * w, w * d, d * d),
+    "two, the norm being known": lambda w, d, r: (r * r, *_sum(w * d, d * d)),
     "none": _none,
     "two of the three as a complex sum": _packed,
     f"{_REDUCED}, 8 rows first": functools.partial(_together, rows=8),
@@ -126,16 +119,16 @@ def build(params: dict[str, Any], sums: Sums | None) -> Case:
         moved, trace = {}, {}
         for path, w in params.items():
             r, g = radius[path], gradients[path]
-            d = _MOMENTUM * momentum[path] + (g if sums is None else r * g)
-            moved[path] = (
-                w - _RATE * d
-                if sums is None
-                else _moved(w, d, r, sums(w, d, r))
-            )
+            if sums is None:
+                d = _MOMENTUM * momentum[path] + g
+                moved[path] = w - _RATE * d
+            else:
+                d = _MOMENTUM * momentum[path] + r * g
+                moved[path] = _moved(w, d, r, sums(w, d, r))
             trace[path] = d
         return moved, (trace, radius)
 
-    radius = jax.tree.map(lambda w: jnp.sqrt(_sum(w * w)), params)
+    radius = jax.tree.map(lambda w: jnp.sqrt(*_sum(w * w)), params)
     copies = jax.tree.map(jnp.copy, params)
     return Case(step, copies, (jax.tree.map(jnp.zeros_like, params), radius))
 
@@ -149,14 +142,13 @@ def _sums(settings: Settings) -> list[Row]:
     )
     variants: dict[str, Sums | None] = {_SGD: None, **VARIANTS}
     cases = {name: build(params, sums) for name, sums in variants.items()}
-    cases, compilations = compile_in_turns(cases, gradients, 1)
-    runs = {name: case.run(gradients) for name, case in cases.items()}
-    seconds = time_in_turns(runs, settings.turns, settings.steps)
+    sizes = settings.turns, settings.steps, 1
+    seconds, costs = time_cases(cases, gradients, *sizes)
     return [
         {
             "variant": name,
             "quartiles": quartiles(own, seconds[_SGD]),
-            "temporary_mb": compilations[name].temporary_mb,
+            "temporary_mb": costs[name]["temporary_mb"],
         }
         for name, own in seconds.items()
     ]

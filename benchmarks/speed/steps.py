@@ -13,9 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.speed.turns import Run
-
-__all__ += ["compile_case", "compile_in_turns", "size"]
+from benchmarks.speed.turns import Run, Seconds, time_in_turns
 
 
 class Case(NamedTuple):
@@ -38,16 +36,6 @@ class Case(NamedTuple):
         return run
 
 
-class Compilation(NamedTuple):
-    """Seconds, instructions and megabytes of a compiled step."""
-
-    trace_s: float
-    compile_s: float
-    instructions: int
-    temporary_mb: float
-    peak_mb: float
-
-
 def build(tx: optax.GradientTransformation, params: Any) -> Case:
     """Build an optimizer's step on copies of the parameters."""
 
@@ -62,6 +50,7 @@ def build_by_hand(
     tx: optax.GradientTransformation, params: dict[str, Any], grouped: str
 ) -> Case:
     """Build the same, with the usual code that keeps the norms of filters."""
+    plain = build(tx, params)
 
     def norm(w):
         squares = jnp.sum(w * w, tuple(range(w.ndim - 1)), keepdims=True)
@@ -69,18 +58,13 @@ def build_by_hand(
 
     def step(params, state, gradients):
         inner, norms = state
-        updates, inner = tx.update(gradients, inner, params)
-        moved: Any = optax.apply_updates(params, updates)
+        moved, inner = plain.step(params, inner, gradients)
         for path, kept in norms.items():
             moved[path] = moved[path] * (kept / norm(moved[path]))
         return moved, (inner, norms)
 
-    @jax.jit
-    def init(params):
-        kept = [path for path in params if re.fullmatch(grouped, path)]
-        return tx.init(params), {path: norm(params[path]) for path in kept}
-
-    return Case(step, jax.tree.map(jnp.copy, params), init(params))
+    norms = {x: norm(params[x]) for x in params if re.fullmatch(grouped, x)}
+    return Case(step, plain.params, (plain.state, norms))
 
 
 def build_copy(params: Any) -> Case:
@@ -101,8 +85,8 @@ def size(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def compile_case(case: Case, data: Any) -> tuple[Case, Compilation]:
-    """Compile a step as if for the first time."""
+def compile_case(case: Case, data: Any) -> tuple[Case, dict[str, float]]:
+    """Compile a step as if for the first time; return its costs too."""
 
     def step(*arguments):  # A new function: jit has not seen it.
         return case.step(*arguments)
@@ -119,27 +103,28 @@ def compile_case(case: Case, data: Any) -> tuple[Case, Compilation]:
     temporary = memory.temp_size_in_bytes
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
     peak += temporary - memory.alias_size_in_bytes
-    return case._replace(step=compiled), Compilation(
-        trace_s=traced - start,
-        compile_s=done - traced,
-        instructions=str(compiled.as_text()).count(" = "),
-        temporary_mb=temporary / 2**20,
-        peak_mb=peak / 2**20,
-    )
+    return case._replace(step=compiled), {
+        "trace_s": traced - start,
+        "compile_s": done - traced,
+        "instructions": str(compiled.as_text()).count(" = "),
+        "temporary_mb": temporary / 2**20,
+        "peak_mb": peak / 2**20,
+    }
 
 
-def compile_in_turns(
-    cases: dict[str, Case], data: Any, times: int
-) -> tuple[dict[str, Case], dict[str, Compilation]]:
-    """Compile each so often, back and forth; keep the least times."""
+def time_cases(
+    cases: dict[str, Case], data: Any, turns: int, count: int, compiles: int
+) -> tuple[Seconds, dict[str, dict[str, float]]]:
+    """Return the times of steps, and the least costs of compilations.
+
+    Each case is compiled so often, back and forth.
+    """
     compiled: dict[str, Case] = {}
-    found: dict[str, Compilation] = {}
-    for turn in range(times):
+    costs: dict[str, dict[str, float]] = {}
+    for turn in range(compiles):
         for name in list(cases)[:: 1 if turn % 2 == 0 else -1]:
             compiled[name], new = compile_case(cases[name], data)
-            old = found.get(name, new)
-            found[name] = new._replace(
-                trace_s=min(new.trace_s, old.trace_s),
-                compile_s=min(new.compile_s, old.compile_s),
-            )
-    return {name: compiled[name] for name in cases}, found
+            old = costs.get(name, new)
+            costs[name] = {key: min(new[key], old[key]) for key in new}
+    runs = {name: compiled[name].run(data) for name in cases}
+    return time_in_turns(runs, turns, count), costs

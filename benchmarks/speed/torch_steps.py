@@ -1,14 +1,11 @@
 """Time of a step of torch's optimizers, on the same parameters.
 
 `python -m benchmarks step_time --peers` runs this in the environments that
-`make oracles` makes, which have torch and no JAX, and reads the rows that it
-prints: ratios, formed turn by turn, to torch's own fused SGD and AdamW. Kernels
-come as (out, fan_in) matrices, which some libraries demand; vectors are left to
-the baseline, and their cost is counted. The libraries are timed on ResNet-50,
-and torch's own optimizers on every set.
+`make oracles` makes, which have torch and no JAX. Kernels come as (out, fan_in)
+matrices, which some libraries demand; vectors are left to the baseline, and
+their cost is counted. Sets without the family have torch's own alone.
 """
 
-import argparse
 import functools
 import importlib
 import importlib.metadata
@@ -60,35 +57,36 @@ def cases(torch: Any, libraries: bool = True) -> dict[str, Make]:
     """Return what makes optimizers; without libraries, torch's fused ones."""
     sgd = functools.partial(torch.optim.SGD, **_DESCENT)
     adamw = functools.partial(torch.optim.AdamW, **_ADAM)
-    own = {
+    fused: dict[str, Callable] = {
         name: functools.partial(make, fused=True)
         for name, make in ((SGD, sgd), (ADAMW, adamw))
     }
-    found = {name: _beside(make, make) for name, make in own.items()}
-    if not libraries:
-        return found
-    for name, make in ("torch SGD(momentum)", sgd), ("torch AdamW", adamw):
-        single = functools.partial(make, foreach=False)
-        found[name] = _beside(single, own[baseline(name)])
+    found = dict(fused)
+    if libraries:
+        found["torch SGD(momentum)"] = functools.partial(sgd, foreach=False)
+        found["torch AdamW"] = functools.partial(adamw, foreach=False)
+        found |= _libraries()
+    return {x: _beside(make, fused[baseline(x)]) for x, make in found.items()}
+
+
+def _libraries() -> dict[str, Callable]:
+    found = {}
     for module, kind, options in LIBRARIES:
-        loaded = load(module)
-        if loaded is not None:
-            make = functools.partial(getattr(loaded, kind), **options)
-            if module == "geoopt.optim":
-                make = _on_spheres(make)
-            name = f"{module.partition('.')[0]} {kind}"
-            found[name] = _beside(make, own[baseline(kind)])
+        if loaded := load(module):
+            name, make = module.partition(".")[0], getattr(loaded, kind)
+            make = functools.partial(make, **options)
+            made = _on_spheres(make) if name == "geoopt" else make
+            found[f"{name} {kind}"] = made
     return found
 
 
 def _beside(make: Callable, rest: Callable) -> Make:
     """Leave out what there is nothing for, which torch's optimizers refuse."""
-
-    def made(matrices, vectors):
-        parts = (make, matrices), (rest, vectors)
-        return [one(params) for one, params in parts if params]
-
-    return made
+    return lambda matrices, vectors: [
+        one(params)
+        for one, params in ((make, matrices), (rest, vectors))
+        if params
+    ]
 
 
 def _on_spheres(make: Callable) -> Callable:
@@ -126,49 +124,46 @@ def baseline(name: str) -> str:
     return ADAMW if "Adam" in name else SGD
 
 
-def measure(
-    torch: Any, chosen: ParameterSet, device: str
-) -> list[dict[str, Any]]:
+def measure(torch: Any, chosen: ParameterSet, device: str) -> list[dict]:
     """Measure a row for every optimizer that can be imported here."""
     torch.manual_seed(0)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     drawn = _tensors(torch, chosen, device)
+    weights = [(w.clone(), gradient) for w, gradient in drawn]
 
     def axpy():
         for w, gradient in weights:
             w.add_(gradient, alpha=0.01)
 
-    weights = [(w.clone(), gradient) for w, gradient in drawn]
-    runs = {AXPY: _run([axpy], wait)}
+    steps = {AXPY: [axpy]}
     for name, make in cases(torch, chosen.family).items():
         made = make(*_parameters(torch, drawn))
-        runs[name] = _run([optimizer.step for optimizer in made], wait)
+        steps[name] = [optimizer.step for optimizer in made]
+    runs = {name: _run(parts, wait) for name, parts in steps.items()}
     seconds = time_in_turns(runs, TURNS, STEPS)
     moved = 3 * drawn[0][0].element_size()
-
-    def row(name: str) -> dict[str, Any]:
-        found = compared(name, baseline(name), seconds)
-        lengths = quartiles(seconds[name], seconds[AXPY])[1]
-        return {**found, "bytes_per_weight": moved * lengths}
-
-    return [row(name) for name in runs if name != AXPY]
+    return [
+        {
+            **compared(name, baseline(name), seconds),
+            "bytes_per_weight": moved * quartiles(own, seconds[AXPY])[1],
+        }
+        for name, own in seconds.items()
+        if name != AXPY
+    ]
 
 
 def _run(parts: list[Callable[[], Any]], wait: Callable[[], None]) -> Run:
     """Return what takes steps of all these parts."""
 
     def run(steps: int) -> None:
-        for _ in range(steps):
-            for part in parts:
-                part()
+        for part in steps * parts:
+            part()
         wait()
 
     return run
 
 
-def _tensors(
-    torch: Any, chosen: ParameterSet, device: str
-) -> list[tuple[Any, Any]]:
+def _tensors(torch: Any, chosen: ParameterSet, device: str) -> list[tuple]:
     """Draw weights and gradients; of kernels, matrices of a row a filter."""
     options = {"dtype": getattr(torch, chosen.dtype), "device": device}
     found = []
@@ -190,20 +185,17 @@ def _parameters(torch: Any, drawn: list[tuple]) -> tuple[list, list]:
 
 
 @one_message()
-def main(arguments: list[str]) -> None:
-    """Print the rows, the version of torch and the device, as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("set", choices=SETS)
-    chosen = SETS[parser.parse_args(arguments).set]
+def main(name: str) -> None:
+    """Print the rows of a set, the version of torch and the device, as JSON."""
     torch = processes.torch()
     cuda = torch.cuda.is_available()
     found = {
         "torch": importlib.metadata.version("torch"),
         "device": torch.cuda.get_device_name() if cuda else "the CPU",
-        "rows": measure(torch, chosen, "cuda" if cuda else "cpu"),
+        "rows": measure(torch, SETS[name], "cuda" if cuda else "cpu"),
     }
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

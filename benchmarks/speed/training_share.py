@@ -30,33 +30,29 @@ from benchmarks.speed.turns import Seconds, compared, quartiles, time_in_turns
 from psi_optax.models import linen
 from psi_optax.models.architectures import cifar_resnet
 
-PASSES = "forward and backward pass"
+PASSES, ALONE = "forward and backward pass", "{}, alone".format
 
 OPTIMIZERS = (SGD, "psi_sgd(momentum)", ADAM, "psi_adam", "optax.lamb")
 
 
 class Network(NamedTuple):
-    """A Linen model, the shape of an image, and a pattern of paths.
-
-    Each output channel of parameters whose paths match is a group.
-    """
+    """A Linen model, the shape of an image, and paths of grouped kernels."""
 
     model: nn.Module
     image: tuple[int, int, int]
     grouped: str
 
 
-NETWORKS = {
-    "cnn": Network(linen.CNN(), (28, 28, 1), r"hidden_\d+/kernel"),
-    "resnet20": Network(
-        linen.ResNet(cifar_resnet(20)), (32, 32, 3), r".*/conv/kernel"
-    ),
-    # To try the command.
-    "small": Network(linen.CNN(widths=(2,)), (4, 4, 1), r"hidden_\d+/kernel"),
-}
+_HIDDEN = r"hidden_\d+/kernel"
+_RESNET20 = linen.ResNet(cifar_resnet(20))
 
-Networks = Annotated[tuple[str, ...], some(one_of(NETWORKS))]
-Optimizers = Annotated[tuple[str, ...], some(one_of(OPTIMIZERS))]
+NETWORKS = {
+    "cnn": Network(linen.CNN(), (28, 28, 1), _HIDDEN),
+    "resnet20": Network(_RESNET20, (32, 32, 3), r".*/conv/kernel"),
+    # To try the command.
+    "small": Network(linen.CNN(widths=(2,)), (4, 4, 1), _HIDDEN),
+}
+*_REAL, _SMALL = NETWORKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +67,10 @@ class Settings:
         steps: Number of steps of a turn, at most.
     """
 
-    networks: Networks = ("cnn", "resnet20")
-    optimizers: Optimizers = OPTIMIZERS
+    networks: Annotated[tuple[str, ...], some(one_of(NETWORKS))] = (*_REAL,)
+    optimizers: Annotated[tuple[str, ...], some(one_of(OPTIMIZERS))] = (
+        OPTIMIZERS
+    )
     batch: Count = 128
     turns: Count = 15
     steps: Count = 10
@@ -83,21 +81,14 @@ def draw(network: Network, batch: int) -> tuple[Any, tuple[Any, Any]]:
     random = np.random.default_rng(0)
     images = random.standard_normal((batch, *network.image), np.float32)
     labels = jnp.asarray(random.integers(10, size=batch), jnp.int32)
-
-    @jax.jit
-    def init(images):
-        return network.model.init(jax.random.key(0), images, train=False)
-
-    return init(images), (jnp.asarray(images), labels)
+    init = jax.jit(functools.partial(network.model.init, train=False))
+    return init(jax.random.key(0), images), (jnp.asarray(images), labels)
 
 
 def build(
     network: Network, variables: Any, tx: optax.GradientTransformation | None
 ) -> steps.Case:
-    """Build a step of training on copies of the variables.
-
-    Without an optimizer the gradients are the state.
-    """
+    """Build a step of training; without an optimizer it keeps the gradients."""
     loss = training.make_loss(network.model)
 
     def step(params, state, batch):
@@ -113,11 +104,6 @@ def build(
     params = rest.pop("params")
     init = functools.partial(jax.tree.map, jnp.copy) if tx is None else tx.init
     return steps.Case(step, params, (rest, jax.jit(init)(params)))
-
-
-def alone(name: str) -> str:
-    """Return the name of an optimizer that is timed by itself."""
-    return f"{name}, alone"
 
 
 def measure(settings: Settings, results: Results) -> None:
@@ -141,18 +127,12 @@ def _part(network: Network, settings: Settings) -> list[dict[str, Any]]:
     for name in dict.fromkeys([*map(baseline, asked), *asked]):
         tx = make(name, params, network.grouped)
         runs[name] = compiled(build(network, variables, tx), batch)
-        runs[alone(name)] = compiled(steps.build(tx, params), gradients)
+        runs[ALONE(name)] = compiled(steps.build(tx, params), gradients)
     return rows(time_in_turns(runs, settings.turns, settings.steps))
 
 
 def rows(seconds: Seconds) -> list[dict[str, Any]]:
-    """Return a row for each optimizer, from its times and those of the passes.
-
-    Examples:
-        >>> [row] = rows({PASSES: [3.0], SGD: [4.0], alone(SGD): [2.0]})
-        >>> row["share"], row["alone"], row["ratio"]
-        (0.25, 0.5, 1.0)
-    """
+    """Return a row for each optimizer, from times of steps and passes."""
 
     def row(name: str) -> dict[str, Any]:
         own = seconds[name]
@@ -161,7 +141,7 @@ def rows(seconds: Seconds) -> list[dict[str, Any]]:
             **compared(name, baseline(name), seconds),
             "share": share,
             "share_quartiles": [least, most],
-            "alone": quartiles(seconds[alone(name)], own)[1],
+            "alone": quartiles(seconds[ALONE(name)], own)[1],
         }
 
     return [row(name) for name in OPTIMIZERS if name in seconds]
@@ -177,13 +157,11 @@ def report(content: Content) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    share, low, high = (
-        100 * x for x in (row["share"], *row["share_quartiles"])
-    )
+    shares = [100 * x for x in (row["share"], *row["share_quartiles"])]
     return [
         f"`{row['optimizer']}`",
         duration(row),
-        f"{share:.1f} % ({low:.1f} to {high:.1f})",
+        "{:.1f} % ({:.1f} to {:.1f})".format(*shares),
         f"{100 * row['alone']:.2f} %",
         cell(row),
         f"`{row['baseline']}`",
@@ -192,7 +170,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 MEASUREMENT = Measurement(
     settings=Settings(),
-    smoke=Settings(("small",), OPTIMIZERS[:2], 4, 1, 1),
+    smoke=Settings((_SMALL,), OPTIMIZERS[:2], 4, 1, 1),
     measure=measure,
     report=report,
     page="step-time.md",

@@ -1,13 +1,6 @@
-"""The training program, `python -m benchmarks.train`.
+"""A training program to read: any model on any data set, on any devices.
 
-- `command`: what is asked for, checked; `settings`, `presets`: what numbers
-  depend on;
-- `processes`: several processes on this machine;
-- `networks`, `optimizers`, `schedules`, `sources`: what can be asked for;
-- `layout`: what lies on which device;
-- `batches`: the input;
-- `steps`: what is compiled;
-- `run`: the epochs; `records`, `events`: what is written down of them;
-- `checkpoints`: what a run goes on from; `seals`: whether it is what was saved;
-- `folder`: the output folder.
+Begin with `run`, the program; `settings` is its command line, `batches` its
+input, `layout` the placement on devices; `checkpoints` and `records` write, and
+`__main__` is the command, in one process or several.
 """

@@ -1,4 +1,4 @@
-"""The input: batches on their devices, made while a step computes."""
+"""Batches on their devices, made in another thread while a step computes."""
 
 import collections
 import concurrent.futures
@@ -12,77 +12,62 @@ from benchmarks.data import Dataset, augmentation
 from benchmarks.train.layout import Layout
 from benchmarks.train.settings import Settings
 
-__all__ = ["ahead", "image_shape", "test_batches", "train_batches"]
-
 T = TypeVar("T")
 
-Batch = tuple[jax.Array, ...]
+Batches = Iterator[tuple[jax.Array, ...]]
 
-# Of small images, where nothing is cut off: usual for CIFAR.
+# Zeros around small images, out of which pieces are cut: usual for CIFAR.
 PADDING = 4
 
 TEST_BATCH = 1000
 
 
 def image_shape(settings: Settings, dataset: Dataset) -> tuple[int, ...]:
-    """The shape of an image as the network sees it."""
+    """Return the shape of an image as the network sees it."""
     *size, channels = dataset.train_images.shape[1:]
     if settings.crop is not None:
         size = [settings.crop] * 2
     return (*size, channels)
 
 
+def check(settings: Settings, dataset: Dataset, parts: int) -> None:
+    """Raise a ValueError if no batches can be made of the data."""
+    batch, crop = settings.batch, settings.crop or 0
+    count = len(dataset.train_labels)
+    side = min(dataset.train_images.shape[1:3] + dataset.test_images.shape[1:3])
+    for message, wrong in {
+        f"batch {batch}: {parts} devices have to divide it": batch % parts,
+        f"batch {batch}: there are {count} images": batch > count,
+        f"crop {crop}: images are of {side} pixels": crop > side,
+    }.items():
+        if wrong:
+            raise ValueError(f"--{message}, for --data {dataset.name}.")
+
+
 def train_batches(
     settings: Settings, dataset: Dataset, layout: Layout, epoch: int
-) -> Iterator[Batch]:
-    """The batches of an epoch: images and labels.
-
-    Order and augmentation depend on the seed and on the number of the epoch
-    alone, not on the layout or on what was drawn before.
-
-    Args:
-        settings: what to do with the images.
-        dataset: the training part is used; an incomplete last batch is dropped.
-        layout: where they go.
-        epoch: its number.
-
-    Yields:
-        Images and labels, on their devices.
-    """
+) -> Batches:
+    """Yield images and labels, drawn by the seed and the epoch alone."""
     random = np.random.default_rng([settings.seed, epoch])
     count, size = len(dataset.train_labels), settings.batch
+    # An incomplete last batch is dropped.
     order = random.permutation(count)[: count // size * size]
     shape = image_shape(settings, dataset)
     padding = PADDING if settings.augment and settings.crop is None else 0
     room = _room(dataset.train_images, shape, padding)
-    for batch in order.reshape(-1, size):
+    for rows in order.reshape(-1, size):
         cuts = augmentation.central_cuts(size, room)
         if settings.augment:
             cuts = augmentation.draw_cuts(size, room, random)
-        yield _put(
-            layout,
-            size,
-            _images(dataset.train_images, batch, cuts, shape, padding),
-            lambda part, batch=batch: dataset.train_labels[batch[part]],
-        )
+        images = _pieces(dataset.train_images, rows, cuts, shape, padding)
+        labels = dataset.train_labels[rows].__getitem__
+        yield layout.put((size, *shape), images), layout.put((size,), labels)
 
 
 def test_batches(
     settings: Settings, dataset: Dataset, layout: Layout
-) -> Iterator[Batch]:
-    """The test part: images, labels and weights.
-
-    The last batch is filled up with examples of weight 0, so that all batches
-    are of one size that can be divided among the devices.
-
-    Args:
-        settings: what to do with the images.
-        dataset: the test part is used.
-        layout: where they go.
-
-    Yields:
-        Images, labels and weights, on their devices.
-    """
+) -> Batches:
+    """Yield images, labels and weights: 0 for what fills the last batch up."""
     count, parts = len(dataset.test_labels), layout.parts
     size = -(-min(TEST_BATCH, count) // parts) * parts
     shape = image_shape(settings, dataset)
@@ -91,29 +76,16 @@ def test_batches(
         rows = np.arange(first, first + size)
         weights = (rows < count).astype(np.float32)
         rows = np.minimum(rows, count - 1)
-        yield _put(
-            layout,
-            size,
-            _images(dataset.test_images, rows, cuts, shape, 0),
-            lambda part, rows=rows: dataset.test_labels[rows[part]],
-            lambda part, weights=weights: weights[part],
+        images = _pieces(dataset.test_images, rows, cuts, shape)
+        labels = dataset.test_labels[rows]
+        numbers = (
+            layout.put((size,), x.__getitem__) for x in (labels, weights)
         )
+        yield layout.put((size, *shape), images), *numbers
 
 
 def ahead(batches: Iterable[T], count: int = 2) -> Iterator[T]:
-    """The same batches, the next ones of which are made in another thread.
-
-    Args:
-        batches: whatever is to be iterated over; none of them is None.
-        count: how many are made ahead of their use.
-
-    Yields:
-        What the batches are.
-
-    Examples:
-        >>> list(ahead(range(3)))
-        [0, 1, 2]
-    """
+    """Yield the same batches, of which another thread makes the next ones."""
     source = iter(batches)
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         waiting = collections.deque(
@@ -125,16 +97,13 @@ def ahead(batches: Iterable[T], count: int = 2) -> Iterator[T]:
 
 
 def _room(images: Any, shape, padding: int = 0) -> tuple[int, int]:
-    """By how much images are higher and wider than pieces of a shape."""
-    high, wide = (
-        stored + 2 * padding - kept
-        for stored, kept in zip(images.shape[1:3], shape[:2], strict=True)
-    )
-    return high, wide
+    """Return by how much images are higher and wider than pieces."""
+    height, width = images.shape[1:3]
+    return height + 2 * padding - shape[0], width + 2 * padding - shape[1]
 
 
-def _images(images: Any, rows, cuts, shape, padding):
-    """What loads a part of a batch: pieces of images."""
+def _pieces(images: Any, rows, cuts, shape, padding: int = 0):
+    """Return what loads a slice of a batch: pieces of these images."""
 
     def load(part: slice) -> np.ndarray:
         found = images[rows[part]]
@@ -145,7 +114,3 @@ def _images(images: Any, rows, cuts, shape, padding):
         return augmentation.cut(found, cuts[part], shape[:2])
 
     return load
-
-
-def _put(layout: Layout, size: int, *loads) -> Batch:
-    return tuple(layout.put(size, load) for load in loads)

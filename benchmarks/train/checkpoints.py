@@ -1,126 +1,130 @@
-"""Checkpoints: written whole, and read only if nothing of them has changed."""
+"""Checkpoints: written whole, and refused if a bit of them has changed."""
 
 import contextlib
+import dataclasses
 import gc
-import io
+import json
 import logging
 import pathlib
+import shutil
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import orbax.checkpoint as ocp
 
-from benchmarks.train.folder import CHECKPOINTS, CheckpointError
-from benchmarks.train.seals import seal
+from benchmarks.train.records import CHECKPOINTS
 from benchmarks.train.settings import Settings
-from benchmarks.train.steps import Training
-
-__all__ = ["manager", "restored", "save"]
-
-Manager = ocp.CheckpointManager
 
 
-def manager(out: pathlib.Path) -> Manager:
-    """What keeps the last checkpoint in the output folder.
+class CheckpointError(Exception):
+    """A checkpoint that cannot be read."""
 
-    What is there of others, which were not completed, is deleted.
+
+class Training(NamedTuple):
+    """All that a run carries from one epoch to the next."""
+
+    variables: Any
+    state: optax.OptState
+
+
+class Checkpoints:
+    """The last checkpoint of a run, after the epoch `done` (0 for none)."""
+
+    def __init__(self, out: pathlib.Path, settings: Settings):
+        self.settings = settings
+        self.manager = ocp.CheckpointManager(
+            (out / CHECKPOINTS).absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=1,
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=False,
+            ),
+        )
+        self.done = self.manager.latest_step() or 0
+        self.close = self.manager.close
+
+    def save(self, epoch: int, training: Training) -> None:
+        """Write a checkpoint, then delete the one before; Ctrl-C waits."""
+        sealed = {"seal": seal(training, self.settings, epoch)}
+        args = ocp.args.StandardSave(training._asdict() | sealed)
+        with _uninterrupted():
+            _, why = _tried(lambda: self.manager.save(epoch, args=args))
+        if why is not None:
+            path = self.manager.directory / str(epoch)
+            shutil.rmtree(f"{path}.orbax-checkpoint-tmp", ignore_errors=True)
+            raise OSError(f"the checkpoint {path} cannot be written: {why}")
+
+    def restore(self, like: Training) -> Training:
+        """Read the checkpoint onto the devices of `like`; check its seal."""
+        sealed = {"seal": np.zeros(1, np.uint32)}
+        args = ocp.args.StandardRestore(like._asdict() | sealed)
+        found, why = _tried(lambda: self.manager.restore(self.done, args=args))
+        if why is None:
+            training = Training(found["variables"], found["state"])
+            if found["seal"] == seal(training, self.settings, self.done):
+                return training
+            why = "its numbers are not those that were saved"
+        folder = self.manager.directory
+        raise CheckpointError(
+            f"the checkpoint {folder / str(self.done)} cannot be read: it is"
+            f" damaged, or of another run ({why}). It is the only one: delete"
+            f" {folder.parent}, and start anew."
+        )
+
+
+def seal(tree: Any, settings: Settings, epoch: int) -> np.ndarray:
+    """Return the sum of all bits, of the settings and the epoch, modulo 2³².
+
+    Orbax keeps no checksums of the numbers of arrays. Each leaf's sum counts an
+    odd number of times, so that one changed word always changes the seal. The
+    number of epochs, which may grow, is left out.
     """
-    return Manager(
-        (out / CHECKPOINTS).absolute(),
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=1, cleanup_tmp_directories=True
-        ),
-    )
+    words = jax.device_get([_sum_of_bits(x) for x in jax.tree.leaves(tree)])
+    kept = dataclasses.asdict(settings) | {"epochs": epoch}
+    total = zlib.crc32(json.dumps(kept).encode())
+    total += sum((2 * i + 1) * int(word) for i, word in enumerate(words))
+    return np.array([total % 2**32], np.uint32)
 
 
-def save(
-    kept: Manager, epoch: int, training: Training, settings: Settings
-) -> None:
-    """Writes a checkpoint; then the one before is deleted.
-
-    Ctrl-C waits for the end of it.
-
-    Args:
-        kept: what keeps it.
-        epoch: after which it is.
-        training: what it holds.
-        settings: of the run.
-
-    Raises:
-        OSError: it cannot be written. The one before remains.
-    """
-    args = ocp.args.StandardSave(_sealed(epoch, training, settings))
-
-    def write() -> None:
-        kept.save(epoch, args=args)
-        kept.wait_until_finished()
-
-    with _uninterrupted():
-        _, why = _tried(write)
-    if why is not None:
-        raise OSError(f"{_name(kept, epoch)} cannot be written: {why}")
-
-
-def restored(
-    kept: Manager, epoch: int, like: Training, settings: Settings
-) -> Training:
-    """What a checkpoint holds.
-
-    Args:
-        kept: what keeps it.
-        epoch: after which it is.
-        like: the same at any other time, on the devices where it is to be.
-        settings: of the run.
-
-    Raises:
-        CheckpointError: it is damaged, or another one than was saved.
-    """
-    args = ocp.args.StandardRestore(_sealed(epoch, like, settings))
-    content, why = _tried(lambda: kept.restore(epoch, args=args))
-    if why is None:
-        training = Training(content["variables"], content["state"])
-        if content["seal"] == seal(training, settings, epoch):
-            return training
-        why = "its numbers are not those that were saved"
-    raise CheckpointError(
-        f"{_name(kept, epoch)} cannot be read: it is damaged, or of another"
-        f" run ({why}). It is the only one: delete {kept.directory.parent}, and"
-        " start anew."
-    )
-
-
-def _sealed(
-    epoch: int, training: Training, settings: Settings
-) -> dict[str, Any]:
-    """What a checkpoint holds."""
-    return {**training._asdict(), "seal": seal(training, settings, epoch)}
-
-
-def _name(kept: Manager, epoch: int) -> str:
-    return f"the checkpoint {kept.directory / str(epoch)}"
+# Compiled for each shape: one program of all leaves would compile for long.
+@jax.jit
+def _sum_of_bits(x: jax.Array) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}")
+    return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
 
 
 def _tried(do: Callable[[], Any]) -> tuple[Any, str | None]:
-    """What it returns, and why it could not be done, if so."""
-    with _silent():
+    """Return its result, and the first line of an error."""
+    before = logging.root.manager.disable, sys.unraisablehook
+    # The threads of orbax would tell what it raises as well.
+    logging.disable(logging.ERROR)
+    sys.unraisablehook = lambda _: None
+    try:
         try:
             return do(), None
         # Orbax has no error of its own for this: it raises many.
         except Exception as error:
-            why, *_ = str(error).splitlines() or [type(error).__name__]
-        # Nothing says when its threads have found that nobody waits for them;
-        # and some errors are told when they are deleted.
+            why = str(error).partition("\n")[0] or type(error).__name__
+        # Some are told when the threads have ended, or when they are deleted.
         time.sleep(0.5)
         gc.collect()
-    return None, why
+        return None, why
+    finally:
+        logging.disable(before[0])
+        sys.unraisablehook = before[1]
 
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Within it, Ctrl-C waits for the end."""
+    """Make Ctrl-C wait for the end of the context."""
     came: list[int] = []
     before = signal.signal(signal.SIGINT, lambda *_: came.append(1))
     try:
@@ -130,17 +134,3 @@ def _uninterrupted() -> Iterator[None]:
     # Not where it is ignored.
     if came and callable(before):
         before(signal.SIGINT, None)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Within it, the threads of orbax do not tell what it raises too."""
-    before = logging.root.manager.disable, sys.unraisablehook
-    logging.disable(logging.ERROR)
-    sys.unraisablehook = lambda _: None
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before[0])
-        sys.unraisablehook = before[1]

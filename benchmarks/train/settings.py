@@ -1,153 +1,173 @@
-"""What the numbers of a run depend on."""
+"""Settings of a run, and the command line that they are read from."""
 
-import argparse
-import dataclasses
+import functools
 import math
+import pathlib
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from benchmarks.data import Dataset
-from benchmarks.options import one_of
-from benchmarks.train import sources
-from benchmarks.train.networks import NETWORKS
-from benchmarks.train.optimizers import OPTIMIZERS
-from benchmarks.train.presets import PRESETS, preset
-from benchmarks.train.schedules import SCHEDULES
+import optax
+import tyro
 
-__all__ = ["Settings", "add_options", "check_data", "chosen"]
+from benchmarks.data import NAMES, Dataset, images, load
+from benchmarks.harness.options import Count, Positive, at_least, one_of
+from benchmarks.optimizers import OPTIMIZERS
+from benchmarks.train.layout import AXIS_TYPES
+from psi_optax.models.architectures import cifar_resnet, imagenet_resnet, vgg
+from psi_optax.models.linen import CNN, MLP, VGG, PreActResNet, ResNet, ViT
 
 
-@dataclasses.dataclass(frozen=True)
+def _of_depths(name: str, network, architecture, *depths: int):
+    """Return networks of these depths by name."""
+    return {
+        f"{name}{depth}": lambda n, depth=depth: network(architecture(depth), n)
+        for depth in depths
+    }
+
+
+DATA: dict[str, Callable[[], Dataset]] = {
+    **{name: functools.partial(load, name) for name in NAMES},
+    images.NAME: images.load,
+}
+
+# Optimizers without weight decay.
+UNDECAYED = "lamb", "lion", "rmsprop", "novograd", "muon"
+
+Maybe = Annotated[int | None, at_least(1)]
+
+_CIFAR = 8, 20, 32, 44, 56, 110
+
+# From the number of classes.
+NETWORKS: dict[str, Callable[[int], Any]] = {
+    "mlp": lambda n: MLP(num_classes=n),
+    "cnn": lambda n: CNN(num_classes=n),
+    "vit": lambda n: ViT(num_classes=n),
+    **_of_depths("vgg", VGG, vgg, 11, 16),
+    **_of_depths("resnet", ResNet, cifar_resnet, *_CIFAR),
+    **_of_depths("resnet", ResNet, imagenet_resnet, 18, 34, 50),
+    **_of_depths("preact_resnet", PreActResNet, cifar_resnet, *_CIFAR),
+}
+
+
+def _drops(factor: float, *shares: float):
+    """Return a schedule that multiplies the rate after shares of the run."""
+    return lambda rate, steps: optax.piecewise_constant_schedule(
+        rate, {round(share * steps): factor for share in shares}
+    )
+
+
+# From the first learning rate and the number of steps.
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda rate, _: optax.constant_schedule(rate),
+    "cosine": optax.cosine_decay_schedule,
+    "steps": _drops(0.1, 1 / 2, 3 / 4),
+    # Those of the PSI paper.
+    "cifar": _drops(0.2, 0.3, 0.6, 0.8),
+    "imagenet": _drops(0.2, 0.3, 0.6, 0.9),
+}
+
+
+@dataclass(frozen=True)
 class Settings:
-    """What the numbers of a run depend on, up to rounding.
+    """Settings that the numbers of a run depend on."""
 
-    Attributes:
-        data: one of `sources.NAMES`.
-        model: one of `networks.NETWORKS`.
-        optimizer: one of `optimizers.OPTIMIZERS`.
-        rate: the first learning rate.
-        schedule: one of `schedules.SCHEDULES`.
-        momentum: where the optimizer has one.
-        decay: weight decay, see `optimizers.OPTIMIZERS`.
-        epochs: how often each image is seen.
-        batch: number of images in a batch, on all devices.
-        augment: whether images are shifted and mirrored.
-        crop: height and width of the pieces that are cut out of the images, in
-            pixels; None: the images as they are.
-        seed: of the initial weights and of all that is drawn.
-    """
-
-    data: str = "digits"
-    model: str = "cnn"
-    optimizer: str = "psi_sgd"
-    rate: float = 0.1
-    schedule: str = "cosine"
-    momentum: float = 0.9
-    decay: float = 0.0
-    epochs: int = 10
-    batch: int = 128
-    augment: bool = False
-    crop: int | None = None
-    seed: int = 0
+    data: Annotated[str, one_of(DATA)] = "digits"
+    model: Annotated[str, one_of(NETWORKS)] = "cnn"
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = "psi_sgd"
+    rate: Positive = 0.1  # First learning rate.
+    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
+    momentum: float = 0.9  # Of optimizers that have one.
+    decay: float = 0.0  # Weight decay of kernels; see docs/training.md.
+    epochs: Count = 10
+    batch: Count = 128  # Number of images, on all devices together.
+    augment: bool = False  # Shift and mirror images.
+    crop: Maybe = None  # Height and width of pieces of images, in pixels.
+    seed: int = 0  # Of initial weights, order and augmentation.
 
 
-_CHOICES = {
-    "data": sources.NAMES,
-    "model": NETWORKS,
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
+# Yi, UAI 2022 (https://arxiv.org/abs/2101.02916), Section 5 and Table 3.
+_PAPER = Settings(rate=math.nan, augment=True)  # The rates are below.
+_SMALL = replace(_PAPER, data="cifar-10", model="resnet20", epochs=200)
+_LARGE = replace(_PAPER, data="imagenet", model="resnet18", epochs=100)
+PRESETS = {
+    "cifar": replace(_SMALL, schedule="cifar"),
+    "imagenet": replace(_LARGE, schedule="imagenet", crop=224),
 }
-
-_COUNT = (lambda x: x >= 1, "1 or more")
-
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "rate": (lambda x: 0 < x < math.inf, "more than 0, and finite"),
-    "momentum": (lambda x: 0 <= x < 1, "0 or more, and less than 1"),
-    "decay": (lambda x: 0 <= x < math.inf, "0 or more, and finite"),
-    "epochs": _COUNT,
-    "batch": _COUNT,
-    "crop": _COUNT,
-}
-
-_HELP = {
-    "rate": "the first learning rate",
-    "momentum": "where the optimizer has one",
-    "decay": "of kernels; of those without groups, where norms are kept",
-    "batch": "number of images, on all devices together",
-    "augment": "shift and mirror images",
-    "crop": "height and width of what is cut out of images, in pixels",
+_RATES: dict[str, dict[str, Any]] = {
+    "sgd": {"rate": 0.1},
+    "adam": {"rate": 0.001},
+    "sgd_g": {"rate": 0.2},
+    "psi_sgd": {"rate": 1.0, "momentum": 0.0},
+    "psi_sgdm": {"rate": 0.1},
 }
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """An option for each setting, and one for presets."""
-    parser.add_argument(
-        "--preset",
-        choices=PRESETS,
-        type=one_of(PRESETS),
-        help="settings of the PSI paper",
-    )
-    for field in dataclasses.fields(Settings):
-        name, about = field.name, _HELP.get(field.name, "")
-        options: dict[str, Any] = {"default": argparse.SUPPRESS}
-        if name == "augment":
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            kinds = {"crop": int}
-            options["type"] = kinds.get(name, type(field.default))
-        if name in _CHOICES:
-            options["choices"] = _CHOICES[name]
-            options["type"] = one_of(_CHOICES[name])
-        about += f" (default: {field.default})" if field.default else ""
-        parser.add_argument(f"--{name}", help=about.strip(), **options)
+@dataclass(frozen=True)
+class Mesh:
+    """Mesh of devices; `layout` says what each axis divides."""
+
+    data: Maybe = None  # By default all devices that are left.
+    fsdp: Count = 1
+    model: Count = 1
+    axes: Annotated[str, one_of(AXIS_TYPES)] = "auto"  # Type of the axes.
 
 
-def chosen(options: argparse.Namespace) -> Settings:
-    """The settings that were asked for.
+@dataclass(frozen=True)
+class Options:
+    """Train one network by one optimizer, on one device or many.
 
-    Raises:
-        ValueError: a number out of its range; see also `presets.preset`.
+    python -m benchmarks.train --data fashion-mnist --model cnn
+
+    python -m benchmarks.train --preset cifar --model resnet56
+
+    Each epoch adds a line of JSON to metrics.jsonl in the output folder, and
+    leaves a checkpoint. The same command with --resume continues a stopped run
+    from the last one, to the same numbers.
     """
-    names = {field.name for field in dataclasses.fields(Settings)}
-    given = {k: v for k, v in vars(options).items() if k in names}
-    if options.preset:
-        given = preset(options.preset, given)
-    settings = Settings(**given)
-    for name, (holds, words) in _RANGES.items():
-        value = getattr(settings, name)
-        if value is not None and not holds(value):
-            raise ValueError(f"--{name} {value}: it has to be {words}.")
-    return settings
+
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings()
+    preset: Annotated[str | None, one_of(PRESETS)] = None  # Of the PSI paper.
+    out: pathlib.Path = pathlib.Path("results/train")  # Output folder.
+    resume: bool = False  # Continue from the last checkpoint.
+    mesh: Mesh = Mesh()
+    processes: Count = 1  # Started here, unless --process is given.
+    # Be this one of the processes, from 0.
+    process: Annotated[int | None, at_least(0)] = None
+    coordinator: str | None = None  # host:port of process 0, with --process.
 
 
-def check_data(settings: Settings, dataset: Dataset, parts: int) -> None:
-    """Whether batches and pieces can be made of the data.
+def parse(argv: list[str]) -> Options:
+    """Read the command line; raise a ValueError for values out of range."""
+    about = {"prog": "python -m benchmarks.train", "args": argv}
+    read = functools.partial(tyro.cli, Options, **about)
+    options = read()
+    if options.preset is not None:
+        # Options that are given take the place of the preset's own.
+        preset = PRESETS[options.preset]
+        optimizer = read(default=Options(preset)).settings.optimizer
+        preset = replace(preset, **_RATES.get(optimizer, {}))
+        options = read(default=Options(preset))
+    _check(options)
+    return options
 
-    Args:
-        settings: the settings.
-        dataset: the data.
-        parts: among how many devices a batch is divided.
 
-    Raises:
-        ValueError: a batch that cannot be divided or is larger than the data;
-            pieces larger than the images.
-    """
-    batch, count = settings.batch, len(dataset.train_labels)
-    if batch % parts:
-        raise ValueError(
-            f"--batch {batch}: it has to be a multiple of the {parts} devices"
-            " that it is divided among (--mesh)."
-        )
-    if batch > count:
-        raise ValueError(
-            f"--batch {batch}: it has to be no more than the {count} images of"
-            f" {dataset.name}."
-        )
-    smallest = min(
-        *dataset.train_images.shape[1:3], *dataset.test_images.shape[1:3]
-    )
-    if settings.crop is not None and settings.crop > smallest:
-        raise ValueError(
-            f"--crop {settings.crop}: the images of {dataset.name} are of"
-            f" {smallest} pixels."
-        )
+def _check(options: Options) -> None:
+    """Raise a ValueError for values out of range, or that go not together."""
+    given = options.settings
+    momentum, decay, name = given.momentum, given.decay, given.optimizer
+    index, last = options.process or 0, options.processes - 1
+    alone = (options.process is None) != (options.coordinator is None)
+    papers = f"has no rate for {name}, but for {', '.join(_RATES)}: say --rate"
+    for message, wrong in {
+        f"--momentum {momentum}: it has to be in [0, 1)": not 0 <= momentum < 1,
+        f"--decay {decay}: it has to be in [0, inf)": not 0 <= decay < math.inf,
+        f"--decay {decay}: {name} has no decay": decay and name in UNDECAYED,
+        f"--preset {options.preset}: its paper {papers}": math.isnan(
+            given.rate
+        ),
+        f"--process {index}: it has to be {last} at most": index > last,
+        "--process and --coordinator: say both, or none": alone,
+    }.items():
+        if wrong:
+            raise ValueError(f"{message}.")

@@ -81,7 +81,7 @@ def test_what_does_not_belong_together(folder, arrays):
 def test_other_classes_or_sides(folder):
     labels = np.load(folder / "train/labels-0.npy")
     np.save(folder / "test/labels-0.npy", np.full(40, 7))
-    with refuses("7 in test.* 3"):
+    with refuses("up to 3 in train, and up to 7 in test"):
         image_arrays.load()
     np.save(folder / "train/labels-0.npy", np.where(labels == 3, 10**6, labels))
     with refuses("1000000 in train"):
@@ -208,7 +208,6 @@ def test_folders_that_cannot_be_used(tmp_path, refused):
     draw_pictures(tmp_path / "pictures", ("val",), ("ant",))
     assert "they have to be the same" in refused()
     (tmp_path / "pictures/val/bee").mkdir()
-    assert "1 or more" in refused("--side", "0")
     for picture in (tmp_path / "pictures/val/ant").iterdir():
         picture.unlink()
     assert "val: there are no pictures" in refused()

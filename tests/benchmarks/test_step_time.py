@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 import types
 
 import jax
@@ -14,7 +13,7 @@ from benchmarks.harness.pages import DOCS
 from benchmarks.harness.results import Results, read
 from benchmarks.speed import steps, torch_steps, turns
 from benchmarks.speed.sets import SETS
-from benchmarks.speed.step_time import MEASUREMENT, cases, chart, experiment
+from benchmarks.speed.step_time import MEASUREMENT, cases, experiment
 from benchmarks.speed.step_time.cases import ADAM, BY_HAND, CASES, SGD, baseline
 from benchmarks.speed.step_time.experiment import AXPY, COPY, measure_set
 from benchmarks.speed.step_time_variants import VARIANTS, build
@@ -22,12 +21,6 @@ from benchmarks.speed.step_time_variants import VARIANTS, build
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 SMALL = SETS["small"]
-
-
-@pytest.fixture(scope="module")
-def found():
-    with jax.numpy_dtype_promotion("standard"):
-        return measure_set("small", 2, 1, 1, (BY_HAND, "psi_adam"))
 
 
 def test_every_optimizer_has_a_baseline_and_a_step():
@@ -49,7 +42,8 @@ def test_the_cases_of_a_set():
     assert "optax.lars" in cases.chosen(few, ("optax.lars",))
 
 
-def test_rows_are_held_to_their_baselines(found):
+def test_rows_are_held_to_their_baselines():
+    found = measure_set("small", 2, 1, 1, (BY_HAND, "psi_adam"))
     assert found["weights"] == 24 * 8 + 8 * 16 + 16 * 8
     assert min(found["bandwidth"].values()) > 0
     rows = {row["optimizer"]: row for row in found["rows"]}
@@ -72,11 +66,11 @@ def test_bandwidth_by_the_clock():
     # 12 numbers of 4 bytes: 3 * 48 and 2 * 48 bytes, in 1 and 0.5 seconds.
     params = {"w": jnp.ones((4, 3))}
     case = steps.Case(None, params, params)
-    made = dict.fromkeys([AXPY, SGD], steps.Compilation(1.0, 1.0, 1, 0.0, 0.0))
+    costs = {x: {"trace_s": 1.0, "compile_s": 1.0} for x in (AXPY, SGD)}
     seconds = {AXPY: [1.0], COPY: [0.5], SGD: [2.0]}
-    speeds = experiment.bandwidths(seconds, 48)
+    speeds = experiment.bandwidths({**seconds, AXPY: [9.0, 1.0, 0.5]}, 48)
     assert speeds == {AXPY: 144e-9, COPY: 192e-9}
-    [row] = experiment.rows({AXPY: case, SGD: case}, made, seconds)
+    [row] = experiment.rows({AXPY: case, SGD: case}, seconds, costs)
     # SGD with momentum moves 5 * 48 = 240 bytes, here in 2 seconds, and the
     # copy would have moved 2 * 192 = 384. It is worth two axpy of 12 bytes.
     assert row["of_bandwidth"] == pytest.approx(240 / 384, rel=1e-12)
@@ -109,22 +103,20 @@ def test_rows_and_peers_that_are_not_asked_for_stay(tmp_path, monkeypatch):
     assert part["peers"] == ["small"]
 
 
-@pytest.mark.parametrize("copy", [True, False])
-def test_steps_are_in_place_and_not_on_the_callers_arrays(copy):
+def test_steps_are_in_place_and_not_on_the_callers_arrays():
     params, gradients = cases.draw(SMALL)
     before = params["a/kernel"] + 0
-    case = cases.build("psi_sgd(momentum)", params, SMALL.grouped)
-    if copy:
-        case = steps.build_copy(params)
-        assert case.params.size == SMALL.weights
-        case = case._replace(params=case.params + 1)
-    step = steps.compile_case(case, gradients)[0].step
-    moved, state = step(case.params, case.state, gradients)
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(case.params))
+    ones = steps.build_copy(params)
+    assert ones.params.size == SMALL.weights
+    copy = ones._replace(params=ones.params + 1)
+    moving = cases.build("psi_sgd(momentum)", params, SMALL.grouped)
+    for case in (moving, copy):
+        step = steps.compile_case(case, gradients)[0].step
+        moved, state = step(case.params, case.state, gradients)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(case.params))
+    assert (moved == 1).all()
+    assert (state == 1).all()
     assert (params["a/kernel"] == before).all()
-    if copy:
-        assert (moved == 1).all()
-        assert (state == 1).all()
 
 
 def test_by_hand_keeps_the_norms_of_what_is_grouped():
@@ -191,10 +183,10 @@ def test_the_sets_are_networks_with_groups():
 
 
 def test_the_chart_has_a_bar_for_all_but_the_baselines():
-    part = read(DOCS / "numbers" / "step_time.json")["parts"]["resnet50"]
-    peers = [row for each in part["peers"] for row in each["rows"]]
-    rows, bars = part["rows"] + peers, []
-    for axes in chart.figure(part["rows"], peers, "a device").axes:
+    content = read(DOCS / "numbers" / "step_time.json")
+    part, bars = content["parts"]["resnet50"], []
+    rows = part["rows"] + [x for each in part["peers"] for x in each["rows"]]
+    for axes in MEASUREMENT.figures(content)["step-time"].axes:
         bars += [label.get_text() for label in axes.get_yticklabels()]
         ends = [bar.get_width() for bar in axes.patches]
         assert ends == sorted(ends)
@@ -209,20 +201,10 @@ def test_the_chart_has_a_bar_for_all_but_the_baselines():
 def test_the_first_environment_counts(monkeypatch):
     first = {"torch": "2", "rows": [{"optimizer": "x"}]}
     second = {"torch": "3", "rows": [*first["rows"], {"optimizer": "y"}]}
-    monkeypatch.setattr(
-        experiment, "in_torch", lambda *_: [first, second, first]
-    )
-    assert experiment.run_peers("tiny") == [
-        first,
-        {"torch": "3", "rows": [{"optimizer": "y"}]},
-    ]
-
-
-def test_where_torch_is(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(SystemExit):
-        torch_steps.main(["tiny"])
-    assert "make oracles" in capsys.readouterr().err
+    found = [first, second, first]
+    monkeypatch.setattr(experiment, "in_torch", lambda *_: found)
+    rest = {"torch": "3", "rows": [{"optimizer": "y"}]}
+    assert experiment.run_peers("tiny") == [first, rest]
 
 
 class Optimizer:

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import input_throughput
 from benchmarks.data import Dataset, augmentation
 from benchmarks.train import batches
 from benchmarks.train.layout import make_layout
@@ -115,15 +114,3 @@ def test_no_more_is_made_than_is_waited_for():
     ahead.close()
     # One is given out and three are waiting.
     assert len(made) == 4
-
-
-@pytest.mark.usefixtures("optax_promotion")
-def test_throughput_of_a_small_case():
-    settings = Settings(model="mlp", batch=16)
-    case = input_throughput.Case(
-        settings, lambda: input_throughput.generated(64), steps=3
-    )
-    ratios = input_throughput.measure(case, turns=1)
-    assert min(ratios) > 0
-    text = input_throughput.table({"small": ratios}, "cpu")
-    assert len(text.splitlines()) == 3

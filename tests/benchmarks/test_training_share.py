@@ -7,7 +7,7 @@ import pytest
 import psi_optax
 from benchmarks.speed import training_share
 from benchmarks.speed.step_time.cases import ADAM, SGD, make
-from benchmarks.speed.training_share import NETWORKS, PASSES, alone
+from benchmarks.speed.training_share import ALONE, NETWORKS, PASSES
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -19,8 +19,8 @@ def test_shares_of_times_that_are_known():
             PASSES: [3.0, 6.0],
             SGD: [4.0, 8.0],
             psi: [6.0, 12.0],
-            alone(SGD): [0.5, 1.0],
-            alone(psi): [3.0, 3.0],
+            ALONE(SGD): [0.5, 1.0],
+            ALONE(psi): [3.0, 3.0],
         }
     )
     # 1 - 3/4 in both turns, though the second was slower.
@@ -31,7 +31,7 @@ def test_shares_of_times_that_are_known():
     assert (ours["share"], ours["alone"]) == (0.5, 0.375)
     assert ours["ratio"] == 1.5
     # A share within the spread of the times is not hidden.
-    seconds = {PASSES: [4.0], SGD: [2.0], alone(SGD): [1.0]}
+    seconds = {PASSES: [4.0], SGD: [2.0], ALONE(SGD): [1.0]}
     assert training_share.rows(seconds)[0]["share"] == -1
 
 

@@ -7,7 +7,7 @@ import pytest
 import psi_optax
 from psi_optax import ScaleGroup, psi, psi_direction, psi_sgd
 from tests.composition.runs import COLUMNS, by_hand, uniform
-from tests.theory.training import step
+from tests.theory.training import step, walk
 
 pytestmark = pytest.mark.usefixtures("x64", "optax_promotion")
 GROUP = ScaleGroup(axes=0)
@@ -21,11 +21,8 @@ RATES = optax.piecewise_constant_schedule(
 
 def accumulated(tx):
     """The weights after each of the calls."""
-    w = COLUMNS.params
-    state, path = tx.init(w), []
-    for gradient in GRADIENTS.reshape(-1, 9, 4):
-        w, state = step(tx, gradient, state, w)
-        path.append(w)
+    gradients = GRADIENTS.reshape(-1, 9, 4)
+    path, state = walk(tx, COLUMNS.params, gradients, move=step)
     return np.reshape(path, GRADIENTS.shape), state
 
 

@@ -106,11 +106,3 @@ def test_schedules_of_rate_and_momentum(groups, static):
     assert state.count == STEPS
     late = [(RATE(t + 1), MOMENTUM(t + 1), 2.0) for t in range(STEPS)]
     assert np.abs(path - by_hand(np.array(late))).max() > 1e-2
-
-
-def test_a_rate_of_psi_itself_counts_alike():
-    """The schedule inside of psi, without injection: the same counts."""
-    path, state, _ = run(psi_sgd(RATE, GROUPS, momentum=0.5, radius=2.0))
-    settings = [(RATE(t), 0.5, 2.0) for t in range(STEPS)]
-    assert_close(path, by_hand(np.array(settings)))
-    assert state.count == STEPS

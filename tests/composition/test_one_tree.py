@@ -1,15 +1,14 @@
 """Several recipes in one tree, and parts of it that do not train."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
-from tests.compilation import quick_jit
-from tests.theory.training import lenient, to_numpy
+from tests.registry import normal
+from tests.theory.training import lenient, step, walk
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -29,12 +28,7 @@ SHAPES = {
 
 
 def draw(seed):
-    random = np.random.RandomState(seed)
-    return jax.tree.map(
-        lambda shape: random.normal(size=shape),
-        SHAPES,
-        is_leaf=lambda x: isinstance(x, tuple),
-    )
+    return normal(seed, SHAPES)
 
 
 START = draw(0)
@@ -42,18 +36,8 @@ START = draw(0)
 
 def path(tx, params=START, pick=lambda tree: tree):
     """The weights after four steps along the same random gradients."""
-
-    @quick_jit
-    def step(params, state, gradient):
-        updates, state = tx.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
-    params = jax.tree.map(jnp.asarray, params)
-    state, weights = tx.init(params), []
-    for seed in range(1, 5):
-        params, state = step(params, state, pick(draw(seed)))
-        weights.append(params)
-    return to_numpy(weights)
+    gradients = [pick(draw(seed)) for seed in range(1, 5)]
+    return walk(tx, params, gradients, move=step)[0]
 
 
 def assert_same(one, other):

@@ -15,15 +15,21 @@ def one_step(tx, params=None, gradient=None, **extra_args):
     return tx.update(gradient, tx.init(params), params, **extra_args)
 
 
-def abstract_step(tx, dtype="float32"):
+def abstract_step(tx, dtype="float32", params=None):
     """Parameters and states before a step, updates and states after: shapes."""
-    params = jax.eval_shape(lambda: draw(0, dtype))
+    params = jax.eval_shape(lambda: params or draw(0, dtype))
     state = jax.eval_shape(tx.init, params)
     return params, state, *jax.eval_shape(tx.update, params, state, params)
 
 
 def dtypes(tree):
     return jax.tree.map(lambda x: x.dtype, tree)
+
+
+def assert_dtypes_kept(tx, dtype="float32", params=None):
+    params, state, updates, new_state = abstract_step(tx, dtype, params)
+    assert dtypes(updates) == dtypes(params)
+    assert dtypes(new_state) == dtypes(state)
 
 
 assert_equal = chex.assert_trees_all_equal

@@ -10,7 +10,6 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -18,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tests.conformance.archive import named, read, write
 from tests.conformance.checks import assert_equal
 from tests.registry import ENTRIES, KINDS, draw
+from tests.theory.training import walk
 
 each_kind = pytest.mark.parametrize("name", KINDS)
 STORED = pathlib.Path(__file__).parent / "data" / "states.npz"
@@ -26,20 +26,15 @@ STORED = pathlib.Path(__file__).parent / "data" / "states.npz"
 RENAMED = {".place": ".base_point"}
 
 
-def advance(tx, params, state, seeds):
-    for seed in seeds:
-        updates, state = tx.update(draw(seed), state, params)
-        params = optax.apply_updates(params, updates)
-    return params, state
-
-
 def at_the_middle(tx):
     """Weights and state when the run is interrupted."""
-    return advance(tx, draw(0), tx.init(draw(0)), (1, 2))
+    path, state = walk(tx, draw(0), map(draw, (1, 2)))
+    return path[-1], state
 
 
 def to_the_end(tx, params, state):
-    return advance(tx, params, state, (3, 4))
+    path, state = walk(tx, params, map(draw, (3, 4)), state)
+    return path[-1], state
 
 
 def through_orbax(saved, folder, target):

@@ -13,8 +13,10 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 from psi_optax import ScaleGroup, group_norms, psi_sgd
+from psi_optax.wrappers import average_weights, get_average
 from tests.conformance.checks import assert_equal
-from tests.registry import draw
+from tests.registry import GROUPS, draw
+from tests.theory.training import walk
 
 # What containers could break: every kind of state, tree by tree. The recipes
 # are made of these.
@@ -34,11 +36,7 @@ GRADIENTS = (1, 2)
 
 def on_plain_trees(tx):
     """The weights after two steps: the second has the state of the first."""
-    params, state = draw(0), tx.init(draw(0))
-    for seed in GRADIENTS:
-        updates, state = tx.update(draw(seed), state, params)
-        params = optax.apply_updates(params, updates)
-    return params
+    return walk(tx, draw(0), map(draw, GRADIENTS))[0][-1]
 
 
 class NnxDense(nnx.Module):
@@ -103,6 +101,31 @@ def test_equinox(tx):
     expected = jax.tree.leaves(EqxNet(**on_plain_trees(tx)))
     assert_equal(leaves, [x for x in expected if eqx.is_inexact_array(x)])
     assert model.hidden.activation is jnp.tanh
+
+
+def test_equinox_compiles_once_and_averages():
+    tx = optax.chain(psi_sgd(0.1, GROUPS), average_weights(0.5))
+    model, traces = EqxNet(**draw(0)), []
+
+    @eqx.filter_jit
+    def step(model, state, gradient):
+        traces.append(None)
+        params = eqx.filter(model, eqx.is_inexact_array)
+        updates, state = tx.update(gradient, state, params)
+        return eqx.apply_updates(model, updates), state
+
+    state = tx.init(eqx.filter(model, eqx.is_inexact_array))
+    for seed in GRADIENTS:
+        gradient = eqx.filter(EqxNet(**draw(seed)), eqx.is_inexact_array)
+        model, state = step(model, state, gradient)
+    assert len(traces) == 1
+    params, rest = eqx.partition(model, eqx.is_inexact_array)
+    average = get_average(state, params, GROUPS)
+    assert eqx.combine(average, rest).hidden.activation is jnp.tanh
+    norms = [jnp.linalg.norm(x.vector) for x in (average, params)]
+    # A radius is kept to 2 ulp.
+    assert jnp.allclose(*norms, rtol=4 * 1.2e-7, atol=0)
+    assert jnp.abs(average.vector - params.vector).max() > 1e-2
 
 
 def test_nnx_compiles_once():

@@ -30,6 +30,8 @@ from psi_optax.transforms import (
 )
 from tests.compilation import quick_jit
 from tests.conformance.checks import assert_equal
+from tests.registry import normal
+from tests.theory.training import scan
 
 STEPS = 300
 RATE = 0.1
@@ -55,18 +57,13 @@ CENTER = random.normal(size=3)
 
 def start(scale, dtype="float32"):
     """Weights of norm about `scale` times 2; the parabola does not scale."""
-    random = np.random.RandomState(1)
     shapes = {
         "vector": (6,),
         "columns": (6, 4),
         "tied": {"kernel": (5, 4), "bias": (4,)},
         "blocks": (3, 8),
     }
-    weights = jax.tree.map(
-        lambda shape: scale * random.normal(size=shape),
-        shapes,
-        is_leaf=lambda x: isinstance(x, tuple),
-    )
+    weights = jax.tree.map(lambda x: scale * x, normal(1, shapes))
     tree = {**weights, "ordinary": np.zeros(3)}
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
 
@@ -107,18 +104,10 @@ def total(params):
 
 def minimizer(tx):
     """From first weights to last weights and state, compiled once."""
-
-    def body(carry, _):
-        params, state = carry
-        gradient = jax.grad(total)(params)
-        updates, state = tx.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    def run(params):
-        carry = params, tx.init(params)
-        return jax.lax.scan(body, carry, length=STEPS)[0]
-
-    return quick_jit(run)
+    slope = jax.grad(total)
+    return quick_jit(
+        lambda params: scan(tx, lambda w, _: slope(w), params, length=STEPS)
+    )
 
 
 @jax.jit

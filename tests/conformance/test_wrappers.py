@@ -10,8 +10,8 @@ from tests.conformance.checks import (
     abstract_step,
     assert_close,
     assert_differ,
+    assert_dtypes_kept,
     assert_equal,
-    dtypes,
     one_step,
 )
 from tests.registry import ENTRIES, GROUPS, KINDS, draw
@@ -69,11 +69,13 @@ def test_masked_nodes_and_none(entry, tx, hole):
 # Hyperparameters.
 
 
+def injected(entry):
+    return optax.inject_hyperparams(entry.factory)(**entry.arguments())
+
+
 @each_entry
 def test_inject_hyperparams(entry, tx):
-    injected = optax.inject_hyperparams(entry.factory)
-    injected = injected(**entry.arguments())
-    updates, state = one_step(injected)
+    updates, state = one_step(injected(entry))
     expected, expected_state = one_step(tx)
     # A number that became an array is rounded before it is used.
     assert_close(updates, expected)
@@ -83,11 +85,7 @@ def test_inject_hyperparams(entry, tx):
 @each_entry
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_injected_hyperparams_keep_dtypes(entry, dtype):
-    injected = optax.inject_hyperparams(entry.factory)
-    injected = injected(**entry.arguments())
-    params, state, updates, new_state = abstract_step(injected, dtype)
-    assert dtypes(updates) == dtypes(params)
-    assert dtypes(new_state) == dtypes(state)
+    assert_dtypes_kept(injected(entry), dtype)
 
 
 @pytest.mark.usefixtures("optax_promotion")
@@ -95,16 +93,10 @@ def test_injected_hyperparams_keep_dtypes(entry, dtype):
     "name", [name for name, entry in ENTRIES.items() if entry.by_leaf]
 )
 def test_injected_hyperparams_keep_dtypes_leaf_by_leaf(entry):
-    injected = optax.inject_hyperparams(entry.factory)
-    injected = injected(**entry.arguments())
     tree = draw(0)
     tree["blocks"] = tree["blocks"].astype("bfloat16")
     tree["head"]["bias"] = tree["head"]["bias"].astype("bfloat16")
-    params = jax.eval_shape(lambda: tree)
-    state = jax.eval_shape(injected.init, params)
-    updates, new_state = jax.eval_shape(injected.update, params, state, params)
-    assert dtypes(updates) == dtypes(params)
-    assert dtypes(new_state) == dtypes(state)
+    assert_dtypes_kept(injected(entry), params=tree)
 
 
 def test_an_injected_rate_is_the_rate():
@@ -124,9 +116,7 @@ def test_an_injected_rate_is_the_rate():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_multi_steps_and_apply_if_finite_keep_types(tx, dtype):
     for wrapped in optax.MultiSteps(tx, 2), optax.apply_if_finite(tx, 2):
-        params, state, updates, new_state = abstract_step(wrapped, dtype)
-        assert dtypes(updates) == dtypes(params)
-        assert dtypes(new_state) == dtypes(state)
+        assert_dtypes_kept(wrapped, dtype)
 
 
 @some_entries

@@ -16,6 +16,7 @@ import optax
 
 from psi_optax import ScaleGroup, adam_g, psi, psi_adam, psi_sgd, psi_sgdm
 from tests.compilation import quick_jit
+from tests.theory.networks import standardize
 
 BATCH = 64
 BLOCKS = 3
@@ -86,12 +87,6 @@ def forward(params, x, linear=jnp.matmul):
     x = jnp.tanh(blocks.reshape(x.shape))
     head = params["head"]
     return linear(x, head["kernel"]) + head["bias"][None]
-
-
-def standardize(x, axis):
-    """Mean 0 and variance 1, with nothing added to the variance."""
-    x = x - x.mean(axis, keepdims=True)
-    return x / jnp.sqrt(jnp.mean(x * x, axis, keepdims=True))
 
 
 def loss(params, batch, linear=jnp.matmul):

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -11,6 +10,7 @@ from psi_optax import ScaleGroup
 from psi_optax.diagnostics import monitor_groups, read_monitor
 from tests.compilation import quick_jit
 from tests.devices.meshes import make_mesh
+from tests.theory.training import scan
 
 
 def draw(seed):
@@ -31,12 +31,7 @@ def test_all_shards_are_seen(spec, group):
     w, u = draw(0), 0.1 * draw(1)
 
     def two_steps(w, u):
-        def body(carry, _):
-            w, state = carry
-            updates, state = tx.update(u, state, w)
-            return (optax.apply_updates(w, updates), state), None
-
-        return jax.lax.scan(body, (w, tx.init(w)), length=2)[0][1]
+        return scan(tx, lambda *_: u, w, length=2)[1]
 
     expected = read_monitor(jax.jit(two_steps)(w, u))
     sharded = jax.shard_map(

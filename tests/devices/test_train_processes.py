@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from benchmarks.train import folder, processes, records
+from benchmarks.train import __main__ as program, records
 from tests.compilation import quick_options
 from tests.generated import write_images
 
@@ -21,6 +21,12 @@ LIMIT = 1800
 SETTINGS = ["--data", "imagenet", "--model", "mlp", "--batch", "80"]
 SETTINGS += ["--optimizer", "psi_sgd", "--rate", "0.02"]
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+def results(out):
+    """Read the lines of a run without the times in them."""
+    names = "epoch", "train_loss", "test_loss", "test_accuracy"
+    return [{name: line[name] for name in names} for line in records.read(out)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +86,7 @@ def finish(start):
         process = start(out, *arguments)
         _, errors = process.communicate(timeout=LIMIT)
         assert process.returncode == 0, errors
-        return records.read(out)
+        return results(out)
 
     return finish
 
@@ -100,7 +106,7 @@ def ended(start, tmp_path_factory):
     assert first.startswith("2 processes: ")
     _, second = map(int, re.findall(r"\d+", first)[1:])
     # Not the first alone: it is gone once the second is there.
-    until(lambda: folder.last_checkpoint(out) > 0, process)
+    until(lambda: records.last_checkpoint(out) > 0, process)
     os.kill(second, signal.SIGKILL)
     _, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 1
@@ -116,12 +122,11 @@ def until(condition, process):
 def test_the_end_of_a_process_is_told(ended):
     out, errors = ended
     assert re.search(
-        r"process 1 was ended by SIGKILL, (in epoch|before the checkpoint of"
-        r" epoch) \d(?s:.*); the others were ended",
+        r"process 1 was ended by SIGKILL(?s:.*); the others were ended",
         errors,
     )
     assert "The last checkpoint is of epoch" in errors
-    assert "--resume goes on from there" in errors
+    assert "--resume goes on there" in errors
     assert 1 <= len(records.read(out)) < EPOCHS
 
 
@@ -133,7 +138,7 @@ def test_the_run_goes_on_to_the_same_bits(ended, whole, finish, tmp_path):
 
 def test_the_run_goes_on_in_four_processes(ended, whole, finish, tmp_path):
     out = shutil.copytree(ended[0], tmp_path / "out")
-    mesh = ["--mesh", "data=2,fsdp=2"]
+    mesh = ["--mesh.data", "2", "--mesh.fsdp", "2"]
     found = finish(out, 4, EPOCHS, "--resume", *mesh)
     assert found != whole
     for line, expected in zip(found, whole, strict=True):
@@ -153,20 +158,15 @@ def test_what_cannot_be_done_is_said_once(ended, start):
 
 
 def test_which_process_is_told_of(tmp_path):
-    failed = {0: 1, 2: -signal.SIGTERM}
-    said = processes._report(failed, tmp_path)
-    assert said.startswith("process 2 was ended by SIGTERM, in epoch 1;")
+    said = program._report({0: 1, 2: -signal.SIGTERM}, tmp_path)
+    assert said.startswith("process 2 was ended by SIGTERM (see ")
     assert f"{tmp_path}/process-2.log" in said
     assert "--resume" not in said
     (tmp_path / "settings.json").touch()
-    lines = '{"epoch": 1}\n{"epoch": 2}\n'
-    (tmp_path / "metrics.jsonl").write_text(lines)
-    said = processes._report({0: 1}, tmp_path)
-    assert "before the checkpoint of epoch 2 was complete" in said
+    said = program._report({0: 1}, tmp_path)
     assert "process 0 failed with exit status 1" in said
     assert "--resume starts anew" in said
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
     (tmp_path / "checkpoints" / "3.unfinished").mkdir()
-    said = processes._report({0: 1}, tmp_path)
-    assert "in epoch 3" in said
+    said = program._report({0: 1}, tmp_path)
     assert "The last checkpoint is of epoch 2" in said

@@ -12,6 +12,7 @@ import pytest
 
 from psi_optax.diagnostics import input_patches, split_by_input_span
 from tests.theory.networks import standardize
+from tests.theory.training import scan
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -78,17 +79,9 @@ def test_the_parts():
 
 
 def train(tx, steps=50):
-    params = start()
-    state = tx.init(params)
-
-    @jax.jit
-    def step(params, state):
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    for _ in range(steps):
-        params, state = step(params, state)
-    return params["kernel"]
+    slope = jax.grad(loss)
+    run = jax.jit(lambda w: scan(tx, lambda w, _: slope(w), w, length=steps))
+    return run(start())[0]["kernel"]
 
 
 @pytest.mark.usefixtures("optax_promotion")

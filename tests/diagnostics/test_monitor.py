@@ -10,7 +10,6 @@ import pytest
 
 from psi_optax import ScaleGroup, psi_sgd
 from psi_optax.diagnostics import (
-    MonitorGroupsState,
     monitor_groups,
     plot_monitor,
     read_monitor,
@@ -263,19 +262,6 @@ def test_plot_without_matplotlib(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ImportError, match="pip install matplotlib"):
         plot_monitor([{"rotation/a": 0.1}])
-
-
-def test_the_state_is_of_arrays():
-    tx = monitor_groups(GROUPS, learning_rate=0.1, degree=1)
-    before = tx.init(draw(0))
-    assert isinstance(before, MonitorGroupsState)
-    _, after = one_step(tx)
-    assert jax.tree.map(jax.typeof, before) == jax.tree.map(jax.typeof, after)
-
-
-def test_a_rate_needs_the_degree_of_its_update():
-    with pytest.raises(ValueError, match="degree=None.*learning_rate"):
-        monitor_groups(GROUPS, learning_rate=0.1)
 
 
 def test_a_state_of_several_seeds_is_to_be_indexed():

@@ -1,1 +1,1 @@
-"""Tests of psi_optax.diagnostics."""
+"""Tests of psi_optax.dynamics."""

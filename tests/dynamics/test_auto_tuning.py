@@ -16,10 +16,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from psi_optax import ScaleGroup, psi_sgd
+from tests.theory.training import scan, to_numpy
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -59,14 +59,10 @@ def descend(x, noise=0.0, *, learned=False, steps=3000):
         fit = (z * jnp.asarray(Y)).mean() * gain / jnp.sqrt(variance)
         return (Y**2).mean() / 2 - fit + gain**2 / 2
 
-    def body(carry, _):
-        params, state = carry
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
-        return (optax.apply_updates(params, updates), state), None
-
     params = {"w": jnp.full(FEATURES, 3.0), "gain": jnp.asarray(GAIN)}
-    run = jax.jit(lambda c: jax.lax.scan(body, c, length=steps)[0][0])
-    params = jax.tree.map(np.asarray, run((params, tx.init(params))))
+    slope = jax.grad(loss)
+    run = jax.jit(lambda w: scan(tx, lambda w, _: slope(w), w, length=steps)[0])
+    params = to_numpy(run(params))
     gain = float(params["gain"])
     spread = x.T @ x / SAMPLES + noise**2 * np.eye(FEATURES)
     w = params["w"]

@@ -15,16 +15,13 @@ from psi_optax.dynamics import (
     exponential_trace,
     next_directional_rate,
 )
+from tests.columns import unit
 from tests.theory.networks import rayleigh, rayleigh_gradient
 from tests.theory.training import path_of
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 STEPS = 300
-
-
-def directions(path):
-    return path / np.linalg.norm(path, axis=1, keepdims=True)
 
 
 def varying(count):
@@ -60,7 +57,7 @@ def test_exact_schedule_law():
     # Some twenty roundings of 1.1e-16.
     np.testing.assert_allclose(after, phi[1:], rtol=1e-13)
     # The directions, too, move by it.
-    v = directions(path)
+    v = unit(path)
     for step, matrix in enumerate(rayleigh(STEPS).batches):
         gbar = rayleigh_gradient(v[step], matrix)
         moved = v[step] - np.asarray(phi[step]) * gbar
@@ -127,12 +124,10 @@ def test_exponential_schedule():
     decayed = path_of(with_decay(0.1, 0.0), problem)
     growing = path_of(optax.sgd(exponential_schedule(0.1, DECAY)), problem)
     # The spec's bound; noisy steps amplify roundings of 1e-16.
-    np.testing.assert_allclose(
-        directions(growing), directions(decayed), atol=1e-8
-    )
+    np.testing.assert_allclose(unit(growing), unit(decayed), atol=1e-8)
     # The controls: not by a constant rate, and the norms are far apart.
     constant = path_of(optax.sgd(0.1), problem)
-    assert np.abs(directions(constant) - directions(decayed)).max() > 1e-2
+    assert np.abs(unit(constant) - unit(decayed)).max() > 1e-2
     ratio = np.linalg.norm(growing[-1], axis=0) / np.linalg.norm(
         decayed[-1], axis=0
     )
@@ -149,17 +144,17 @@ def test_exponential_schedule_with_momentum():
     started = starting_at(
         growing, lambda w: exponential_trace(w, rate, DECAY, momentum)
     )
-    expected = directions(decayed)
+    expected = unit(decayed)
     np.testing.assert_allclose(
-        directions(path_of(started, problem)), expected, atol=1e-8
+        unit(path_of(started, problem)), expected, atol=1e-8
     )
     # The controls: another buffer at the start, and the rate without momentum.
     unstarted = path_of(growing, problem)
-    assert np.abs(directions(unstarted) - expected).max() > 1e-3
+    assert np.abs(unit(unstarted) - expected).max() > 1e-3
     other = path_of(
         optax.sgd(exponential_schedule(rate, DECAY), momentum), problem
     )
-    assert np.abs(directions(other) - expected).max() > 1e-3
+    assert np.abs(unit(other) - expected).max() > 1e-3
 
 
 def test_without_momentum_there_is_nothing_to_start():

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 from psi_optax import ScaleGroup
+from tests.registry import normal
 
 # Columns; columns of a kernel, each tied to an element of a bias; blocks of
 # columns; a group that is a whole leaf; columns in half precision; groups of
@@ -113,12 +114,8 @@ ODD_GRADIENTS = {
 @functools.cache
 def draw(seed):
     """A tree of normal numbers: parameters or gradients."""
-    random = np.random.RandomState(seed)
-    tree = jax.tree.map(
-        lambda shape: random.normal(size=shape).astype(np.float32),
-        SHAPES,
-        is_leaf=lambda x: isinstance(x, tuple),
-    )
+    tree = normal(seed, SHAPES)
+    tree = jax.tree.map(lambda x: x.astype(np.float32), tree)
     return {**tree, "half": tree["half"].astype(np.float16)}
 
 

@@ -8,9 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-import psi_optax
-from psi_optax import ScaleGroup
-from tests.conformance.checks import assert_equal, one_step
+from tests.conformance.checks import one_step
 from tests.faults.cases import INTEGERS, ODD_GRADIENTS
 from tests.registry import ENTRIES, GROUPS, draw
 
@@ -57,19 +55,6 @@ def test_optax_itself_makes_floats_of_integers():
         one_step(tx, params, float0)
     with pytest.raises(TypeError, match="float0"):
         optax.apply_updates(params, float0)
-
-
-@pytest.mark.parametrize("of", ["ordinary", "scale"])
-def test_integers_do_not_decay(of):
-    groups = {"w": ScaleGroup(axes=0), "b": None, "integers": None}
-    tree = {"w": jnp.ones(2), "b": jnp.ones(2), "integers": INTEGERS}
-    zeros = jax.tree.map(jnp.zeros_like, tree)
-    tx = psi_optax.transforms.add_decayed_weights(0.5, groups, of=of)
-    updates, _ = one_step(tx, tree, zeros)
-    decayed = {"w": of == "scale", "b": of == "ordinary"}
-    for path, does in decayed.items():
-        assert np.all(updates[path] == (0.5 if does else 0.0))
-    assert_equal(updates["integers"], zeros["integers"])
 
 
 # Errors. Nothing is computed.

@@ -32,10 +32,10 @@ def test_the_table_says_what_is_grouped_and_what_is_wrong_with_it():
     assert "ordinary" in line(table, "layer/bias")
     kernel = line(table, "layer/kernel")
     assert "(2, 3)  0         3       2" in kernel
-    assert "1 of 3 norm zero: never moves; initialize it" in kernel
+    assert "1 of 3 norm zero" in kernel
     assert "1 of 3 non-finite" in kernel
-    assert "one element: has no direction" in line(table, "gain")
-    assert table.endswith("4 groups in 2 of 3 parameters")
+    assert "one element" in line(table, "gain")
+    assert "4 groups in 2 of 3" in table
 
 
 def test_ties_blocks_and_ranges():

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +24,14 @@ def analyse(loss, params, *args, **options):
     return analysis.analyse(trace_loss(loss, params, args), **options)
 
 
+def site(reason):
+    """Return the file and the line that a reason names, or None."""
+    found = re.search(r"at ([\w.<>-]+):(\d+)", reason)
+    return found and (found[1], int(found[2]))
+
+
 def proved(verdicts):
-    """Sets of groups that scale together, by path."""
+    """Return the sets of groups that scale together, by path."""
     found = {}
     for path, verdict in verdicts.items():
         if verdict.bound < math.inf:
@@ -38,7 +45,7 @@ def proved(verdicts):
 
 
 def rescaled(params, groups, random):
-    """Parameters with each group multiplied by a random number."""
+    """Multiply each group by a random number."""
     scaled = dict(params)
     stated = {p: g for p, g in groups.items() if g != "elements"}
     for path in groups.keys() - stated.keys():
@@ -63,7 +70,7 @@ def change(loss, params, other):
 
 
 def moved(params, random):
-    """Parameters that differ by rounding alone."""
+    """Change parameters by rounding alone."""
     return {
         path: w * (1 + NOISE * random.normal(size=w.shape))
         for path, w in params.items()
@@ -71,18 +78,18 @@ def moved(params, random):
 
 
 def noise(loss, params, random):
-    """How much the loss changes when nothing but rounding does."""
+    """Return the change of the loss when nothing but rounding changes."""
     found = change(loss, params, moved(params, random))
     return found if math.isfinite(found) else math.inf
 
 
 def allowed(groups, verdicts):
-    """What an epsilon that is recorded explains."""
+    """Return the change that a recorded epsilon explains."""
     return SAME + 10 * max(verdicts[path].epsilon for path in groups)
 
 
 def reached(loss, params, verdicts, *args):
-    """Parameters that are said to be inert, and that have a gradient."""
+    """Return the parameters that are said to be inert and have a gradient."""
     said = [p for p, v in verdicts.items() if v.kind == "inert"]
     if not said:
         return []
@@ -114,7 +121,7 @@ def reached(loss, params, verdicts, *args):
 
 
 def unused(program, params):
-    """Parameters whose gradient is a zero that is written in the program."""
+    """Return the parameters whose gradient is a zero of the program."""
     zeros = {
         equation.outvars[0]
         for equation in program.eqns
@@ -127,7 +134,7 @@ def unused(program, params):
 
 
 def broken(loss, params, verdicts, *variants):
-    """The groups whose scales change a loss, with by how much.
+    """Return the groups whose scales change a loss, and by how much.
 
     Variants are further arguments of the loss, each of which is tried.
     """

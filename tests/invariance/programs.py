@@ -1,23 +1,15 @@
-"""Random programs: losses that do what a list of numbers says.
+"""Instructions of random programs: functions of two arrays and a number.
 
-A program is a list of instructions, each of some numbers; what they do depends
-on the shapes that are there, so that any list is a program. It ends in a
-normalization as often as not: most programs have no symmetry otherwise.
+The shapes that are there decide on what each does, so that any list of numbers
+is a program.
 """
 
-import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-
-LARGEST = 400
-SHAPES = [
-    (4, 6), (6, 4), (6,), (4,), (6, 6), (12,), (2, 12), (12, 3), (3, 4, 2),
-    (3, 6), (2, 2, 3), (5, 4), (1, 6),
-]  # fmt: skip
 
 
 def data(*shape, seed=0):
@@ -55,7 +47,7 @@ def norm(x, axis):
 
 
 def wide(x, rank=2):
-    """The array with at least so many axes."""
+    """Add axes until there are at least so many."""
     return x.reshape((1,) * (rank - x.ndim) + x.shape)
 
 
@@ -141,7 +133,7 @@ def centered(x, y, k):
 
 
 def centered_wrongly(x, y, k):
-    """The mean along one axis, subtracted along another one if it fits."""
+    """Subtract the mean along one axis along another one if it fits."""
     axis = axis_of(x, k)
     mean = jnp.mean(x, axis=axis)
     return x - fitted(mean, x.shape)
@@ -223,7 +215,7 @@ def looked_up(x, y, k):
 
 
 def looked_up_twice(x, y, k):
-    """The quotient of two arrays at the same rows."""
+    """Divide two arrays at the same rows."""
     x = wide(x)
     where = indices(4, x.shape[0], k).astype(np.uint32)
     n = norm(x, 1) if k % 2 else norm(fitted(y, x.shape), 1)
@@ -379,33 +371,3 @@ FINISHES = [
     lambda x, y, k: x / norm(x, None),
     lambda x, y, k: x / norm(y, None),
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A loss: parameters' shapes, instructions, and how it ends."""
-
-    shapes: tuple[tuple[int, ...], ...]
-    instructions: tuple[tuple[int, int, int, int], ...]
-    finish: tuple[int, int, int]
-
-    def features(self, params):
-        pool = [params[name] for name in sorted(params)]
-        for name, i, j, k in self.instructions:
-            # Mostly what is newest, so that much of the program is used.
-            x, y = pool[-1 - i % len(pool)], pool[j % len(pool)]
-            new = INSTRUCTIONS[name](x, y, k)
-            if 0 < new.size <= LARGEST and new.ndim:
-                pool.append(new)
-        kind, j, k = self.finish
-        return FINISHES[kind](pool[-1], pool[j % len(pool)], k)
-
-    def __call__(self, params):
-        y = self.features(params)
-        return jnp.sum(jnp.tanh(y) * data(*y.shape))
-
-    def params(self):
-        return {
-            f"w{i}": jnp.asarray(data(*shape, seed=10 + i))
-            for i, shape in enumerate(self.shapes)
-        }

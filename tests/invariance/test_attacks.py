@@ -5,35 +5,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psi_optax import ScaleGroup, find_groups
+from psi_optax import ScaleGroup
+from tests.invariance.losses import arrays, normalized, report_on
 
-X = jax.random.normal(jax.random.key(0), (64, 6))
-W = jax.random.normal(jax.random.key(1), (6, 4))
-V = jax.random.normal(jax.random.key(2), (6, 2))
+X = arrays(x=(64, 6))["x"]
+W, V = arrays(w=(6, 4), v=(6, 2)).values()
 MASK = jnp.where(jnp.arange(64) % 3 == 0, -jnp.inf, 0.0)
 METHODS = ["analysis", "both"]
 
 
-def bn(h, epsilon=1e-12):
-    center = jnp.mean(h, 0, keepdims=True)
-    return (h - center) / jnp.sqrt(jnp.var(h, 0, keepdims=True) + epsilon)
-
-
 def finding(function, method, **params):
-    weights = jnp.sin(jnp.arange(256.0))
+    def shifted(params, x):
+        return function(params, x) + 0.1
 
-    def loss(params, x):
-        y = jnp.tanh(function(params, x) + 0.1)
-        return jnp.vdot(y.ravel(), weights[: y.size])
-
-    return find_groups(loss, params, X, method=method)
+    return report_on(shifted, params, X, method=method)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_threshold_of_one_element_is_no_epsilon_of_a_norm(method):
     def threshold(params, x):
         h = x @ params["w"]
-        return bn(jnp.where(h**2 > 1e-3, h, 5.0))
+        return normalized(jnp.where(h**2 > 1e-3, h, 5.0))
 
     def guarded(params, x):
         w = params["w"]
@@ -47,7 +39,7 @@ def test_a_threshold_of_one_element_is_no_epsilon_of_a_norm(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_signs_matter_alone_where_no_epsilon_does(method):
     def scaled(params, x, epsilon):
-        return bn(x[:, :4] * params["g"][None], epsilon)
+        return normalized(x[:, :4] * params["g"][None], epsilon=epsilon)
 
     small = jnp.array([0.1, -0.05, 0.2, -0.1])
     exact = finding(lambda p, x: scaled(p, x, 0.0), method, g=small)
@@ -69,10 +61,10 @@ REARRANGED = {
 @pytest.mark.parametrize("name", REARRANGED)
 def test_an_infinity_of_data_is_no_zero_of_weights(name):
     def function(params, x):
-        return bn(REARRANGED[name](x @ params["w"]))
+        return normalized(REARRANGED[name](x @ params["w"]))
 
     assert finding(function, "analysis", w=W)["w"].group is None
-    normed = finding(lambda p, x: bn(x @ p["w"]), "analysis", w=W)
+    normed = finding(lambda p, x: normalized(x @ p["w"]), "analysis", w=W)
     assert normed["w"].group == ScaleGroup(0)
 
 
@@ -81,7 +73,9 @@ def test_what_a_guard_adds_to_zeros_counts(sign):
     def function(params, x, value):
         h = jax.nn.relu(x @ params["v"])
         n = jnp.sum(h * h, 1, keepdims=True)
-        return bn(x @ params["w"] + sign * jnp.where(n == 0, value, 0.0))
+        return normalized(
+            x @ params["w"] + sign * jnp.where(n == 0, value, 0.0)
+        )
 
     added = finding(lambda p, x: function(p, x, 5.0), "analysis", w=W, v=V)
     assert added["w"].group is None
@@ -93,13 +87,16 @@ def test_numbers_beyond_all_and_empty_arrays():
     def large(params, x):
         with jax.enable_x64(True):
             number = jnp.full((4,), 1e200) ** 2 + jnp.full((4,), 1e120) ** 3
-        return bn(x @ params["w"]) * jnp.isfinite(number).astype(x.dtype)[None]
+        return (
+            normalized(x @ params["w"])
+            * jnp.isfinite(number).astype(x.dtype)[None]
+        )
 
     assert finding(large, "analysis", w=W)["w"].group == ScaleGroup(0)
 
     def empty(params, x):
         nothing = (x[:, :0] @ params["z"]).reshape(4, -1)
-        return bn(x @ params["w"]) + jnp.sum(
+        return normalized(x @ params["w"]) + jnp.sum(
             params["z"].reshape(-1, 2) + 0.0 * jnp.sum(nothing)
         )
 

@@ -6,21 +6,18 @@ import pytest
 from flax import linen as nn
 from jax.scipy.linalg import solve_triangular
 
-from psi_optax import ScaleGroup, find_groups
+from psi_optax import ScaleGroup
+from tests.invariance.losses import report_on, shapes, unit
+from tests.invariance.programs import norm
 
-X = jax.ShapeDtypeStruct((8, 6), jnp.float32)
-W = jax.ShapeDtypeStruct((6, 4), jnp.float32)
+X, W = shapes(x=(8, 6), w=(6, 4)).values()
 MATRIX = ScaleGroup((0, 1))
+NUMBERS = jnp.cos(jnp.arange(32.0)).reshape(8, 4)
 
 
 def found(function):
-    """The groups of w in a loss of one function of w and x."""
-
-    def loss(params, x):
-        return jnp.sum(jnp.tanh(function(params["w"], x)) ** 3)
-
-    report = find_groups(loss, {"w": W}, X, method="analysis")
-    return report["w"].group
+    """Return the groups of w in the total of a function of w and x."""
+    return report_on(lambda p, x: function(p["w"], x), {"w": W}, X)["w"].group
 
 
 def by_triangle(w, x):
@@ -31,6 +28,10 @@ def by_triangle(w, x):
 def by_eigenvectors(w, x):
     values, vectors = jnp.linalg.eigh(w.T @ w)
     return x @ w @ (vectors / jnp.sqrt(values)[None])
+
+
+def triangle_over(size, w):
+    return NUMBERS @ (jnp.linalg.qr(w)[1] / size)
 
 
 def divided(order):
@@ -47,29 +48,11 @@ INVARIANT = {
         lambda w, x: x[:, :4] @ jnp.linalg.qr(w.T)[0],
         ScaleGroup(1),
     ),
-    "columns of r": (
-        lambda w, x: (
-            x[:, :4]
-            @ (jnp.linalg.qr(w)[1] / jnp.linalg.norm(w, axis=0, keepdims=True))
-        ),
-        ScaleGroup(0),
-    ),
-    "rows of r": (
-        lambda w, x: (
-            x[:, :4]
-            @ (
-                jnp.linalg.qr(w)[1]
-                / jnp.linalg.norm(w[:4], axis=1, keepdims=True)
-            )
-        ),
-        MATRIX,
-    ),
+    "columns of r": (lambda w, x: triangle_over(norm(w, 0), w), ScaleGroup(0)),
+    "rows of r": (lambda w, x: triangle_over(norm(w[:4], 1), w), MATRIX),
     "spectral norm": (divided(2), MATRIX),
     "nuclear norm": (divided("nuc"), MATRIX),
-    "svd": (
-        lambda w, x: x @ jnp.linalg.svd(w, full_matrices=False)[0],
-        MATRIX,
-    ),
+    "svd": (lambda w, x: x @ jnp.linalg.svd(w, full_matrices=False)[0], MATRIX),
     "cholesky": (by_triangle, MATRIX),
     "eigh": (by_eigenvectors, MATRIX),
     "a triangular solve": (
@@ -118,9 +101,6 @@ def tangents(h, weights):
     return jax.jvp(pooled, (h,), (weights,))[1]
 
 
-NUMBERS = jnp.cos(jnp.arange(32.0)).reshape(8, 4)
-
-
 def test_of_a_window_only_the_largest_is_seen():
     def spread(w, x):
         return cotangents(x @ w, NUMBERS[:4])
@@ -135,9 +115,6 @@ def test_of_a_window_only_the_largest_is_seen():
 
 
 def test_a_window_moves_its_weights_unchanged():
-    def normalized(h):
-        return h / jnp.linalg.norm(h, axis=0, keepdims=True)
-
     def spread(w, x):
         return cotangents(NUMBERS, (x @ w)[:4])
 
@@ -145,7 +122,5 @@ def test_a_window_moves_its_weights_unchanged():
         return tangents(NUMBERS, x @ w)
 
     for function in (spread, picked):
-        assert found(lambda w, x, f=function: normalized(f(w, x))) == (
-            ScaleGroup(0)
-        )
+        assert found(lambda w, x, f=function: unit(f(w, x), 0)) == ScaleGroup(0)
         assert found(function) is None

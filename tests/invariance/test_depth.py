@@ -88,7 +88,7 @@ def verdicts(name, depth):
 
 
 def work(monkeypatch, name, depth):
-    """How often the analysis reduces a form, and makes one zero."""
+    """Count how often the analysis reduces a form, and makes one zero."""
     counts = collections.Counter()
 
     def counted(method):
@@ -114,9 +114,9 @@ def test_each_layer_more_costs_the_same(monkeypatch, name):
         long = (many[method] - some[method]) / 16
         # The cost of 4 layers more, to that of 16 more behind 8. It is 1 for
         # work that grows as n, and (24^2 - 8^2)/16 / ((8^2 - 4^2)/4) = 2.7 for
-        # n^2. Halving costs n log n at the worst, (24 log 24 - 8 log 8)/16 /
-        # ((8 log 8 - 4 log 4)/4) = 1.3.
-        assert long / short < 1.4, (method, few, some, many)
+        # n^2. Measured is 1.04; and 1.38 where one parameter, not one half of
+        # all, is held at a time.
+        assert long / short < 1.2, (method, few, some, many)
 
 
 def kinds(name, depth):

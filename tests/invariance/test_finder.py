@@ -1,5 +1,7 @@
 """find_groups and check_groups: what they take, what they refuse, reports."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,16 @@ def draw(seed, *shape):
 
 
 PARAMS = {"kernel": draw(0, 3, 4), "bias": draw(1, 4), "head": draw(2, 4)}
+GROUPS = {"kernel": ScaleGroup(0), "bias": None, "head": None}
 X = draw(3, 8, 3)
+
+
+def shape(*lengths):
+    return jax.ShapeDtypeStruct(lengths, jnp.float32)
+
+
+def analysed(loss, params=PARAMS, *args):
+    return find_groups(loss, params, *(args or (X,)), method="analysis")
 
 
 def norm(y, epsilon=1e-5):
@@ -35,19 +46,15 @@ def loss(params, x, epsilon=1e-5):
 
 def test_what_is_known_of_each_parameter():
     report = find_groups(loss, PARAMS, X)
-    assert report.groups == {
-        "kernel": ScaleGroup(0),
-        "bias": None,
-        "head": None,
-    }
+    assert report.groups == GROUPS
     kernel = report["kernel"]
     assert kernel.kind == "proved up to epsilon"
     assert kernel.epsilon == pytest.approx(1e-5)
     assert 0 < kernel.deviation < 1e-4
     assert report["bias"].kind == "inert"
-    assert "drop it" in report["bias"].reason
+    assert "drop" in report["bias"].reason
     assert report["head"].kind == "ordinary"
-    assert "the loss returns" in report["head"].reason
+    assert "the loss" in report["head"].reason
 
 
 def test_without_epsilon_it_is_proved_exactly():
@@ -57,15 +64,11 @@ def test_without_epsilon_it_is_proved_exactly():
 
 
 def test_a_large_epsilon_is_no_epsilon():
-    report = find_groups(lambda p, x: loss(p, x, 0.5), PARAMS, X)
-    assert report["kernel"].kind == "ordinary"
-    allowed = find_groups(
-        lambda p, x: loss(p, x, 0.5),
-        PARAMS,
-        X,
-        max_epsilon=1.0,
-        method="analysis",
-    )
+    def f(params, x):
+        return loss(params, x, 0.5)
+
+    assert find_groups(f, PARAMS, X)["kernel"].kind == "ordinary"
+    allowed = find_groups(f, PARAMS, X, max_epsilon=1.0, method="analysis")
     assert allowed["kernel"].epsilon == 0.5
 
 
@@ -79,13 +82,11 @@ def test_deviation_falls_with_the_square_of_the_weights():
 
 
 def test_shapes_are_enough_for_the_analysis():
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (PARAMS, X)
-    )
+    shapes = jax.eval_shape(lambda: (PARAMS, X))
     report = find_groups(loss, *shapes)
     assert report.groups == find_groups(loss, PARAMS, X).groups
     assert report["kernel"].deviation is None
-    with pytest.raises(ValueError, match='method="probe" needs arrays'):
+    with pytest.raises(ValueError, match='method="probe"'):
         find_groups(loss, *shapes, method="probe")
 
 
@@ -157,35 +158,37 @@ def test_select():
         "b": draw(1, 4, 2),
         "scale": 1 + draw(2, 4) / 9,
     }
-    report = find_groups(f, params, X, method="analysis")
+    report = analysed(f, params)
     assert all(report[path].group is not None for path in params)
     kernels = report.select("a|b")
     assert kernels.groups["scale"] is None
     assert kernels["scale"].reason == "not selected"
-    with pytest.raises(ValueError, match="picks none"):
+    with pytest.raises(ValueError, match="where='c'"):
         report.select("c")
+
+
+def rows(params, x):
+    y = x @ params["kernel"] + params["bias"][None]
+    return y / jnp.sqrt(jnp.sum(y * y, axis=1, keepdims=True))
 
 
 def test_select_cuts_no_tie():
     def f(params, x):
-        y = x @ params["kernel"] + params["bias"][None]
-        y = y / jnp.sqrt(jnp.sum(y * y, axis=1, keepdims=True))
-        return jnp.sum(jnp.tanh(y) @ params["head"])
+        return jnp.sum(jnp.tanh(rows(params, x)) @ params["head"])
 
-    report = find_groups(f, PARAMS, X, method="analysis")
+    report = analysed(f)
     assert report["kernel"].group == ScaleGroup((0, 1), tie="bias")
-    with pytest.raises(ValueError, match="'bias' of shape .*all of a tie"):
+    with pytest.raises(ValueError, match="'bias' of shape .* tie"):
         report.select("kernel")
 
 
 def test_check_groups():
-    groups = {"kernel": ScaleGroup(0), "bias": None, "head": None}
-    report = check_groups(loss, PARAMS, groups, X)
+    report = check_groups(loss, PARAMS, GROUPS, X)
     assert report["kernel"].kind == "stated"
     assert 0 < report["kernel"].deviation < 1e-4
     assert report["head"].deviation is None
-    wrong = {**groups, "head": ScaleGroup(0)}
-    with pytest.raises(ValueError, match=r"'head' of shape \(4,\).*change \d"):
+    wrong = {**GROUPS, "head": ScaleGroup(0)}
+    with pytest.raises(ValueError, match=r"'head' of shape \(4,\)"):
         check_groups(loss, PARAMS, wrong, X)
 
 
@@ -194,10 +197,9 @@ def test_check_groups_is_not_taken_in_by_what_large_weights_hide():
     def saturating(params, x):
         return jnp.sum(jnp.tanh(x @ params["kernel"]) @ params["head"])
 
-    groups = {"kernel": ScaleGroup(0), "bias": None, "head": None}
     for f in (saturating, lambda p, x: loss(p, x, 0.5)):
         with pytest.raises(ValueError, match="'kernel' of shape"):
-            check_groups(f, PARAMS, groups, X)
+            check_groups(f, PARAMS, GROUPS, X)
 
 
 def test_the_probe_is_not_taken_in_by_what_large_weights_hide():
@@ -212,9 +214,7 @@ def test_the_probe_is_not_taken_in_by_what_large_weights_hide():
 
 
 def test_an_epsilon_at_the_bound_counts_in_any_precision():
-    report = find_groups(
-        lambda p, x: loss(p, x, 1e-3), PARAMS, X, method="analysis"
-    )
+    report = analysed(lambda p, x: loss(p, x, 1e-3))
     assert report["kernel"].epsilon == pytest.approx(1e-3)
 
 
@@ -233,17 +233,17 @@ def test_arrays_that_are_closed_over_may_be_others_tomorrow():
         y = x @ params["kernel"] - mean[None]
         return jnp.sum(jnp.tanh(y / jnp.linalg.norm(y, axis=1, keepdims=True)))
 
-    report = find_groups(f, PARAMS, X, method="analysis")
+    report = analysed(f)
     assert report["kernel"].kind == "ordinary"
-    assert "running averages" in report["kernel"].reason
+    assert "averages" in report["kernel"].reason
 
 
 def test_a_report_is_on_params_of_these_shapes():
-    report = find_groups(loss, PARAMS, X, method="analysis")
+    report = analysed(loss)
     other = {**PARAMS, "kernel": jnp.ones((4, 3))}
     with pytest.raises(ValueError, match=r"'kernel' has shape \(4, 3\)"):
         make_plan(report, other)
-    with pytest.raises(KeyError, match="'kernels' is no parameter"):
+    with pytest.raises(KeyError, match="'kernels'"):
         report["kernels"]
 
 
@@ -252,9 +252,8 @@ def test_a_report_without_groups_asks_for_the_loss_of_training():
         y = x @ params["kernel"] / 2 + params["bias"][None]
         return jnp.mean(jnp.tanh(y) @ params["head"])
 
-    report = find_groups(in_evaluation, PARAMS, X, method="analysis")
-    assert "loss of training" in str(report)
-    assert "?" not in str(find_groups(loss, PARAMS, X, method="analysis"))
+    assert "training" in str(analysed(in_evaluation))
+    assert "?" not in str(analysed(loss))
 
 
 def test_contradiction_is_an_error(monkeypatch):
@@ -266,7 +265,7 @@ def test_contradiction_is_an_error(monkeypatch):
         }
 
     monkeypatch.setattr(finder, "analyse", mistaken)
-    with pytest.raises(RuntimeError, match="contradict each other: 'head'"):
+    with pytest.raises(RuntimeError, match="contradict.*'head'"):
         find_groups(loss, PARAMS, X)
 
 
@@ -277,14 +276,10 @@ def test_of_two_sets_that_scale_together_the_larger_is_tied():
         y = y / jnp.linalg.norm(y)
         return jnp.sum(jnp.tanh(y))
 
-    shapes = {"a": (2,), "b": (3,), "matrix": (2, 3)}
-    params = {
-        name: jax.ShapeDtypeStruct(shape, jnp.float32)
-        for name, shape in shapes.items()
-    }
+    params = {"a": shape(2), "b": shape(3), "matrix": shape(2, 3)}
     report = find_groups(f, params, method="analysis")
     assert report["a"].kind == "ordinary"
-    assert "a scale with matrix (in the tie b" in report["a"].reason
+    assert re.search("matrix .*tie b", report["a"].reason)
     assert report["b"].group == ScaleGroup(0, tie="b")
     assert report["matrix"].group == ScaleGroup((0, 1), tie="b")
 
@@ -296,11 +291,10 @@ def test_who_lost_its_tie_is_told_of_it():
         y = a * d + b * d + c + e
         return jnp.sum(jnp.tanh(y / jnp.linalg.norm(y)))
 
-    params = dict.fromkeys("abce", jax.ShapeDtypeStruct((3,), jnp.float32))
-    params["d"] = jax.ShapeDtypeStruct((1,), jnp.float32)
+    params = {**dict.fromkeys("abce", shape(3)), "d": shape(1)}
     report = find_groups(f, params, method="analysis")
     assert {p for p in params if report[p].group} == set("abce")
-    assert "a scale with c, e (in the tie a" in report["d"].reason
+    assert re.search("c, e .*tie a", report["d"].reason)
 
 
 def test_fused_kernels_are_tied_by_what_moves_a_part_of_each():
@@ -315,9 +309,7 @@ def test_fused_kernels_are_tied_by_what_moves_a_part_of_each():
         middle = normed(a[1], d[1], b[0], e[0], c)
         return normed(a[0], d[0]) + middle + normed(b[1], e[1])
 
-    fused = jax.ShapeDtypeStruct((2, 5), jnp.float32)
-    params = dict.fromkeys("abde", fused)
-    params["c"] = jax.ShapeDtypeStruct((5,), jnp.float32)
+    params = {**dict.fromkeys("abde", shape(2, 5)), "c": shape(5)}
     report = find_groups(f, params, method="analysis")
     for path in "abde":
         assert report[path].group == ScaleGroup((0, 1), tie="a")
@@ -337,13 +329,12 @@ def test_the_analysis_traces_the_loss_once(monkeypatch):
 
     for where, name in ((jaxprs, "make_jaxpr"), (jax, "eval_shape")):
         monkeypatch.setattr(where, name, counted(getattr(where, name)))
-    report = find_groups(loss, PARAMS, X, method="analysis")
-    assert report["kernel"].group is not None
+    assert analysed(loss)["kernel"].group is not None
     assert traces == ["make_jaxpr"]
 
 
 def work_of(monkeypatch, loss):
-    """How often the probe compiles a loss, and evaluates it."""
+    """Count how often the probe compiles a loss, and evaluates it."""
     work = {"programs": 0, "runs": 0}
 
     def counted(name, method):
@@ -362,10 +353,8 @@ def work_of(monkeypatch, loss):
 
 def test_a_gradient_is_compiled_only_where_it_is_needed(monkeypatch):
     def without_bias(params, x):
-        y = x @ params["kernel"]
-        return jnp.mean(
-            jnp.tanh(norm(y) + params["bias"][None]) @ params["head"]
-        )
+        y = norm(x @ params["kernel"]) + params["bias"][None]
+        return jnp.mean(jnp.tanh(y) @ params["head"])
 
     work = work_of(monkeypatch, without_bias)
     assert work["programs"] == 1
@@ -380,10 +369,8 @@ def test_what_is_inert_takes_a_gradient(monkeypatch):
 
 def test_of_many_parameters_the_tied_pair_is_measured():
     def f(params, x):
-        y = x @ params["kernel"] + params["bias"][None]
-        y = y / jnp.sqrt(jnp.sum(y * y, axis=1, keepdims=True))
-        y = jnp.tanh(y * params["gain"][None] + params["shift"][None])
-        return jnp.mean(y @ params["head"])
+        y = rows(params, x) * params["gain"][None] + params["shift"][None]
+        return jnp.mean(jnp.tanh(y) @ params["head"])
 
     params = {**PARAMS, "gain": 1 + draw(5, 4) / 9, "shift": draw(6, 4)}
     report = find_groups(f, params, X, method="probe")
@@ -408,85 +395,54 @@ def test_the_deviation_is_that_of_all_groups_at_once():
 def test_what_the_analysis_does_not_know_is_measured():
     def f(params, x):
         w = params["kernel"]  # The head is projected on the rows of w.
-        rows = jnp.linalg.solve(w @ w.T, w @ params["head"])
-        return jnp.sum(jnp.tanh(rows @ w)) * jnp.sum(x)
+        solved = jnp.linalg.solve(w @ w.T, w @ params["head"])
+        return jnp.sum(jnp.tanh(solved @ w)) * jnp.sum(x)
 
     report = find_groups(f, PARAMS, X)
     assert report["kernel"].kind == "measured"
-    assert "no rule for" in report["kernel"].reason
+    assert "no rule" in report["kernel"].reason
     assert "test_finder.py" in report["kernel"].reason
-    alone = find_groups(f, PARAMS, X, method="analysis")
+    alone = analysed(f)
     assert alone["kernel"].kind == "ordinary"
     assert alone["bias"].kind == "inert"
 
 
-def test_running_averages_are_named():
-    def f(params, x, mean, variance):
-        y = (x @ params["kernel"] - mean[None]) / jnp.sqrt(variance + 1e-5)[
-            None
-        ]
-        return jnp.sum(jnp.tanh(y) @ params["head"])
-
-    report = find_groups(f, PARAMS, X, jnp.zeros(4), jnp.ones(4))
-    assert report["kernel"].kind == "ordinary"
-    assert "running averages" in report["kernel"].reason
+def not_traceable(params, x):
+    return params["kernel"].sum() if params["bias"][0] > 0 else 0.0
 
 
-class TestErrors:
-    def test_an_unknown_method(self):
-        with pytest.raises(ValueError, match="method='guess': choose one of"):
-            find_groups(loss, PARAMS, X, method="guess")
+def noisy(params, x):
+    shape = jax.ShapeDtypeStruct((), x.dtype)
+    return loss(params, x) + jax.pure_callback(RANDOM.normal, shape)
 
-    def test_a_loss_that_returns_nothing(self):
-        with pytest.raises(ValueError, match="return the loss"):
-            find_groups(lambda p, x: None, PARAMS, X)
 
-    def test_a_loss_without_a_gradient(self):
-        with pytest.raises(ValueError, match="has no gradient"):
-            find_groups(lambda p, x: jnp.argmax(x @ p["kernel"]), PARAMS, X)
+RANDOM = np.random.default_rng(0)
+TRACING = jax.errors.ConcretizationTypeError
+REFUSED = [
+    (ValueError, "return the loss", lambda p, x: None, PARAMS, X),
+    (ValueError, "gradient", lambda p, x: jnp.argmax(p["head"]), PARAMS, X),
+    (TypeError, "'act'", loss, {**PARAMS, "act": jnp.tanh}, X),
+    (TypeError, "floating-point", loss, {"w": jnp.ones(3, jnp.int32)}, X),
+    (KeyError, "structure", loss, {"w": X}, X),
+    (TRACING, "traceable", not_traceable, PARAMS, X),
+    (ValueError, "random keys", noisy, PARAMS, X),
+    (ValueError, "not finite", loss, PARAMS, X * jnp.nan),
+]
 
-    def test_params_that_are_no_arrays(self):
-        with pytest.raises(TypeError, match="'act', which is no array"):
-            find_groups(loss, {**PARAMS, "act": jnp.tanh}, X)
 
-    def test_checking_shapes(self):
-        shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
-        groups = {"kernel": ScaleGroup(0), "bias": None, "head": None}
-        with pytest.raises(ValueError, match="needs arrays"):
-            check_groups(loss, PARAMS, groups, shape)
+@pytest.mark.parametrize(("error", "word", "loss", "params", "x"), REFUSED)
+def test_losses_and_params_that_are_refused(error, word, loss, params, x):
+    with pytest.raises(error) as caught:
+        find_groups(loss, params, x)
+    notes = getattr(caught.value, "__notes__", [])
+    assert word in "".join([str(caught.value), *notes])
 
-    def test_params_without_floats(self):
-        with pytest.raises(TypeError, match="no floating-point array"):
-            find_groups(loss, {"kernel": jnp.ones((3, 4), jnp.int32)}, X)
 
-    def test_params_of_another_structure(self):
-        with pytest.raises(KeyError) as caught:
-            find_groups(loss, {"w": X}, X)
-        assert "params of this structure" in "".join(caught.value.__notes__)
-
-    def test_a_loss_that_cannot_be_traced(self):
-        def f(params, x):
-            return params["kernel"].sum() if params["bias"][0] > 0 else 0.0
-
-        with pytest.raises(jax.errors.ConcretizationTypeError) as caught:
-            find_groups(f, PARAMS, X)
-        assert "traceable" in "".join(caught.value.__notes__)
-
-    def test_a_loss_that_differs_between_calls(self):
-        state = np.random.default_rng(0)
-
-        def f(params, x):
-            noise = jax.pure_callback(
-                lambda: state.normal(), jax.ShapeDtypeStruct((), x.dtype)
-            )
-            return loss(params, x) + noise
-
-        with pytest.raises(ValueError, match="random keys"):
-            find_groups(f, PARAMS, X)
-
-    def test_a_loss_that_is_not_finite(self):
-        with pytest.raises(ValueError, match="not finite"):
-            find_groups(loss, PARAMS, X * jnp.nan)
+def test_methods_and_shapes_that_are_refused():
+    with pytest.raises(ValueError, match="method='guess'"):
+        find_groups(loss, PARAMS, X, method="guess")
+    with pytest.raises(ValueError, match="arrays"):
+        check_groups(loss, PARAMS, GROUPS, shape(8, 3))
 
 
 def test_a_loss_that_returns_more_than_itself_is_told():
@@ -495,13 +451,11 @@ def test_a_loss_that_returns_more_than_itself_is_told():
 
     report = find_groups(with_statistics, PARAMS, X)
     assert report["kernel"].group is None
-    assert "loss_fn returns 2 arrays" in str(report)
+    assert "2 arrays" in str(report)
     assert "arrays" not in str(find_groups(loss, PARAMS, X))
-
-    groups = {"kernel": ScaleGroup(0), "bias": None, "head": None}
-    with pytest.raises(ValueError, match="All 2 arrays that loss_fn returns"):
-        check_groups(with_statistics, PARAMS, groups, X)
-    check_groups(loss, PARAMS, groups, X)
+    with pytest.raises(ValueError, match="2 arrays.*loss_fn"):
+        check_groups(with_statistics, PARAMS, GROUPS, X)
+    check_groups(loss, PARAMS, GROUPS, X)
 
 
 def test_a_loss_in_single_precision_only_is_measured_in_it():
@@ -537,13 +491,12 @@ def test_groups_of_norm_zero_are_pointed_out(check):
         return find_groups(loss, params, x)
 
     assert report(params)["w"].group == groups["w"]
-    assert "1 of 3 norm zero: never moves" in report(params)["w"].note
+    assert "1 of 3 norm zero" in report(params)["w"].note
     assert "norm zero" in str(report(params))
     assert not report(params)["head"].note
     assert not report({**params, "w": w + 1})["w"].note
 
 
 def test_shapes_have_no_norms():
-    shapes = jax.ShapeDtypeStruct((4, 3), jnp.float32)
-    report = find_groups(lambda w: jnp.sum(jnp.sign(w)), shapes)
+    report = find_groups(lambda w: jnp.sum(jnp.sign(w)), shape(4, 3))
     assert not report[""].note

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psi_optax import ScaleGroup, find_groups
-from tests.invariance.programs import data
+from psi_optax import ScaleGroup
+from tests.invariance.losses import arrays, normalized, report_on
 
-X = jnp.asarray(data(8, 6), jnp.float32)
-W = jnp.asarray(data(6, 4, seed=1), jnp.float32)
+X, W = arrays(x=(8, 6), w=(6, 4)).values()
 METHODS = ["analysis", "both"]
+MATRIX = ScaleGroup((0, 1))
 
 pytestmark = pytest.mark.usefixtures("promotion")
 
@@ -23,16 +23,15 @@ def promotion():
         yield
 
 
-def normalized(h, epsilon=0.0):
-    return (h - h.mean(0)) / jnp.sqrt(h.var(0) + epsilon)
-
-
 def finding(function, *args, method="analysis", w=W, x=X):
-    def loss(params, x, *args):
-        y = function(x @ params["w"], *args)
-        return jnp.sum(jnp.tanh(y) * data(*y.shape).astype(y.dtype))
+    def of_product(params, x, *args):
+        return function(x @ params["w"], *args)
 
-    return find_groups(loss, {"w": w}, x, *args, method=method)["w"]
+    return report_on(of_product, {"w": w}, x, *args, method=method)["w"]
+
+
+def with_epsilon(h, epsilon):
+    return normalized(h, epsilon=epsilon)
 
 
 # -- numbers in the place of infinities --------------------------------------
@@ -88,12 +87,9 @@ def safe(size, epsilon):
 
 
 SMALL = {
-    "a variance": (normalized, ScaleGroup(0)),
-    "the largest": (
-        lambda h, e: of_rows(h, jnp.maximum, e),
-        ScaleGroup((0, 1)),
-    ),
-    "a guard": (lambda h, e: of_rows(h, safe, e), ScaleGroup((0, 1))),
+    "a variance": (with_epsilon, ScaleGroup(0)),
+    "the largest": (lambda h, e: of_rows(h, jnp.maximum, e), MATRIX),
+    "a guard": (lambda h, e: of_rows(h, safe, e), MATRIX),
 }
 
 
@@ -144,7 +140,7 @@ def test_a_small_argument_is_data_otherwise(function, method):
 
 
 def clipped(low, high, epsilon=0.0):
-    return lambda h: normalized(jnp.clip(h, low, high), epsilon)
+    return lambda h: with_epsilon(jnp.clip(h, low, high), epsilon)
 
 
 WIDE = {
@@ -204,11 +200,10 @@ def test_what_is_not_wide(function):
 
 def test_a_bound_is_as_wide_as_an_epsilon_is_small():
     def found(**options):
-        def loss(params):
-            y = clipped(-1e4, 1e4)(X @ params["w"])
-            return jnp.sum(jnp.tanh(y) * data(8, 4).astype(y.dtype))
+        def product(params):
+            return clipped(-1e4, 1e4)(X @ params["w"])
 
-        return find_groups(loss, {"w": W}, method="analysis", **options)["w"]
+        return report_on(product, {"w": W}, **options)["w"]
 
     assert found().group == found(max_epsilon=1e-4).group == ScaleGroup(0)
     for small in (1e-5, 0.0):
@@ -247,19 +242,16 @@ def test_rows_that_reach_a_bound_one_after_another():
     assert not found.kind.startswith("proved")
 
 
-def test_the_least_bound_of_what_scales_counts():
+@pytest.mark.parametrize("method", METHODS)
+def test_the_least_bound_of_what_scales_counts(method):
     """Other parameters have bounds of their own, or none."""
-    other = jnp.asarray(data(6, 4, seed=2), jnp.float32)
-    params = {"a": W, "b": other, "c": other}
+    params = {"a": W, **arrays(seed=2, b=(6, 4), c=(6, 4))}
 
-    def loss(params, x):
-        a = clipped(-1e4, 1e5)(x @ params["a"])
-        b = clipped(-1e6, 1e7)(x @ params["b"])
-        y = a * b * normalized(x @ params["c"])
-        return jnp.sum(jnp.tanh(y) * data(8, 4).astype(y.dtype))
+    def product(params, x):
+        a, b, c = (x @ params[path] for path in "abc")
+        return clipped(-1e4, 1e5)(a) * clipped(-1e6, 1e7)(b) * normalized(c)
 
-    for method in METHODS:
-        report = find_groups(loss, params, X, method=method)
-        bounds = [report[path].bound for path in "abc"]
-        assert bounds == [pytest.approx(1e4), pytest.approx(1e6), math.inf]
-        assert "1e+04" in str(report)
+    report = report_on(product, params, X, method=method)
+    bounds = [report[path].bound for path in "abc"]
+    assert bounds == [pytest.approx(1e4), pytest.approx(1e6), math.inf]
+    assert "1e+04" in str(report)

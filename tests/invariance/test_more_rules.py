@@ -12,26 +12,20 @@ from jax.sharding import Mesh, PartitionSpec
 
 from psi_optax import ScaleGroup, find_groups
 from psi_optax.invariance.analysis.rules.shapes import axis_sources
+from tests.invariance.losses import (
+    normalized,
+    report_on,
+    shapes,
+    total,
+    unit,
+)
 
-X = jax.ShapeDtypeStruct((8, 6), jnp.float32)
-W = jax.ShapeDtypeStruct((6, 4), jnp.float32)
-
-
-def normalized(h, axis=-1):
-    center = jnp.mean(h, axis=axis, keepdims=True)
-    return (h - center) / jnp.std(h, axis=axis, keepdims=True)
-
-
-def unit(h, axis=-1):
-    return h / jnp.linalg.norm(h, axis=axis, keepdims=True)
+X, W = shapes(x=(8, 6), w=(6, 4)).values()
 
 
-def found(function, shape=W, x=X):
-    def loss(params, x):
-        return jnp.sum(jnp.tanh(function(x @ params["w"])) ** 3)
-
-    report = find_groups(loss, {"w": shape}, x, method="analysis")
-    return report["w"].group
+def found(function):
+    """Return the group of w in the total of a function of x @ w."""
+    return report_on(lambda p, x: function(x @ p["w"]), {"w": W}, X)["w"].group
 
 
 SAME_ELEMENTS = {
@@ -47,7 +41,7 @@ SAME_ELEMENTS = {
 @pytest.mark.parametrize("name", SAME_ELEMENTS)
 def test_the_same_elements_keep_their_channels(name):
     function = SAME_ELEMENTS[name]
-    assert found(lambda h: normalized(function(h), 0)) == ScaleGroup(0)
+    assert found(lambda h: normalized(function(h))) == ScaleGroup(0)
     assert found(function) is None
 
 
@@ -66,7 +60,7 @@ def test_tiles_repeat_channels():
     def tiled(h):
         return jnp.tile(h, (1, 3))
 
-    assert found(lambda h: normalized(tiled(h), 0)) == ScaleGroup(0)
+    assert found(lambda h: normalized(tiled(h))) == ScaleGroup(0)
     # Each norm is over one copy: the channels have one scale.
     assert found(
         lambda h: unit(tiled(h).reshape(8, 3, 4)).reshape(8, 12)
@@ -116,18 +110,13 @@ def test_a_factor_that_scales_is_no_factor():
 
 
 def test_experts_by_ragged_products():
-    sizes = jnp.array([3, 5])
-    w = jax.ShapeDtypeStruct((2, 6, 4), jnp.float32)
-
-    def loss(params, x, norm):
-        y = jax.lax.ragged_dot(x, params["w"], sizes)
-        return jnp.sum(jnp.tanh(norm(y)) ** 3)
+    sizes, w = jnp.array([3, 5]), shapes(w=(2, 6, 4))
 
     def group(norm):
-        report = find_groups(
-            lambda p, x: loss(p, x, norm), {"w": w}, X, method="analysis"
-        )
-        return report["w"].group
+        def experts(params, x):
+            return norm(jax.lax.ragged_dot(x, params["w"], sizes))
+
+        return report_on(experts, w, X)["w"].group
 
     # Each expert has a scale, and none of its columns.
     assert group(unit) == ScaleGroup((1, 2))
@@ -144,26 +133,17 @@ ROW_SHARDS, COLUMN_SHARDS = PartitionSpec("d"), PartitionSpec(None, "d")
 
 
 def sharded(function, w_spec):
-    """The group of a kernel (8, 8) whose shards a function multiplies."""
-    whole = jax.ShapeDtypeStruct((8, 8), jnp.float32)
+    """Return the group of a kernel (8, 8) of whose shards there is a loss."""
     mapped = jax.shard_map(
-        function,
+        lambda w, x: jax.lax.psum(total(function(w, x)), "d"),
         mesh=MESH,
         in_specs=(w_spec, PartitionSpec()),
         out_specs=PartitionSpec(),
         check_vma=False,
     )
-
-    def loss(params, x):
-        return mapped(params["w"], x)
-
-    x = jax.ShapeDtypeStruct((12, 8), jnp.float32)
-    report = find_groups(loss, {"w": whole}, x, method="analysis")
-    return report["w"].group
-
-
-def total(h):
-    return jax.lax.psum(jnp.sum(jnp.tanh(h) ** 3), "d")
+    w, x = shapes(w=(8, 8), x=(12, 8)).values()
+    report = find_groups(mapped, w, x, method="analysis")
+    return report[""].group
 
 
 def gathered(w, axis, tiled=True):
@@ -174,66 +154,59 @@ def gathered(w, axis, tiled=True):
     ("axis", "spec"), [(0, ROW_SHARDS), (1, COLUMN_SHARDS)]
 )
 def test_gathered_weights_are_whole(axis, spec):
-    def loss(w, x, norm):
-        return total(norm(x @ gathered(w, axis)))
+    def group(norm):
+        return sharded(lambda w, x: norm(x @ gathered(w, axis)), spec)
 
-    assert sharded(
-        lambda w, x: loss(w, x, lambda h: normalized(h, 0)), spec
-    ) == ScaleGroup(0)
-    assert sharded(lambda w, x: loss(w, x, unit), spec) == ScaleGroup((0, 1))
+    assert group(normalized) == ScaleGroup(0)
+    assert group(unit) == ScaleGroup((0, 1))
     # Of eight columns, those of one half are those of two devices.
-    assert sharded(
-        lambda w, x: loss(w, x, lambda h: unit(h.reshape(12, 2, 4))), spec
-    ) == ScaleGroup((0, 1), {1: 2})
-    assert sharded(lambda w, x: loss(w, x, lambda h: h), spec) is None
+    halves = ScaleGroup((0, 1), {1: 2})
+    assert group(lambda h: unit(h.reshape(12, 2, 4))) == halves
+    assert group(lambda h: h) is None
 
 
 def test_gathered_along_a_new_axis():
-    def loss(w, x):
+    def norm(w, x):
         parts = gathered(w, 1, tiled=False)  # (8, 4, 2)
-        return total(normalized(jnp.einsum("bi,idk->bdk", x, parts), 0))
+        return normalized(jnp.einsum("bi,idk->bdk", x, parts))
 
-    assert sharded(loss, COLUMN_SHARDS) == ScaleGroup(0)
+    assert sharded(norm, COLUMN_SHARDS) == ScaleGroup(0)
 
 
 def test_sums_that_are_scattered():
-    def loss(w, x, norm):
+    def product(w, x):
         rows = jax.lax.axis_index("d") * 2
         part = jax.lax.dynamic_slice_in_dim(x, rows, 2, 1)
-        h = jax.lax.psum_scatter(part @ w, "d", scatter_dimension=1, tiled=True)
-        return total(norm(h))
+        return jax.lax.psum_scatter(
+            part @ w, "d", scatter_dimension=1, tiled=True
+        )
 
-    assert sharded(
-        lambda w, x: loss(w, x, lambda h: normalized(h, 0)), ROW_SHARDS
-    ) == ScaleGroup(0)
-    assert sharded(lambda w, x: loss(w, x, lambda h: h), ROW_SHARDS) is None
+    def norm(w, x):
+        return normalized(product(w, x))
+
+    assert sharded(norm, ROW_SHARDS) == ScaleGroup(0)
+    assert sharded(product, ROW_SHARDS) is None
 
 
-def test_arrays_that_are_exchanged():
-    def loss(w, x, axis):
+@pytest.mark.parametrize(("axis", "axes"), [(0, 0), (1, (0, 1))])
+def test_arrays_that_are_exchanged(axis, axes):
+    def norm(w, x):
         h = x @ w  # All rows, two columns on each device.
         h = jax.lax.all_to_all(h, "d", 0, 1, tiled=True)  # (3, 8)
-        return total(unit(h, axis))
+        return unit(h, axis)
 
-    assert sharded(lambda w, x: loss(w, x, 0), COLUMN_SHARDS) == ScaleGroup(0)
-    assert sharded(lambda w, x: loss(w, x, 1), COLUMN_SHARDS) == ScaleGroup(
-        (0, 1)
-    )
+    assert sharded(norm, COLUMN_SHARDS) == ScaleGroup(axes)
 
 
-def test_arrays_that_move_on():
-    def loss(w, x, move):
+# The neighbour's column over the norm of one's own.
+@pytest.mark.parametrize(("move", "axes"), [(False, 0), (True, (0, 1))])
+def test_arrays_that_move_on(move, axes):
+    def norm(w, x):
         h = x @ w
         other = jax.lax.ppermute(h, "d", [(i, (i + 1) % 4) for i in range(4)])
-        return total((other if move else h) / jnp.linalg.norm(h, axis=0)[None])
+        return (other if move else h) / jnp.linalg.norm(h, axis=0)[None]
 
-    assert sharded(lambda w, x: loss(w, x, False), COLUMN_SHARDS) == ScaleGroup(
-        0
-    )
-    # The neighbour's column over the norm of one's own.
-    assert sharded(lambda w, x: loss(w, x, True), COLUMN_SHARDS) == ScaleGroup(
-        (0, 1)
-    )
+    assert sharded(norm, COLUMN_SHARDS) == ScaleGroup(axes)
 
 
 # -- guards ---------------------------------------------------------------
@@ -291,17 +264,12 @@ def test_what_is_no_guard(name):
 
 
 def test_a_weight_that_is_zero_is_not_guarded_against():
-    def loss(params, x, guard):
-        w = params["w"]
-        size = jnp.linalg.norm(w, axis=0, keepdims=True)
-        w = guard(w) / jnp.where(size == 0, 1.0, size)
-        return jnp.sum(jnp.tanh(x @ w) ** 3)
-
     def group(guard):
-        report = find_groups(
-            lambda p, x: loss(p, x, guard), {"w": W}, X, method="analysis"
-        )
-        return report["w"].group
+        def divided(params, x):
+            size = size_of(params["w"], 0)
+            return x @ (guard(params["w"]) / guarded(size))
+
+        return report_on(divided, {"w": W}, X)["w"].group
 
     # A group of norm zero is, and never moves.
     assert group(lambda w: w) == ScaleGroup(0)
@@ -309,49 +277,34 @@ def test_a_weight_that_is_zero_is_not_guarded_against():
     assert group(lambda w: jnp.where(w * w == 0, 1.0, w)) is None
 
 
-def test_integers_wrap_around():
-    def loss(params, x, more):
+@pytest.mark.parametrize(("more", "found"), [(0, True), (2, False)])
+def test_integers_wrap_around(more, found):
+    def penalized(params, x):
         number = jnp.full((), 255, jnp.uint8) + jnp.full((), more, jnp.uint8)
         number = number.astype(jnp.float32) - jnp.float32(255 + more)
         penalty = number * jnp.sum(params["w"] ** 2)
-        return jnp.sum(jnp.tanh(normalized(x @ params["w"], 0))) + penalty
+        return normalized(x @ params["w"]) + penalty
 
-    for more, found in ((0, True), (2, False)):
-        report = find_groups(
-            lambda p, x, m=more: loss(p, x, m), {"w": W}, X, method="analysis"
-        )
-        assert (report["w"].group is not None) == found
+    group = report_on(penalized, {"w": W}, X)["w"].group
+    assert (group is not None) == found
 
 
 # -- centring through reshapes -----------------------------------------------
 
 
-def ghosts(h, by_vmap):
-    """BatchNorm over each of two halves of a batch."""
-    parts = h.reshape(2, 4, 4)
-    if by_vmap:
-        return jax.vmap(lambda y: normalized(y, 0))(parts).reshape(8, 4)
-    return normalized(parts, 1).reshape(8, 4)
+@pytest.mark.parametrize(
+    ("shape", "inert"), [((2, 4, 4), True), ((2, 16), False)]
+)
+def test_a_bias_before_ghost_batches_is_inert(shape, inert):
+    """Of a mean over the channels too it leaves a part."""
 
-
-@pytest.mark.parametrize("by_vmap", [False, True])
-def test_a_bias_before_ghost_batches_is_inert(by_vmap):
-    def loss(params, x):
+    def ghosts(params, x):
         h = x @ params["w"] + params["b"][None]
-        return jnp.sum(jnp.tanh(ghosts(h, by_vmap)) ** 3)
+        return normalized(h.reshape(shape), 1)
 
-    params = {"w": W, "b": jax.ShapeDtypeStruct((4,), jnp.float32)}
-    report = find_groups(loss, params, X, method="analysis")
-    assert report["w"].group == ScaleGroup(0)
-    assert report["b"].kind == "inert"
-
-    def across(params, x):
-        h = x @ params["w"] + params["b"][None]
-        return jnp.sum(jnp.tanh(normalized(h.reshape(2, 16), 1)) ** 3)
-
-    # The mean is over the channels too: it leaves a part of the bias.
-    report = find_groups(across, params, X, method="analysis")
-    assert report["b"].kind != "inert"
+    report = report_on(ghosts, shapes(w=(6, 4), b=(4,)), X)
+    assert (report["b"].kind == "inert") == inert
+    assert (report["w"].group == ScaleGroup(0)) == inert
 
 
 def shapes_of(size):
@@ -361,7 +314,7 @@ def shapes_of(size):
 
 
 @pytest.mark.parametrize("size", [6, 8, 12])
-def test_what_the_axes_of_a_reshape_areaxis_sources(size):
+def test_the_sources_of_the_axes_of_a_reshape(size):
     """An array that is constant along axes is so along what they become."""
     random = np.random.RandomState(0)
     known = 0
@@ -376,35 +329,3 @@ def test_what_the_axes_of_a_reshape_areaxis_sources(size):
                     known += other[axis] > 1
                     assert np.all(np.diff(x, axis=axis) == 0)
     assert known
-
-
-# -- ties of wholes ----------------------------------------------------------
-
-
-def test_a_class_token_positions_and_patches_share_one_scale():
-    """A part of the positions scales with the class token alone."""
-    shapes = {"cls": (1, 1, 4), "pos": (1, 6, 4), "patch": (3, 4)}
-    params = {
-        path: jax.ShapeDtypeStruct(shape, jnp.float32)
-        for path, shape in {**shapes, "head": (4, 2)}.items()
-    }
-
-    def loss(params, x, norm):
-        cls = jnp.tile(params["cls"], (2, 1, 1))
-        h = jnp.concatenate([cls, x @ params["patch"]], axis=1)
-        h = norm(h + params["pos"])
-        return jnp.sum(jnp.tanh(h @ params["head"]) ** 3)
-
-    def groups(norm):
-        x = jax.ShapeDtypeStruct((2, 5, 3), jnp.float32)
-        report = find_groups(
-            lambda p, x: loss(p, x, norm), params, x, method="analysis"
-        )
-        return {path: report[path].group for path in params}
-
-    tied = {
-        path: ScaleGroup(tuple(range(len(shape))), tie="cls")
-        for path, shape in shapes.items()
-    }
-    assert groups(normalized) == {**tied, "head": None}
-    assert groups(lambda h: h) == dict.fromkeys(params)

@@ -104,7 +104,7 @@ for one in gc.get_objects():
 
 @pytest.fixture(scope="module")
 def primitives():
-    """The names of all that a fresh JAX has."""
+    """Return the names of all that a fresh JAX has."""
     if jax.__version__ not in LISTED:
         pytest.skip(f"JAX {jax.__version__} has not been gone through")
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM]

@@ -11,17 +11,10 @@ import pytest
 from jax import lax
 
 from psi_optax import ScaleGroup, find_groups
+from tests.invariance.losses import arrays, normalized
 
-X = jax.random.normal(jax.random.key(0), (8, 4))
-PARAMS = {
-    "w": jax.random.normal(jax.random.key(1), (4, 3)),
-    "v": jax.random.normal(jax.random.key(2), (3, 2)),
-}
-
-
-def norm(h):
-    center = jnp.mean(h, axis=0, keepdims=True)
-    return (h - center) / jnp.sqrt(jnp.var(h, axis=0, keepdims=True))
+PARAMS = arrays(w=(4, 3), v=(3, 2))
+X = arrays(x=(8, 4))["x"]
 
 
 def head(h, params):
@@ -112,7 +105,7 @@ def in_a_branch(h):
     ],
 )
 def test_a_ref_holds_what_is_written(through):
-    report = found(lambda p, x: head(norm(through(x @ p["w"])), p))
+    report = found(lambda p, x: head(normalized(through(x @ p["w"])), p))
     assert report.group == ScaleGroup(0)
     # The control: what the ref holds has a scale.
     report = found(lambda p, x: head(through(x @ p["w"]), p))
@@ -127,7 +120,7 @@ def test_a_part_scales_as_the_whole_does():
         ref[1:3] = h[3:5]
         ref[:, 0] = other(h[:, 1])
         i = jnp.argmax(x[:, 0])
-        return head(norm(ref[...]), params) + jnp.sum(jnp.sign(ref[i]))
+        return head(normalized(ref[...]), params) + jnp.sum(jnp.sign(ref[i]))
 
     whole = found(lambda p, x: loss(p, x, jnp.abs))
     assert whole.group == ScaleGroup((0, 1))
@@ -138,15 +131,18 @@ def test_elements_that_are_no_box_are_unknown():
     def loss(params, x):
         ref = jax.new_ref(x @ params["w"])
         ref[jnp.array([0, 2])] = jnp.ones((2, 3))
-        return head(norm(ref[...]), params)
+        return head(normalized(ref[...]), params)
 
     report = found(loss)
     assert report.group is None
     assert "jax.Ref" in report.reason
 
 
-def test_two_branches_and_two_turns_must_agree():
-    def branches(params, x, first):
+@pytest.mark.parametrize("first", [True, False])
+def test_two_branches_must_agree(first):
+    """One value stands for both, and loses the scale of either."""
+
+    def loss(params, x):
         h = x @ params["w"]
         ref = jax.new_ref(h)
 
@@ -155,9 +151,13 @@ def test_two_branches_and_two_turns_must_agree():
 
         either = square, lambda: None
         lax.cond(x[0, 0] > 0, *(either if first else either[::-1]))
-        return head(norm(ref[...]), params)
+        return head(normalized(ref[...]), params)
 
-    def turns(params, x):
+    assert found(loss).group is None
+
+
+def test_two_turns_must_agree():
+    def loss(params, x):
         ref = jax.new_ref(x @ params["w"])
 
         def turn(i, carry):
@@ -165,13 +165,9 @@ def test_two_branches_and_two_turns_must_agree():
             return carry
 
         lax.fori_loop(0, 2, turn, 0)
-        return head(norm(ref[...]), params)
+        return head(normalized(ref[...]), params)
 
-    # Whatever is taken, each filter has a scale of its own that cancels: but
-    # one value stands for both, and loses it.
-    for first in (True, False):
-        assert found(lambda p, x, f=first: branches(p, x, f)).group is None
-    assert found(turns).group is None
+    assert found(loss).group is None
 
 
 @pytest.mark.parametrize("method", ["analysis", "both"])
@@ -185,7 +181,7 @@ def test_a_penalty_beside_the_loss_counts(method):
 
         penalize(0, 0)
         lax.fori_loop(0, 2, penalize, 0)
-        return head(norm(x @ params["w"]), params) + total[...]
+        return head(normalized(x @ params["w"]), params) + total[...]
 
     assert found(lambda p, x: loss(p, x, "w"), method).group is None
     assert found(lambda p, x: loss(p, x, "v"), method).group == ScaleGroup(0)
@@ -201,7 +197,7 @@ def test_a_write_counts_if_the_next_iteration_reads_it():
             return total, None
 
         total, _ = lax.scan(turn, jnp.zeros(()), length=2)
-        return head(norm(x @ params["w"]), params) + total
+        return head(normalized(x @ params["w"]), params) + total
 
     assert found(lambda p, x: loss(p, x, "w")).group is None
     assert found(lambda p, x: loss(p, x, "v")).group == ScaleGroup(0)
@@ -217,7 +213,7 @@ def test_statistics_that_are_not_read_do_not_count(method):
         seen = mean[...]
         new = (0.9 * seen + 0.1 * jnp.mean(h, axis=0)).astype(mean.dtype)
         mean[...] = new
-        h = h - mean[...][None] if use else norm(h)
+        h = h - mean[...][None] if use else normalized(h)
         return head(h, params)
 
     assert found(lambda p, x: loss(p, x, False), method).group == ScaleGroup(0)
@@ -245,7 +241,7 @@ def test_callbacks_see_what_scales():
     def loss(params, x, tell):
         h = x @ params["w"]
         tell(h)
-        return head(norm(h), params)
+        return head(normalized(h), params)
 
     def debugs(h):
         jax.debug.callback(lambda h: None, h)

@@ -7,7 +7,7 @@ import pytest
 from psi_optax import ScaleGroup, find_groups
 from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.invariance.analysis.scale_groups import is_elementwise
-from tests.invariance.holds import analyse
+from tests.invariance.holds import analyse, site
 from tests.invariance.zoo import INERT, NETS, PARTLY
 
 # What the analysis does not see, and why. Of each the verdict is sound: a
@@ -63,7 +63,7 @@ def shapes(net):
 
 
 def answer(net, expected, path):
-    """What the finder should say of a parameter: a group, or a word."""
+    """Return the finding that is right for a parameter: a group, or a word."""
     known = expected.get(path)
     if (net.name, path) == ("plain_hard_router", "router"):
         return "inert"  # It is only compared, and so has no gradient.
@@ -105,7 +105,7 @@ def verdict(net, found, path):
 
 
 def misses(net, found):
-    """The parameters of which the finder says something else than is known."""
+    """Return the parameters whose findings differ from what is known."""
     options = [
         {
             path
@@ -142,7 +142,7 @@ def test_the_analysis_misses_what_is_listed_and_nothing_else():
 
 
 def share_found(missed):
-    """The share of what can be found that is, complete and the finest."""
+    """Return the share of groups that are found, complete and the finest."""
     known = sum(len(build().expected) for build in NETS.values())
     return 1 - len(missed) / known
 
@@ -161,6 +161,22 @@ def test_no_verdict_of_the_analysis_is_unsound():
             known = net.expected.get(path)
             expected = [known, *(a.get(path) for a in net.alternatives)]
             assert any(e is not None for e in expected), (name, path, one)
+
+
+# Reasons that name others in place of a line.
+OTHERS = "rescaling symmetry", "scales only in part", "shares a scale with"
+
+
+def test_every_reason_has_a_site():
+    without = [
+        (name, path, one.reason)
+        for name, found in analysed().items()
+        for path, one in found.items()
+        if one.kind == "ordinary"
+        and site(one.reason) is None
+        and not one.reason.startswith(OTHERS)
+    ]
+    assert not without
 
 
 # A measurement sees numbers, which do not tell what framework made them: one is

@@ -12,12 +12,12 @@ from tests.invariance.programs import axis_of, fitted, indices, norm, wide
 
 
 def closed_zero():
-    """What programs close over, before training."""
+    """Return the arrays that programs close over, before training."""
     return {"gate": jnp.zeros(()), "count": jnp.zeros((), jnp.int32)}
 
 
 def closed_later():
-    """The same, after some steps."""
+    """Return these arrays after some steps."""
     return {"gate": jnp.full((), 0.37), "count": jnp.full((), 411, jnp.int32)}
 
 

@@ -224,6 +224,25 @@ def test_the_loss_sees_the_scale_of_all_parameters_but_those(name):
         assert abs(after - before) > 1e-4, path
 
 
+@pytest.mark.parametrize(
+    ("name", "make"), [("MLP", linen_loss), ("CNN", nnx_loss)]
+)
+def test_nothing_is_scale_invariant_in_evaluation_mode(name, make):
+    params = variables_of(name)["params"]
+    loss = jax.jit(make(name, train=False, epsilon=0.0))
+    for path in EXPECTED[name]:
+        scaled = rescale(params, {path: np.float32(2)})
+        assert abs(loss(scaled) - loss(params)) > 1e-3
+    report = find_groups(loss, params, method="analysis")
+    assert set(report.groups_for(params).values()) == {None}
+
+
+def test_the_finder_without_a_method_says_the_same():
+    params = variables_of("MLP")["params"]
+    report = find_groups(linen_loss("MLP"), params)
+    assert report.groups == found("MLP").groups
+
+
 def test_kernels_alone_can_be_selected():
     """The docstrings of the networks give these patterns."""
     report = found("ResNet").select(".*/conv/kernel")
@@ -233,5 +252,5 @@ def test_kernels_alone_can_be_selected():
         "stem/kernel",
         *(f"block_{index}/conv_0/kernel" for index in range(3)),
     }
-    with pytest.raises(ValueError, match="all of a tie"):
+    with pytest.raises(ValueError, match="tie"):
         found("PreActResNet").select(".*/kernel")

@@ -91,6 +91,19 @@ def test_all_root_mean_squares_have_the_options(name, count):
         assert {key: getattr(norm, key) for key in options} == options
 
 
+def test_momentum_is_the_decay_rate_of_the_running_statistics():
+    variables = variables_of("MLP")
+
+    @jax.jit
+    def variances(variables):
+        models = [CASES["MLP"].linen(momentum=m) for m in (0.0, 0.25, 1.0)]
+        return [apply(m, variables)[1]["norm_1"]["var"] for m in models]
+
+    batch, decayed, before = variances(variables)
+    np.testing.assert_allclose(decayed, 0.25 * before + 0.75 * batch, rtol=1e-6)
+    assert np.abs(batch - before).max() > 1e-2
+
+
 def products(jaxpr):
     """Yield the dtypes of inputs of convolutions and matrix products."""
     for equation in jaxpr.eqns:

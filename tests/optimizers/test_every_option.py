@@ -11,14 +11,13 @@ import numpy as np
 import optax
 import pytest
 
-from tests.compilation import quick_jit
 from tests.registry import (
     GROUPS,
     draw,
     public_functions,
     public_transforms,
 )
-from tests.theory.training import lenient
+from tests.theory.training import lenient, step, walk
 
 STEPS = 3
 # Of the registry's tree: groups of two leaves, and ordinary parameters.
@@ -118,14 +117,9 @@ def seen(name, **changed):
         {k: x for k, x in draw(seed, dtype).items() if k in SHOWN}
         for seed in range(1 + STEPS)
     )
-    state = tx.init(params)
-    update = quick_jit(tx.update)
-    for gradient in gradients:
-        updates, state = update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
-    if name in ("average_weights", "monitor_groups"):
-        params = state
-    return [np.asarray(x, np.float64) for x in jax.tree.leaves(params)]
+    path, state = walk(tx, params, gradients, move=step)
+    found = state if name in ("average_weights", "monitor_groups") else path[-1]
+    return [np.asarray(x, np.float64) for x in jax.tree.leaves(found)]
 
 
 plain = functools.cache(seen)

@@ -6,9 +6,9 @@ holds to the peer, is compared without it to 1e-12, and the peer itself to what
 its epsilon of 1e-8 makes of twelve steps.
 """
 
+import functools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -17,7 +17,7 @@ import pytest
 import psi_optax
 from psi_optax import ScaleGroup
 from tests.oracles import frozen, rules
-from tests.oracles.test_rules import CLOSE, distance, replay
+from tests.oracles.test_rules import CLOSE, distance, replay, run
 
 pytestmark = pytest.mark.usefixtures("x64", "optax_promotion")
 
@@ -26,20 +26,6 @@ GROUPS = {"channel": FILTERS, "layer": ScaleGroup((0, 1)), "neither": None}
 
 # An epsilon of 1e-8 beside norms of 0.1 and more, twelve times over.
 BLURRED = 1e-5
-
-
-def run(tx, seen):
-    """The weights after each step, from the gradients that were seen."""
-
-    def step(carry, gradient):
-        w, state = carry
-        updates, state = tx.update(gradient, state, w)
-        w = optax.apply_updates(w, updates)
-        return (w, state), w
-
-    w = jnp.asarray(seen.start)
-    _, path = jax.lax.scan(step, (w, tx.init(w)), jnp.asarray(seen.gradients))
-    return np.asarray(path)
 
 
 def assert_is_the_peer(make, seen, atol=CLOSE["atol"]):
@@ -120,109 +106,89 @@ def assert_is_the_rule(tx, rule, seen, monkeypatch, **changed):
     np.testing.assert_allclose(path, expected, **CLOSE)
 
 
-@pytest.mark.parametrize(("name", "view"), scenarios("timm_sgdp"))
-def test_sgdp_with_groups(name, view, monkeypatch):
+def momentum_of(seen):
+    names = seen.settings.keys() & {"momentum", "nesterov"}
+    return {name: seen.settings[name] for name in names}
+
+
+PROJECTED = {
+    "sgdp": (psi_optax.sgdp, rules.sgdp, momentum_of),
+    "adamp": (psi_optax.adamp, rules.adamp, adam_of),
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name", "view"),
+    [
+        (recipe, *scenario)
+        for recipe in PROJECTED
+        for scenario in scenarios(f"timm_{recipe}")
+    ],
+)
+def test_projections_with_groups(recipe, name, view, monkeypatch):
     seen = frozen.load(name)
-    momentum = seen.settings["momentum"]
-    nesterov = seen.settings.get("nesterov", False)
+    make, rule, options = PROJECTED[recipe]
 
-    def sgdp(groups):
-        return psi_optax.sgdp(
-            seen.settings["lr"],
-            groups,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=decay_of(seen),
-        )
+    def ours(groups):
+        given = {**options(seen), "weight_decay": decay_of(seen)}
+        return make(seen.settings["lr"], groups, **given)
 
-    assert_is_the_rule(sgdp(GROUPS[view]), rules.sgdp, seen, monkeypatch)
+    assert_is_the_rule(ours(GROUPS[view]), rule, seen, monkeypatch)
     other = GROUPS["neither" if view == "channel" else "channel"]
-    assert distance(run(sgdp(other), seen), seen) > 1e-3
-
-
-@pytest.mark.parametrize(("name", "view"), scenarios("timm_adamp"))
-def test_adamp_with_groups(name, view, monkeypatch):
-    seen = frozen.load(name)
-
-    def adamp(groups):
-        return psi_optax.adamp(
-            seen.settings["lr"],
-            groups,
-            **adam_of(seen),
-            weight_decay=decay_of(seen),
-        )
-
-    assert_is_the_rule(adamp(GROUPS[view]), rules.adamp, seen, monkeypatch)
-    other = GROUPS["neither" if view == "channel" else "channel"]
-    assert distance(run(adamp(other), seen), seen) > 1e-3
+    assert distance(run(ours(other), seen), seen) > 1e-3
 
 
 # On spheres. The peers' gradients have radial parts, and starts norm 1.
 
 
-def test_geoopt_without_momentum():
-    seen = frozen.load("geoopt_sgd")
-    assert_is_the_peer(lambda rate: psi_optax.psi_sgd(rate, FILTERS), seen)
-
-
-def test_geoopt_on_great_circles():
-    seen = frozen.load("geoopt_sgd_exact")
-    assert_is_the_peer(
-        lambda rate: psi_optax.psi_sgd(rate, FILTERS, retraction="exponential"),
-        seen,
+def on_tangents(rate, direction):
+    """The direction of the tangent parts of gradients."""
+    tangent = psi_optax.transforms.project_to_tangent(FILTERS)
+    return psi_optax.psi_direction(
+        rate, optax.chain(tangent, direction), FILTERS
     )
 
 
-def test_momentum_with_projection_is_geoopts_but_for_its_first_step():
-    seen = frozen.load("geoopt_sgd_momentum")
-    tx = psi_optax.psi_direction(
-        seen.settings["lr"],
-        optax.chain(
-            psi_optax.transforms.project_to_tangent(FILTERS),
-            psi_optax.transforms.transported_trace(
-                FILTERS, seen.settings["momentum"]
-            ),
+DESCENTS = {
+    "geoopt_sgd": lambda seen, rate: psi_optax.psi_sgd(rate, FILTERS),
+    "geoopt_sgd_exact": lambda seen, rate: psi_optax.psi_sgd(
+        rate, FILTERS, retraction="exponential"
+    ),
+    "geoopt_sgd_momentum": lambda seen, rate: on_tangents(
+        rate,
+        psi_optax.transforms.transported_trace(
+            FILTERS, seen.settings["momentum"]
         ),
-        FILTERS,
-    )
-    path = run(tx, seen)
-    np.testing.assert_allclose(
-        path, replay(rules.riemannian_sgd, seen), **CLOSE
-    )
-    # geoopt adds the first gradient twice.
-    assert distance(path, seen) > 0.1
-
-
-def test_adam_with_one_second_moment_a_filter_is_geoopts():
-    seen = frozen.load("geoopt_adam")
-    assert_is_the_peer(
-        lambda rate: psi_optax.psi_direction(
-            rate,
-            optax.chain(
-                psi_optax.transforms.project_to_tangent(FILTERS),
-                psi_optax.transforms.scale_by_group_adam(
-                    FILTERS, **adam_of(seen), transport="projection"
-                ),
-            ),
-            FILTERS,
+    ),
+    "geoopt_adam": lambda seen, rate: on_tangents(
+        rate,
+        psi_optax.transforms.scale_by_group_adam(
+            FILTERS, **adam_of(seen), transport="projection"
         ),
-        seen,
-    )
+    ),
+    "emerging_oblique_sgd": lambda seen, rate: psi_optax.psi_sgd(
+        rate, FILTERS, momentum=seen.settings["momentum"]
+    ),
+    "emerging_oblique_adam": lambda seen, rate: psi_optax.psi_adam(
+        rate, FILTERS, **adam_of(seen)
+    ),
+}
+# geoopt adds the first gradient twice; the other's bias correction is no root.
+FAULTY = {
+    "geoopt_sgd_momentum": rules.riemannian_sgd,
+    "emerging_oblique_adam": rules.oblique_adam,
+}
 
 
-def test_momentum_that_is_not_transported_is_oblique_sgd():
-    seen = frozen.load("emerging_oblique_sgd")
-    momentum = seen.settings["momentum"]
-    assert_is_the_peer(
-        lambda rate: psi_optax.psi_sgd(rate, FILTERS, momentum=momentum), seen
-    )
-
-
-def test_psi_adam_is_oblique_adam_but_for_its_bias_correction():
-    seen = frozen.load("emerging_oblique_adam")
-    tx = psi_optax.psi_adam(seen.settings["lr"], FILTERS, **adam_of(seen))
-    path = run(tx, seen)
-    np.testing.assert_allclose(path, replay(rules.oblique_adam, seen), **CLOSE)
+@pytest.mark.parametrize("name", DESCENTS)
+def test_descent_on_spheres_is_that_of_peers_but_for_two_faults(name):
+    seen = frozen.load(name)
+    make = functools.partial(DESCENTS[name], seen)
+    if name not in FAULTY:
+        assert_is_the_peer(make, seen)
+        return
+    path = run(make(seen.settings["lr"]), seen)
+    np.testing.assert_allclose(path, replay(FAULTY[name], seen), **CLOSE)
     assert distance(path, seen) > 0.1
 
 

@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -144,6 +145,20 @@ def test_the_epsilon_of_the_port_is_all_that_departs_from_the_paper(name):
     assert 1e-9 < error < 12 * 1e-8 / 1e-2
 
 
+def run(tx, seen):
+    """The weights after each step of an optax optimizer."""
+
+    def step(carry, gradient):
+        w, state = carry
+        updates, state = tx.update(gradient, state, w)
+        w = optax.apply_updates(w, updates)
+        return (w, state), w
+
+    w = jnp.asarray(seen.start)
+    _, path = jax.lax.scan(step, (w, tx.init(w)), jnp.asarray(seen.gradients))
+    return np.asarray(path)
+
+
 def optax_sgd(lr, momentum=None, nesterov=False, weight_decay=0.0):
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
@@ -163,19 +178,8 @@ def test_optax_does_what_torch_does(name):
     make = optax_adamw if name == "torch_adamw" else optax_sgd
     settings = seen.settings
     np.testing.assert_allclose(
-        follow(make(**settings), seen), seen.params, **CLOSE
+        run(make(**settings), seen), seen.params, **CLOSE
     )
     # The control: a learning rate that is a hundredth off.
     settings = {**settings, "lr": 1.01 * settings["lr"]}
-    assert distance(follow(make(**settings), seen), seen) > 1e-4
-
-
-def follow(tx, seen):
-    """The weights after each step of an optax optimizer."""
-    params = jnp.asarray(seen.start)
-    state, path = tx.init(params), []
-    for g in seen.gradients:
-        updates, state = tx.update(jnp.asarray(g), state, params)
-        params = optax.apply_updates(params, updates)
-        path.append(np.asarray(params))
-    return np.stack(path)
+    assert distance(run(make(**settings), seen), seen) > 1e-4

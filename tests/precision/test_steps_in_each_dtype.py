@@ -13,7 +13,7 @@ import pytest
 import psi_optax
 from psi_optax import ScaleGroup
 from tests.compilation import quick_jit
-from tests.theory.training import lenient, to_numpy
+from tests.theory.training import lenient, scan, to_numpy
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -161,22 +161,16 @@ def test_each_dtype_keeps_to_its_radius_as_long_as_it_can():
     tx = psi_optax.psi_sgd(0.002, GROUPS, momentum=0.5)
     params = jax.tree.map(jnp.asarray, tree(0, WEIGHTS))
 
-    def body(carry, seed):
-        params, state = carry
-        gradient = jax.tree.map(
+    def draw(params, seed):
+        return jax.tree.map(
             lambda w: (
                 jax.random.normal(jax.random.key(seed), w.shape) * GRADIENTS
             ).astype(w.dtype),
             params,
         )
-        updates, state = tx.update(gradient, state, params)
-        return (optax.apply_updates(params, updates), state), None
 
-    (last, _), _ = quick_jit(
-        lambda params: jax.lax.scan(
-            body, (params, tx.init(params)), jnp.arange(50)
-        )
-    )(params)
+    run = quick_jit(lambda params: scan(tx, draw, params, jnp.arange(50)))
+    last, _ = run(params)
     for dtype in DTYPES:
         radius = np.linalg.norm(double(params[dtype]), axis=0)
         norm = np.linalg.norm(double(last[dtype]), axis=0)

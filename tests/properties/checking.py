@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import optax
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.properties.trees import cases
 from tests.registry import ENTRIES
 
 # With PSI_OPTAX_EXAMPLES=20, twenty times as many examples, others each time.
@@ -25,20 +26,39 @@ TIMES = int(os.environ.get("PSI_OPTAX_EXAMPLES", "1"))
 # Found is 1e-14 at most, and 0.007 where a property is broken on purpose.
 ROUNDING = 1e-11
 
-# What these answer is no step: the weights stay where they are in between.
-NO_STEPS = {
-    "scale_by_group_norm",
-    "project_to_tangent",
-    "project_to_tangent_centered",
-    "project_to_zero_mean",
-    "clip_by_group_norm",
-    "normalize_by_group_norm",
-    "add_orthogonality",
-    "transported_trace",
-    "transported_trace_parallel",
-    "scale_by_group_rms",
-    "scale_by_group_adam",
+# The degrees of updates, in and out.
+GRADIENT, DIRECTION, STEP = -1, 0, 1
+DEGREES = {
+    "scale_by_group_norm": (GRADIENT, DIRECTION),
+    "normalize_by_group_norm": (GRADIENT, DIRECTION),
+    "project_to_tangent": (GRADIENT, GRADIENT),
+    "project_to_tangent_centered": (GRADIENT, GRADIENT),
+    "project_to_zero_mean": (GRADIENT, GRADIENT),
+    "add_orthogonality": (GRADIENT, GRADIENT),
+    "clip_by_group_norm": (DIRECTION, DIRECTION),
+    "transported_trace": (DIRECTION, DIRECTION),
+    "transported_trace_parallel": (DIRECTION, DIRECTION),
+    "scale_by_group_rms": (DIRECTION, DIRECTION),
+    "scale_by_group_adam": (DIRECTION, DIRECTION),
+    "retract": (STEP, STEP),
+    "retract_exponential": (STEP, STEP),
+    "add_decayed_weights": (STEP, STEP),
+    "psi": (GRADIENT, STEP),
+    "psi_direction": (GRADIENT, STEP),
+    "psi_additive": (GRADIENT, STEP),
+    "psi_whole": (GRADIENT, STEP),
+    "psi_sgd": (GRADIENT, STEP),
+    "psi_adam": (GRADIENT, STEP),
+    "psi_sgdm": (GRADIENT, STEP),
+    "psi_sgdm_additive": (GRADIENT, STEP),
+    "sgd_g": (GRADIENT, STEP),
+    "adam_g": (GRADIENT, STEP),
+    "rotational": (GRADIENT, STEP),
+    "hyperball": (GRADIENT, STEP),
 }
+
+# What these answer is no step: the weights stay where they are in between.
+NO_STEPS = {name for name, (_, out) in DEGREES.items() if out != STEP}
 
 # All that takes groups, but Muon, whose direction is made of the singular
 # values of a matrix, and a monitor, which passes updates through.
@@ -61,18 +81,16 @@ def examples(count, **options):
     )
 
 
-def search(count):
-    """Settings for controls, which look for one example that fails."""
-    return examples(count, phases=[Phase.generate], report_multiple_bugs=False)
-
-
 class DifferError(AssertionError):
     """Two results that ought to be the same."""
 
 
-def fails():
-    """A context in which something is found to differ."""
-    return pytest.raises(DifferError)
+def refute(check, count=20, drawn=None):
+    """Require an example, of what is drawn, in which results differ."""
+    options = {"phases": [Phase.generate], "report_multiple_bugs": False}
+    search = given(cases() if drawn is None else drawn)
+    with pytest.raises(DifferError):
+        search(examples(count, **options)(check))()
 
 
 def assert_same(one, other, rounding=ROUNDING):

@@ -8,11 +8,10 @@ import jax
 import pytest
 from hypothesis import given
 
-import psi_optax
 from psi_optax import ScaleGroup, groups_from_paths
 from psi_optax.groups import make_plan
-from tests.properties.checking import assert_same, examples, updates
-from tests.properties.trees import cases, layouts, plain
+from tests.properties.checking import examples
+from tests.properties.trees import layouts, plain
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -132,20 +131,3 @@ def altered(layout):
         for other in (None, alone):
             groups = (*layout.groups[:i], other, *layout.groups[i + 1 :])
             yield dataclasses.replace(layout, groups=groups)
-
-
-@given(case=cases())
-@examples(5)
-def test_every_form_gives_the_same_bits(case):
-    found = {}
-    for form, make in {"full tree": _full, **FORMS}.items():
-        tx = psi_optax.psi_sgd(0.1, make(case.layout), momentum=0.9)
-        found[form] = updates(
-            tx, case.layout, case.weights, case.gradients, walk=True
-        )
-    for form in FORMS:
-        assert_same(found["full tree"], found[form], 0)
-
-
-def _full(layout):
-    return layout.statements

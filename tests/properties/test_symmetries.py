@@ -16,9 +16,8 @@ from tests.properties.checking import (
     ROUNDING,
     assert_same,
     examples,
-    fails,
+    refute,
     run,
-    search,
 )
 from tests.properties.symmetries import repacked
 from tests.properties.trees import cases, layouts
@@ -96,16 +95,13 @@ def test_names_order_and_containers_of_leaves_mean_nothing(name, pair):
 
 
 def test_groups_by_position_do_not_follow_their_leaves():
-    @given(pair=pairs(layouts([(2, 4)])))
-    @search(50)
     def holds(pair):
         case, layout = pair
         assume(set(layout.shapes) == {(2, 4)})
         wrong = symmetries.by_position(case.layout, layout)
         assert_repacked("psi", case, wrong, ROUNDING)
 
-    with fails():
-        holds()
+    refute(holds, count=50, drawn=pairs(layouts([(2, 4)])))
 
 
 # -- channels ---------------------------------------------------------------
@@ -123,14 +119,11 @@ def test_channels_have_no_order(name, case):
 
 
 def test_tied_channels_have_to_be_permuted_together():
-    @given(case=cases())
-    @search(50)
     def holds(case):
         index = symmetries.permute_channels(case, by_tie=False)
         assert_rearranged("psi", case, index, ROUNDING)
 
-    with fails():
-        holds()
+    refute(holds, count=50)
 
 
 # -- within a group ---------------------------------------------------------
@@ -154,13 +147,10 @@ def test_weights_have_to_stay_in_their_groups(name):
         "add_orthogonality": symmetries.permute_within_groups,
     }[name]
 
-    @given(case=cases())
-    @search(50)
-    def holds(case):
-        assert_rearranged(name, case, permute(case), ROUNDING)
-
-    with fails():
-        holds()
+    refute(
+        lambda case: assert_rearranged(name, case, permute(case), ROUNDING),
+        count=50,
+    )
 
 
 # -- rotations --------------------------------------------------------------
@@ -183,13 +173,7 @@ def test_groups_rotated_one_by_one(name, case):
 
 @pytest.mark.parametrize("name", sorted({*NAMES} - ROTATED))
 def test_what_sees_coordinates(name):
-    @given(case=cases())
-    @search(50)
-    def holds(case):
-        assert_rotated(name, case)
-
-    with fails():
-        holds()
+    refute(lambda case: assert_rotated(name, case), count=50)
 
 
 # -- statements -------------------------------------------------------------
@@ -218,11 +202,8 @@ def test_axes_blocks_and_ties_are_columns_of_a_matrix(name, case):
 
 @pytest.mark.parametrize("missing", ["tie", "blocks"])
 def test_no_part_of_a_statement_can_be_left_out(missing):
-    @given(case=cases())
-    @search(50)
     def holds(case):
         layout = symmetries.without(case.layout, missing)
         assert_columns("psi", case, layout)
 
-    with fails():
-        holds()
+    refute(holds, count=50)

@@ -149,25 +149,6 @@ def rayleigh(steps=300, *, noise=0.3, size=9, count=4, dtype=np.float64):
     )
 
 
-@functools.cache
-def rayleigh_with_gains(steps=300):
-    """The same with a gain for every column, an ordinary parameter."""
-    columns = rayleigh(steps)
-
-    def loss(params, matrix):
-        w, gains = params["w"], params["gains"]
-        quotients = (w * (matrix @ w)).sum(0) / (w**2).sum(0)
-        return (gains**2 * quotients).sum() - gains.sum()
-
-    return Problem(
-        loss,
-        {"w": columns.params, "gains": np.ones(4)},
-        {"w": columns.groups, "gains": None},
-        {"w": columns.ids, "gains": np.full(4, -1)},
-        columns.batches,
-    )
-
-
 def rayleigh_loss(w, matrix):
     """w'Aw/w'w, summed over the columns of w."""
     return ((w * (matrix @ w)).sum(0) / (w**2).sum(0)).sum()

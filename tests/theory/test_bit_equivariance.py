@@ -27,7 +27,6 @@ from tests.theory.scales import (
     rescaled,
 )
 from tests.theory.training import (
-    first_update,
     lenient,
     path_of,
     to_numpy,
@@ -151,34 +150,21 @@ def test_what_becomes_subnormal_is_the_end_of_it():
     assert after[1] == 0
 
 
-@pytest.fixture(scope="module")
-def blurred():
-    """The network with the epsilon that Flax takes unless told otherwise."""
-    return mixed_network(300, epsilon=1e-5, dtype=np.float32)
-
-
 def normalized(problem, *trees):
     tx = quick_jit(lambda tree: psi_optax.normalize(tree, problem.groups))
     return [to_numpy(tx(tree)) for tree in trees]
 
 
-def test_normalized_weights_are_the_same_bits(blurred):
-    factors = powers_of_two(blurred.ids)
+def test_normalized_weights_are_the_same_bits():
+    # With the epsilon that Flax takes unless told otherwise.
+    blurred = mixed_network(300, epsilon=1e-5, dtype=np.float32)
     tx = RECIPES["psi_sgd_momentum"](blurred.groups)
-    starts = normalized(
-        blurred,
-        blurred.params,
-        rescaled(blurred.params, blurred.ids, factors),
-    )
+    other = rescaled(blurred.params, blurred.ids, powers_of_two(blurred.ids))
+    starts = normalized(blurred, blurred.params, other)
     assert same_bits(*starts)
     assert same_bits(*(path_of(tx, blurred, start) for start in starts))
-
-
-def test_epsilon_breaks_equivariance_without_normalize(blurred):
-    factors = powers_of_two(blurred.ids)
-    tx = RECIPES["psi_sgd_momentum"](blurred.groups)
-    start = rescaled(blurred.params, blurred.ids, factors)
-    paths = path_of(tx, blurred), path_of(tx, blurred, start)
+    # The control: an epsilon breaks it otherwise.
+    paths = path_of(tx, blurred), path_of(tx, blurred, other)
     assert direction_error(*paths, blurred.ids) > 1e-2
 
 
@@ -196,31 +182,3 @@ def test_normalized_weights_for_arbitrary_factors():
     assert direction_error(*paths, problem.ids) < 1e-12
     paths = path_of(tx, problem), path_of(tx, problem, other)
     assert direction_error(*paths, problem.ids) > 1e-2
-
-
-def test_every_part_scales_exactly():
-    # Degree 1 in, degree 1 out, transform by transform, on one random step.
-    problem = mixed_network(300, dtype=np.float32)
-    random = np.random.RandomState(0)
-    u = jax.tree.map(
-        lambda x: random.normal(size=x.shape).astype(np.float32),
-        problem.params,
-    )
-    factors = powers_of_two(problem.ids)
-    params, scaled = (
-        rescaled(tree, problem.ids, factors) for tree in (problem.params, u)
-    )
-    for tx in (
-        psi_optax.transforms.project_to_tangent(problem.groups),
-        psi_optax.transforms.retract(problem.groups),
-        psi_optax.transforms.retract(problem.groups, retraction="exponential"),
-        psi_optax.transforms.retract(problem.groups, radius=None),
-    ):
-        expected = first_update(tx, u, problem.params)
-        expected = rescaled(expected, problem.ids, factors)
-        assert same_bits(expected, first_update(tx, scaled, params))
-    # A fixed radius is a scale: the control.
-    tx = psi_optax.transforms.retract(problem.groups, radius=1.0)
-    expected = first_update(tx, u, problem.params)
-    expected = rescaled(expected, problem.ids, factors)
-    assert not same_bits(expected, first_update(tx, scaled, params))

@@ -45,13 +45,18 @@ def additive(problem, rate):
     return psi_optax.psi_sgd(rate, problem.groups, retraction=None)
 
 
+def growth_of(path):
+    """Return log |w_T|^2/|w_0|^2."""
+    return np.log((path[-1] ** 2).sum(0) / (path[0] ** 2).sum(0))
+
+
 @pytest.mark.parametrize("rate", [0.05, 0.3])
 def test_growth_of_the_norm_is_an_identity(rate):
     # The step is orthogonal to the weights and r rate |gbar| long, so every
     # step multiplies r^2 by 1 + rate^2 |gbar|^2. 300 factors round 300 times.
     problem = rayleigh()
     path, _, square = trace(problem, additive(problem, rate))
-    growth = np.log((path[-1] ** 2).sum(0) / (path[0] ** 2).sum(0))
+    growth = growth_of(path)
     expected = np.log1p(rate**2 * square[:-1]).sum(0)
     np.testing.assert_allclose(growth, expected, rtol=1e-12)
     assert growth.min() > 0.1
@@ -71,8 +76,7 @@ def test_growth_of_the_norm_is_bounded():
     # log(1 + x) <= x, and at this rate descent pays for every |gbar|^2.
     problem = noiseless()
     path, loss, _ = trace(problem, additive(problem, 1 / CURVATURE))
-    growth = np.log((path[-1] ** 2).sum(0) / (path[0] ** 2).sum(0))
-    assert np.all(growth <= growth_bound(loss))
+    assert np.all(growth_of(path) <= growth_bound(loss))
 
 
 def test_growth_beyond_the_bound():
@@ -80,8 +84,7 @@ def test_growth_beyond_the_bound():
     # norm with it.
     problem = noiseless()
     path, loss, _ = trace(problem, additive(problem, 4 / CURVATURE))
-    growth = np.log((path[-1] ** 2).sum(0) / (path[0] ** 2).sum(0))
-    assert np.all(growth > growth_bound(loss))
+    assert np.all(growth_of(path) > growth_bound(loss))
 
 
 RETRACTIONS = ["projection", None]

@@ -1,9 +1,11 @@
-"""Derivatives through the optimizers: of a training run by its learning rate.
+"""Derivatives through the optimizers: of a training run by its numbers.
 
 A square root at zero and a quotient by zero have derivatives that are not
 numbers, and `where` alone does not hide them. So there is a group of norm zero,
 one whose gradient is zero, and both kinds of parameters.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ import pytest
 import psi_optax
 from psi_optax import ScaleGroup
 from tests.compilation import quick_jit
-from tests.theory.training import lenient
+from tests.theory.training import lenient, scan
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -28,6 +30,11 @@ OPTIMIZERS = {
     ),
     "additive": lambda rate: psi_optax.psi_sgd(
         rate, GROUPS, momentum=0.9, retraction=None
+    ),
+    "memoryless": lambda rate: psi_optax.psi_sgd(rate, GROUPS, radius=None),
+    "number": lambda rate: psi_optax.psi_sgd(rate, GROUPS, radius=2.0),
+    "ordinary": lambda rate: psi_optax.psi_sgd(
+        rate, GROUPS, ordinary=optax.sgd(0.1)
     ),
     "psi_sgdm": lambda rate: psi_optax.psi_sgdm(rate, GROUPS),
     # Adam's own root is kept off zero by eps_root, as optax documents.
@@ -56,6 +63,12 @@ OPTIMIZERS = {
     ),
 }
 
+OTHERS = {
+    "momentum": (0.8, lambda x: psi_optax.psi_sgd(0.02, GROUPS, momentum=x)),
+    "radius": (2.0, lambda x: psi_optax.psi_sgd(0.02, GROUPS, radius=x)),
+}
+CASES = {name: (0.02, make) for name, make in OPTIMIZERS.items()} | OTHERS
+
 RANDOM = np.random.RandomState(0)
 START = {"w": RANDOM.normal(size=(5, 4)), "b": np.ones(2)}
 START["w"][:, 1] = 0  # No direction.
@@ -69,32 +82,23 @@ def loss(params):
     return (jnp.sin(w) * TARGET).sum() * (1 + (b**2).sum())
 
 
-def outcome(make, rate):
+def outcome(make, number):
     """The loss after some steps."""
-    tx = make(rate)
-
-    def body(carry, _):
-        params, state = carry
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
-        return (optax.apply_updates(params, updates), state), None
-
     params = jax.tree.map(jnp.asarray, START)
-    carry = (params, tx.init(params))
-    carry, _ = jax.lax.scan(body, carry, length=STEPS)
-    return loss(carry[0])
+    slope = jax.grad(loss)
+    last, _ = scan(make(number), lambda w, _: slope(w), params, length=STEPS)
+    return loss(last)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_derivative_by_the_learning_rate(name):
+@pytest.mark.parametrize("name", CASES)
+def test_derivative_by_a_number(name):
     # Central differences: off by h^2/6 times the third derivative, and by
     # rounding, 1e-16/h times the loss. Losses are up to 1e2, and 1e5 without a
     # retraction, with derivatives as large.
-    rate, h = 0.02, 1e-6
-    run = quick_jit(
-        jax.value_and_grad(lambda rate: outcome(OPTIMIZERS[name], rate))
-    )
-    _, slope = run(rate)
-    expected = (run(rate + h)[0] - run(rate - h)[0]) / (2 * h)
+    (at, make), h = CASES[name], 1e-6
+    run = quick_jit(jax.value_and_grad(functools.partial(outcome, make)))
+    _, slope = run(at)
+    expected = (run(at + h)[0] - run(at - h)[0]) / (2 * h)
     np.testing.assert_allclose(slope, expected, rtol=1e-5)
     assert np.abs(slope) > 1e-2
 

@@ -17,10 +17,8 @@ import pytest
 from flax import linen as nn
 
 import psi_optax
-from psi_optax import ScaleGroup
 from tests.compilation import quick_jit
-from tests.theory.networks import group_norm, standardize
-from tests.theory.training import first_update
+from tests.theory.networks import standardize
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -211,45 +209,3 @@ def test_attention_output():
             params, where="out/kernel", axis=axis
         )
         assert is_invariant(loss, params, groups) == invariant
-
-
-def test_joint_groups_in_front_of_layer_and_group_norm():
-    # A row's norm sees all channels, or a block of them: those share a scale.
-    layer, x = nn.Dense(6, **options), inputs((5, 4))
-    params = init(layer, x)
-    per_channel = psi_optax.output_channels(params, where="kernel")
-    joint = {"kernel": ScaleGroup(axes=(0, 1))}
-
-    @quick_jit
-    def layer_norm_loss(params):
-        y = layer.apply({"params": params}, x)
-        return summary(standardize(y, 1))
-
-    assert is_invariant(layer_norm_loss, params, joint)
-    assert not is_invariant(layer_norm_loss, params, per_channel)
-
-    @quick_jit
-    def group_norm_loss(kernel):
-        y = layer.apply({"params": {"kernel": kernel}}, x)
-        return summary(group_norm(y, 2))
-
-    kernel = params["kernel"]
-    # Three and three channels share a scale, two and four do not.
-    for count, invariant in [(3, True), (2, False)]:
-        factors = np.where(np.arange(6) < count, 0.1, 7.0)
-        scaled = group_norm_loss(kernel * factors[None])
-        difference = np.abs(scaled - group_norm_loss(kernel))
-        assert difference < 1e-11 if invariant else difference > 1e-3
-
-
-def test_blocks_are_the_groups_of_group_norm():
-    # And the plan cuts the kernel as the norm does: a step of psi along a
-    # random gradient keeps the norm of every half, and not of every channel.
-    w = inputs((4, 6))
-    tx = psi_optax.psi_sgd(0.5, ScaleGroup(axes=(0, 1), blocks={1: 2}))
-    random = np.random.RandomState(2).normal(size=w.shape)
-    moved = w + first_update(tx, random, w)
-    before, after = (np.linalg.norm(x, axis=0) for x in (w, moved))
-    halves = [np.linalg.norm(x.reshape(2, 3), axis=1) for x in (before, after)]
-    np.testing.assert_allclose(*halves, rtol=1e-13)
-    assert np.abs(after / before - 1).min() > 1e-3

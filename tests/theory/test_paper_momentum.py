@@ -17,8 +17,9 @@ import optax
 import pytest
 
 import psi_optax
+from tests.columns import unit
 from tests.theory.networks import rayleigh, rayleigh_gradient
-from tests.theory.training import path_of, train
+from tests.theory.training import path_of
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -56,10 +57,6 @@ def intrinsic_path(problem, rescale=True):
         v = (v + m) / length
         m = m / length if rescale else m
         yield v
-
-
-def unit(w):
-    return w / np.linalg.norm(w, axis=-2, keepdims=True)
 
 
 def paper(problem, **options):
@@ -120,27 +117,3 @@ def test_momentum_of_degree_0_is_another_method():
     sandwich = psi_optax.psi_sgd(schedule, problem.groups, momentum=MOMENTUM)
     path = unit(path_of(sandwich, problem))
     assert np.abs(path - list(intrinsic_path(problem))).max() > 1e-3
-
-
-def test_buffer_is_of_degree_1_and_not_tangent():
-    # It ends as |w| m, rescaled with the weights and not projected: then
-    # n (v' - m'/n) is the direction before, for n the length that was divided
-    # by.
-    problem = rayleigh()
-    path, state = train(paper(problem), problem)
-    *_, before, after = intrinsic_path(problem)
-    m = np.asarray(state.momentum) / np.linalg.norm(path[-1], axis=0)
-    np.testing.assert_allclose(unit(after - m), before, atol=ROUNDING)
-    radial = (after * m).sum(0) / np.linalg.norm(m, axis=0)
-    assert np.abs(radial).max() > 1e-2
-
-
-def test_ordinary_parameters_get_sgd_with_the_same_momentum():
-    # u <- mu u - rate g: with a constant rate, heavy-ball momentum.
-    problem = rayleigh(50)._replace(groups=None)
-    tx = psi_optax.psi_sgdm(0.05, None, momentum=MOMENTUM)
-    path = path_of(tx, problem)
-    same = path_of(optax.sgd(0.05, momentum=MOMENTUM), problem)
-    np.testing.assert_allclose(path, same, atol=ROUNDING)
-    grouped = path_of(psi_optax.psi_sgdm(0.05, rayleigh(50).groups), problem)
-    assert np.abs(grouped - same).max() > 1e-3

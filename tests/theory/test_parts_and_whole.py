@@ -6,8 +6,6 @@ inner optimizers that do not read parameters. To those that do, psi shows
 directions and the chain the weights.
 """
 
-import functools
-
 import jax.numpy as jnp
 import optax
 import pytest
@@ -16,9 +14,9 @@ import psi_optax
 from tests.theory.networks import (
     mixed_network,
     rayleigh,
-    rayleigh_with_gains,
 )
 from tests.theory.scales import direction_error, norm_error
+from tests.theory.test_bit_equivariance import INNER
 from tests.theory.training import lenient, path_of
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -27,8 +25,8 @@ pytestmark = pytest.mark.usefixtures("x64")
 ROUNDING = 1e-12
 
 
-def chained(inner, groups, retraction="projection", radius="init"):
-    return optax.chain(
+def parts_of(inner, groups, retraction="projection", radius="init"):
+    return [
         psi_optax.transforms.scale_by_group_norm(groups),
         inner,
         psi_optax.transforms.scale_by_group_norm(groups),
@@ -36,7 +34,11 @@ def chained(inner, groups, retraction="projection", radius="init"):
         psi_optax.transforms.retract(
             groups, retraction=retraction, radius=radius
         ),
-    )
+    ]
+
+
+def chained(*args, **options):
+    return optax.chain(*parts_of(*args, **options))
 
 
 def apart(problem, one, other):
@@ -48,17 +50,8 @@ def apart(problem, one, other):
     )
 
 
-BLIND = {
-    "sgd": optax.sgd(0.1),
-    "momentum": optax.sgd(0.05, momentum=0.9),
-    "nesterov": optax.sgd(0.05, momentum=0.9, nesterov=True),
-    "adam": lenient(optax.adam(0.03)),
-    "rmsprop": lenient(optax.rmsprop(0.01)),
-    "lion": optax.lion(0.01),
-    "clip": optax.chain(
-        optax.clip_by_global_norm(0.5), optax.sgd(0.1, momentum=0.9)
-    ),
-}
+# Those of the equivariance tests that read no parameters.
+BLIND = {k: tx for k, tx in INNER.items() if k not in ("adamw", "lamb")}
 
 
 @pytest.mark.parametrize("name", BLIND)
@@ -93,16 +86,9 @@ def test_no_part_can_be_left_out(missing):
     # With momentum every part counts: a step along an old gradient has a
     # radial part, without which projection would turn by another angle.
     problem, inner = rayleigh(100), BLIND["momentum"]
-    g = problem.groups
-    parts = [
-        psi_optax.transforms.scale_by_group_norm(g),
-        inner,
-        psi_optax.transforms.scale_by_group_norm(g),
-        psi_optax.transforms.project_to_tangent(g),
-        psi_optax.transforms.retract(g),
-    ]
+    parts = parts_of(inner, problem.groups)
     del parts[missing]
-    whole = psi_optax.psi(inner, g)
+    whole = psi_optax.psi(inner, problem.groups)
     assert apart(problem, optax.chain(*parts), whole) > 1e-3
 
 
@@ -149,57 +135,3 @@ EQUAL = {
 def test_recipes_are_psi(name):
     problem = rayleigh(100)
     assert apart(problem, *EQUAL[name](problem.groups)) < ROUNDING
-
-
-def test_momentum_of_degree_0_and_of_degree_1_differ():
-    problem = rayleigh(100)
-    sandwich = psi_optax.psi_sgd(0.05, problem.groups, momentum=0.9)
-    paper = psi_optax.psi_sgdm(0.05, problem.groups, momentum=0.9)
-    assert apart(problem, sandwich, paper) > 1e-3
-
-
-def test_decay_acts_on_ordinary_parameters():
-    # As Adam with decay of the gains alone does, and otherwise nothing does.
-    problem, rate, decay = rayleigh_with_gains(100), 0.01, 0.1
-    mask = {"w": False, "gains": True}
-    by_hand = psi_optax.psi(
-        lenient(optax.adamw(rate, weight_decay=decay, mask=mask)),
-        problem.groups,
-    )
-    recipe, plain = (
-        lenient(psi_optax.psi_adam(rate, problem.groups, weight_decay=x))
-        for x in (decay, 0.0)
-    )
-    assert apart(problem, by_hand, recipe) < ROUNDING
-    assert apart(problem, plain, recipe) > 1e-3
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        functools.partial(psi_optax.psi_direction, 0.1, optax.identity()),
-        functools.partial(psi_optax.psi, optax.sgd(0.1)),
-    ],
-)
-def test_ordinary_optimizer_is_the_partition_by_hand(make):
-    problem = rayleigh_with_gains(100)
-    ordinary = optax.sgd(0.03, momentum=0.5)
-    whole = make(problem.groups, ordinary=ordinary)
-    by_hand = optax.partition(
-        {"scale": psi_optax.psi_sgd(0.1, problem.groups), "other": ordinary},
-        {"w": "scale", "gains": "other"},
-    )
-    assert apart(problem, whole, by_hand) < ROUNDING
-    both = psi_optax.psi_sgd(0.1, problem.groups)
-    assert apart(problem, whole, both) > 1e-3
-
-
-def test_one_rate_for_both_kinds_of_parameters():
-    # psi_direction moves ordinary parameters as SGD would.
-    problem = rayleigh_with_gains(100)
-    recipe = psi_optax.psi_sgd(schedule, problem.groups, momentum=0.9)
-    inner = optax.sgd(schedule, momentum=0.9)
-    whole = psi_optax.psi(inner, problem.groups)
-    constant = psi_optax.psi_sgd(0.1, problem.groups, momentum=0.9)
-    assert apart(problem, recipe, whole) < ROUNDING
-    assert apart(problem, recipe, constant) > 1e-3

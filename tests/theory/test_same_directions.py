@@ -19,75 +19,38 @@ pytestmark = pytest.mark.usefixtures("x64")
 # 100 steps, each rounded by 1e-16 in its own way.
 ROUNDING = 1e-12
 
-RECIPES = {
-    "psi_sgd": lambda g, **options: psi_optax.psi_sgd(0.1, g, **options),
-    "sandwich": lambda g, **options: psi_optax.psi_sgd(
-        0.05, g, momentum=0.9, **options
-    ),
-    "psi_sgdm": lambda g, **options: psi_optax.psi_sgdm(0.05, g, **options),
-}
-OPTIONS = [
-    {"retraction": None},
-    {"radius": None},
-    {"radius": 2.0},
+
+# Others: `test_closed_form.py`, and `psi_sgdm` in `test_paper_momentum.py`.
+@pytest.mark.parametrize(
+    "options",
     # From a norm of 4 the sum w + (w' - w) rounds by 4e-16/0.1 of w'.
-    {"radius": 0.1},
-]
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_retractions_and_radii_have_one_path_of_directions(name):
+    [{"retraction": None}, {"radius": None}, {"radius": 2.0}, {"radius": 0.1}],
+)
+def test_retractions_and_radii_have_one_path_of_directions(options):
     problem = rayleigh(100)
-    path = path_of(RECIPES[name](problem.groups), problem)
-    for options in OPTIONS:
-        other = path_of(RECIPES[name](problem.groups, **options), problem)
-        assert direction_error(path, other, problem.ids) < ROUNDING
+    paths = [
+        path_of(
+            psi_optax.psi_sgd(0.05, problem.groups, momentum=0.9, **more),
+            problem,
+        )
+        for more in ({}, options)
+    ]
+    assert direction_error(*paths, problem.ids) < ROUNDING
 
 
 def test_retraction_makes_no_difference_to_a_network():
-    problem, make = bn_mlp(100), RECIPES["psi_sgdm"]
-    path = path_of(make(problem.groups), problem)
-    other = path_of(make(problem.groups, retraction=None), problem)
+    problem = bn_mlp(100)
+    path, other = (
+        path_of(
+            psi_optax.psi_sgdm(0.05, problem.groups, retraction=retraction),
+            problem,
+        )
+        for retraction in ("projection", None)
+    )
     assert direction_error(path, other, problem.ids) < ROUNDING
     # It does to the norms, which the paper's step lets grow.
     growth = norms(other, problem.ids)[-1] / norms(path, problem.ids)[-1]
     assert growth.max() > 1.02
-
-
-def test_radii_are_kept():
-    problem = rayleigh(100)
-    start = norms(problem.params, problem.ids)
-    for options, radius in [({}, start), ({"radius": 2.0}, 2.0)]:
-        path = path_of(RECIPES["sandwich"](problem.groups, **options), problem)
-        np.testing.assert_allclose(
-            norms(path, problem.ids), np.broadcast_to(radius, (100, 4)), 1e-14
-        )
-
-
-@pytest.mark.parametrize("name", ["psi_sgd", "sandwich"])
-def test_exponential_map_has_another_path(name):
-    problem = rayleigh(100)
-    make = RECIPES[name]
-    path = path_of(make(problem.groups), problem)
-    other = path_of(make(problem.groups, retraction="exponential"), problem)
-    assert direction_error(path, other, problem.ids) > 1e-3
-
-
-def test_exponential_map_differs_at_third_order():
-    # Steps of t and arctan t part by t^3/3: at a tenth of the rate the first
-    # steps of both are 1000 times nearer.
-    problem = rayleigh(1)
-    apart = []
-    for rate in (0.005, 0.0005):
-        paths = [
-            path_of(
-                psi_optax.psi_sgd(rate, problem.groups, retraction=kind),
-                problem,
-            )
-            for kind in ("projection", "exponential")
-        ]
-        apart.append(direction_error(*paths, problem.ids))
-    np.testing.assert_allclose(apart[0] / apart[1], 1000, rtol=0.02)
 
 
 RATE, RADIUS = 0.4, 2.0

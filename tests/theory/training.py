@@ -48,6 +48,26 @@ def first_update(tx, updates, params):
     return to_numpy(_quick_first_update(tx, updates, params))
 
 
+def walk(tx, params, gradients, state=None, move=_step):
+    """Weights after each step along given gradients, and the last state."""
+    state, path = tx.init(params) if state is None else state, []
+    for gradient in gradients:
+        params, state = move(tx, gradient, state, params)
+        path.append(params)
+    return path, state
+
+
+def scan(tx, slope, params, inputs=None, length=None, state=None):
+    """Weights and state after steps along slope(params, input)."""
+
+    def body(carry, x):
+        params, state = carry
+        return _step(tx, slope(params, x), state, params), None
+
+    carry = params, tx.init(params) if state is None else state
+    return jax.lax.scan(body, carry, inputs, length)[0]
+
+
 def to_numpy(tree):
     """For what follows: on jax arrays each new operation is compiled."""
     return jax.tree.map(np.asarray, tree)

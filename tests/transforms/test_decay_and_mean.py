@@ -20,7 +20,8 @@ ROUNDING = 1e-12
 
 def test_decay_of_either_kind_alone():
     params = {"w": np.full((3, 2), 2.0), "b": np.full(2, 2.0)}
-    groups = {"w": COLUMNS, "b": None}
+    params["count"] = np.array([2, 3])
+    groups = {"w": COLUMNS, "b": None, "count": None}
     zeros = jax.tree.map(np.zeros_like, params)
     for kind, decays in [("scale", "w"), ("ordinary", "b")]:
         tx = psi_optax.transforms.add_decayed_weights(0.25, groups, of=kind)

@@ -8,11 +8,12 @@ import pytest
 
 import psi_optax
 from tests.columns import COLUMNS, unit
+from tests.compilation import quick_jit
 from tests.theory.networks import (
     bn_mlp,
     mixed_network,
 )
-from tests.theory.training import step
+from tests.theory.training import first_update, step, walk
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -22,10 +23,9 @@ def test_orthogonality_is_the_gradient_of_its_penalty(make):
     problem = make(1)
     tx = psi_optax.transforms.add_orthogonality(0.3, problem.groups)
     zeros = jax.tree.map(np.zeros_like, problem.params)
-    got, _ = tx.update(zeros, tx.init(problem.params), problem.params)
-    expected = jax.grad(lambda p: 0.3 * penalty(p, problem.ids))(
-        jax.tree.map(jnp.asarray, problem.params)
-    )
+    got = first_update(tx, zeros, problem.params)
+    gradient = quick_jit(jax.grad(lambda p: 0.3 * penalty(p, problem.ids)))
+    expected = gradient(problem.params)
     # Sums of up to 160 products of numbers of about 1.
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=1e-14),
@@ -58,10 +58,9 @@ def test_orthogonality_makes_columns_orthogonal():
         psi_optax.transforms.add_orthogonality(0.1, COLUMNS),
         psi_optax.psi_sgd(1.0, COLUMNS),
     )
-    state, zeros, last = tx.init(w), np.zeros_like(w), w
-    for _ in range(100):
-        last, state = step(tx, zeros, state, last)
-    off = np.abs(unit(last).T @ unit(last) - np.eye(4)).max()
+    path, _ = walk(tx, w, 100 * [np.zeros_like(w)], move=step)
+    v = unit(path[-1])
+    off = np.abs(v.T @ v - np.eye(4)).max()
     # Linear convergence, by 1 - 4 * 0.1 a step near the end.
     assert off < 1e-12
     assert np.abs(unit(w).T @ unit(w) - np.eye(4)).max() > 0.3

@@ -1,6 +1,5 @@
 """retract, project_to_tangent and rescale_weights, as transforms."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,6 +7,7 @@ import pytest
 
 from psi_optax import ScaleGroup, psi_sgd, psi_sgdm
 from psi_optax.transforms import project_to_tangent, rescale_weights, retract
+from tests.theory.training import step, walk
 
 GROUPS = {"w": ScaleGroup(0), "o": None}
 
@@ -24,15 +24,9 @@ def norms(params):
     return np.linalg.norm(np.asarray(params["w"], np.float64), axis=0)
 
 
-def walk(tx, params, steps, seed=1):
-    """Applies random updates; returns the params after each step."""
-    state, trajectory = tx.init(params), []
-    step = jax.jit(tx.update)
-    for i in range(steps):
-        updates, state = step(draw(seed + i), state, params)
-        params = optax.apply_updates(params, updates)
-        trajectory.append(params)
-    return trajectory
+def walked(tx, params, steps):
+    """The params after each of some random updates."""
+    return walk(tx, params, map(draw, range(1, 1 + steps)), move=step)[0]
 
 
 @pytest.mark.parametrize("retraction", ["projection", "exponential"])
@@ -40,17 +34,17 @@ def walk(tx, params, steps, seed=1):
 def test_norms_stay(retraction, radius):
     params = draw(0)
     tx = retract(GROUPS, radius=radius, retraction=retraction)
-    end = walk(tx, params, 20)[-1]
+    end = walked(tx, params, 20)[-1]
     # Roundings of 6e-8: two or so a step for None; for "init" four, of a norm
     # that is kept to 2 ulp, and one or two of the norm that is stored.
     tolerance = 3.6e-7 if radius else 20 * 2.4e-7
     np.testing.assert_allclose(norms(end), norms(params), rtol=tolerance)
-    free = walk(optax.identity(), params, 20)[-1]
+    free = walked(optax.identity(), params, 20)[-1]
     assert np.min(norms(free) / norms(params)) > 1.2
 
 
 def test_a_number_moves_groups_onto_its_sphere():
-    end = walk(retract(GROUPS, radius=3.0), draw(0), 2)[-1]
+    end = walked(retract(GROUPS, radius=3.0), draw(0), 2)[-1]
     np.testing.assert_allclose(norms(end), 3, rtol=2.4e-7)
 
 
@@ -150,10 +144,10 @@ def test_tangent_part_of_updates():
 
 
 def test_rescaling_every_third_step():
-    steps = walk(rescale_weights(GROUPS, radius=2.0, every=3), draw(0), 7)
+    steps = walked(rescale_weights(GROUPS, radius=2.0, every=3), draw(0), 7)
     on_sphere = [np.allclose(norms(p), 2, rtol=2.4e-7) for p in steps]
     assert on_sphere == [False, False, True, False, False, True, False]
-    free = walk(optax.identity(), draw(0), 2)
+    free = walked(optax.identity(), draw(0), 2)
     np.testing.assert_array_equal(steps[1]["w"], free[1]["w"])
 
 

@@ -15,6 +15,7 @@ from tests.composition.runs import COLUMNS, SINGLE, lengths, runner, uniform
 from tests.conformance.checks import assert_equal
 from tests.registry import GROUPS, draw
 from tests.theory.scales import powers_of_two, rescaled
+from tests.theory.training import walk
 
 GROUP = ScaleGroup(axes=0)
 # A small tree: what is not compiled together is compiled for each shape.
@@ -24,16 +25,6 @@ GRADIENTS = [
     {"w": PARAMS["w"][::-1], "b": PARAMS["b"]},
     {"w": PARAMS["w"][::2].repeat(2, 0)[:9], "b": -PARAMS["b"]},
 ]
-
-
-def walk(tx, params, updates):
-    """The weights after each step, and the last state."""
-    state, path = tx.init(params), []
-    for update in updates:
-        u, state = tx.update(update, state, params)
-        params = optax.apply_updates(params, u)
-        path.append(params)
-    return path, state
 
 
 # What it is.
@@ -212,11 +203,8 @@ def test_it_is_found_anywhere(name, expected):
 
     @quick_jit
     def run(params):
-        state = tx.init(params)
-        for gradient in GRADIENTS:
-            updates, state = tx.update(gradient, state, params)
-            params = optax.apply_updates(params, updates)
-        weights = params.fast if name == "lookahead" else params
+        path, state = walk(tx, params, GRADIENTS)
+        weights = path[-1].fast if name == "lookahead" else path[-1]
         return get_average(state, weights, STATED)
 
     # Another program: some roundings of weights up to 4.

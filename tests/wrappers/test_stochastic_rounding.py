@@ -14,7 +14,7 @@ import pytest
 
 from psi_optax.wrappers import stochastic_rounding
 from tests.compilation import quick_jit
-from tests.theory.training import to_numpy
+from tests.theory.training import scan, to_numpy
 
 NARROW = ("bfloat16", "float16")
 each_dtype = pytest.mark.parametrize("dtype", NARROW)
@@ -264,16 +264,10 @@ def _sum(weights, gradients):
     """The weights after many steps, with stochastic rounding and without."""
     ways = stochastic_rounding(optax.identity(), 0), optax.identity()
 
-    def body(carry, _):
-        moved = []
-        for tx, (params, state) in zip(ways, carry, strict=True):
-            updates, state = tx.update(gradients, state, params)
-            moved.append((optax.apply_updates(params, updates), state))
-        return moved, None
-
-    carry = [(weights, tx.init(weights)) for tx in ways]
-    carry, _ = jax.lax.scan(body, carry, length=SUM_STEPS)
-    return [params for params, _ in carry]
+    return [
+        scan(tx, lambda *_: gradients, weights, length=SUM_STEPS)[0]
+        for tx in ways
+    ]
 
 
 def test_tiny_steps_arrive_in_the_mean():

@@ -13,8 +13,6 @@ from benchmarks.speed import steps
 from benchmarks.speed.sets import ParameterSet
 from psi_optax.diagnostics import monitor_groups
 
-__all__ += ["baseline", "build", "chosen", "draw", "make"]
-
 SGD, ADAM = "optax.sgd(momentum)", "optax.adam"
 
 BY_HAND = "sgd, then renormalize by hand"
@@ -22,37 +20,35 @@ BY_HAND = "sgd, then renormalize by hand"
 
 _BASELINES, _RATES = {"sgd": SGD, "adam": ADAM}, {"sgd": 0.01, "adam": 1e-3}
 
-_sgd, _adam, _psi_sgd = (
-    OPTIMIZERS[name].make for name in ("sgd", "adam", "psi_sgd")
-)
 
-_MAIN = {
+def _within_psi(name: str) -> Optimizer:
+    inner = OPTIMIZERS[name]
+    return inner._replace(
+        make=lambda rate, groups: psi_optax.psi(inner.make(rate), groups)
+    )
+
+
+def _monitored(rate: float, groups: Any) -> optax.GradientTransformation:
+    return optax.chain(
+        OPTIMIZERS["psi_sgd"].make(rate, groups), monitor_groups(groups)
+    )
+
+
+CASES = {
     SGD: OPTIMIZERS["sgd"],
     BY_HAND: OPTIMIZERS["sgd"],
     "psi_sgd(momentum)": OPTIMIZERS["psi_sgd"],
-    "psi(optax.sgd(momentum))": Optimizer(
-        lambda rate, groups: psi_optax.psi(_sgd(rate), groups)
-    ),
+    "psi(optax.sgd(momentum))": _within_psi("sgd"),
     "sgd, then retract": OPTIMIZERS["sgd_retracted"],
     "optax.lars": OPTIMIZERS["lars"],
     ADAM: OPTIMIZERS["adam"],
     # All parameters decay: no mask is timed.
     "optax.adamw": Optimizer(lambda rate, _: optax.adamw(rate), "adam"),
     "psi_adam": OPTIMIZERS["psi_adam"],
-    "psi(optax.adam)": Optimizer(
-        lambda rate, groups: psi_optax.psi(_adam(rate), groups), "adam"
-    ),
+    "psi(optax.adam)": _within_psi("adam"),
     "optax.lamb": OPTIMIZERS["lamb"],
     "optax.contrib.muon": OPTIMIZERS["muon"],
-}
-
-CASES = {
-    **_MAIN,
-    "psi_sgd(momentum), monitor_groups": Optimizer(
-        lambda rate, groups: optax.chain(
-            _psi_sgd(rate, groups), monitor_groups(groups)
-        )
-    ),
+    "psi_sgd(momentum), monitor_groups": Optimizer(_monitored),
     "psi_sgdm": OPTIMIZERS["psi_sgdm"],
     "sgd_g": OPTIMIZERS["sgd_g"],
     "sgdp": OPTIMIZERS["sgdp"],
@@ -64,7 +60,9 @@ CASES = {
     "adamh": OPTIMIZERS["adamh"],
     "optax.novograd": OPTIMIZERS["novograd"],
 }
-"""Those behind muon are timed on sets with the whole family."""
+
+# The others are timed on sets with the whole family.
+_MAIN = list(CASES)[: list(CASES).index("optax.contrib.muon") + 1]
 
 
 def baseline(name: str) -> str:

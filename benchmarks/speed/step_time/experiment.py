@@ -16,9 +16,7 @@ from benchmarks.speed import steps
 from benchmarks.speed.sets import SETS
 from benchmarks.speed.step_time import cases, report
 from benchmarks.speed.step_time.cases import CASES, baseline
-from benchmarks.speed.turns import Seconds, compared, quartiles, time_in_turns
-
-__all__ += ["measure_set", "rows", "run_peers"]
+from benchmarks.speed.turns import Seconds, compared, quartiles
 
 Found = dict[str, Any]
 
@@ -80,13 +78,9 @@ def measure_set(
         built[COPY] = steps.build_copy(params)
         for name in names:
             built[name] = cases.build(name, params, chosen.grouped)
-        built, made = steps.compile_in_turns(built, gradients, compiles)
-        runs = {name: case.run(gradients) for name, case in built.items()}
-        seconds = time_in_turns(runs, turns, count)
-        return {
-            "bandwidth": bandwidths(seconds, steps.size(params)),
-            "rows": rows(built, made, seconds),
-        }
+        times = steps.time_cases(built, gradients, turns, count, compiles)
+        speeds = bandwidths(times[0], steps.size(params))
+        return {"bandwidth": speeds, "rows": rows(built, *times)}
 
     names = cases.chosen(chosen, tuple(only))
     if chosen.together:
@@ -98,12 +92,7 @@ def measure_set(
 
 
 def bandwidths(seconds: Seconds, parameters: int) -> dict[str, float]:
-    """Return GB/s of the yardsticks, from the bytes of all parameters.
-
-    Examples:
-        >>> bandwidths({AXPY: [0.5, 0.25, 2.0], COPY: [1.0]}, 10**9)
-        {'w + 0.01 g, in place': 6.0, 'a copy': 2.0}
-    """
+    """Return GB/s of the yardsticks, from the bytes of all parameters."""
     return {
         name: arrays * parameters / 1e9 / float(np.median(seconds[name]))
         for name, arrays in _MOVED.items()
@@ -111,9 +100,7 @@ def bandwidths(seconds: Seconds, parameters: int) -> dict[str, float]:
 
 
 def rows(
-    built: dict[str, steps.Case],
-    made: dict[str, steps.Compilation],
-    seconds: Seconds,
+    built: dict[str, steps.Case], seconds: Seconds, costs: dict[str, Found]
 ) -> list[Found]:
     """Return a row for each case but the yardsticks."""
     weights = built[AXPY].params
@@ -123,18 +110,19 @@ def rows(
     fastest = max(speeds, key=lambda name: speeds[name])
 
     def row(name: str) -> Found:
-        base, own = baseline(name), seconds[name]
+        own, base = costs[name], costs[baseline(name)]
         state = steps.size(built[name].state) / parameters
         # Gradients are read; parameters and state are read and written.
         arrays = (3 + 2 * state) / _MOVED[fastest]
+        times = seconds[name]
         return {
-            **compared(name, base, seconds),
-            "bytes_per_weight": 3 * width * quartiles(own, seconds[AXPY])[1],
-            "of_bandwidth": arrays * quartiles(seconds[fastest], own)[1],
+            **compared(name, baseline(name), seconds),
+            "bytes_per_weight": 3 * width * quartiles(times, seconds[AXPY])[1],
+            "of_bandwidth": arrays * quartiles(seconds[fastest], times)[1],
             "state": state,
-            "trace_ratio": made[name].trace_s / made[base].trace_s,
-            "compile_ratio": made[name].compile_s / made[base].compile_s,
-            **made[name]._asdict(),
+            "trace_ratio": own["trace_s"] / base["trace_s"],
+            "compile_ratio": own["compile_s"] / base["compile_s"],
+            **own,
         }
 
     return [row(name) for name in built if name not in _MOVED]

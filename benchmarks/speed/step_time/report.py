@@ -1,16 +1,18 @@
-"""Tables of step times, and where they stand."""
+"""Tables and a bar chart of step times, and where they stand."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.harness import pages
+from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.results import Content
 from benchmarks.speed.sets import SETS
-from benchmarks.speed.step_time import chart
-
-__all__ += ["table"]
 
 Row = dict[str, Any]
 
@@ -23,40 +25,26 @@ IN_README = (
 
 def report(content: Content) -> str:
     """Return a heading and tables for each set."""
-    texts = []
+    versions, texts = content["versions"], []
+    used = "{cores} cores, JAX {jax}, optax {optax}".format(**versions)
     for name in SETS:
         if part := content["parts"].get(name):
-            texts += [f"### `{name}`", *_tables(part, content["versions"])]
+            speeds = [
+                f"{x}: {s:.3g} GB/s" for x, s in part["bandwidth"].items()
+            ]
+            about = f"{part['weights']:,} weights in {part['dtype']}."
+            about = pages.wrap(f"{about} {'; '.join(speeds)}. {used}.")
+            rows = table(part["rows"], versions["device"])
+            texts += [f"### `{name}`", about, rows, *_to_torch(part["peers"])]
     return "\n\n".join(texts)
 
 
-def _tables(part: Row, versions: dict[str, Any]) -> list[str]:
-    speeds = "; ".join(
-        f"{name}: {speed:.3g} GB/s" for name, speed in part["bandwidth"].items()
-    )
-    about = (
-        f"{part['weights']:,} weights in {part['dtype']}. {speeds}."
-        f" {versions['cores']} cores, JAX {versions['jax']}, optax"
-        f" {versions['optax']}."
-    )
-    texts = [pages.wrap(about), table(part["rows"], versions["device"])]
-    for peers in part["peers"]:
-        version = f"torch {peers['torch']}"
-        texts += [
-            f"To torch's own, in a process of their own, {version}:",
-            table(peers["rows"], peers["device"], PEERS),
-        ]
-    return texts
-
-
-def figures(content: Content) -> dict[str, Figure]:
-    """Draw the chart of ResNet-50, if it was timed."""
-    part = content["parts"].get("resnet50")
-    if part is None:
-        return {}
-    peers = [row for each in part["peers"] for row in each["rows"]]
-    device = content["versions"]["device"]
-    return {"step-time": chart.figure(part["rows"], peers, device)}
+def _to_torch(peers: list[Row]) -> list[str]:
+    return [
+        "To torch's own, in a process of their own, torch"
+        f" {part['torch']}:\n\n{table(part['rows'], part['device'], PEERS)}"
+        for part in peers
+    ]
 
 
 def sections(content: Content) -> dict[tuple[str, str], str]:
@@ -104,7 +92,7 @@ _CELLS = {
     "peak": lambda row: f"{row['peak_mb']:.0f} MB",
     "trace": lambda row: f"{row['trace_ratio']:.1f}",
     "compile": lambda row: f"{row['compile_ratio']:.1f}",
-    "HLO": lambda row: f"{row['instructions']}",
+    "HLO": lambda row: str(row["instructions"]),
 }
 
 SHORT = ("ratio", "to", "bytes", "temporaries", "compile")
@@ -120,3 +108,78 @@ def table(
         for row in rows
     ]
     return pages.table([[f"one step on {device}", *columns], *lines])
+
+
+_COLOURS = {
+    "psi_optax": COLOURS[6],
+    "optax, or by hand": COLOURS[0],
+    "libraries for torch": COLOURS[4],
+}
+_OURS, _OPTAX, _TORCH = _COLOURS
+
+_HEIGHT = 0.21
+"""Inches of a bar, with the gap to the next."""
+
+
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw ResNet-50's ratios to SGD and to Adam, but not those baselines."""
+    part = content["parts"].get("resnet50")
+    if part is None:
+        return {}
+    bars = [{**row, "whose": _origin(row["optimizer"])} for row in part["rows"]]
+    for peers in part["peers"]:
+        bars += [{**row, "whose": _TORCH} for row in peers["rows"]]
+    bars = [bar for bar in bars if bar["optimizer"] != bar["baseline"]]
+    bars.sort(key=lambda bar: bar["ratio"])
+    return {"step-time": _chart(bars, content["versions"]["device"])}
+
+
+def _chart(bars: list[Row], device: str) -> Figure:
+    adam = [bar for bar in bars if "adam" in bar["baseline"].lower()]
+    sgd = [bar for bar in bars if bar not in adam]
+    lengths = [max(1, len(part)) for part in (sgd, adam)]
+    size = 8, 1.8 + _HEIGHT * sum(lengths)
+    drawn = Figure(figsize=size, layout="constrained")
+    upper, lower = drawn.subplots(2, sharex=True, height_ratios=lengths)
+    _draw(upper, sgd, "to SGD with momentum")
+    _draw(lower, adam, "to Adam")
+    about = "time of one step, as a ratio to the plain optimizer of the same"
+    lower.set_xlabel(f"{about} library, on {device}", fontsize=9)
+    shown = {bar["whose"] for bar in bars}
+    handles = [
+        Patch(color=_COLOURS[x], label=x) for x in _COLOURS if x in shown
+    ]
+    drawn.legend(handles=handles, loc="outside upper center", ncols=3)
+    return drawn
+
+
+def _origin(name: str) -> str:
+    others = name.startswith("optax.") or "by hand" in name
+    return _OPTAX if others else _OURS
+
+
+def _draw(axes: Axes, part: list[Row], title: str) -> None:
+    """Draw bars from 1 on, on a logarithmic axis; the least ratio on top."""
+    ratios = np.array([bar["ratio"] for bar in part])
+    around = np.reshape([bar["quartiles"] for bar in part], (-1, 2)).T
+    drawn = axes.barh(
+        [bar["optimizer"] for bar in part],
+        ratios - 1,
+        left=1,
+        height=0.7,
+        color=[_COLOURS[bar["whose"]] for bar in part],
+        xerr=np.abs(around - ratios),
+        error_kw={"linewidth": 1, "capsize": 2},
+    )
+    texts = [f"{x:.2f}" if x < 10 else f"{x:.1f}" for x in ratios]
+    axes.bar_label(drawn, texts, padding=5, fontsize=8)
+    axes.set_title(title, fontsize=9, loc="left")
+    axes.set_xscale("log", base=2)
+    axes.tick_params("y", labelsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.1, y=0.01)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)

@@ -1,5 +1,6 @@
 """Small networks whose scale groups are known."""
 
+# ruff: noqa: F401
 from . import (
     embeddings,
     equinox,
@@ -17,26 +18,3 @@ from . import (
     vision,
 )
 from .registry import INERT, NETS, PARTLY, Answer, Net, Special
-
-__all__ = [
-    "INERT",
-    "NETS",
-    "PARTLY",
-    "Answer",
-    "Net",
-    "Special",
-    "embeddings",
-    "equinox",
-    "graphs",
-    "haiku",
-    "heads",
-    "language",
-    "linen",
-    "nnx",
-    "norms",
-    "parallel",
-    "plain",
-    "quantized",
-    "sequences",
-    "vision",
-]

@@ -1,5 +1,7 @@
 """Networks in Equinox: layers of one example, output features first."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,12 @@ from .registry import (
     INERT,
     cross_entropy,
     fill,
+    inputs_of,
     labels,
     leaky,
     net,
-    normal,
     pair,
+    tied,
     tokens,
     vectors,
 )
@@ -27,42 +30,54 @@ KEY = jax.random.key(0)
 
 
 def shapes_of(make):
-    """What `make()` makes, the shapes of the parameters, and all else."""
+    """Return what is made, as shapes of the parameters and all else."""
     made = eqx.filter_eval_shape(make)
     return eqx.partition(made, lambda x: isinstance(x, jax.ShapeDtypeStruct))
 
 
-def classifier(make, x):
-    """Cross entropy over a batch of a model that sees one example."""
-    params, rest = shapes_of(make)
+def sequence(make):
+    """Return a function that makes one module, of layers if it gets many."""
+
+    def call():
+        made = make()
+        return nn.Sequential(made) if isinstance(made, tuple) else made
+
+    return call
+
+
+def classify(make, inputs=vectors):
+    """Return the loss over a batch of a model that sees one example."""
+    params, rest = shapes_of(sequence(make))
 
     def loss(params, x, y):
         return cross_entropy(jax.vmap(eqx.combine(params, rest))(x), y)
 
+    x = inputs_of(inputs)
     return loss, fill(params), (x, labels(len(x)))
 
 
-def with_state(make, x, *, used=False):
-    """The same for a model with BatchNorm, fresh or after one batch."""
-    (params, state), rest = shapes_of(nn.make_with_state(make))
+def classify_with_state(make, inputs=vectors, used=False):
+    """Return the loss of a model with BatchNorm, fresh or after one batch."""
+    (params, state), rest = shapes_of(nn.make_with_state(sequence(make)))
     state = jax.tree.map(lambda s: jnp.ones(s.shape, s.dtype), state)
 
     def apply(params, state, x):
         model, state = eqx.combine((params, state), rest)
-        return jax.vmap(
-            model,
-            axis_name="batch",
-            in_axes=(0, None),
-            out_axes=(0, None),
-        )(x, jax.tree.map(widen, state))
+        axes = {"in_axes": (0, None), "out_axes": (0, None)}
+        mapped = jax.vmap(model, axis_name="batch", **axes)
+        return mapped(x, jax.tree.map(widen, state))
 
     def loss(params, state, x, y):
         return cross_entropy(apply(params, state, x)[0], y)
 
-    params = fill(params)
+    params, x = fill(params), inputs_of(inputs)
     if used:
         _, state = apply(params, state, 2.0 * x)
     return loss, params, (state, x, labels(len(x)))
+
+
+classifier = partial(net, build=classify)
+stateful = partial(net, build=classify_with_state)
 
 
 def widen(x):
@@ -74,10 +89,6 @@ def linear(inputs, outputs, bias=False):
     return nn.Linear(inputs, outputs, use_bias=bias, key=KEY)
 
 
-def activation(function):
-    return nn.Lambda(function)
-
-
 def batch_norm(size, mode="batch"):
     return nn.BatchNorm(size, "batch", mode=mode)
 
@@ -86,230 +97,108 @@ def head(inputs):
     return nn.Linear(inputs, 3, key=KEY)
 
 
-RELU = activation(jax.nn.relu)
-LEAKY = activation(leaky)
-GELU = activation(jax.nn.gelu)
+RELU = nn.Lambda(jax.nn.relu)
+LEAKY = nn.Lambda(leaky)
+GELU = nn.Lambda(jax.nn.gelu)
 
 
-def images_first(*shape):
-    return normal(106, 4, *shape)
+POOL = nn.Lambda(lambda x: x.mean(tuple(range(1, x.ndim))))
 
 
-def flat(x):
-    return x.mean(tuple(range(1, x.ndim)))
+def normalized(kernel, second, third):
+    """Return the answer of two layers with BatchNorm, the first biased."""
+    gains = pair(f"layers/{second}/weight", f"layers/{second}/bias")
+    first = {"layers/0/weight": kernel, "layers/0/bias": INERT}
+    return first | gains | {f"layers/{third}/weight": kernel}
 
 
-POOL = nn.Lambda(flat)
-
-
-@net(
-    "equinox_bn_mlp",
-    {
-        "layers/0/weight": ROWS,
-        "layers/0/bias": INERT,
-        **pair("layers/1/weight", "layers/1/bias"),
-        "layers/3/weight": ROWS,
-    },
-)
+@stateful("equinox_bn_mlp", normalized(ROWS, 1, 3))
 def bn_mlp():
-    def make():
-        return nn.Sequential(
-            [
-                linear(4, 6, bias=True),
-                batch_norm(6),
-                RELU,
-                linear(6, 5),
-                batch_norm(5),
-                LEAKY,
-                head(5),
-            ]
-        )
-
-    return with_state(make, vectors())
+    first = linear(4, 6, bias=True), batch_norm(6), RELU
+    return *first, linear(6, 5), batch_norm(5), LEAKY, head(5)
 
 
-@net(
-    "equinox_bn_cnn",
-    {
-        "layers/0/weight": FILTERS,
-        "layers/0/bias": INERT,
-        **pair("layers/1/weight", "layers/1/bias"),
-        "layers/4/weight": FILTERS,
-    },
-)
+@stateful("equinox_bn_cnn", normalized(FILTERS, 1, 4), inputs=(106, 4, 3, 6, 6))
 def bn_cnn():
-    def make():
-        return nn.Sequential(
-            [
-                nn.Conv2d(3, 4, 3, key=KEY),
-                batch_norm(4),
-                RELU,
-                nn.MaxPool2d(2),
-                nn.Conv2d(4, 5, 2, use_bias=False, key=KEY),
-                batch_norm(5),
-                LEAKY,
-                POOL,
-                head(5),
-            ]
-        )
-
-    return with_state(make, images_first(3, 6, 6))
+    first = nn.Conv2d(3, 4, 3, key=KEY), batch_norm(4), RELU, nn.MaxPool2d(2)
+    second = nn.Conv2d(4, 5, 2, use_bias=False, key=KEY), batch_norm(5)
+    return *first, *second, LEAKY, POOL, head(5)
 
 
-@net("equinox_running_statistics")
+@stateful("equinox_running_statistics", used=True)
 def running_statistics():
     """In "ema" mode a batch is normalized by what other batches left too."""
-
-    def make():
-        return nn.Sequential(
-            [linear(4, 6), batch_norm(6, mode="ema"), LEAKY, head(6)]
-        )
-
-    return with_state(make, vectors(), used=True)
+    return linear(4, 6), batch_norm(6, mode="ema"), LEAKY, head(6)
 
 
-@net(
+@stateful(
     "equinox_grouped_conv",
     {"layers/0/weight": ScaleGroup((1, 2)), "layers/0/bias": INERT},
+    inputs=(106, 4, 4, 6),
 )
 def grouped_conv():
-    def make():
-        return nn.Sequential(
-            [
-                nn.Conv1d(4, 6, 3, groups=2, key=KEY),
-                batch_norm(6),
-                LEAKY,
-                POOL,
-                head(6),
-            ]
-        )
-
-    return with_state(make, images_first(4, 6))
+    conv = nn.Conv1d(4, 6, 3, groups=2, key=KEY)
+    return conv, batch_norm(6), LEAKY, POOL, head(6)
 
 
-@net("equinox_conv_transpose", {"layers/0/weight": FILTERS})
+@stateful(
+    "equinox_conv_transpose",
+    {"layers/0/weight": FILTERS},
+    inputs=(106, 4, 3, 3, 3),
+)
 def conv_transpose():
-    def make():
-        return nn.Sequential(
-            [
-                nn.ConvTranspose2d(3, 4, 3, stride=2, use_bias=False, key=KEY),
-                batch_norm(4),
-                LEAKY,
-                POOL,
-                head(4),
-            ]
-        )
-
-    return with_state(make, images_first(3, 3, 3))
+    conv = nn.ConvTranspose2d(3, 4, 3, stride=2, use_bias=False, key=KEY)
+    return conv, batch_norm(4), LEAKY, POOL, head(4)
 
 
-@net(
+@stateful(
     "equinox_relu_before_norm",
-    {
-        "layers/0/weight": ScaleGroup((1, 2, 3), tie="channels"),
-        "layers/0/bias": ScaleGroup((1, 2), tie="channels"),
-    },
+    tied({"layers/0/weight": (1, 2, 3), "layers/0/bias": (1, 2)}),
+    inputs=(106, 4, 3, 4, 4),
 )
 def relu_before_norm():
     """Kernel and bias, of shape (channels, 1, 1), go through ReLU together."""
-
-    def make():
-        return nn.Sequential(
-            [
-                nn.Conv2d(3, 4, 2, key=KEY),
-                RELU,
-                batch_norm(4),
-                GELU,
-                POOL,
-                head(4),
-            ]
-        )
-
-    return with_state(make, images_first(3, 4, 4))
+    conv = nn.Conv2d(3, 4, 2, key=KEY)
+    return conv, RELU, batch_norm(4), GELU, POOL, head(4)
 
 
-@net("equinox_prelu", {"layers/0/weight": ROWS})
+@stateful("equinox_prelu", {"layers/0/weight": ROWS})
 def prelu():
     """A learned slope keeps the scale; it has one of its own."""
-
-    def make():
-        return nn.Sequential(
-            [
-                linear(4, 6),
-                activation(nn.PReLU(0.3)),
-                batch_norm(6),
-                GELU,
-                head(6),
-            ]
-        )
-
-    return with_state(make, vectors())
+    slope = nn.Lambda(nn.PReLU(0.3))
+    return linear(4, 6), slope, batch_norm(6), GELU, head(6)
 
 
-@net(
+@classifier(
     "equinox_ln_mlp",
-    {
-        "layers/0/weight": ScaleGroup((0, 1), tie="first"),
-        "layers/0/bias": ScaleGroup(0, tie="first"),
-        "layers/3/weight": MATRIX,
-    },
+    tied({"layers/0/weight": (0, 1), "layers/0/bias": (0,)})
+    | {"layers/3/weight": MATRIX},
 )
 def ln_mlp():
-    def make():
-        return nn.Sequential(
-            [
-                linear(4, 6, bias=True),
-                nn.LayerNorm(6),
-                GELU,
-                linear(6, 5),
-                nn.RMSNorm(5),
-                GELU,
-                head(5),
-            ]
-        )
-
-    return classifier(make, vectors())
+    first = linear(4, 6, bias=True), nn.LayerNorm(6), GELU
+    return *first, linear(6, 5), nn.RMSNorm(5), GELU, head(5)
 
 
-@net(
+@classifier(
     "equinox_group_norm",
     {
         "layers/0/weight": ScaleGroup((0, 1, 2, 3), {0: 2}, tie="conv"),
         "layers/0/bias": ScaleGroup((0, 1, 2), {0: 2}, tie="conv"),
     },
+    inputs=(106, 4, 3, 4, 4),
 )
 def group_norm():
-    def make():
-        return nn.Sequential(
-            [
-                nn.Conv2d(3, 6, 2, key=KEY),
-                nn.GroupNorm(2, 6),
-                LEAKY,
-                POOL,
-                head(6),
-            ]
-        )
-
-    return classifier(make, images_first(3, 4, 4))
+    conv = nn.Conv2d(3, 6, 2, key=KEY)
+    return conv, nn.GroupNorm(2, 6), LEAKY, POOL, head(6)
 
 
-@net(
+@classifier(
     "equinox_weight_norm",
     {"layers/0/layer/weight": ROWS, "layers/2/layer/weight": MATRIX},
 )
 def weight_norm():
-    def make():
-        return nn.Sequential(
-            [
-                nn.WeightNorm(linear(4, 6, bias=True)),
-                LEAKY,
-                nn.WeightNorm(linear(6, 5, bias=True), axis=None),
-                LEAKY,
-                head(5),
-            ]
-        )
-
-    return classifier(make, vectors())
+    second = nn.WeightNorm(linear(6, 5, bias=True), axis=None)
+    return nn.WeightNorm(linear(4, 6, bias=True)), LEAKY, second, LEAKY, head(5)
 
 
 class Attention(eqx.Module):
@@ -339,27 +228,28 @@ class Attention(eqx.Module):
         return self.head(x.mean(0))
 
 
-@net("equinox_attention")
-def plain_attention():
-    return classifier(lambda: Attention(False), normal(0, 5, 4, 4))
+classifier("equinox_attention", inputs=(0, 5, 4, 4))(partial(Attention, False))
 
 
-FLAT_HEADS = ScaleGroup((0, 1), {0: 2})
-
-
-@net(
+@classifier(
     "equinox_qk_norm",
     {
         "attention/query_proj/weight": ScaleGroup((0, 1), {0: 2}, tie="q"),
         "attention/query_proj/bias": ScaleGroup(0, {0: 2}, tie="q"),
-        "attention/key_proj/weight": FLAT_HEADS,
+        "attention/key_proj/weight": ScaleGroup((0, 1), {0: 2}),
     },
+    inputs=(0, 5, 4, 4),
 )
 def qk_norm():
     """Flat kernels of shape (heads * dim, in)."""
-    return classifier(lambda: Attention(True), normal(0, 5, 4, 4))
+    return Attention(True)
 
 
+@classifier(
+    "equinox_scan",
+    tied({"layers/weight": (1, 2), "layers/bias": (1,)}),
+    inputs=(0, 12, 5),
+)
 class Stack(eqx.Module):
     """Linear layers with LayerNorm, stacked for `lax.scan`."""
 
@@ -380,18 +270,9 @@ class Stack(eqx.Module):
         return self.head(lax.scan(layer, x, self.layers)[0])
 
 
-@net(
-    "equinox_scan",
-    {
-        "layers/weight": ScaleGroup((1, 2), tie="layers"),
-        "layers/bias": ScaleGroup(1, tie="layers"),
-    },
+@classifier(
+    "equinox_embedding", {"embedding/weight": ROWS}, inputs=partial(tokens, 6)
 )
-def scan():
-    """Each layer's kernel and bias have one scale."""
-    return classifier(Stack, normal(0, 12, 5))
-
-
 class Sentence(eqx.Module):
     """Tokens, each normalized, then their mean."""
 
@@ -409,20 +290,13 @@ class Sentence(eqx.Module):
         return self.head(jax.nn.gelu(x).mean(0))
 
 
-@net("equinox_embedding", {"embedding/weight": ROWS})
-def embedding():
-    return classifier(Sentence, tokens(6))
-
-
-@net("equinox_mlp")
+@classifier("equinox_mlp")
 def mlp():
     """Nothing is normalized."""
-    return classifier(
-        lambda: nn.MLP(4, 3, 5, 2, activation=leaky, key=KEY),
-        vectors(),
-    )
+    return nn.MLP(4, 3, 5, 2, activation=leaky, key=KEY)
 
 
+@classifier("equinox_shared", {"layer/weight": MATRIX})
 class Shared(eqx.Module):
     """One layer three times over, RMSNorm behind each use."""
 
@@ -439,18 +313,9 @@ class Shared(eqx.Module):
         return self.head(x)
 
 
-@net("equinox_shared", {"layer/weight": MATRIX})
-def shared():
-    return classifier(Shared, vectors())
-
-
+@classifier("equinox_shared_outside")
 class SharedOutside(Shared):
     """The same layer once more, and no norm behind it."""
 
     def __call__(self, x):
         return super().__call__(x) + self.head(self.layer(x))
-
-
-@net("equinox_shared_outside")
-def shared_outside():
-    return classifier(SharedOutside, vectors())

@@ -1,13 +1,18 @@
 """Networks of graphs: what nodes send is summed over the edges."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from .plain import COLUMNS, standardize
 from .registry import (
     INERT,
     cross_entropy,
+    draw,
+    given,
     labels,
     leaky,
     net,
@@ -30,16 +35,23 @@ def edges():
 
 
 def graph_loss(features, **params):
-    """Cross entropy of a head on the means over each graph's nodes."""
+    """Return the loss of a head on the means over each graph's nodes."""
 
     def loss(p, x, senders, receivers, graph, y):
         x = features(p, x, senders, receivers)
         return cross_entropy(segment_mean(x, graph, GRAPHS) @ p["head"], y)
 
-    params["head"] = 0.5 * normal(99, 5, 3)
-    x = normal(120, NODES, 4)
+    params = draw(**params, head=0.5 * normal(99, 5, 3))
+    return loss, params, nodes()
+
+
+graphs = partial(net, build=graph_loss)
+
+
+def nodes():
+    """Return features of nodes, edges, and each graph's nodes and class."""
     graph = jnp.arange(NODES) // 3
-    return loss, params, (x, *edges(), graph, labels(GRAPHS))
+    return normal(120, NODES, 4), *edges(), graph, labels(GRAPHS)
 
 
 def segment_mean(x, segments, count):
@@ -48,11 +60,16 @@ def segment_mean(x, segments, count):
     return total / jax.ops.segment_sum(ones, segments, count)
 
 
-@net(
+@graphs(
     "plain_gcn",
     {"a": COLUMNS, "a_bias": INERT, "c": COLUMNS, **pair("gain", "shift")},
+    a=(4, 6),
+    a_bias=np.zeros(6),
+    gain=np.ones(6),
+    shift=np.zeros(6),
+    c=(6, 5),
 )
-def gcn():
+def gcn(p, x, *edges):
     """Each edge is weighted by the degrees of its ends, loops included."""
 
     def propagate(x, senders, receivers):
@@ -62,23 +79,13 @@ def gcn():
         total = jax.ops.segment_sum((x * norm)[senders], receivers, len(x))
         return (total + x * norm) * norm
 
-    def features(p, x, *edges):
-        x = propagate(x @ p["a"], *edges) + p["a_bias"][None]
-        x = standardize(x, 0)
-        x = jax.nn.relu(x * p["gain"][None] + p["shift"][None])
-        return leaky(standardize(propagate(x @ p["c"], *edges), 0))
-
-    return graph_loss(
-        features,
-        a=normal(0, 4, 6),
-        a_bias=jnp.zeros(6),
-        gain=jnp.ones(6),
-        shift=jnp.zeros(6),
-        c=normal(1, 6, 5),
-    )
+    x = propagate(x @ p["a"], *edges) + p["a_bias"][None]
+    x = standardize(x, 0)
+    x = jax.nn.relu(x * p["gain"][None] + p["shift"][None])
+    return leaky(standardize(propagate(x @ p["c"], *edges), 0))
 
 
-@net(
+@graphs(
     "plain_gin",
     {
         "a": COLUMNS,
@@ -87,69 +94,53 @@ def gcn():
         "d": COLUMNS,
         **pair("gain", "shift"),
     },
+    a=(4, 6),
+    a_bias=np.zeros(6),
+    gain=np.ones(6),
+    shift=np.zeros(6),
+    c=(6, 5),
+    d=(5, 5),
+    epsilon=0.4,
+    second=0.2,
 )
-def gin():
+def gin(p, x, *edges):
     """A sum of neighbours and 1 + epsilon times the node, then layers."""
 
     def propagate(x, epsilon, senders, receivers):
         total = jax.ops.segment_sum(x[senders], receivers, len(x))
         return (1.0 + epsilon) * x + total
 
-    def features(p, x, *edges):
-        x = propagate(x, p["epsilon"], *edges) @ p["a"] + p["a_bias"][None]
-        x = standardize(x, 0) * p["gain"][None] + p["shift"][None]
-        x = leaky(standardize(jax.nn.relu(x) @ p["c"], 0))
-        return leaky(standardize(propagate(x, p["second"], *edges) @ p["d"], 0))
-
-    return graph_loss(
-        features,
-        a=normal(0, 4, 6),
-        a_bias=jnp.zeros(6),
-        gain=jnp.ones(6),
-        shift=jnp.zeros(6),
-        c=normal(1, 6, 5),
-        d=normal(2, 5, 5),
-        epsilon=jnp.asarray(0.4),
-        second=jnp.asarray(0.2),
-    )
+    x = propagate(x, p["epsilon"], *edges) @ p["a"] + p["a_bias"][None]
+    x = standardize(x, 0) * p["gain"][None] + p["shift"][None]
+    x = leaky(standardize(jax.nn.relu(x) @ p["c"], 0))
+    return leaky(standardize(propagate(x, p["second"], *edges) @ p["d"], 0))
 
 
-@net("plain_graph_sage", pair("own", "others"))
-def graph_sage():
+@graphs("plain_graph_sage", pair("own", "others"), own=(4, 5), others=(4, 5))
+def graph_sage(p, x, senders, receivers):
     """The node and the mean of its neighbours, each by a kernel of its own."""
-
-    def features(p, x, senders, receivers):
-        mean = segment_mean(x[senders], receivers, len(x))
-        return leaky(standardize(x @ p["own"] + mean @ p["others"], 0))
-
-    return graph_loss(features, own=normal(0, 4, 5), others=normal(1, 4, 5))
+    mean = segment_mean(x[senders], receivers, len(x))
+    return leaky(standardize(x @ p["own"] + mean @ p["others"], 0))
 
 
-@net("plain_graph_norm", {"a": COLUMNS, "a_bias": INERT, "c": COLUMNS})
-def graph_norm():
+@given(
+    "plain_graph_norm",
+    {"a": COLUMNS, "a_bias": INERT, "c": COLUMNS},
+    args=nodes,
+    a=(4, 6),
+    a_bias=np.zeros(6),
+    c=(6, 5),
+    head=0.5 * normal(2, 5, 3),
+)
+def graph_norm(p, x, senders, receivers, graph, y):
     """The largest of the neighbours; statistics within each graph."""
 
-    def normalized(x, graph):
+    def normalized(x):
         x = x - segment_mean(x, graph, GRAPHS)[graph]
         variance = segment_mean(x**2, graph, GRAPHS)[graph]
         return x * lax.rsqrt(variance + 1e-10)
 
-    def loss(p, x, senders, receivers, graph, y):
-        x = x @ p["a"] + p["a_bias"][None]
-        x = jax.ops.segment_max(x[senders], receivers, NODES)
-        x = leaky(normalized(x, graph)) @ p["c"]
-        x = leaky(normalized(x, graph))
-        return cross_entropy(segment_mean(x, graph, GRAPHS) @ p["head"], y)
-
-    params = {
-        "a": normal(0, 4, 6),
-        "a_bias": jnp.zeros(6),
-        "c": normal(1, 6, 5),
-        "head": 0.5 * normal(2, 5, 3),
-    }
-    graph = jnp.arange(NODES) // 3
-    return (
-        loss,
-        params,
-        (normal(120, NODES, 4), *edges(), graph, labels(GRAPHS)),
-    )
+    x = x @ p["a"] + p["a_bias"][None]
+    x = jax.ops.segment_max(x[senders], receivers, NODES)
+    x = leaky(normalized(leaky(normalized(x)) @ p["c"]))
+    return cross_entropy(segment_mean(x, graph, GRAPHS) @ p["head"], y)

@@ -1,5 +1,7 @@
 """Networks in Haiku."""
 
+from functools import partial
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,12 @@ from .registry import (
     cross_entropy,
     fill,
     images,
+    inputs_of,
     labels,
     leaky,
     net,
-    normal,
     pair,
+    tied,
     tokens,
     vectors,
 )
@@ -25,12 +28,13 @@ COLUMNS, MATRIX = ScaleGroup(0), ScaleGroup((0, 1))
 FILTERS = ScaleGroup((0, 1, 2))
 
 
-def classifier(forward, x):
-    """Cross entropy of the forward function's logits, in training mode.
+def classify(forward, inputs=vectors):
+    """Return the loss of a forward function, in training mode.
 
     Haiku's moving averages take a float to the power of an integer.
     """
     model = hk.without_apply_rng(hk.transform_with_state(forward))
+    x = inputs_of(inputs)
     with jax.numpy_dtype_promotion("standard"):
         shapes, state = jax.eval_shape(model.init, jax.random.key(0), x)
 
@@ -40,6 +44,13 @@ def classifier(forward, x):
         return cross_entropy(logits, y)
 
     return loss, fill(shapes), (fill(state), x, labels(len(x)))
+
+
+classifier = partial(net, build=classify)
+
+
+def weights(group, *names):
+    return {f"{name}/w": group for name in names}
 
 
 def batch_norm(x, affine=True):
@@ -59,163 +70,130 @@ def pooled(x):
     return linear(x.mean(tuple(range(1, x.ndim - 1))), 3, "head", bias=True)
 
 
-@net(
+@classifier(
     "haiku_bn_mlp",
-    {
-        "linear/w": COLUMNS,
-        "linear/b": INERT,
-        **pair("batch_norm/scale", "batch_norm/offset", (0, 1)),
-        "linear_1/w": COLUMNS,
-    },
+    pair("batch_norm/scale", "batch_norm/offset", (0, 1))
+    | weights(COLUMNS, "linear", "linear_1")
+    | {"linear/b": INERT},
 )
-def bn_mlp():
-    def forward(x):
-        x = jax.nn.relu(batch_norm(linear(x, 6, bias=True)))
-        x = jax.nn.relu(batch_norm(linear(x, 5)))
-        return pooled(x)
-
-    return classifier(forward, vectors())
+def bn_mlp(x):
+    x = jax.nn.relu(batch_norm(linear(x, 6, bias=True)))
+    x = jax.nn.relu(batch_norm(linear(x, 5)))
+    return pooled(x)
 
 
-@net(
+@classifier(
     "haiku_bn_cnn",
-    {
-        "conv2_d/w": FILTERS,
-        **pair("batch_norm/scale", "batch_norm/offset", (0, 1, 2, 3)),
-        "conv2_d_1/w": FILTERS,
-        "conv2_d_1/b": INERT,
-    },
+    pair("batch_norm/scale", "batch_norm/offset", (0, 1, 2, 3))
+    | weights(FILTERS, "conv2_d", "conv2_d_1")
+    | {"conv2_d_1/b": INERT},
+    inputs=images,
 )
-def bn_cnn():
-    def forward(x):
-        x = hk.Conv2D(4, 3, with_bias=False, padding="VALID")(x)
-        x = hk.Conv2D(5, 3, padding="VALID")(jax.nn.relu(batch_norm(x)))
-        return pooled(jax.nn.relu(batch_norm(x)))
-
-    return classifier(forward, images())
+def bn_cnn(x):
+    x = hk.Conv2D(4, 3, with_bias=False, padding="VALID")(x)
+    x = hk.Conv2D(5, 3, padding="VALID")(jax.nn.relu(batch_norm(x)))
+    return pooled(jax.nn.relu(batch_norm(x)))
 
 
-@net(
+@classifier(
     "haiku_depthwise",
-    {
-        "depthwise_conv2_d/w": FILTERS,
-        "depthwise_conv2_d/b": INERT,
-        "conv2_d/w": FILTERS,
-    },
+    weights(FILTERS, "depthwise_conv2_d", "conv2_d")
+    | {"depthwise_conv2_d/b": INERT},
+    inputs=images,
 )
-def depthwise():
-    def forward(x):
-        x = hk.DepthwiseConv2D(2, 3, padding="VALID")(x)
-        x = jax.nn.relu(batch_norm(x, affine=False))
-        x = hk.Conv2D(4, 1, with_bias=False)(x)
-        return pooled(jax.nn.relu(batch_norm(x)))
-
-    return classifier(forward, images())
+def depthwise(x):
+    x = hk.DepthwiseConv2D(2, 3, padding="VALID")(x)
+    x = jax.nn.relu(batch_norm(x, affine=False))
+    x = hk.Conv2D(4, 1, with_bias=False)(x)
+    return pooled(jax.nn.relu(batch_norm(x)))
 
 
-@net("haiku_conv_3d", {"conv3_d/w": ScaleGroup((0, 1, 2, 3))})
-def conv_3d():
-    def forward(x):
-        x = hk.Conv3D(4, 2, with_bias=False)(x)
-        return pooled(jax.nn.relu(batch_norm(x)))
+@classifier(
+    "haiku_conv_3d",
+    {"conv3_d/w": ScaleGroup((0, 1, 2, 3))},
+    inputs=(0, 4, 3, 3, 3, 2),
+)
+def conv_3d(x):
+    x = hk.Conv3D(4, 2, with_bias=False)(x)
+    return pooled(jax.nn.relu(batch_norm(x)))
 
-    return classifier(forward, normal(0, 4, 3, 3, 3, 2))
 
-
-@net(
+@classifier(
     "haiku_conv_transpose",
     {"conv2_d_transpose/w": ScaleGroup((0, 1, 3))},
+    inputs=partial(images, size=3),
 )
-def conv_transpose():
+def conv_transpose(x):
     """Here the output channels come before the input's."""
-
-    def forward(x):
-        x = hk.Conv2DTranspose(4, 3, stride=2, with_bias=False)(x)
-        return pooled(jax.nn.relu(batch_norm(x)))
-
-    return classifier(forward, images(size=3))
+    x = hk.Conv2DTranspose(4, 3, stride=2, with_bias=False)(x)
+    return pooled(jax.nn.relu(batch_norm(x)))
 
 
-@net(
+@classifier(
     "haiku_ln_mlp",
-    {
-        "linear/w": ScaleGroup((0, 1), tie="first"),
-        "linear/b": ScaleGroup(0, tie="first"),
-        **pair("layer_norm/scale", "layer_norm/offset"),
-        "linear_1/w": MATRIX,
-    },
+    pair("layer_norm/scale", "layer_norm/offset")
+    | weights(MATRIX, "linear_1")
+    | tied({"linear/w": (0, 1), "linear/b": (0,)}),
 )
-def ln_mlp():
-    def forward(x):
-        x = linear(x, 6, bias=True)
-        x = jax.nn.relu(layer_norm(x, affine=True))
-        x = layer_norm(linear(x, 5), affine=True)
-        return pooled(jax.nn.gelu(x))
-
-    return classifier(forward, vectors())
+def ln_mlp(x):
+    x = linear(x, 6, bias=True)
+    x = jax.nn.relu(layer_norm(x, affine=True))
+    x = layer_norm(linear(x, 5), affine=True)
+    return pooled(jax.nn.gelu(x))
 
 
-@net(
+@classifier(
     "haiku_rms_norm",
-    {"linear/w": MATRIX, "rms_norm/scale": COLUMNS, "linear_1/w": MATRIX},
+    weights(MATRIX, "linear", "linear_1") | {"rms_norm/scale": COLUMNS},
 )
-def rms_norm():
-    def forward(x):
-        x = leaky(hk.RMSNorm(-1)(linear(x, 6)))
-        return pooled(jax.nn.gelu(hk.RMSNorm(-1)(linear(x, 5))))
-
-    return classifier(forward, vectors())
+def rms_norm(x):
+    x = leaky(hk.RMSNorm(-1)(linear(x, 6)))
+    return pooled(jax.nn.gelu(hk.RMSNorm(-1)(linear(x, 5))))
 
 
-@net(
+@classifier(
     "haiku_group_norm",
     {
         "conv2_d/w": ScaleGroup((0, 1, 2, 3), {3: 2}, tie="conv"),
         "conv2_d/b": ScaleGroup(0, {0: 2}, tie="conv"),
     },
+    inputs=images,
 )
-def group_norm():
-    def forward(x):
-        x = hk.Conv2D(6, 3, padding="VALID")(x)
-        return pooled(jax.nn.relu(hk.GroupNorm(2)(x)))
-
-    return classifier(forward, images())
+def group_norm(x):
+    x = hk.Conv2D(6, 3, padding="VALID")(x)
+    return pooled(jax.nn.relu(hk.GroupNorm(2)(x)))
 
 
-@net("haiku_instance_norm", {"conv2_d/w": FILTERS, "conv2_d/b": INERT})
-def instance_norm():
-    def forward(x):
-        x = hk.Conv2D(4, 2, padding="VALID")(x)
-        x = hk.InstanceNorm(create_scale=True, create_offset=True)(x)
-        return pooled(jax.nn.relu(x))
-
-    return classifier(forward, images())
-
-
-@net("haiku_embedding", {"embed/embeddings": ScaleGroup(1)})
-def embedding():
-    def forward(x):
-        x = layer_norm(hk.Embed(7, 5)(x)).mean(1)
-        return pooled(jax.nn.gelu(x))
-
-    return classifier(forward, tokens(6))
+@classifier(
+    "haiku_instance_norm",
+    weights(FILTERS, "conv2_d") | {"conv2_d/b": INERT},
+    inputs=images,
+)
+def instance_norm(x):
+    x = hk.Conv2D(4, 2, padding="VALID")(x)
+    x = hk.InstanceNorm(create_scale=True, create_offset=True)(x)
+    return pooled(jax.nn.relu(x))
 
 
-@net(
+@classifier(
+    "haiku_embedding",
+    {"embed/embeddings": ScaleGroup(1)},
+    inputs=partial(tokens, 6),
+)
+def embedding(x):
+    x = layer_norm(hk.Embed(7, 5)(x)).mean(1)
+    return pooled(jax.nn.gelu(x))
+
+
+@classifier(
     "haiku_positions",
-    {
-        "embed/embeddings": ScaleGroup((0, 1), tie="sum"),
-        "~/positions": ScaleGroup((0, 1), tie="sum"),
-    },
+    tied({"embed/embeddings": (0, 1), "~/positions": (0, 1)}),
+    inputs=partial(tokens, 6),
 )
-def positions():
+def positions(x):
     """The sum of two tables is normalized: one scale for all of it."""
-
-    def forward(x):
-        x = hk.Embed(7, 5)(x) + places("positions")[None]
-        return pooled(jax.nn.gelu(layer_norm(x)))
-
-    return classifier(forward, tokens(6))
+    x = hk.Embed(7, 5)(x) + places("positions")[None]
+    return pooled(jax.nn.gelu(layer_norm(x)))
 
 
 def places(name):
@@ -230,139 +208,128 @@ def attention(x, name="attention", bias=True):
     return layer(x, x, x)
 
 
-@net("haiku_attention", {"attention/key/b": INERT})
-def plain_attention():
+@classifier("haiku_attention", {"attention/key/b": INERT}, inputs=(0, 5, 4, 5))
+def plain_attention(x):
     """A key's bias adds the same to all logits of a query."""
-    return classifier(lambda x: pooled(attention(x)), normal(0, 5, 4, 5))
+    return pooled(attention(x))
 
 
-@net(
+@classifier(
     "haiku_postnorm_transformer",
-    {
-        "attention/key/b": INERT,
-        "layer_norm/scale": ScaleGroup(0, tie="skip"),
-        "layer_norm/offset": ScaleGroup(0, tie="skip"),
-        "up/b": ScaleGroup(0, tie="skip"),
-        "down/b": ScaleGroup(0, tie="skip"),
-    },
-)
-def postnorm_transformer():
-    """ReLU passes a scale on: to the second sum, if the biases join in."""
-
-    def forward(x):
-        x = layer_norm(x + attention(x), affine=True)
-        hidden = jax.nn.relu(linear(x, 6, "up", bias=True))
-        x = layer_norm(x + linear(hidden, 5, "down", bias=True))
-        return pooled(jax.nn.gelu(x))
-
-    return classifier(forward, normal(0, 5, 4, 5))
-
-
-@net(
-    "haiku_prenorm_transformer",
-    {
-        "first/w": ScaleGroup((0, 1), tie="stream"),
-        "attention/linear/w": ScaleGroup((0, 1), tie="stream"),
-        "attention/linear/b": ScaleGroup(0, tie="stream"),
-        "attention/key/b": INERT,
-        "down/w": ScaleGroup((0, 1), tie="stream"),
-        "down/b": ScaleGroup(0, tie="stream"),
-    },
-    (
+    tied(
         {
-            "first/w": ScaleGroup((0, 1), tie="stream"),
-            "attention/linear/b": ScaleGroup(0, tie="stream"),
-            "attention/value/w": ScaleGroup((0, 1), tie="stream"),
-            "attention/value/b": ScaleGroup(0, tie="stream"),
-            "attention/key/b": INERT,
-            "down/w": ScaleGroup((0, 1), tie="stream"),
-            "down/b": ScaleGroup(0, tie="stream"),
-        },
-    ),
+            "layer_norm/scale": (0,),
+            "layer_norm/offset": (0,),
+            "up/b": (0,),
+            "down/b": (0,),
+        }
+    )
+    | {"attention/key/b": INERT},
+    inputs=(0, 5, 4, 5),
 )
-def prenorm_transformer():
+def postnorm_transformer(x):
+    """ReLU passes a scale on: to the second sum, if the biases join in."""
+    x = layer_norm(x + attention(x), affine=True)
+    hidden = jax.nn.relu(linear(x, 6, "up", bias=True))
+    x = layer_norm(x + linear(hidden, 5, "down", bias=True))
+    return pooled(jax.nn.gelu(x))
+
+
+@classifier(
+    "haiku_prenorm_transformer",
+    tied(
+        {
+            "first/w": (0, 1),
+            "attention/linear/w": (0, 1),
+            "attention/linear/b": (0,),
+            "down/w": (0, 1),
+            "down/b": (0,),
+        }
+    )
+    | {"attention/key/b": INERT},
+    (
+        tied(
+            {
+                "first/w": (0, 1),
+                "attention/linear/b": (0,),
+                "attention/value/w": (0, 1),
+                "attention/value/b": (0,),
+                "down/w": (0, 1),
+                "down/b": (0,),
+            }
+        )
+        | {"attention/key/b": INERT},
+    ),
+    inputs=(0, 5, 4, 4),
+)
+def prenorm_transformer(x):
     """With biases: those of the values would take one leaf more."""
-
-    def forward(x):
-        x = linear(x, 5, "first")
-        x = x + attention(layer_norm(x))
-        hidden = jax.nn.gelu(linear(layer_norm(x), 6, "up", bias=True))
-        x = x + linear(hidden, 5, "down", bias=True)
-        return pooled(jax.nn.gelu(layer_norm(x)))
-
-    return classifier(forward, normal(0, 5, 4, 4))
+    x = linear(x, 5, "first")
+    x = x + attention(layer_norm(x))
+    hidden = jax.nn.gelu(linear(layer_norm(x), 6, "up", bias=True))
+    x = x + linear(hidden, 5, "down", bias=True)
+    return pooled(jax.nn.gelu(layer_norm(x)))
 
 
-@net("haiku_stack", {"stack/linear/w": ScaleGroup((1, 2))})
-def stack():
+@classifier(
+    "haiku_stack", {"stack/linear/w": ScaleGroup((1, 2))}, inputs=(0, 12, 5)
+)
+def stack(x):
     """`layer_stack`: one RMSNorm for each layer, without gains."""
 
     def layer(x):
         x = hk.RMSNorm(-1, create_scale=False)(linear(x, 5))
         return leaky(x)
 
-    def forward(x):
-        stacked = hk.layer_stack(3, name="stack")(layer)
-        return pooled(stacked(x))
-
-    return classifier(forward, normal(0, 12, 5))
+    stacked = hk.layer_stack(3, name="stack")(layer)
+    return pooled(stacked(x))
 
 
-@net(
+@classifier(
     "haiku_stack_of_gains",
-    {"stack/linear/w": ScaleGroup((1, 2)), "stack/rms_norm/scale": PARTLY},
+    weights(ScaleGroup((1, 2)), "stack/linear")
+    | {"stack/rms_norm/scale": PARTLY},
+    inputs=(0, 12, 5),
 )
-def stack_of_gains():
+def stack_of_gains(x):
     """The gains of all layers but the last feed another norm."""
 
     def layer(x):
         return leaky(hk.RMSNorm(-1)(linear(x, 5)))
 
-    def forward(x):
-        return pooled(hk.layer_stack(3, name="stack")(layer)(x))
-
-    return classifier(forward, normal(0, 12, 5))
+    return pooled(hk.layer_stack(3, name="stack")(layer)(x))
 
 
 NAMES = ("input", "hidden")
 
 
-@net(
+@classifier(
     "haiku_rnn",
-    {
-        "input/w": ScaleGroup((0, 1), tie="cell"),
-        "hidden/w": ScaleGroup((0, 1), tie="cell"),
-    },
+    tied({"input/w": (0, 1), "hidden/w": (0, 1)}),
+    inputs=(0, 5, 4, 4),
 )
-def rnn():
+def rnn(x):
     """LayerNorm of the sum of what comes in and what is remembered."""
+    layers = [hk.Linear(5, with_bias=False, name=n) for n in NAMES]
+    norm = hk.LayerNorm(-1, True, True)
 
-    def forward(x):
-        layers = [hk.Linear(5, with_bias=False, name=n) for n in NAMES]
-        norm = hk.LayerNorm(-1, True, True)
+    def cell(x, state):
+        total = layers[0](x) + layers[1](state)
+        state = jnp.tanh(norm(total))
+        return state, state
 
-        def cell(x, state):
-            total = layers[0](x) + layers[1](state)
-            state = jnp.tanh(norm(total))
-            return state, state
-
-        start = jnp.full((len(x), 5), 0.5, x.dtype)
-        x = x.swapaxes(0, 1)
-        if hk.running_init():
-            cell(x[0], start)
-        return pooled(hk.dynamic_unroll(cell, x, start)[1])
-
-    return classifier(forward, normal(0, 5, 4, 4))
+    start = jnp.full((len(x), 5), 0.5, x.dtype)
+    x = x.swapaxes(0, 1)
+    if hk.running_init():
+        cell(x[0], start)
+    return pooled(hk.dynamic_unroll(cell, x, start)[1])
 
 
-@net("haiku_remat", {"linear/w": COLUMNS, "linear_1/w": COLUMNS})
-def remat():
+@classifier("haiku_remat", weights(COLUMNS, "linear", "linear_1"))
+def remat(x):
     def block(x):
         return jax.nn.relu(batch_norm(linear(x, 6), affine=False))
 
-    def forward(x):
-        for _ in range(2):
-            x = hk.remat(block)(x)
-        return pooled(x)
-
-    return classifier(forward, vectors())
+    for _ in range(2):
+        x = hk.remat(block)(x)
+    return pooled(x)

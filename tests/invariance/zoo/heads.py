@@ -1,18 +1,23 @@
 """Heads that see directions, and the guards of norms."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
-from .plain import (
-    COLUMNS,
-    MATRIX,
-    classify,
-    standardize,
-    unit,
+from .plain import COLUMNS, MATRIX, classifier, standardize, unit, with_head
+from .registry import (
+    classified,
+    cross_entropy,
+    given,
+    leaky,
+    net,
+    pair,
+    with_params,
 )
-from .registry import cross_entropy, labels, leaky, net, normal, pair, vectors
 
 # -- heads ----------------------------------------------------------------
 
@@ -30,74 +35,55 @@ def of_cosines(logits):
         right = jax.nn.one_hot(y, 3, dtype=cosines.dtype)
         return cross_entropy(8.0 * logits(cosines, right), y)
 
-    params = {
-        "a": normal(0, 4, 6),
-        "gain": jnp.ones(6),
-        "shift": jnp.zeros(6),
-        "classes": normal(1, 6, 3),
-    }
-    return loss, params, (vectors(), labels(12))
+    gain, shift = np.ones(6), np.zeros(6)
+    return with_params(loss, a=(4, 6), gain=gain, shift=shift, classes=(6, 3))
 
 
 COSINES = {"a": COLUMNS, "classes": COLUMNS, **pair("gain", "shift")}
+angular = partial(net, expected=COSINES, build=of_cosines)
 
 
-@net("plain_cosface", COSINES)
-def cosface():
+@angular("plain_cosface")
+def cosface(cosines, right):
     """The right class's cosine is made smaller by a margin."""
-    return of_cosines(lambda cosines, right: cosines - 0.2 * right)
+    return cosines - 0.2 * right
 
 
-@net("plain_arcface", COSINES)
-def arcface():
+@angular("plain_arcface")
+def arcface(cosines, right):
     """The right class's angle is made larger, as far as it stays below pi."""
-
-    def logits(cosines, right):
-        sines = jnp.sqrt(jnp.clip(1.0 - cosines**2, 1e-9, 1.0))
-        turned = cosines * jnp.cos(0.3) - sines * jnp.sin(0.3)
-        least = cosines - jnp.sin(jnp.pi - 0.3) * 0.3
-        turned = jnp.where(cosines > jnp.cos(jnp.pi - 0.3), turned, least)
-        return right * turned + (1.0 - right) * cosines
-
-    return of_cosines(logits)
+    sines = jnp.sqrt(jnp.clip(1.0 - cosines**2, 1e-9, 1.0))
+    turned = cosines * jnp.cos(0.3) - sines * jnp.sin(0.3)
+    least = cosines - jnp.sin(jnp.pi - 0.3) * 0.3
+    turned = jnp.where(cosines > jnp.cos(jnp.pi - 0.3), turned, least)
+    return right * turned + (1.0 - right) * cosines
 
 
-@net("plain_arccos", COSINES)
-def arccos():
+@angular("plain_arccos")
+def arccos(cosines, right):
     """Of angles themselves; the bounds are passed by rounding alone."""
-
-    def logits(cosines, right):
-        angles = jnp.arccos(jnp.clip(cosines, -1.0, 1.0))
-        return jnp.cos(angles + 0.3 * right)
-
-    return of_cosines(logits)
+    angles = jnp.arccos(jnp.clip(cosines, -1.0, 1.0))
+    return jnp.cos(angles + 0.3 * right)
 
 
-@net("plain_wide_clip", COSINES)
-def wide_clip():
+@angular("plain_wide_clip")
+def wide_clip(cosines, right):
     """Bounds that no cosine reaches, rounding included."""
-    return of_cosines(
-        lambda cosines, right: (
-            jnp.clip(cosines, -1 - 1e-6, 1 + 1e-6) - 0.2 * right
-        )
-    )
+    return jnp.clip(cosines, -1 - 1e-6, 1 + 1e-6) - 0.2 * right
 
 
-@net("plain_weight_norm_head", {"classes": COLUMNS})
-def weight_norm_head():
+@given(
+    "plain_weight_norm_head",
+    {"classes": COLUMNS},
+    a=(4, 6),
+    classes=(6, 3),
+    gain_log=(3,),
+)
+def weight_norm_head(p, x, y):
     """The gain of a weight-normalized head is its scale."""
-
-    def loss(p, x, y):
-        x = jax.nn.gelu(x @ p["a"])
-        gain = jnp.exp(p["gain_log"])[None]
-        return cross_entropy(x @ (unit(p["classes"], 0) * gain), y)
-
-    params = {
-        "a": normal(0, 4, 6),
-        "classes": normal(1, 6, 3),
-        "gain_log": normal(2, 3),
-    }
-    return loss, params, (vectors(), labels(12))
+    x = jax.nn.gelu(x @ p["a"])
+    gain = jnp.exp(p["gain_log"])[None]
+    return cross_entropy(x @ (unit(p["classes"], 0) * gain), y)
 
 
 # -- guards ---------------------------------------------------------------
@@ -111,43 +97,35 @@ def normalized_by(divide):
         x = leaky(x @ divide(p["c"], (0, 1)))
         return leaky(divide(x @ p["d"], 1))
 
-    return classify(
-        features,
-        a=normal(0, 4, 6),
-        c=normal(1, 6, 5),
-        d=normal(2, 5, 4),
-    )
+    return with_head(features, **THREE)
 
 
-@net("plain_where_zero", {"a": COLUMNS, "c": MATRIX, "d": MATRIX})
-def where_zero():
+THREE = {"a": (4, 6), "c": (6, 5), "d": (5, 4)}
+DIVIDED = {"a": COLUMNS, "c": MATRIX, "d": MATRIX}
+guard = partial(net, expected=DIVIDED, build=normalized_by)
+
+
+@guard("plain_where_zero")
+def where_zero(w, axes):
     """A norm of zero is replaced by one."""
-
-    def divide(w, axes):
-        norm = jnp.linalg.norm(w, axis=axes, keepdims=True)
-        return w / jnp.where(norm == 0, 1.0, norm)
-
-    return normalized_by(divide)
+    norm = jnp.linalg.norm(w, axis=axes, keepdims=True)
+    return w / jnp.where(norm == 0, 1.0, norm)
 
 
-@net("plain_safe_norm", {"a": COLUMNS, "c": MATRIX, "d": MATRIX})
-def safe_norm():
+@guard("plain_safe_norm")
+def safe_norm(w, axes):
     """optax.safe_norm is at least a given number, with a gradient of zero."""
-
-    def divide(w, axes):
-        return w / optax.safe_norm(w, 1e-6, axis=axes, keepdims=True)
-
-    return normalized_by(divide)
+    return w / optax.safe_norm(w, 1e-6, axis=axes, keepdims=True)
 
 
-@net("plain_nan_to_num", {"a": COLUMNS, "c": MATRIX, "d": MATRIX})
-def nan_to_num():
+@guard("plain_nan_to_num")
+def nan_to_num(w, axes):
     """Zero divided by zero is made zero."""
-    return normalized_by(lambda w, axes: jnp.nan_to_num(unit(w, axes)))
+    return jnp.nan_to_num(unit(w, axes))
 
 
-@net("plain_other_guards", {"a": COLUMNS, "c": MATRIX, "d": MATRIX})
-def other_guards():
+@classifier("plain_other_guards", DIVIDED, **THREE)
+def other_guards(p, x):
     """Two selections for a gradient without NaN; one is added where needed."""
 
     def twice(w, axes):
@@ -159,99 +137,50 @@ def other_guards():
         norm = jnp.linalg.norm(w, axis=axes, keepdims=True)
         return w / (norm + (norm == 0).astype(w.dtype))
 
-    def features(p, x):
-        x = leaky(x @ twice(p["a"], 0))
-        x = leaky(x @ corrected(p["c"], (0, 1)))
-        return leaky(twice(x @ p["d"], 1)) + corrected(x @ p["d"], 1)
-
-    return classify(
-        features,
-        a=normal(0, 4, 6),
-        c=normal(1, 6, 5),
-        d=normal(2, 5, 4),
-    )
+    x = leaky(x @ twice(p["a"], 0))
+    x = leaky(x @ corrected(p["c"], (0, 1)))
+    return leaky(twice(x @ p["d"], 1)) + corrected(x @ p["d"], 1)
 
 
-@net("plain_rarer_guards", {"a": COLUMNS, "c": MATRIX, "d": MATRIX})
-def rarer_guards():
+@classifier("plain_rarer_guards", DIVIDED, **THREE)
+def rarer_guards(p, x):
     """A maximum of what is no NaN, a branch, and an inverse made finite."""
-
-    def features(p, x):
-        norm = jnp.linalg.norm(p["a"], axis=0, keepdims=True)
-        x = leaky(x @ (p["a"] / jnp.fmax(norm, 1e-8)))
-        square = (p["c"] ** 2).sum()
-        kernel = lax.cond(
-            square > 0,
-            lambda w: w * lax.rsqrt(square),
-            lambda w: w,
-            p["c"],
-        )
-        x = leaky(x @ kernel)
-        return leaky(
-            x @ p["d"] * jnp.nan_to_num(lax.rsqrt((p["d"] ** 2).sum()))
-        )
-
-    return classify(
-        features,
-        a=normal(0, 4, 6),
-        c=normal(1, 6, 5),
-        d=normal(2, 5, 4),
-    )
+    norm = jnp.linalg.norm(p["a"], axis=0, keepdims=True)
+    x = leaky(x @ (p["a"] / jnp.fmax(norm, 1e-8)))
+    square = (p["c"] ** 2).sum()
+    by_root = lambda w: w * lax.rsqrt(square)  # noqa: E731
+    x = leaky(x @ lax.cond(square > 0, by_root, lambda w: w, p["c"]))
+    return leaky(x @ p["d"] * jnp.nan_to_num(lax.rsqrt((p["d"] ** 2).sum())))
 
 
-@net("plain_large_guards")
-def large_guards():
+@classifier("plain_large_guards", a=(4, 6), c=(6, 5))
+def large_guards(p, x):
     """Guards that act where a norm is far from zero."""
-
-    def features(p, x):
-        norm = jnp.linalg.norm(p["a"], axis=0, keepdims=True)
-        x = leaky(x @ (p["a"] / jnp.where(norm < 5.0, 5.0, norm)))
-        return leaky(x @ (p["c"] / optax.safe_norm(p["c"], 20.0)))
-
-    return classify(
-        features,
-        a=normal(0, 4, 6),
-        c=normal(1, 6, 5),
-    )
+    norm = jnp.linalg.norm(p["a"], axis=0, keepdims=True)
+    x = leaky(x @ (p["a"] / jnp.where(norm < 5.0, 5.0, norm)))
+    return leaky(x @ (p["c"] / optax.safe_norm(p["c"], 20.0)))
 
 
-@net("plain_epsilon_argument", {"a": COLUMNS, "c": COLUMNS})
-def epsilon_argument():
+with_epsilon = partial(given, a=(4, 6), c=(6, 5), head=(5, 3))
+
+
+@with_epsilon("plain_large_epsilon_argument", args=lambda: (*classified(), 0.5))
+@with_epsilon(
+    "plain_epsilon_argument",
+    {"a": COLUMNS, "c": COLUMNS},
+    args=lambda: (*classified(), 1e-5),
+)
+def epsilon_argument(p, x, y, epsilon):
     """An epsilon that the program does not know."""
-
-    def loss(p, x, y, epsilon):
-        x = leaky(standardize(x @ p["a"], 0, epsilon))
-        x = leaky(standardize(x @ p["c"], 0, epsilon))
-        return cross_entropy(x @ p["head"], y)
-
-    params = {
-        "a": normal(0, 4, 6),
-        "c": normal(1, 6, 5),
-        "head": normal(2, 5, 3),
-    }
-    return loss, params, (vectors(), labels(12), jnp.asarray(1e-5))
+    x = leaky(standardize(x @ p["a"], 0, epsilon))
+    x = leaky(standardize(x @ p["c"], 0, epsilon))
+    return cross_entropy(x @ p["head"], y)
 
 
-@net("plain_large_epsilon_argument")
-def large_epsilon_argument():
-    loss, params, (x, y, _) = epsilon_argument()
-    return loss, params, (x, y, jnp.asarray(0.5))
-
-
-@net("plain_l2_penalty")
-def l2_penalty():
+@given("plain_l2_penalty", a=(4, 6), gain=np.ones(6), c=(6, 5), head=(5, 3))
+def l2_penalty(p, x, y):
     """Of all weights, in a network that is normalized throughout."""
-
-    def loss(p, x, y):
-        h = leaky(standardize(x @ p["a"], 0) * p["gain"][None])
-        h = leaky(standardize(h @ p["c"], 0))
-        penalty = sum((w**2).sum() for w in p.values())
-        return cross_entropy(h @ p["head"], y) + 1e-3 * penalty
-
-    params = {
-        "a": normal(0, 4, 6),
-        "gain": jnp.ones(6),
-        "c": normal(1, 6, 5),
-        "head": normal(2, 5, 3),
-    }
-    return loss, params, (vectors(), labels(12))
+    h = leaky(standardize(x @ p["a"], 0) * p["gain"][None])
+    h = leaky(standardize(h @ p["c"], 0))
+    penalty = sum((w**2).sum() for w in p.values())
+    return cross_entropy(h @ p["head"], y) + 1e-3 * penalty

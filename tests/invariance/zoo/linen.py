@@ -1,6 +1,7 @@
 """Networks in Flax Linen."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,13 @@ from .registry import (
     PARTLY,
     cross_entropy,
     fill,
+    following,
     images,
+    inputs_of,
     labels,
     net,
-    normal,
     pair,
+    tied,
     tokens,
     vectors,
 )
@@ -37,9 +40,9 @@ class Compact(nn.Module):
         return self.forward(x)
 
 
-def classifier(forward, x, y=None):
-    """Cross entropy of the forward function's logits, in training mode."""
-    model = Compact(forward)
+def classify(forward, inputs=vectors, classes=lambda x: labels(len(x))):
+    """Return the loss of a forward function, in training mode."""
+    model, x = Compact(forward), inputs_of(inputs)
     rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     variables = fill(jax.eval_shape(model.init, rngs, x))
     params = variables.pop("params")
@@ -53,15 +56,23 @@ def classifier(forward, x, y=None):
         )
         return cross_entropy(logits, y)
 
-    return loss, params, (variables, x, labels(len(x)) if y is None else y)
+    return loss, params, (variables, x, classes(x))
+
+
+classifier = partial(net, build=classify)
+
+
+def kernels(group, *names):
+    return {f"{name}/kernel": group for name in names}
+
+
+def affine(name):
+    return pair(f"{name}/scale", f"{name}/bias")
 
 
 def batch_norm(affine=True, **options):
     return nn.BatchNorm(
-        use_running_average=False,
-        use_scale=affine,
-        use_bias=affine,
-        **options,
+        use_running_average=False, use_scale=affine, use_bias=affine, **options
     )
 
 
@@ -85,102 +96,72 @@ def pooled(x):
     return nn.Dense(3, name="head")(x.mean(axes))
 
 
-@net(
+@classifier(
     "linen_bn_mlp",
-    {
-        "Dense_0/kernel": COLUMNS,
-        "Dense_0/bias": INERT,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-        "Dense_1/kernel": COLUMNS,
-    },
+    affine("BatchNorm_0")
+    | kernels(COLUMNS, "Dense_0", "Dense_1")
+    | {"Dense_0/bias": INERT},
 )
-def bn_mlp():
-    def forward(x):
-        x = nn.relu(batch_norm()(nn.Dense(6)(x)))
-        x = nn.relu(batch_norm()(dense(5)(x)))
-        return nn.Dense(3)(x)
-
-    return classifier(forward, vectors())
+def bn_mlp(x):
+    x = nn.relu(batch_norm()(nn.Dense(6)(x)))
+    x = nn.relu(batch_norm()(dense(5)(x)))
+    return nn.Dense(3)(x)
 
 
-@net(
+@classifier(
     "linen_bn_cnn",
-    {
-        "Conv_0/kernel": FILTERS,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-        "Conv_1/kernel": FILTERS,
-        "Conv_1/bias": INERT,
-    },
+    affine("BatchNorm_0")
+    | kernels(FILTERS, "Conv_0", "Conv_1")
+    | {"Conv_1/bias": INERT},
+    inputs=images,
 )
-def bn_cnn():
-    def forward(x):
-        x = nn.relu(batch_norm()(conv(4)(x)))
-        x = nn.relu(batch_norm()(conv(5, bias=True)(x)))
-        return pooled(x)
-
-    return classifier(forward, images())
+def bn_cnn(x):
+    x = nn.relu(batch_norm()(conv(4)(x)))
+    x = nn.relu(batch_norm()(conv(5, bias=True)(x)))
+    return pooled(x)
 
 
-@net(
-    "linen_smooth_activations",
-    {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": COLUMNS},
-)
-def smooth_activations():
+@classifier("linen_smooth_activations", kernels(COLUMNS, "Dense_0", "Dense_1"))
+def smooth_activations(x):
     """SiLU and GELU see the scale of what comes from BatchNorm."""
-
-    def forward(x):
-        x = nn.silu(batch_norm()(dense(6)(x)))
-        x = nn.gelu(batch_norm()(dense(5)(x)))
-        return pooled(x)
-
-    return classifier(forward, vectors())
+    x = nn.silu(batch_norm()(dense(6)(x)))
+    x = nn.gelu(batch_norm()(dense(5)(x)))
+    return pooled(x)
 
 
-@net("linen_activation_before_norm")
-def activation_before_norm():
+@classifier("linen_activation_before_norm")
+def activation_before_norm(x):
     """BatchNorm comes too late: GELU has seen the scale."""
-
-    def forward(x):
-        x = batch_norm()(nn.gelu(nn.Dense(6)(x)))
-        return pooled(x)
-
-    return classifier(forward, vectors())
+    x = batch_norm()(nn.gelu(nn.Dense(6)(x)))
+    return pooled(x)
 
 
-@net(
+@classifier(
     "linen_relu_before_norm",
-    {
-        "Conv_0/kernel": ScaleGroup((0, 1, 2), tie="Conv_0/kernel"),
-        "Conv_0/bias": ScaleGroup((), tie="Conv_0/kernel"),
-    },
+    tied({"Conv_0/kernel": (0, 1, 2), "Conv_0/bias": ()}),
+    inputs=images,
 )
-def relu_before_norm():
+def relu_before_norm(x):
     """Kernel and bias go through ReLU together, channel by channel."""
-
-    def forward(x):
-        return pooled(batch_norm()(nn.relu(conv(4, bias=True)(x))) ** 3)
-
-    return classifier(forward, images())
+    return pooled(batch_norm()(nn.relu(conv(4, bias=True)(x))) ** 3)
 
 
-@net(
+@classifier(
     "linen_resnet",
-    {
-        "stem/kernel": FILTERS,
-        "a1/kernel": FILTERS,
-        "a2/kernel": FILTERS,
-        "b1/kernel": FILTERS,
-        "b2/kernel": FILTERS,
-        "shortcut/kernel": FILTERS,
-        "stem_norm/scale": ScaleGroup(0, tie="stream"),
-        "stem_norm/bias": ScaleGroup(0, tie="stream"),
-        "a2_norm/scale": ScaleGroup(0, tie="stream"),
-        "a2_norm/bias": ScaleGroup(0, tie="stream"),
-        **pair("a1_norm/scale", "a1_norm/bias"),
-        **pair("b1_norm/scale", "b1_norm/bias"),
-    },
+    affine("a1_norm")
+    | affine("b1_norm")
+    | kernels(FILTERS, "stem", "a1", "a2", "b1", "b2", "shortcut")
+    | tied(
+        {
+            "stem_norm/scale": (0,),
+            "stem_norm/bias": (0,),
+            "a2_norm/scale": (0,),
+            "a2_norm/bias": (0,),
+        }
+    ),
+    inputs=partial(images, size=4),
 )
-def resnet():
+def resnet(x):
     """Activation after the sum; then a block whose shortcut is normalized.
 
     The first sum goes to convolutions with BatchNorm only, so that both its
@@ -190,161 +171,129 @@ def resnet():
     def unit(x, name, affine=True):
         return batch_norm(affine, name=f"{name}_norm")(conv4(x, name))
 
-    def forward(x):
-        x = nn.relu(unit(x, "stem"))
-        x = nn.relu(x + unit(nn.relu(unit(x, "a1")), "a2"))
-        branch = unit(nn.relu(unit(x, "b1")), "b2", affine=False)
-        return pooled(nn.relu(unit(x, "shortcut", affine=False) + branch))
-
-    return classifier(forward, images(size=4))
+    x = nn.relu(unit(x, "stem"))
+    x = nn.relu(x + unit(nn.relu(unit(x, "a1")), "a2"))
+    branch = unit(nn.relu(unit(x, "b1")), "b2", affine=False)
+    return pooled(nn.relu(unit(x, "shortcut", affine=False) + branch))
 
 
 STREAM = ScaleGroup((0, 1, 2), tie="stream")
 
 
-@net(
+@classifier(
     "linen_preactivation",
-    {
-        "stem/kernel": STREAM,
-        "a1/kernel": FILTERS,
-        "a2/kernel": STREAM,
-        "b1/kernel": FILTERS,
-        "b2/kernel": STREAM,
-    },
+    kernels(STREAM, "stem", "a2", "b2") | kernels(FILTERS, "a1", "b1"),
+    inputs=partial(images, size=4),
 )
-def preactivation():
+def preactivation(x):
     """All that is added up in a channel may grow together: BatchNorm reads."""
 
     def block(x, name):
         x = conv4(nn.relu(batch_norm(False)(x)), f"{name}1")
         return conv4(nn.relu(batch_norm(False)(x)), f"{name}2")
 
-    def forward(x):
-        x = conv4(x, "stem")
-        x = x + block(x, "a")
-        x = x + block(x, "b")
-        return pooled(nn.relu(batch_norm()(x)))
-
-    return classifier(forward, images(size=4))
+    x = conv4(x, "stem")
+    x = x + block(x, "a")
+    x = x + block(x, "b")
+    return pooled(nn.relu(batch_norm()(x)))
 
 
 def conv4(x, name):
     return nn.Conv(4, (3, 3), use_bias=False, name=name)(x)
 
 
-@net(
+@classifier(
     "linen_preactivation_affine",
-    {
-        "stem/kernel": STREAM,
-        "first/kernel": FILTERS,
-        "last/kernel": STREAM,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-    },
+    affine("BatchNorm_0")
+    | kernels(STREAM, "stem", "last")
+    | kernels(FILTERS, "first"),
     (
-        {
-            "stem/kernel": ScaleGroup((0, 1, 2, 3), tie="stream"),
-            "first/kernel": FILTERS,
-            "BatchNorm_1/scale": ScaleGroup(0, tie="stream"),
-            "BatchNorm_1/bias": ScaleGroup(0, tie="stream"),
-            **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-        },
+        affine("BatchNorm_0")
+        | kernels(FILTERS, "first")
+        | tied(
+            {
+                "stem/kernel": (0, 1, 2, 3),
+                "BatchNorm_1/scale": (0,),
+                "BatchNorm_1/bias": (0,),
+            }
+        ),
     ),
+    inputs=partial(images, size=4),
 )
-def preactivation_affine():
+def preactivation_affine(x):
     """A branch grows with its last kernel, or with its last BatchNorm."""
-
-    def forward(x):
-        x = conv4(x, "stem")
-        branch = conv4(nn.relu(batch_norm()(x)), "first")
-        x = x + conv4(nn.relu(batch_norm()(branch)), "last")
-        return pooled(nn.relu(batch_norm()(x)))
-
-    return classifier(forward, images(size=4))
+    x = conv4(x, "stem")
+    branch = conv4(nn.relu(batch_norm()(x)), "first")
+    x = x + conv4(nn.relu(batch_norm()(branch)), "last")
+    return pooled(nn.relu(batch_norm()(x)))
 
 
-@net(
+@classifier(
     "linen_mobilenet",
-    {
-        "Conv_0/kernel": FILTERS,
-        "BatchNorm_0/scale": ScaleGroup((), tie="channels"),
-        "BatchNorm_0/bias": ScaleGroup((), tie="channels"),
-        "Conv_1/kernel": FILTERS,
-        **pair("BatchNorm_1/scale", "BatchNorm_1/bias"),
-        "Conv_2/kernel": FILTERS,
-    },
+    affine("BatchNorm_1")
+    | kernels(FILTERS, "Conv_0", "Conv_1", "Conv_2")
+    | tied({"BatchNorm_0/scale": (), "BatchNorm_0/bias": ()}),
+    inputs=images,
 )
-def mobilenet():
+def mobilenet(x):
     """Before a depthwise convolution every channel is by itself."""
-
-    def forward(x):
-        x = nn.relu(batch_norm()(conv(4, size=1)(x)))
-        x = nn.relu(batch_norm()(conv(4, feature_group_count=4)(x)))
-        x = nn.relu(batch_norm()(conv(5, size=1)(x)))
-        return pooled(x)
-
-    return classifier(forward, images())
+    x = nn.relu(batch_norm()(conv(4, size=1)(x)))
+    x = nn.relu(batch_norm()(conv(4, feature_group_count=4)(x)))
+    x = nn.relu(batch_norm()(conv(5, size=1)(x)))
+    return pooled(x)
 
 
-@net(
+@classifier(
     "linen_grouped_conv",
-    {
-        "Conv_0/kernel": FILTERS,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias", (0,), {0: 2}),
-        "Conv_1/kernel": FILTERS,
-    },
+    pair("BatchNorm_0/scale", "BatchNorm_0/bias", (0,), {0: 2})
+    | kernels(FILTERS, "Conv_0", "Conv_1"),
+    inputs=images,
 )
-def grouped_conv():
+def grouped_conv(x):
     """Each group of channels is read by filters of its own."""
-
-    def forward(x):
-        x = nn.relu(batch_norm()(conv(4)(x)))
-        x = nn.relu(batch_norm()(conv(6, feature_group_count=2)(x)))
-        return pooled(x)
-
-    return classifier(forward, images())
+    x = nn.relu(batch_norm()(conv(4)(x)))
+    x = nn.relu(batch_norm()(conv(6, feature_group_count=2)(x)))
+    return pooled(x)
 
 
-@net("linen_conv_transpose", {"ConvTranspose_0/kernel": FILTERS})
-def conv_transpose():
-    def forward(x):
-        x = nn.ConvTranspose(4, (3, 3), strides=(2, 2), use_bias=False)(x)
-        return pooled(nn.relu(batch_norm()(x)))
-
-    return classifier(forward, images(size=3))
-
-
-@net("linen_conv_1d", {"Conv_0/kernel": MATRIX, "Conv_0/bias": INERT})
-def conv_1d():
-    def forward(x):
-        return pooled(nn.relu(batch_norm()(nn.Conv(4, (3,))(x))))
-
-    return classifier(forward, normal(0, 4, 6, 3))
-
-
-@net("linen_conv_3d", {"Conv_0/kernel": ScaleGroup((0, 1, 2, 3))})
-def conv_3d():
-    def forward(x):
-        x = nn.Conv(4, (2, 2, 2), use_bias=False)(x)
-        return pooled(nn.relu(batch_norm()(x)))
-
-    return classifier(forward, normal(0, 4, 3, 3, 3, 2))
-
-
-@net(
-    "linen_ln_mlp",
-    {
-        "Dense_0/kernel": ScaleGroup((0, 1), tie="first"),
-        "Dense_0/bias": ScaleGroup(0, tie="first"),
-        "Dense_1/kernel": MATRIX,
-    },
+@classifier(
+    "linen_conv_transpose",
+    {"ConvTranspose_0/kernel": FILTERS},
+    inputs=partial(images, size=3),
 )
-def ln_mlp():
-    def forward(x):
-        x = nn.gelu(nn.LayerNorm()(nn.Dense(6)(x)))
-        x = nn.gelu(nn.LayerNorm()(dense(5)(x)))
-        return pooled(x)
+def conv_transpose(x):
+    x = nn.ConvTranspose(4, (3, 3), strides=(2, 2), use_bias=False)(x)
+    return pooled(nn.relu(batch_norm()(x)))
 
-    return classifier(forward, vectors())
+
+@classifier(
+    "linen_conv_1d",
+    kernels(MATRIX, "Conv_0") | {"Conv_0/bias": INERT},
+    inputs=(0, 4, 6, 3),
+)
+def conv_1d(x):
+    return pooled(nn.relu(batch_norm()(nn.Conv(4, (3,))(x))))
+
+
+@classifier(
+    "linen_conv_3d",
+    {"Conv_0/kernel": ScaleGroup((0, 1, 2, 3))},
+    inputs=(0, 4, 3, 3, 3, 2),
+)
+def conv_3d(x):
+    x = nn.Conv(4, (2, 2, 2), use_bias=False)(x)
+    return pooled(nn.relu(batch_norm()(x)))
+
+
+@classifier(
+    "linen_ln_mlp",
+    kernels(MATRIX, "Dense_1")
+    | tied({"Dense_0/kernel": (0, 1), "Dense_0/bias": (0,)}),
+)
+def ln_mlp(x):
+    x = nn.gelu(nn.LayerNorm()(nn.Dense(6)(x)))
+    x = nn.gelu(nn.LayerNorm()(dense(5)(x)))
+    return pooled(x)
 
 
 FIRST = {
@@ -353,198 +302,152 @@ FIRST = {
 }
 
 
-@net(
+@classifier(
     "linen_ln_relu_mlp",
-    {
-        **FIRST,
-        "Dense_1/kernel": ScaleGroup((0, 1), tie="second"),
-        "Dense_1/bias": ScaleGroup(0, tie="second"),
-    },
+    FIRST | tied({"Dense_1/kernel": (0, 1), "Dense_1/bias": (0,)}),
     (
-        {
-            **FIRST,
-            "LayerNorm_0/scale": ScaleGroup(0, tie="second"),
-            "LayerNorm_0/bias": ScaleGroup(0, tie="second"),
-            "Dense_1/bias": ScaleGroup(0, tie="second"),
-        },
+        FIRST
+        | tied(
+            {
+                "LayerNorm_0/scale": (0,),
+                "LayerNorm_0/bias": (0,),
+                "Dense_1/bias": (0,),
+            }
+        ),
     ),
 )
-def ln_relu_mlp():
+def ln_relu_mlp(x):
     """The second bias grows with its kernel, or with what the kernel reads."""
-
-    def forward(x):
-        x = nn.relu(nn.LayerNorm()(nn.Dense(6)(x)))
-        x = nn.leaky_relu(nn.LayerNorm()(nn.Dense(5)(x)), 0.1)
-        return pooled(x)
-
-    return classifier(forward, vectors())
+    x = nn.relu(nn.LayerNorm()(nn.Dense(6)(x)))
+    x = nn.leaky_relu(nn.LayerNorm()(nn.Dense(5)(x)), 0.1)
+    return pooled(x)
 
 
-@net(
+@classifier(
     "linen_rms_norm",
-    {
-        "Dense_0/kernel": MATRIX,
-        "RMSNorm_0/scale": ScaleGroup(0),
-        "Dense_1/kernel": MATRIX,
-    },
+    kernels(MATRIX, "Dense_0")
+    | {"RMSNorm_0/scale": COLUMNS}
+    | kernels(MATRIX, "Dense_1"),
 )
-def rms_norm():
+def rms_norm(x):
     """The gain between two norms is a group alone: it has no bias."""
-
-    def forward(x):
-        x = nn.relu(nn.RMSNorm()(dense(6)(x)))
-        x = nn.relu(nn.RMSNorm()(dense(5)(x)))
-        return pooled(x)
-
-    return classifier(forward, vectors())
+    x = nn.relu(nn.RMSNorm()(dense(6)(x)))
+    x = nn.relu(nn.RMSNorm()(dense(5)(x)))
+    return pooled(x)
 
 
-@net(
+@classifier(
     "linen_group_norm",
-    {
+    affine("GroupNorm_0")
+    | kernels(ScaleGroup((0, 1, 2, 3), {3: 3}), "Conv_1")
+    | {
         "Conv_0/kernel": ScaleGroup((0, 1, 2, 3), {3: 2}, tie="Conv_0"),
         "Conv_0/bias": ScaleGroup(0, {0: 2}, tie="Conv_0"),
-        **pair("GroupNorm_0/scale", "GroupNorm_0/bias"),
-        "Conv_1/kernel": ScaleGroup((0, 1, 2, 3), {3: 3}),
     },
+    inputs=images,
 )
-def group_norm():
-    def forward(x):
-        x = nn.relu(nn.GroupNorm(2)(conv(4, bias=True)(x)))
-        x = nn.relu(nn.GroupNorm(3)(conv(6, size=2)(x)))
-        return pooled(x)
-
-    return classifier(forward, images())
+def group_norm(x):
+    x = nn.relu(nn.GroupNorm(2)(conv(4, bias=True)(x)))
+    x = nn.relu(nn.GroupNorm(3)(conv(6, size=2)(x)))
+    return pooled(x)
 
 
-@net("linen_instance_norm", {"Conv_0/kernel": FILTERS, "Conv_0/bias": INERT})
-def instance_norm():
-    def forward(x):
-        return pooled(nn.relu(nn.InstanceNorm()(conv(4, bias=True)(x))))
+@classifier(
+    "linen_instance_norm",
+    kernels(FILTERS, "Conv_0") | {"Conv_0/bias": INERT},
+    inputs=images,
+)
+def instance_norm(x):
+    return pooled(nn.relu(nn.InstanceNorm()(conv(4, bias=True)(x))))
 
-    return classifier(forward, images())
 
-
-@net(
+@classifier(
     "linen_weight_norm",
-    {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": MATRIX},
+    kernels(COLUMNS, "Dense_0") | kernels(MATRIX, "Dense_1"),
 )
-def weight_norm():
-    def forward(x):
-        x = nn.relu(nn.WeightNorm(nn.Dense(6))(x))
-        x = nn.relu(nn.WeightNorm(nn.Dense(5), feature_axes=None)(x))
-        return pooled(x)
-
-    return classifier(forward, vectors())
+def weight_norm(x):
+    x = nn.relu(nn.WeightNorm(nn.Dense(6))(x))
+    x = nn.relu(nn.WeightNorm(nn.Dense(5), feature_axes=None)(x))
+    return pooled(x)
 
 
-@net("linen_spectral_norm", {"Dense_0/kernel": MATRIX})
-def spectral_norm():
-    def forward(x):
-        x = nn.SpectralNorm(nn.Dense(6))(x, update_stats=True)
-        return pooled(nn.relu(x))
-
-    return classifier(forward, vectors())
+@classifier("linen_spectral_norm", {"Dense_0/kernel": MATRIX})
+def spectral_norm(x):
+    x = nn.SpectralNorm(nn.Dense(6))(x, update_stats=True)
+    return pooled(nn.relu(x))
 
 
-@net("linen_frozen_norm")
-def frozen_norm():
+@classifier("linen_frozen_norm")
+def frozen_norm(x):
     """In evaluation mode BatchNorm is a linear layer."""
-
-    def forward(x):
-        norm = nn.BatchNorm(use_running_average=True)
-        return pooled(nn.relu(norm(nn.Dense(6)(x))))
-
-    return classifier(forward, vectors())
+    norm = nn.BatchNorm(use_running_average=True)
+    return pooled(nn.relu(norm(nn.Dense(6)(x))))
 
 
-@net("linen_masked_norm", {"Dense_0/kernel": COLUMNS, "Dense_0/bias": INERT})
-def masked_norm():
-    def forward(x):
-        keep = jnp.broadcast_to(jnp.arange(4) < 3, x.shape[:2])[..., None]
-        x = nn.relu(batch_norm()(nn.Dense(5)(x), mask=keep))
-        return nn.Dense(3, name="head")(x.mean(1, where=keep))
+@classifier(
+    "linen_masked_norm",
+    kernels(COLUMNS, "Dense_0") | {"Dense_0/bias": INERT},
+    inputs=(0, 4, 4, 4),
+)
+def masked_norm(x):
+    keep = jnp.broadcast_to(jnp.arange(4) < 3, x.shape[:2])[..., None]
+    x = nn.relu(batch_norm()(nn.Dense(5)(x), mask=keep))
+    return nn.Dense(3, name="head")(x.mean(1, where=keep))
 
-    return classifier(forward, normal(0, 4, 4, 4))
 
-
-@net(
+@classifier(
     "linen_pooling",
-    {
-        "Conv_0/kernel": FILTERS,
-        "Conv_0/bias": INERT,
-        **pair("BatchNorm_0/scale", "BatchNorm_0/bias"),
-        "Conv_1/kernel": FILTERS,
-    },
+    affine("BatchNorm_0")
+    | kernels(FILTERS, "Conv_0", "Conv_1")
+    | {"Conv_0/bias": INERT},
+    inputs=partial(images, size=6),
 )
-def pooling():
+def pooling(x):
     """Maxima and means take a positive factor along."""
-
-    def forward(x):
-        x = nn.max_pool(conv(4, bias=True)(x), (2, 2))
-        x = nn.leaky_relu(batch_norm()(x))
-        x = nn.pool(conv(5, size=2)(x), 0.0, lax.add, (2, 2), (1, 1), "VALID")
-        return pooled(nn.leaky_relu(batch_norm()(x / 4.0)))
-
-    return classifier(forward, images(size=6))
+    x = nn.max_pool(conv(4, bias=True)(x), (2, 2))
+    x = nn.leaky_relu(batch_norm()(x))
+    x = nn.pool(conv(5, size=2)(x), 0.0, lax.add, (2, 2), (1, 1), "VALID")
+    return pooled(nn.leaky_relu(batch_norm()(x / 4.0)))
 
 
-@net("linen_dropout", {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": COLUMNS})
-def dropout():
+@classifier("linen_dropout", kernels(COLUMNS, "Dense_0", "Dense_1"))
+def dropout(x):
     """Before BatchNorm and behind it, always the same units."""
-
-    def forward(x):
-        x = nn.Dropout(0.2, deterministic=False)(dense(6)(x))
-        x = nn.relu(batch_norm(False)(x))
-        x = dense(5)(nn.Dropout(0.2, deterministic=False)(x))
-        return pooled(nn.relu(batch_norm()(x)))
-
-    return classifier(forward, vectors())
+    x = nn.Dropout(0.2, deterministic=False)(dense(6)(x))
+    x = nn.relu(batch_norm(False)(x))
+    x = dense(5)(nn.Dropout(0.2, deterministic=False)(x))
+    return pooled(nn.relu(batch_norm()(x)))
 
 
-@net(
+@classifier(
     "linen_remat",
-    {
-        "CheckpointCompact_0/Dense_0/kernel": COLUMNS,
-        "CheckpointCompact_1/Dense_0/kernel": COLUMNS,
-    },
+    kernels(
+        COLUMNS, "CheckpointCompact_0/Dense_0", "CheckpointCompact_1/Dense_0"
+    ),
 )
-def remat():
+def remat(x):
     def block(x):
         return nn.relu(batch_norm(False)(dense(6)(x)))
 
-    def forward(x):
-        for _ in range(2):
-            x = nn.remat(Compact)(block)(x)
-        return pooled(x)
-
-    return classifier(forward, vectors())
+    for _ in range(2):
+        x = nn.remat(Compact)(block)(x)
+    return pooled(x)
 
 
-@net(
-    "linen_mixed_precision",
-    {"Dense_0/kernel": COLUMNS, "Dense_1/kernel": COLUMNS},
-)
-def mixed_precision():
-    def forward(x):
-        for width in (6, 5):
-            x = dense(width, dtype=jnp.bfloat16)(x)
-            x = nn.relu(batch_norm(False)(x.astype(jnp.float32)))
-        return pooled(x)
-
-    return classifier(forward, vectors())
+@classifier("linen_mixed_precision", kernels(COLUMNS, "Dense_0", "Dense_1"))
+def mixed_precision(x):
+    for width in (6, 5):
+        x = dense(width, dtype=jnp.bfloat16)(x)
+        x = nn.relu(batch_norm(False)(x.astype(jnp.float32)))
+    return pooled(x)
 
 
-@net("linen_einsum", {"Einsum_0/kernel": ScaleGroup((0, 2))})
-def einsum():
+@classifier("linen_einsum", {"Einsum_0/kernel": ScaleGroup((0, 2))})
+def einsum(x):
     """RMSNorm over the last axis: one group for each head."""
-
-    def forward(x):
-        x = nn.Einsum((4, 2, 3), "bi,ihd->bhd", use_bias=False)(x)
-        x = nn.gelu(nn.RMSNorm()(x))
-        return nn.DenseGeneral(3, axis=(-2, -1))(x)
-
-    return classifier(forward, vectors())
+    x = nn.Einsum((4, 2, 3), "bi,ihd->bhd", use_bias=False)(x)
+    x = nn.gelu(nn.RMSNorm()(x))
+    return nn.DenseGeneral(3, axis=(-2, -1))(x)
 
 
 class Cell(nn.RNNCellBase):
@@ -566,21 +469,20 @@ class Cell(nn.RNNCellBase):
         return 1
 
 
-@net(
+@classifier(
     "linen_rnn",
-    {
-        "Cell_0/input/kernel": ScaleGroup((0, 1), tie="cell"),
-        "Cell_0/input/bias": ScaleGroup(0, tie="cell"),
-        "Cell_0/hidden/kernel": ScaleGroup((0, 1), tie="cell"),
-    },
+    tied(
+        {
+            "Cell_0/input/kernel": (0, 1),
+            "Cell_0/input/bias": (0,),
+            "Cell_0/hidden/kernel": (0, 1),
+        }
+    ),
+    inputs=(0, 5, 4, 4),
 )
-def rnn():
+def rnn(x):
     """Input, state and bias are added up in front of the norm."""
-
-    def forward(x):
-        return nn.Dense(3, name="head")(nn.RNN(Cell())(x)[:, -1])
-
-    return classifier(forward, normal(0, 5, 4, 4))
+    return nn.Dense(3, name="head")(nn.RNN(Cell())(x)[:, -1])
 
 
 class Layer(nn.Module):
@@ -591,63 +493,57 @@ class Layer(nn.Module):
         return nn.relu(nn.RMSNorm()(dense(5)(x))), None
 
 
-@net(
+@classifier(
     "linen_scan",
-    {
-        "ScanLayer_0/Dense_0/kernel": ScaleGroup((1, 2)),
-        "ScanLayer_0/RMSNorm_0/scale": PARTLY,
-    },
+    kernels(ScaleGroup((1, 2)), "ScanLayer_0/Dense_0")
+    | {"ScanLayer_0/RMSNorm_0/scale": PARTLY},
+    inputs=(0, 16, 5),
 )
-def scan():
+def scan(x):
     """The gains feed the next norm, but for the last layer's."""
-
-    def forward(x):
-        stack = nn.scan(
-            Layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=3,
-        )
-        return pooled(stack()(x, None)[0])
-
-    return classifier(forward, normal(0, 16, 5))
+    stack = nn.scan(
+        Layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        length=3,
+    )
+    return pooled(stack()(x, None)[0])
 
 
-@net("linen_embedding", {"Embed_0/embedding": ScaleGroup(1)})
-def embedding():
+@classifier(
+    "linen_embedding",
+    {"Embed_0/embedding": ScaleGroup(1)},
+    inputs=partial(tokens, 6),
+)
+def embedding(x):
     """Every token's row goes to RMSNorm as it is."""
-
-    def forward(x):
-        x = nn.RMSNorm()(nn.Embed(7, 5)(x)).mean(1)
-        return nn.Dense(3)(nn.gelu(x))
-
-    return classifier(forward, tokens(6))
+    x = nn.RMSNorm()(nn.Embed(7, 5)(x)).mean(1)
+    return nn.Dense(3)(nn.gelu(x))
 
 
-@net("linen_tied_embedding", {"Dense_0/kernel": MATRIX})
-def tied_embedding():
+@classifier(
+    "linen_tied_embedding",
+    {"Dense_0/kernel": MATRIX},
+    inputs=tokens,
+    classes=following,
+)
+def tied_embedding(x):
     """The table makes the logits too."""
-
-    def forward(x):
-        table = nn.Embed(7, 5)
-        x = layer_norm()(nn.gelu(layer_norm()(dense(5)(table(x)))))
-        return table.attend(x)
-
-    return classifier(forward, tokens(), (tokens() * 3 + 1) % 7)
+    table = nn.Embed(7, 5)
+    x = layer_norm()(nn.gelu(layer_norm()(dense(5)(table(x)))))
+    return table.attend(x)
 
 
 def attention(**options):
     return nn.MultiHeadDotProductAttention(2, qkv_features=6, **options)
 
 
-@net("linen_attention", {"attention/key/bias": INERT})
-def plain_attention():
+@classifier(
+    "linen_attention", {"attention/key/bias": INERT}, inputs=(0, 5, 4, 4)
+)
+def plain_attention(x):
     """A key's bias adds the same to all logits of a query."""
-
-    def forward(x):
-        return pooled(attention(name="attention")(x))
-
-    return classifier(forward, normal(0, 5, 4, 4))
+    return pooled(attention(name="attention")(x))
 
 
 def head_pair(name):
@@ -657,17 +553,14 @@ def head_pair(name):
     }
 
 
-@net(
+@classifier(
     "linen_qk_norm",
-    {**head_pair("attention/query"), **head_pair("attention/key")},
+    head_pair("attention/query") | head_pair("attention/key"),
+    inputs=(0, 5, 4, 4),
 )
-def qk_norm():
+def qk_norm(x):
     """LayerNorm within each head: (in, heads, dim) kernels and their bias."""
-
-    def forward(x):
-        return pooled(attention(normalize_qk=True, name="attention")(x))
-
-    return classifier(forward, normal(0, 5, 4, 4))
+    return pooled(attention(normalize_qk=True, name="attention")(x))
 
 
 def stream(path, *axes):
@@ -681,78 +574,59 @@ WRITERS = {
 }
 
 
-@net(
+@classifier(
     "linen_prenorm_transformer",
-    {**WRITERS, **stream("attention/out/kernel", 0, 1, 2)},
-    ({**WRITERS, **stream("attention/value/kernel", 0, 1, 2)},),
+    WRITERS | stream("attention/out/kernel", 0, 1, 2),
+    (WRITERS | stream("attention/value/kernel", 0, 1, 2),),
+    inputs=partial(tokens, 6),
 )
-def prenorm_transformer():
+def prenorm_transformer(ids):
     """All that write into the residual stream, which only norms read.
 
     The attention's output grows with its output kernel or its value kernel.
     """
-
-    def forward(ids):
-        x = nn.Embed(7, 5, name="embed")(ids)
-        x = x + nn.Embed(4, 5, name="positions")(jnp.arange(4))[None]
-        x = x + attention(use_bias=False, name="attention")(layer_norm()(x))
-        x = x + mlp(layer_norm()(x))
-        return pooled(nn.gelu(layer_norm()(x)))
-
-    return classifier(forward, tokens(6))
+    x = nn.Embed(7, 5, name="embed")(ids)
+    x = x + nn.Embed(4, 5, name="positions")(jnp.arange(4))[None]
+    x = x + attention(use_bias=False, name="attention")(layer_norm()(x))
+    x = x + mlp(layer_norm()(x))
+    return pooled(nn.gelu(layer_norm()(x)))
 
 
 def mlp(x):
     return dense(5, name="down")(nn.gelu(dense(6, name="up")(x)))
 
 
-@net("linen_postnorm_transformer")
-def postnorm_transformer():
+@classifier("linen_postnorm_transformer", inputs=(0, 5, 4, 5))
+def postnorm_transformer(x):
     """Each sum is normalized, but its skipped part has another scale."""
-
-    def forward(x):
-        x = layer_norm()(x + attention(use_bias=False)(x))
-        x = layer_norm()(x + mlp(x))
-        return pooled(nn.gelu(x))
-
-    return classifier(forward, normal(0, 5, 4, 5))
+    x = layer_norm()(x + attention(use_bias=False)(x))
+    x = layer_norm()(x + mlp(x))
+    return pooled(nn.gelu(x))
 
 
-@net(
+@classifier(
     "linen_normalized_branches",
-    {
-        "attention/out/kernel": ScaleGroup((0, 1, 2)),
-        "attention/value/kernel": ScaleGroup((0, 1, 2)),
-        "down/kernel": MATRIX,
-    },
+    kernels(ScaleGroup((0, 1, 2)), "attention/out", "attention/value")
+    | kernels(MATRIX, "down"),
+    inputs=(0, 5, 4, 5),
 )
-def normalized_branches():
+def normalized_branches(x):
     """The branch is normalized before it is added to the stream."""
-
-    def forward(x):
-        x = x + layer_norm()(attention(use_bias=False, name="attention")(x))
-        x = x + layer_norm()(mlp(x))
-        return pooled(nn.gelu(x))
-
-    return classifier(forward, normal(0, 5, 4, 5))
+    x = x + layer_norm()(attention(use_bias=False, name="attention")(x))
+    x = x + layer_norm()(mlp(x))
+    return pooled(nn.gelu(x))
 
 
-@net(
+@classifier(
     "linen_postnorm_qk_norm",
-    {
-        "first/kernel": MATRIX,
-        "attention/query/kernel": ScaleGroup((0, 2)),
-        "attention/key/kernel": ScaleGroup((0, 2)),
-    },
+    kernels(MATRIX, "first")
+    | kernels(ScaleGroup((0, 2)), "attention/query", "attention/key"),
+    inputs=(0, 5, 4, 4),
 )
-def postnorm_qk_norm():
+def postnorm_qk_norm(x):
     """With QK-norm and no bias, attention passes a scale on like a sum."""
-
-    def forward(x):
-        x = dense(5, name="first")(x)
-        options = {"use_bias": False, "normalize_qk": True}
-        x = x + attention(name="attention", **options)(x)
-        x = layer_norm()(x)
-        return pooled(nn.gelu(layer_norm()(x + mlp(x))))
-
-    return classifier(forward, normal(0, 5, 4, 4))
+    x = dense(5, name="first")(x)
+    options = {"use_bias": False, "normalize_qk": True}
+    x = x + attention(name="attention", **options)(x)
+    x = layer_norm()(x)
+    return pooled(nn.gelu(layer_norm()(x + mlp(x))))

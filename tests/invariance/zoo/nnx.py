@@ -1,5 +1,7 @@
 """Networks in Flax NNX."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -12,11 +14,12 @@ from .registry import (
     cross_entropy,
     fill,
     images,
+    inputs_of,
     labels,
     leaky,
     net,
-    normal,
     pair,
+    tied,
     tokens,
     vectors,
 )
@@ -25,25 +28,28 @@ COLUMNS, MATRIX = ScaleGroup(0), ScaleGroup((0, 1))
 FILTERS = ScaleGroup((0, 1, 2))
 
 
-def classifier(make, x):
-    """Cross entropy of a model's logits, in training mode."""
-    model = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
+def classify(make, inputs=vectors):
+    """Return the loss of a model, or of layers, in training mode."""
+
+    def model():
+        made = make(nnx.Rngs(0))
+        return nnx.Sequential(*made) if isinstance(made, tuple) else made
+
+    graph, params, rest = nnx.split(nnx.eval_shape(model), nnx.Param, ...)
 
     def loss(params, rest, x, y):
         return cross_entropy(nnx.merge(graph, params, rest)(x), y)
 
+    x = inputs_of(inputs)
     return loss, fill(params), (fill(rest), x, labels(len(x)))
 
 
+classifier = partial(net, build=classify)
+
+
 def batch_norm(size, rngs, affine=True):
-    return nnx.BatchNorm(
-        size,
-        use_running_average=False,
-        use_scale=affine,
-        use_bias=affine,
-        rngs=rngs,
-    )
+    options = {"use_scale": affine, "use_bias": affine, "rngs": rngs}
+    return nnx.BatchNorm(size, use_running_average=False, **options)
 
 
 def linear(inputs, outputs, rngs, bias=False):
@@ -62,136 +68,77 @@ def pool(x):
     return x.mean(tuple(range(1, x.ndim - 1)))
 
 
-@net(
-    "nnx_bn_mlp",
-    {
-        "layers/0/kernel": COLUMNS,
-        "layers/0/bias": INERT,
-        **pair("layers/1/scale", "layers/1/bias"),
-        "layers/3/kernel": COLUMNS,
-    },
+def normalized(kernel):
+    """Return the answer of two layers with BatchNorm, the first biased."""
+    first = {"layers/0/kernel": kernel, "layers/0/bias": INERT}
+    gains = pair("layers/1/scale", "layers/1/bias")
+    return first | gains | {"layers/3/kernel": kernel}
+
+
+@classifier("nnx_bn_mlp", normalized(COLUMNS))
+def bn_mlp(rngs):
+    first = linear(4, 6, rngs, bias=True), batch_norm(6, rngs), nnx.relu
+    return *first, linear(6, 5, rngs), batch_norm(5, rngs), leaky, head(5, rngs)
+
+
+@classifier("nnx_bn_cnn", normalized(FILTERS), inputs=images)
+def bn_cnn(rngs):
+    first = nnx.Conv(3, 4, (3, 3), rngs=rngs), batch_norm(4, rngs), nnx.relu
+    second = nnx.Conv(4, 5, (3, 3), use_bias=False, rngs=rngs)
+    return *first, second, batch_norm(5, rngs), leaky, pool, head(5, rngs)
+
+
+@classifier(
+    "nnx_conv_transpose",
+    {"layers/0/kernel": ScaleGroup((0, 1, 3))},
+    inputs=partial(images, size=4),
 )
-def bn_mlp():
-    def make(rngs):
-        return nnx.Sequential(
-            linear(4, 6, rngs, bias=True),
-            batch_norm(6, rngs),
-            nnx.relu,
-            linear(6, 5, rngs),
-            batch_norm(5, rngs),
-            leaky,
-            head(5, rngs),
-        )
-
-    return classifier(make, vectors())
-
-
-@net(
-    "nnx_bn_cnn",
-    {
-        "layers/0/kernel": FILTERS,
-        "layers/0/bias": INERT,
-        **pair("layers/1/scale", "layers/1/bias"),
-        "layers/3/kernel": FILTERS,
-    },
-)
-def bn_cnn():
-    def make(rngs):
-        return nnx.Sequential(
-            nnx.Conv(3, 4, (3, 3), rngs=rngs),
-            batch_norm(4, rngs),
-            nnx.relu,
-            nnx.Conv(4, 5, (3, 3), use_bias=False, rngs=rngs),
-            batch_norm(5, rngs),
-            leaky,
-            pool,
-            head(5, rngs),
-        )
-
-    return classifier(make, images())
-
-
-@net("nnx_conv_transpose", {"layers/0/kernel": ScaleGroup((0, 1, 3))})
-def conv_transpose():
+def conv_transpose(rngs):
     """A transposed kernel has its output channels before the input's."""
-
-    def make(rngs):
-        return nnx.Sequential(
-            nnx.ConvTranspose(
-                3, 4, (3, 3), use_bias=False, transpose_kernel=True, rngs=rngs
-            ),
-            batch_norm(4, rngs),
-            leaky,
-            pool,
-            head(4, rngs),
-        )
-
-    return classifier(make, images(size=4))
+    conv = nnx.ConvTranspose(
+        3, 4, (3, 3), use_bias=False, transpose_kernel=True, rngs=rngs
+    )
+    return conv, batch_norm(4, rngs), leaky, pool, head(4, rngs)
 
 
-@net("nnx_group_norm", {"layers/0/kernel": ScaleGroup((0, 1, 2, 3), {3: 3})})
-def group_norm():
-    def make(rngs):
-        return nnx.Sequential(
-            nnx.Conv(3, 6, (2, 2), use_bias=False, rngs=rngs),
-            nnx.GroupNorm(6, num_groups=3, rngs=rngs),
-            leaky,
-            pool,
-            head(6, rngs),
-        )
-
-    return classifier(make, images())
+@classifier(
+    "nnx_group_norm",
+    {"layers/0/kernel": ScaleGroup((0, 1, 2, 3), {3: 3})},
+    inputs=images,
+)
+def group_norm(rngs):
+    conv = nnx.Conv(3, 6, (2, 2), use_bias=False, rngs=rngs)
+    norm = nnx.GroupNorm(6, num_groups=3, rngs=rngs)
+    return conv, norm, leaky, pool, head(6, rngs)
 
 
-@net(
+@classifier(
     "nnx_ln_mlp",
     {
-        "layers/0/kernel": ScaleGroup((0, 1), tie="first"),
-        "layers/0/bias": ScaleGroup(0, tie="first"),
+        **tied({"layers/0/kernel": (0, 1), "layers/0/bias": (0,)}),
         **pair("layers/1/scale", "layers/1/bias"),
         "layers/3/kernel": MATRIX,
     },
 )
-def ln_mlp():
-    def make(rngs):
-        return nnx.Sequential(
-            linear(4, 6, rngs, bias=True),
-            nnx.LayerNorm(6, rngs=rngs),
-            leaky,
-            linear(6, 5, rngs),
-            nnx.RMSNorm(5, rngs=rngs),
-            leaky,
-            head(5, rngs),
-        )
-
-    return classifier(make, vectors())
+def ln_mlp(rngs):
+    norms = nnx.LayerNorm(6, rngs=rngs), nnx.RMSNorm(5, rngs=rngs)
+    first = linear(4, 6, rngs, bias=True), norms[0], leaky
+    return *first, linear(6, 5, rngs), norms[1], leaky, head(5, rngs)
 
 
-@net("nnx_mlp")
-def mlp():
+@classifier("nnx_mlp")
+def mlp(rngs):
     """Nothing is normalized."""
-
-    def make(rngs):
-        return nnx.Sequential(
-            linear(4, 6, rngs, bias=True), nnx.gelu, head(6, rngs)
-        )
-
-    return classifier(make, vectors())
+    return linear(4, 6, rngs, bias=True), nnx.gelu, head(6, rngs)
 
 
-@net("nnx_frozen_norm")
-def frozen_norm():
-    def make(rngs):
-        return nnx.Sequential(
-            linear(4, 6, rngs, bias=True),
-            nnx.BatchNorm(6, use_running_average=True, rngs=rngs),
-            leaky,
-            head(6, rngs),
-        )
-
-    return classifier(make, vectors())
+@classifier("nnx_frozen_norm")
+def frozen_norm(rngs):
+    norm = nnx.BatchNorm(6, use_running_average=True, rngs=rngs)
+    return linear(4, 6, rngs, bias=True), norm, leaky, head(6, rngs)
 
 
+@classifier("nnx_shared", {"layer/kernel": COLUMNS})
 class Shared(nnx.Module):
     """One layer twice, BatchNorm behind each use."""
 
@@ -206,11 +153,7 @@ class Shared(nnx.Module):
         return self.head(x)
 
 
-@net("nnx_shared", {"layer/kernel": COLUMNS})
-def shared():
-    return classifier(Shared, vectors())
-
-
+@classifier("nnx_experts", {"experts/kernel": ScaleGroup((1, 2))})
 class Experts(nnx.Module):
     """Experts made by `nnx.vmap`, their outputs normalized and mixed."""
 
@@ -229,11 +172,6 @@ class Experts(nnx.Module):
         return self.head(jnp.einsum("be,ebo->bo", weights, each))
 
 
-@net("nnx_experts", {"experts/kernel": ScaleGroup((1, 2))})
-def experts():
-    return classifier(Experts, vectors())
-
-
 class Layer(nnx.Module):
     """One layer of a stack."""
 
@@ -245,6 +183,9 @@ class Layer(nnx.Module):
         return leaky(self.norm(self.linear(x)))
 
 
+@classifier(
+    "nnx_scan", {"layers/linear/kernel": ScaleGroup(1)}, inputs=(0, 12, 5)
+)
 class Stack(nnx.Module):
     """Layers made by `nnx.vmap` and run by `nnx.scan`."""
 
@@ -261,12 +202,6 @@ class Stack(nnx.Module):
         return self.head(run(x, self.layers))
 
 
-@net("nnx_scan", {"layers/linear/kernel": ScaleGroup(1)})
-def scan():
-    """BatchNorm behind every layer: a group for each layer and column."""
-    return classifier(Stack, normal(0, 12, 5))
-
-
 def attend(q, k, v):
     """Over (batch, time, heads, dim)."""
     weights = nnx.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k))
@@ -274,6 +209,15 @@ def attend(q, k, v):
     return x.reshape(*x.shape[:2], -1).mean(1)
 
 
+@classifier(
+    "nnx_qk_norm",
+    {
+        "query/kernel": ScaleGroup((0, 1), {1: 2}, tie="query"),
+        "query/bias": ScaleGroup(0, {0: 2}, tie="query"),
+        "key/kernel": ScaleGroup((0, 1), {1: 2}),
+    },
+    inputs=(0, 5, 4, 4),
+)
 class FlatHeads(nnx.Module):
     """Projections to (heads * dim), RMSNorm within each head."""
 
@@ -292,18 +236,7 @@ class FlatHeads(nnx.Module):
         return self.head(attend(self.query_norm(q), self.key_norm(k), v))
 
 
-@net(
-    "nnx_qk_norm",
-    {
-        "query/kernel": ScaleGroup((0, 1), {1: 2}, tie="query"),
-        "query/bias": ScaleGroup(0, {0: 2}, tie="query"),
-        "key/kernel": ScaleGroup((0, 1), {1: 2}),
-    },
-)
-def qk_norm():
-    return classifier(FlatHeads, normal(0, 5, 4, 4))
-
-
+@classifier("nnx_fused_qkv", {"qkv/kernel": PARTLY}, inputs=(0, 5, 4, 4))
 class FusedHeads(nnx.Module):
     """Queries, keys and values by one flat kernel."""
 
@@ -318,25 +251,29 @@ class FusedHeads(nnx.Module):
         return self.head(attend(self.norm(q), self.norm(k), v))
 
 
-@net("nnx_fused_qkv", {"qkv/kernel": PARTLY})
-def fused_qkv():
-    return classifier(FusedHeads, normal(0, 5, 4, 4))
+COMMON = {
+    "attention/query/kernel": ScaleGroup((0, 2)),
+    "attention/key/kernel": ScaleGroup((0, 2)),
+    "embed/embedding": ScaleGroup((0, 1), tie="stream"),
+    "down/kernel": ScaleGroup((0, 1), tie="stream"),
+}
+SCALAR = ScaleGroup((0, 1, 2), tie="stream")
 
 
+@classifier(
+    "nnx_transformer",
+    {**COMMON, "attention/out/kernel": SCALAR},
+    ({**COMMON, "attention/value/kernel": SCALAR},),
+    inputs=partial(tokens, 6),
+)
 class Transformer(nnx.Module):
     """A block with pre-norm and QK-norm on a stream of embedded tokens."""
 
     def __init__(self, rngs):
         self.embed = nnx.Embed(7, 4, rngs=rngs)
+        options = {"normalize_qk": True, "decode": False, "keep_rngs": False}
         self.attention = nnx.MultiHeadAttention(
-            2,
-            4,
-            qkv_features=6,
-            use_bias=False,
-            normalize_qk=True,
-            decode=False,
-            keep_rngs=False,
-            rngs=rngs,
+            2, 4, qkv_features=6, use_bias=False, rngs=rngs, **options
         )
         self.norm = layer_norm(4, rngs)
         self.up, self.down = linear(4, 6, rngs), linear(6, 4, rngs)
@@ -349,24 +286,7 @@ class Transformer(nnx.Module):
         return self.head(nnx.gelu(self.norm(x)).mean(1))
 
 
-COMMON = {
-    "attention/query/kernel": ScaleGroup((0, 2)),
-    "attention/key/kernel": ScaleGroup((0, 2)),
-    "embed/embedding": ScaleGroup((0, 1), tie="stream"),
-    "down/kernel": ScaleGroup((0, 1), tie="stream"),
-}
-SCALAR = ScaleGroup((0, 1, 2), tie="stream")
-
-
-@net(
-    "nnx_transformer",
-    {**COMMON, "attention/out/kernel": SCALAR},
-    ({**COMMON, "attention/value/kernel": SCALAR},),
-)
-def transformer():
-    return classifier(Transformer, tokens(6))
-
-
+@classifier("nnx_dropout", {"layer/kernel": COLUMNS})
 class Dropped(nnx.Module):
     """Dropout before BatchNorm: the same units are dropped at every call."""
 
@@ -381,11 +301,6 @@ class Dropped(nnx.Module):
         return self.head(
             leaky(self.norm(self.dropout(self.layer(x), rngs=rngs)))
         )
-
-
-@net("nnx_dropout", {"layer/kernel": COLUMNS})
-def dropout():
-    return classifier(Dropped, vectors())
 
 
 class Recorded(nnx.Module):
@@ -412,11 +327,7 @@ class Recorded(nnx.Module):
 
 @net(
     "nnx_refs",
-    {
-        "hidden/kernel": COLUMNS,
-        "hidden/bias": INERT,
-        "value/kernel": MATRIX,
-    },
+    {"hidden/kernel": COLUMNS, "hidden/bias": INERT, "value/kernel": MATRIX},
 )
 def refs():
     model = nnx.eval_shape(lambda: Recorded(nnx.Rngs(0)))

@@ -1,35 +1,33 @@
 """Networks whose batch, or weights, lie on several devices."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jax.sharding import PartitionSpec as Spec
 
-from .linen import Compact, batch_norm, dense
-from .plain import COLUMNS, MATRIX, classify, rms_norm
+from .linen import batch_norm, classify, dense
+from .plain import COLUMNS, MATRIX, classifier, rms_norm
 from .registry import (
     INERT,
     cross_entropy,
-    fill,
+    draw,
     labels,
     leaky,
     net,
-    normal,
     pair,
     vectors,
 )
 
 
-def over_devices(loss, params, specs):
-    """A loss of a device's part of the batch, as the mean over all of them.
+def over_devices(loss, specs=None, **params):
+    """Return a loss of a device's part of the batch as the mean over devices.
 
-    Args:
-        loss: a function of a device's own params, x and y.
-        params: the whole parameters.
-        specs: how each of these lies on the axis "batch" of the mesh.
+    `specs` says how the parameters lie on the axis "batch" of the mesh.
     """
     axis = jax.sharding.AxisType.Auto
     count = math.gcd(4, jax.device_count())
@@ -38,13 +36,14 @@ def over_devices(loss, params, specs):
     def of_a_part(*args):
         return lax.pmean(loss(*args), "batch")
 
+    in_specs = specs or Spec(), Spec("batch"), Spec("batch")
     mapped = jax.shard_map(
-        of_a_part,
-        mesh=mesh,
-        in_specs=(specs, Spec("batch"), Spec("batch")),
-        out_specs=Spec(),
+        of_a_part, mesh=mesh, in_specs=in_specs, out_specs=Spec()
     )
-    return mapped, params, (vectors(16), labels(16))
+    return mapped, draw(**params), (vectors(16), labels(16))
+
+
+parallel = partial(net, build=over_devices)
 
 
 def synchronized(x, epsilon=1e-5):
@@ -54,30 +53,24 @@ def synchronized(x, epsilon=1e-5):
     return (x - mean) * lax.rsqrt(variance + epsilon)
 
 
-@net(
+@parallel(
     "plain_synchronized_batch_norm",
     {"a": COLUMNS, "a_bias": INERT, "c": COLUMNS, **pair("gain", "shift")},
+    a=(4, 6),
+    a_bias=np.zeros(6),
+    gain=np.ones(6),
+    shift=np.zeros(6),
+    c=(6, 5),
+    head=(5, 3),
 )
-def synchronized_batch_norm():
+def synchronized_batch_norm(p, x, y):
     """By the mean square deviation, and by the mean square."""
-
-    def loss(p, x, y):
-        x = synchronized(x @ p["a"] + p["a_bias"][None])
-        x = jax.nn.relu(x * p["gain"][None] + p["shift"][None]) @ p["c"]
-        both = jnp.stack([x.mean(0), (x**2).mean(0)])
-        mean, square = lax.pmean(both, "batch")
-        x = (x - mean[None]) * lax.rsqrt(square - mean**2 + 1e-5)[None]
-        return cross_entropy(leaky(x) @ p["head"], y)
-
-    params = {
-        "a": normal(0, 4, 6),
-        "a_bias": jnp.zeros(6),
-        "gain": jnp.ones(6),
-        "shift": jnp.zeros(6),
-        "c": normal(1, 6, 5),
-        "head": normal(2, 5, 3),
-    }
-    return over_devices(loss, params, Spec())
+    x = synchronized(x @ p["a"] + p["a_bias"][None])
+    x = jax.nn.relu(x * p["gain"][None] + p["shift"][None]) @ p["c"]
+    both = jnp.stack([x.mean(0), (x**2).mean(0)])
+    mean, square = lax.pmean(both, "batch")
+    x = (x - mean[None]) * lax.rsqrt(square - mean**2 + 1e-5)[None]
+    return cross_entropy(leaky(x) @ p["head"], y)
 
 
 @net(
@@ -95,70 +88,53 @@ def linen_synchronized_batch_norm():
         x = nn.relu(batch_norm(False, axis_name="batch")(dense(5)(x)))
         return nn.Dense(3, name="head")(x)
 
-    model = Compact(forward)
-    key, x = jax.random.key(0), jnp.ones((4, 4))
-    variables = fill(jax.eval_shape(model.init, key, x))
-    params = variables.pop("params")
-
-    def loss(p, x, y):
-        logits, _ = model.apply(
-            {"params": p, **variables}, x, mutable=list(variables)
-        )
-        return cross_entropy(logits, y)
-
-    return over_devices(loss, params, Spec())
+    loss, params, (state, *_) = classify(forward, vectors)
+    return over_devices(lambda p, x, y: loss(p, state, x, y), **params)
 
 
-@net("plain_fully_sharded", {"a": COLUMNS, "c": MATRIX})
-def fully_sharded():
+@parallel(
+    "plain_fully_sharded",
+    {"a": COLUMNS, "c": MATRIX},
+    specs=Spec("batch"),
+    a=(4, 8),
+    c=(8, 4),
+    head=(4, 3),
+)
+def fully_sharded(p, x, y):
     """Each device keeps some rows of every kernel, and gathers the others."""
-
-    def loss(p, x, y):
-        a, c, head = (
-            lax.all_gather(p[name], "batch", axis=0, tiled=True)
-            for name in ("a", "c", "head")
-        )
-        x = leaky(synchronized(x @ a))
-        return cross_entropy(leaky(rms_norm(x @ c)) @ head, y)
-
-    params = {
-        "a": normal(0, 4, 8),
-        "c": normal(1, 8, 4),
-        "head": normal(2, 4, 3),
-    }
-    return over_devices(loss, params, Spec("batch"))
-
-
-@net("plain_tensor_parallel", {"a": MATRIX, "c": MATRIX})
-def tensor_parallel():
-    """A part of the hidden units on each device; their outputs are summed."""
-
-    def loss(p, x, y):
-        x = lax.all_gather(x, "batch", axis=0, tiled=True)
-        y = lax.all_gather(y, "batch", axis=0, tiled=True)
-        x = lax.psum(leaky(x @ p["a"]) @ p["c"], "batch")
-        return cross_entropy(leaky(rms_norm(x)) @ p["head"], y)
-
-    params = {
-        "a": normal(0, 4, 8),
-        "c": normal(1, 8, 5),
-        "head": normal(2, 5, 3),
-    }
-    specs = {"a": Spec(None, "batch"), "c": Spec("batch"), "head": Spec()}
-    return over_devices(loss, params, specs)
-
-
-@net("plain_mapped_batch_norm", {"a": COLUMNS, "a_bias": INERT, "c": COLUMNS})
-def mapped_batch_norm():
-    """One example at a time, under `jax.vmap` with a name for the batch."""
-
-    def features(p, x):
-        x = synchronized((x @ p["a"] + p["a_bias"])[None])[0]
-        return leaky(synchronized((leaky(x) @ p["c"])[None])[0])
-
-    return classify(
-        jax.vmap(features, (None, 0), axis_name="batch"),
-        a=normal(0, 4, 6),
-        a_bias=jnp.zeros(6),
-        c=normal(1, 6, 5),
+    a, c, head = (
+        lax.all_gather(p[name], "batch", axis=0, tiled=True)
+        for name in ("a", "c", "head")
     )
+    x = leaky(synchronized(x @ a))
+    return cross_entropy(leaky(rms_norm(x @ c)) @ head, y)
+
+
+@parallel(
+    "plain_tensor_parallel",
+    {"a": MATRIX, "c": MATRIX},
+    specs={"a": Spec(None, "batch"), "c": Spec("batch"), "head": Spec()},
+    a=(4, 8),
+    c=(8, 5),
+    head=(5, 3),
+)
+def tensor_parallel(p, x, y):
+    """A part of the hidden units on each device; their outputs are summed."""
+    x = lax.all_gather(x, "batch", axis=0, tiled=True)
+    y = lax.all_gather(y, "batch", axis=0, tiled=True)
+    x = lax.psum(leaky(x @ p["a"]) @ p["c"], "batch")
+    return cross_entropy(leaky(rms_norm(x)) @ p["head"], y)
+
+
+@classifier(
+    "plain_mapped_batch_norm",
+    {"a": COLUMNS, "a_bias": INERT, "c": COLUMNS},
+    a=(4, 6),
+    a_bias=np.zeros(6),
+    c=(6, 5),
+)
+@partial(jax.vmap, in_axes=(None, 0), axis_name="batch")
+def mapped_batch_norm(p, x):
+    """One example at a time, under `jax.vmap` with a name for the batch."""
+    x = synchronized((x @ p["a"] + p["a_bias"])[None])[0]
+    return leaky(synchronized((leaky(x) @ p["c"])[None])[0])

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,23 +59,27 @@ def net(
     name: str,
     expected: Mapping[str, Answer] | None = None,
     alternatives: tuple[Mapping[str, Answer], ...] = (),
+    build: Callable = lambda function: function(),
+    **options: Any,
 ) -> Callable:
-    """Registers a function that returns loss, params and args.
+    """Register a function of which `build` makes loss, params and args.
 
-    It is called in single precision, whatever the caller's is.
+    They are made in single precision, whatever the caller's is.
     """
 
-    def register(build):
+    def register(function):
         if name in NETS:
             raise ValueError(f"two networks are called {name!r}")
 
         @functools.cache
         def make():
             with jax.enable_x64(False):
-                return Net(name, *build(), expected or {}, alternatives)
+                loss, *arrays = build(function, **options)
+                arrays = jax.tree.map(jnp.asarray, arrays)
+                return Net(name, loss, *arrays, expected or {}, alternatives)
 
         NETS[name] = make
-        return build
+        return function
 
     return register
 
@@ -85,50 +90,92 @@ def pair(
     axes: tuple[int, ...] = (0,),
     blocks: Mapping[int, int] | None = None,
 ) -> dict[str, ScaleGroup]:
-    """Two leaves that are tied, with the same axes in both."""
+    """Return two leaves that are tied, with the same axes in both."""
     group = ScaleGroup(axes, blocks, tie=first)
     return {first: group, second: group}
 
 
-def tied(**axes: tuple[int, ...]) -> dict[str, ScaleGroup]:
-    """Leaves that are tied, by the axes of each."""
+def tied(
+    by_path: Mapping[str, tuple[int, ...]] | None = None,
+    **axes: tuple[int, ...],
+) -> dict[str, ScaleGroup]:
+    """Return leaves that are tied, by the axes of each."""
+    axes = {**(by_path or {}), **axes}
     name = next(iter(axes))
     return {path: ScaleGroup(own, tie=name) for path, own in axes.items()}
 
 
-def normal(seed: int, *shape: int) -> jax.Array:
-    """Normal numbers, the same ones every time."""
-    return jnp.asarray(np.random.RandomState(seed).normal(size=shape), "f4")
+def normal(seed: int, *shape: int) -> np.ndarray:
+    """Draw normal numbers, the same ones every time."""
+    return np.random.RandomState(seed).normal(size=shape).astype("f4")
 
 
-def vectors(count: int = 12, width: int = 4) -> jax.Array:
-    """Inputs of a perceptron."""
+def draw(**params: Any) -> dict[str, Any]:
+    """Draw parameters of the shapes that are given; arrays stay."""
+    seeds = itertools.count()
+    return {
+        name: normal(next(seeds), *x) if isinstance(x, tuple) else x
+        for name, x in params.items()
+    }
+
+
+def inputs_of(inputs: Callable | tuple[int, ...]) -> Any:
+    """Return what a function does, or `normal` of these arguments."""
+    return inputs() if callable(inputs) else normal(*inputs)
+
+
+def classified() -> tuple[Any, Any]:
+    """Return vectors and their classes."""
+    return vectors(), labels(12)
+
+
+def sentences() -> tuple[Any, Any]:
+    """Return tokens and those that follow."""
+    x = tokens()
+    return x, following(x)
+
+
+def following(x: jax.Array) -> jax.Array:
+    """Return the token that follows each."""
+    return (x * 3 + 1) % 7
+
+
+def with_params(loss: Callable, args: Callable = classified, **params: Any):
+    """Return a loss, parameters that are drawn, and the other arguments."""
+    return loss, draw(**params), args()
+
+
+given = functools.partial(net, build=with_params)
+
+
+def vectors(count: int = 12, width: int = 4) -> np.ndarray:
+    """Return inputs of a perceptron."""
     return normal(100, count, width)
 
 
-def images(count: int = 4, size: int = 5, channels: int = 3) -> jax.Array:
-    """Inputs of a convolutional network, channels last."""
+def images(count: int = 4, size: int = 5, channels: int = 3) -> np.ndarray:
+    """Return inputs of a convolutional network, channels last."""
     return normal(101, count, size, size, channels)
 
 
 def labels(count: int, classes: int = 3) -> jax.Array:
-    """Each class in turn."""
+    """Return each class in turn."""
     return jnp.arange(count) % classes
 
 
 def tokens(count: int = 4, length: int = 4, vocabulary: int = 7) -> jax.Array:
-    """Sentences in which every token occurs."""
+    """Return sentences in which every token occurs."""
     numbers = jnp.arange(count * length) * 5 + 3
     return (numbers % vocabulary).reshape(count, length)
 
 
 def leaky(x: jax.Array) -> jax.Array:
-    """A leaky ReLU that lets enough of small numbers pass for epsilons."""
+    """Apply a ReLU that lets enough of small numbers pass for epsilons."""
     return jax.nn.leaky_relu(x, 0.3)
 
 
 def cross_entropy(logits: jax.Array, classes: jax.Array) -> jax.Array:
-    """The mean over the examples (and over positions)."""
+    """Average over the examples (and over positions)."""
     logs = jax.nn.log_softmax(logits)
     return -jnp.take_along_axis(logs, classes[..., None], -1).mean()
 
@@ -138,7 +185,7 @@ ONES = {"scale", "var", "g", "sigma", "negative_slope"}
 
 
 def fill(shapes: Tree) -> Tree:
-    """Initial values for a tree of shapes: the same whatever the framework.
+    """Return initial values of shapes, the same whatever the framework.
 
     Gains and variances are one, biases, means and counts zero, all else is
     normal. Nothing is compiled for it.

@@ -1,25 +1,27 @@
 """Networks for images."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
 from psi_optax import ScaleGroup
 
-from .linen import attention, classifier, layer_norm, mlp
+from .linen import attention, classifier as linen_classifier, layer_norm, mlp
 from .plain import (
     COLUMNS,
     FILTERS,
     HEADS,
-    classify,
+    classifier,
     convolve,
     rms_norm,
     standardize,
     unit,
-    with_head,
 )
-from .registry import INERT, images, leaky, net, normal, tied
+from .registry import INERT, given, images, leaky, normal, tied
 
 # -- transformers of patches ----------------------------------------------
 
@@ -56,33 +58,30 @@ VIT_WRITERS = tied(
 VIT_TIE = VIT_WRITERS["down/kernel"].tie
 
 
-@net(
+@linen_classifier(
     "linen_vit",
     VIT_WRITERS | {"attention/out/kernel": ScaleGroup((0, 1, 2), tie=VIT_TIE)},
     (
         VIT_WRITERS
         | {"attention/value/kernel": ScaleGroup((0, 1, 2), tie=VIT_TIE)},
     ),
+    inputs=partial(images, size=4),
 )
-def vit():
+def vit(x):
     """The class token alone goes to the head.
 
     The stream of the patches ends in the attention: it has a scale of its own,
     but for the positions, of which the first is the class token's.
     """
-
-    def forward(x):
-        x = nn.Conv(5, (2, 2), (2, 2), name="patches")(x)
-        x = Positions()(ClassToken()(x.reshape(len(x), -1, 5)))
-        x = x + attention(use_bias=False, name="attention")(layer_norm()(x))
-        x = x + mlp(layer_norm()(x))
-        return nn.Dense(3, name="head")(nn.gelu(layer_norm()(x[:, 0])))
-
-    return classifier(forward, images(size=4))
+    x = nn.Conv(5, (2, 2), (2, 2), name="patches")(x)
+    x = Positions()(ClassToken()(x.reshape(len(x), -1, 5)))
+    x = x + attention(use_bias=False, name="attention")(layer_norm()(x))
+    x = x + mlp(layer_norm()(x))
+    return nn.Dense(3, name="head")(nn.gelu(layer_norm()(x[:, 0])))
 
 
 def stream(first, second):
-    """The stream's writers, with one of each layer's attention."""
+    """Return the stream's writers, with one of each layer's attention."""
     writers = tied(
         patches=(0, 1),
         token=(0,),
@@ -97,7 +96,7 @@ def stream(first, second):
     return writers | heads | dict.fromkeys(keys, HEADS)
 
 
-@net(
+@classifier(
     "plain_vit_registers",
     stream("out1", "out2"),
     (
@@ -105,8 +104,23 @@ def stream(first, second):
         stream("value1", "out2"),
         stream("value1", "value2"),
     ),
+    inputs=(110, 6, 4, 5),
+    patches=(5, 4),
+    token=(4,),
+    registers=(2, 4),
+    positions=(5, 4),
+    up=(4, 6),
+    down1=(6, 4),
+    down2=(6, 4),
+    out1=(2, 3, 4),
+    out2=(2, 3, 4),
+    **{
+        f"{name}{k}": normal(10 * k + i, 4, 2, 3)
+        for k in (1, 2)
+        for i, name in enumerate(("query", "key", "value"))
+    },
 )
-def vit_registers():
+def vit_registers(p, x):
     """A class token, two registers without positions, and four patches."""
 
     def layer(p, x, k):
@@ -119,35 +133,14 @@ def vit_registers():
         x = x + jnp.einsum("bthd,hdo->bto", y, p[f"out{k}"])
         return x + jax.nn.gelu(rms_norm(x) @ p["up"]) @ p[f"down{k}"]
 
-    def features(p, x):
-        x = x @ p["patches"]
-        token = jnp.broadcast_to(p["token"], (len(x), 1, 4))
-        x = jnp.concatenate([token, x], 1) + p["positions"][None]
-        registers = jnp.broadcast_to(p["registers"], (len(x), 2, 4))
-        x = jnp.concatenate([x[:, :1], registers, x[:, 1:]], 1)
-        for k in (1, 2):
-            x = layer(p, x, k)
-        return rms_norm(x[:, 0])
-
-    heads = {
-        f"{name}{k}": normal(10 * k + i, 4, 2, 3)
-        for k in (1, 2)
-        for i, name in enumerate(("query", "key", "value"))
-    }
-    return with_head(
-        features,
-        normal(110, 6, 4, 5),
-        patches=normal(0, 5, 4),
-        token=normal(1, 4),
-        registers=normal(2, 2, 4),
-        positions=normal(3, 5, 4),
-        up=normal(4, 4, 6),
-        down1=normal(5, 6, 4),
-        down2=normal(6, 6, 4),
-        out1=normal(7, 2, 3, 4),
-        out2=normal(8, 2, 3, 4),
-        **heads,
-    )
+    x = x @ p["patches"]
+    token = jnp.broadcast_to(p["token"], (len(x), 1, 4))
+    x = jnp.concatenate([token, x], 1) + p["positions"][None]
+    registers = jnp.broadcast_to(p["registers"], (len(x), 2, 4))
+    x = jnp.concatenate([x[:, :1], registers, x[:, 1:]], 1)
+    for k in (1, 2):
+        x = layer(p, x, k)
+    return rms_norm(x[:, 0])
 
 
 def attend_all(q, k, v):
@@ -169,88 +162,78 @@ SWIN = {
 }
 
 
-@net(
+@classifier(
     "plain_swin_v2",
     SWIN | tied(out=(0, 1, 2), out_bias=(0,)),
     (SWIN | tied(value=(0, 1, 2), value_bias=(0, 1), out_bias=(0,)),),
+    inputs=(111, 6, 4, 5),
+    query=(5, 2, 3),
+    query_bias=(2, 3),
+    key=(5, 2, 3),
+    value=(5, 2, 3),
+    value_bias=(2, 3),
+    logit_scale=np.full((2, 1, 1), 1.2),
+    positions=(2, 4, 4),
+    out=(2, 3, 5),
+    out_bias=(5,),
+    up=(5, 6),
+    down=(6, 5),
+    down_bias=(5,),
 )
-def swin_v2():
+def swin_v2(p, x):
     """Cosine attention; each branch is normalized before it is added.
 
     The output's bias grows with the output or with the values.
     """
-
-    def features(p, x):
-        q, k, v = (
-            jnp.einsum("bti,ihd->bthd", x, p[name])
-            for name in ("query", "key", "value")
-        )
-        q = q + p["query_bias"][None, None]
-        v = v + p["value_bias"][None, None]
-        cosines = jnp.einsum(
-            "bqhd,bkhd->bhqk", l2_normalize(q), l2_normalize(k)
-        )
-        scale = jnp.exp(jnp.minimum(p["logit_scale"], jnp.log(100.0)))
-        logits = cosines * scale[None] + p["positions"][None]
-        y = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), v)
-        y = jnp.einsum("bthd,hdo->bto", y, p["out"])
-        x = x + standardize(y + p["out_bias"][None, None], -1)
-        y = jax.nn.gelu(x @ p["up"]) @ p["down"] + p["down_bias"][None, None]
-        return jax.nn.gelu(x + standardize(y, -1)).mean(1)
-
-    return with_head(
-        features,
-        normal(111, 6, 4, 5),
-        query=normal(0, 5, 2, 3),
-        query_bias=normal(1, 2, 3),
-        key=normal(2, 5, 2, 3),
-        value=normal(3, 5, 2, 3),
-        value_bias=normal(4, 2, 3),
-        logit_scale=jnp.full((2, 1, 1), 1.2),
-        positions=normal(5, 2, 4, 4),
-        out=normal(6, 2, 3, 5),
-        out_bias=normal(7, 5),
-        up=normal(8, 5, 6),
-        down=normal(9, 6, 5),
-        down_bias=normal(10, 5),
+    q, k, v = (
+        jnp.einsum("bti,ihd->bthd", x, p[name])
+        for name in ("query", "key", "value")
     )
+    q = q + p["query_bias"][None, None]
+    v = v + p["value_bias"][None, None]
+    cosines = jnp.einsum("bqhd,bkhd->bhqk", l2_normalize(q), l2_normalize(k))
+    scale = jnp.exp(jnp.minimum(p["logit_scale"], jnp.log(100.0)))
+    logits = cosines * scale[None] + p["positions"][None]
+    y = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(logits), v)
+    y = jnp.einsum("bthd,hdo->bto", y, p["out"])
+    x = x + standardize(y + p["out_bias"][None, None], -1)
+    y = jax.nn.gelu(x @ p["up"]) @ p["down"] + p["down_bias"][None, None]
+    return jax.nn.gelu(x + standardize(y, -1)).mean(1)
 
 
 DINO = {"prototypes": COLUMNS}
 
 
-@net(
+def with_teacher():
+    return normal(113, 12, 4), jax.nn.softmax(normal(112, 12, 6))
+
+
+@given(
     "plain_dino_head",
     DINO | tied(c=(0, 1), c_bias=(0,)),
     (
         DINO | tied(b=(0, 1), b_bias=(0,), c_bias=(0,)),
         DINO | tied(a=(0, 1), a_bias=(0,), b_bias=(0,), c_bias=(0,)),
     ),
+    args=with_teacher,
+    a=(4, 8),
+    a_bias=(8,),
+    b=(8, 7),
+    b_bias=(7,),
+    c=(7, 5),
+    c_bias=(5,),
+    prototypes=(5, 6),
 )
-def dino_head():
+def dino_head(p, x, teacher):
     """A perceptron with leaky ReLU, normalized, and cosines with prototypes.
 
     Each kernel grows with the biases behind it: all sets have the last one.
     """
-
-    def loss(p, x, teacher):
-        x = leaky(x @ p["a"] + p["a_bias"][None])
-        x = leaky(x @ p["b"] + p["b_bias"][None])
-        x = l2_normalize(x @ p["c"] + p["c_bias"][None])
-        logits = x @ unit(p["prototypes"], 0) / 0.1
-        return -(teacher * jax.nn.log_softmax(logits)).sum(-1).mean()
-
-    params = {
-        "a": normal(0, 4, 8),
-        "a_bias": normal(1, 8),
-        "b": normal(2, 8, 7),
-        "b_bias": normal(3, 7),
-        "c": normal(4, 7, 5),
-        "c_bias": normal(5, 5),
-        "prototypes": normal(6, 5, 6),
-    }
-    teacher = jax.nn.softmax(normal(112, 12, 6))
-    return loss, params, (normal(113, 12, 4), teacher)
+    x = leaky(x @ p["a"] + p["a_bias"][None])
+    x = leaky(x @ p["b"] + p["b_bias"][None])
+    x = l2_normalize(x @ p["c"] + p["c_bias"][None])
+    logits = x @ unit(p["prototypes"], 0) / 0.1
+    return -(teacher * jax.nn.log_softmax(logits)).sum(-1).mean()
 
 
 # -- convolutions ---------------------------------------------------------
@@ -275,7 +258,7 @@ class LayerScale(nn.Module):
         return x * self.param("gain", nn.initializers.ones, shape)
 
 
-@net(
+@linen_classifier(
     "linen_convnext",
     CONVNEXT,
     tuple(
@@ -288,51 +271,51 @@ class LayerScale(nn.Module):
             {"down/kernel": (0, 1), "down/bias": (0,)},
         )
     ),
+    inputs=partial(images, size=6),
 )
-def convnext():
+def convnext(x):
     """The depthwise bias grows with its kernel, or with the whole stream."""
-
-    def forward(x):
-        x = nn.Conv(4, (2, 2), (2, 2), name="stem")(x)
-        x = nn.LayerNorm(name="stem_norm")(x)
-        y = nn.Conv(4, (3, 3), feature_group_count=4, name="depthwise")(x)
-        y = nn.gelu(nn.Dense(6, name="up")(nn.LayerNorm(name="norm")(y)))
-        x = x + LayerScale()(nn.Dense(4, name="down")(y))
-        x = layer_norm()(x.mean((1, 2)))
-        return nn.Dense(3, name="head")(nn.gelu(x))
-
-    return classifier(forward, images(size=6))
+    x = nn.Conv(4, (2, 2), (2, 2), name="stem")(x)
+    x = nn.LayerNorm(name="stem_norm")(x)
+    y = nn.Conv(4, (3, 3), feature_group_count=4, name="depthwise")(x)
+    y = nn.gelu(nn.Dense(6, name="up")(nn.LayerNorm(name="norm")(y)))
+    x = x + LayerScale()(nn.Dense(4, name="down")(y))
+    x = layer_norm()(x.mean((1, 2)))
+    return nn.Dense(3, name="head")(nn.gelu(x))
 
 
-@net(
+@classifier(
     "plain_ghost_batch_norm",
     {"a": COLUMNS, "a_bias": INERT, "c": COLUMNS, "c_bias": INERT},
+    a=(4, 6),
+    a_bias=np.zeros(6),
+    c=(6, 5),
+    c_bias=np.zeros(5),
 )
-def ghost_batch_norm():
+def ghost_batch_norm(p, x):
     """Statistics of a part of the batch: by a reshape, and by `jax.vmap`."""
-
-    def features(p, x):
-        x = x @ p["a"] + p["a_bias"][None]
-        parts = x.reshape(3, -1, x.shape[-1])
-        x = leaky(standardize(parts, 1).reshape(x.shape))
-        x = x @ p["c"] + p["c_bias"][None]
-        each = jax.vmap(lambda part: standardize(part, 0))
-        return leaky(each(x.reshape(2, -1, x.shape[-1])).reshape(x.shape))
-
-    return classify(
-        features,
-        a=normal(0, 4, 6),
-        a_bias=jnp.zeros(6),
-        c=normal(1, 6, 5),
-        c_bias=jnp.zeros(5),
-    )
+    x = x @ p["a"] + p["a_bias"][None]
+    parts = x.reshape(3, -1, x.shape[-1])
+    x = leaky(standardize(parts, 1).reshape(x.shape))
+    x = x @ p["c"] + p["c_bias"][None]
+    each = jax.vmap(lambda part: standardize(part, 0))
+    return leaky(each(x.reshape(2, -1, x.shape[-1])).reshape(x.shape))
 
 
-@net(
+@given(
     "plain_stylegan2",
     {"kernel": FILTERS, **tied(style=(0, 1), style_bias=(0,))},
+    args=lambda: (normal(114, 6, 5), normal(115, 6, 2, 2, 3)),
+    start=(4, 4, 3),
+    kernel=(3, 3, 3, 4),
+    bias=(4,),
+    style=(5, 3),
+    style_bias=np.ones(3),
+    colours=(1, 1, 4, 3),
+    colour_style=(5, 4),
+    colour_style_bias=np.ones(4),
 )
-def stylegan2():
+def stylegan2(p, latents, target):
     """A kernel for each example, its inputs scaled by a style.
 
     What that does to the size of the output is divided out again. The last
@@ -346,33 +329,30 @@ def stylegan2():
             ]
         )(x, style)
 
-    def loss(p, latents, target):
-        style = latents @ p["style"] + p["style_bias"][None]
-        kernels = p["kernel"][None] * style[:, None, None, :, None]
-        size = (kernels**2).sum((1, 2, 3), keepdims=True)
-        kernels = kernels * lax.rsqrt(size + 1e-8)
-        start = p["start"][None]
-        x = jax.vmap(lambda kernel: convolve(start, kernel)[0])(kernels)
-        x = leaky(x + p["bias"][None, None, None])
-        style = latents @ p["colour_style"] + p["colour_style_bias"][None]
-        x = modulated(x, p["colours"], style)
-        return ((x - target) ** 2).mean()
-
-    params = {
-        "start": normal(0, 4, 4, 3),
-        "kernel": normal(1, 3, 3, 3, 4),
-        "bias": normal(2, 4),
-        "style": normal(3, 5, 3),
-        "style_bias": jnp.ones(3),
-        "colours": normal(4, 1, 1, 4, 3),
-        "colour_style": normal(5, 5, 4),
-        "colour_style_bias": jnp.ones(4),
-    }
-    return loss, params, (normal(114, 6, 5), normal(115, 6, 2, 2, 3))
+    style = latents @ p["style"] + p["style_bias"][None]
+    kernels = p["kernel"][None] * style[:, None, None, :, None]
+    size = (kernels**2).sum((1, 2, 3), keepdims=True)
+    kernels = kernels * lax.rsqrt(size + 1e-8)
+    start = p["start"][None]
+    x = jax.vmap(lambda kernel: convolve(start, kernel)[0])(kernels)
+    x = leaky(x + p["bias"][None, None, None])
+    style = latents @ p["colour_style"] + p["colour_style_bias"][None]
+    x = modulated(x, p["colours"], style)
+    return ((x - target) ** 2).mean()
 
 
-@net("plain_nf_net", {"a": FILTERS, "c": FILTERS})
-def nf_net():
+@classifier(
+    "plain_nf_net",
+    {"a": FILTERS, "c": FILTERS},
+    inputs=partial(images, size=6),
+    a=(3, 3, 3, 4),
+    a_gain=np.ones((1, 1, 1, 4)),
+    a_bias=np.zeros(4),
+    c=(3, 3, 4, 3),
+    c_gain=np.ones((1, 1, 1, 3)),
+    skip_gain=0.5,
+)
+def nf_net(p, x):
     """Scaled weight standardization; activations are not normalized."""
 
     def standardized(kernel, gain):
@@ -382,19 +362,7 @@ def nf_net():
         size = lax.rsqrt(jnp.maximum(variance * inputs, 1e-4))
         return (kernel - mean) * (size * gain)
 
-    def features(p, x):
-        y = convolve(x, standardized(p["a"], p["a_gain"]))
-        y = jax.nn.gelu(y + p["a_bias"][None, None, None]) * 1.7
-        y = convolve(y, standardized(p["c"], p["c_gain"]))
-        return (x[:, 2:-2, 2:-2] + p["skip_gain"] * y).mean((1, 2))
-
-    return with_head(
-        lambda p, x: jax.nn.gelu(features(p, x)),
-        images(size=6),
-        a=normal(0, 3, 3, 3, 4),
-        a_gain=jnp.ones((1, 1, 1, 4)),
-        a_bias=jnp.zeros(4),
-        c=normal(1, 3, 3, 4, 3),
-        c_gain=jnp.ones((1, 1, 1, 3)),
-        skip_gain=jnp.asarray(0.5),
-    )
+    y = convolve(x, standardized(p["a"], p["a_gain"]))
+    y = jax.nn.gelu(y + p["a_bias"][None, None, None]) * 1.7
+    y = convolve(y, standardized(p["c"], p["c_gain"]))
+    return jax.nn.gelu((x[:, 2:-2, 2:-2] + p["skip_gain"] * y).mean((1, 2)))

@@ -153,15 +153,15 @@ class _Runs:
 
     def __init__(self, settings, dataset, network, noise):
         sizes = settings.train, settings.validation, settings.pool
-        splits, self.settings = split(dataset, *sizes, noise), settings
+        tuning, final = split(dataset, *sizes, noise)
+        self.settings, self.dataset = settings, final
         self.epochs = getattr(settings, f"{network}_epochs")
         self.count = getattr(settings, f"{network}_tuning_seeds")
-        self.dataset, self.images = splits.final, splits.final.train_images
         model, self.compile = MODELS[network]
-        widths = getattr(settings, network), self.dataset.num_classes
+        widths = getattr(settings, network), final.num_classes
         self.model = model(*widths, momentum=settings.bn_momentum)
-        self.validate = training.make_evaluate(self.model, splits.tuning)
-        self.test = training.make_evaluate(self.model, splits.final)
+        self.validate = training.make_evaluate(self.model, tuning)
+        self.test = training.make_evaluate(self.model, final)
 
     def measure(self, method: str) -> dict[str, Any]:
         """Tune a method, then train with it from other seeds."""
@@ -175,7 +175,8 @@ class _Runs:
 
     def run(self, train, evaluate, first, *point):
         """Train from as many seeds as in tuning; evaluate each."""
-        seeds, images = range(first, first + self.count), self.images
+        images = self.dataset.train_images
+        seeds = range(first, first + self.count)
         sizes = self.settings.batch_size, self.epochs
         start = training.begin(self.model, images, seeds, *sizes)
         return evaluate(train(*start, *point))

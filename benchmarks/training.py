@@ -40,10 +40,6 @@ def make_batches(
     """Draw indices of examples, of shape `(seeds, steps, batch_size)`.
 
     Each epoch is a new permutation, whose incomplete last batch is dropped.
-
-    Examples:
-        >>> make_batches(10, batch_size=3, epochs=2, seeds=range(5)).shape
-        (5, 6, 3)
     """
     steps = num_examples // batch_size
     if not steps:
@@ -128,32 +124,6 @@ def _kernels(report: psi_optax.GroupReport) -> list[str]:
     return [path for path, group in kernels.items() if group.tie not in others]
 
 
-def make_update(
-    loss: Callable,
-    optimizer: optax.GradientTransformation,
-    look: Callable = lambda before, after, gradients, value: value,
-) -> Callable:
-    """Return a step of training, from a loss as `make_loss` returns it.
-
-    `update(carry, images, labels)` takes and returns `(variables, state)`, and
-    beside it what `look` returns, by default the loss. It is not compiled.
-    """
-    loss_and_gradients = jax.value_and_grad(loss, has_aux=True)
-
-    def update(carry, images, labels):
-        variables, state = carry
-        before = variables["params"]
-        (value, statistics), gradients = loss_and_gradients(
-            before, variables, images, labels
-        )
-        updates, state = optimizer.update(gradients, state, before)
-        after = optax.apply_updates(before, updates)
-        seen = look(before, after, gradients, value)
-        return ({"params": after, **statistics}, state), seen
-
-    return update
-
-
 def make_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -161,9 +131,25 @@ def make_step(
     labels: jax.Array,
     look: Callable = lambda *_: None,
 ) -> Callable[[Any, jax.Array], Any]:
-    """Return `make_update` as a function of the indices of a batch."""
-    update = make_update(make_loss(model), optimizer, look)
-    return lambda carry, batch: update(carry, images[batch], labels[batch])
+    """Return a step of training for `jax.lax.scan`. It is not compiled.
+
+    It takes `(variables, state)` and the indices of a batch, and returns beside
+    the next ones `look(before, after, gradients, loss)`, the first two params.
+    """
+    loss_and_gradients = jax.value_and_grad(make_loss(model), has_aux=True)
+
+    def step(carry, batch):
+        variables, state = carry
+        before = variables["params"]
+        (loss, statistics), gradients = loss_and_gradients(
+            before, variables, images[batch], labels[batch]
+        )
+        updates, state = optimizer.update(gradients, state, before)
+        after = optax.apply_updates(before, updates)
+        seen = look(before, after, gradients, loss)
+        return ({"params": after, **statistics}, state), seen
+
+    return step
 
 
 def make_training(

@@ -1,7 +1,5 @@
 """Data sets of fewer and smaller images, a share of them with wrong labels."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from benchmarks import data
@@ -10,25 +8,18 @@ from benchmarks.data import Dataset
 SPLIT_SEED, NOISE_SEED = 0, 1
 
 
-class Splits(NamedTuple):
-    """One training part, with a validation part and with the test part."""
-
-    tuning: Dataset
-    final: Dataset
-
-
 def split(
     name: str, train: int, validation: int, pool: int, noise: float
-) -> Splits:
-    """Draw a training and a validation part of so many images.
+) -> tuple[Dataset, Dataset]:
+    """Draw a training part, with a validation part and with the test part.
 
     Each pixel is the mean of a square of `pool` x `pool`. A share of the labels
-    of both parts is wrong, those of the test part are right.
+    of both drawn parts is wrong, those of the test part are right.
 
     Examples:
-        >>> splits = split("digits", 500, 200, pool=2, noise=0.3)
-        >>> splits.tuning.train_images.shape, splits.tuning.test_images.shape
-        ((500, 4, 4, 1), (200, 4, 4, 1))
+        >>> tuning, final = split("digits", 500, 200, pool=2, noise=0.3)
+        >>> tuning.test_images.shape, final.test_images.shape
+        ((200, 4, 4, 1), (599, 4, 4, 1))
     """
     full = data.load(name)
     labels = flip_labels(full.train_labels, noise, full.num_classes)
@@ -44,7 +35,7 @@ def split(
         test_images=_pool(full.train_images[held], pool),
         test_labels=labels[held],
     )
-    return Splits(tuning, final)
+    return tuning, final
 
 
 def first(dataset: Dataset, count: int) -> Dataset:

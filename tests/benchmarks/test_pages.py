@@ -26,13 +26,6 @@ def test_a_page_without_its_markers_is_refused(wrong):
         pages.fill(PAGE, "another", "new")
 
 
-def test_a_file_is_filled(tmp_path):
-    path = tmp_path / "page.md"
-    path.write_text(PAGE, encoding="utf-8")
-    pages.refill(path, "name", "µ")
-    assert path.read_text(encoding="utf-8") == pages.fill(PAGE, "name", "µ")
-
-
 def test_lines_of_a_table_are_equally_long():
     rows = [["", "number"], ["a long name", "1"], ["b", "-22.5"]]
     for right in (False, True):
@@ -46,15 +39,14 @@ def test_lines_of_a_table_are_equally_long():
         pages.table([["a", "b"], ["c"]])
 
 
-def test_a_page_is_filled_or_as_it_was(tmp_path):
+def test_a_file_is_filled_or_as_it_was(tmp_path):
     page = tmp_path / "page.md"
-    text = "<!-- a: begin -->\n\nold\n\n<!-- a: end -->\n"
-    page.write_text(text)
-    for name in ("b", ""):
+    page.write_text(PAGE)
+    for name in ("other", ""):
         with pytest.raises(ValueError, match="page.md: .*<!--"):
-            pages.refill(page, name, "new")
+            pages.refill(page, name, "µ")
     with no_file_above(16), pytest.raises(OSError, match="page.md"):
-        pages.refill(page, "a", "new")
-    assert page.read_text() == text
-    pages.refill(page, "a", "new")
-    assert page.read_text() == text.replace("old", "new")
+        pages.refill(page, "name", "µ")
+    assert page.read_text() == PAGE
+    pages.refill(page, "name", "µ")
+    assert page.read_text(encoding="utf-8") == pages.fill(PAGE, "name", "µ")

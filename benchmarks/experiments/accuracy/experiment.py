@@ -1,10 +1,9 @@
 """Settings and runs of the accuracy experiment."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any
 
 import jax
@@ -63,7 +62,7 @@ def make_stepwise(model: nn.Module, build: Build, dataset: Dataset) -> Callable:
     return train
 
 
-@functools.cache
+@cache
 def _compile(model: Any, build: Build, shape: tuple[int, ...]) -> tuple:
     """Compile the beginning and a step, once for all data of a shape."""
     groups = kernel_groups(
@@ -141,7 +140,7 @@ def measure(settings: Settings, results: Results) -> None:
     cases = list(itertools.product(*kinds))
     results.expect(len(cases) * len(settings.methods))
     for case in cases:
-        runs = functools.cache(partial(_Runs, settings, *case))
+        runs = cache(partial(_Runs, settings, *case))
         for method in settings.methods:
             results.part(
                 "{}/{}/{:g}/{}".format(*case, method),
@@ -154,15 +153,15 @@ class _Runs:
 
     def __init__(self, settings, dataset, network, noise):
         sizes = settings.train, settings.validation, settings.pool
-        splits, self.settings = split(dataset, *sizes, noise), settings
+        tuning, final = split(dataset, *sizes, noise)
+        self.settings, self.dataset = settings, final
         self.epochs = getattr(settings, f"{network}_epochs")
         self.count = getattr(settings, f"{network}_tuning_seeds")
-        self.dataset, self.images = splits.final, splits.final.train_images
         model, self.compile = MODELS[network]
-        widths = getattr(settings, network), self.dataset.num_classes
+        widths = getattr(settings, network), final.num_classes
         self.model = model(*widths, momentum=settings.bn_momentum)
-        self.validate = training.make_evaluate(self.model, splits.tuning)
-        self.test = training.make_evaluate(self.model, splits.final)
+        self.validate = training.make_evaluate(self.model, tuning)
+        self.test = training.make_evaluate(self.model, final)
 
     def measure(self, method: str) -> dict[str, Any]:
         """Tune a method, then train with it from other seeds."""
@@ -176,7 +175,8 @@ class _Runs:
 
     def run(self, train, evaluate, first, *point):
         """Train from as many seeds as in tuning; evaluate each."""
-        seeds, images = range(first, first + self.count), self.images
+        images = self.dataset.train_images
+        seeds = range(first, first + self.count)
         sizes = self.settings.batch_size, self.epochs
         start = training.begin(self.model, images, seeds, *sizes)
         return evaluate(train(*start, *point))

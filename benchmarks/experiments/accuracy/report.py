@@ -55,12 +55,7 @@ def marks_of(methods: list[str], accuracies: np.ndarray) -> np.ndarray:
 
 
 def holm(p: ArrayLike) -> np.ndarray:
-    """Correct p-values for their number, by Holm's step-down method.
-
-    Examples:
-        >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
-        [0.03, 0.06, 0.06]
-    """
+    """Correct p-values for their number, by Holm's step-down method."""
     flat = np.ravel(p)
     steps = np.sort(flat) * np.arange(flat.size, 0, -1)
     corrected = np.maximum.accumulate(steps).clip(max=1)

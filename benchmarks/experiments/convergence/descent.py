@@ -79,29 +79,15 @@ def scaled(problem: Problem, scale: float) -> jax.Array:
     return jnp.where(problem.ids < 0, 1.0, scale) * problem.start
 
 
-class Path(NamedTuple):
-    """Quantities before the first step and after each one.
-
-    Attributes:
-        points: parameters, of shape `(steps + 1, parameters)`.
-        loss: of shape `(steps + 1,)`, like the following.
-        direction: squared gradient by directions and ordinary parameters.
-        euclidean: squared gradient by parameters.
-        promised: half of the decrease of a linear loss, which bounds the
-            decrease from below where curvature times rate is at most 1.
-    """
-
-    points: Any
-    loss: Any
-    direction: Any
-    euclidean: Any
-    promised: Any
-
-
 def make_descent(problem: Problem, psi: bool, steps: int) -> Callable:
-    """Compile descent, on the PSI manifold or off it, to a `Path`.
+    """Compile descent, on the PSI manifold or off it.
 
-    It takes a vector of parameters, and a rate for each group and the rest.
+    It takes a vector of parameters, and a rate for each group and the rest. It
+    returns quantities before the first step and after each one: "points",
+    "loss", the squared gradients by directions and ordinary parameters,
+    "direction", and by parameters, "euclidean", and "promised": half of the
+    decrease of a linear loss, a lower bound of the decrease where curvature
+    times rate is at most 1.
     """
     ids, unravel = problem.ids, problem.unravel
     loss_and_gradient = jax.value_and_grad(problem.loss)
@@ -123,9 +109,15 @@ def make_descent(problem: Problem, psi: bool, steps: int) -> Callable:
             )
             after, _ = ravel_pytree(optax.apply_updates(unravel(x), updates))
             along = norms(x, ids)[ids] * gradient
-            promised = jnp.sum(rate * (along if psi else gradient) ** 2) / 2
-            squares = jnp.sum(along**2), jnp.sum(gradient**2)
-            return (after, state), Path(x, loss, *squares, promised)
+            bounded = along if psi else gradient
+            seen = {
+                "points": x,
+                "loss": loss,
+                "direction": jnp.sum(along**2),
+                "euclidean": jnp.sum(gradient**2),
+                "promised": jnp.sum(rate * bounded**2) / 2,
+            }
+            return (after, state), seen
 
         carry = start, optimizer.init(unravel(start))
         return jax.lax.scan(step, carry, length=steps + 1)[1]

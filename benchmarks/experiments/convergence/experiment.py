@@ -86,7 +86,7 @@ class _Method:
         while True:
             rounds -= 1
             path = self.path(start, 1 / known)
-            found = self.smoothness.constants(self._seen(path.points))
+            found = self.smoothness.constants(self._seen(path["points"]))
             excess = float(np.max(found / known))
             if excess <= 1 or not rounds:
                 break
@@ -103,16 +103,17 @@ class _Method:
         """Return some steps of a path, and counts of all of them."""
         settings, curvature = self.settings, self.smoothness.curvature
         shown, least = _thinned(settings.steps, SHOWN), np.minimum.accumulate
-        falls = path.loss[:-1] - path.loss[1:]
+        seen = self._seen(path["points"])
+        falls = -np.diff(path["loss"])
         return {
             "step": shown.tolist(),
-            "loss": path.loss[shown].tolist(),
-            "direction": least(path.direction)[shown].tolist(),
-            "euclidean": least(path.euclidean)[shown].tolist(),
+            "loss": path["loss"][shown].tolist(),
+            "direction": least(path["direction"])[shown].tolist(),
+            "euclidean": least(path["euclidean"])[shown].tolist(),
             "rises": int(np.sum(falls < -ROUNDING)),
-            "broken": int(np.sum(falls < path.promised[:-1] - ROUNDING)),
+            "broken": int(np.sum(falls < path["promised"][:-1] - ROUNDING)),
             "seen": _thinned(settings.steps, settings.points).tolist(),
-            "curvature": [curvature(x, rates) for x in self._seen(path.points)],
+            "curvature": [curvature(x, rates) for x in seen],
         }
 
     def _seen(self, points):

@@ -55,10 +55,6 @@ def arrival(curve: Sequence[float], end: float, steps: int) -> float | None:
     """Return the first step at which a curve is within 10 % of its end.
 
     It is interpolated between the middles of windows.
-
-    Examples:
-        >>> round(arrival([2.0, 1.3, 1.1, 1.2], 1.0, steps=4), 6)
-        3.0
     """
     distance = np.abs(np.array(curve) / end - 1)
     near = np.flatnonzero(distance <= NEAR * (1 + 1e-12))

@@ -120,10 +120,9 @@ def _matched(content):
         best = best_factor(content, name)
         losses, chosen = (_losses(content, name, x) for x in (1.0, best))
         found = losses, losses - adamw, chosen, chosen - tuned
-        cells = [pages.spread(x, 3) for x in found]
-        cells.insert(0, _seen(content, name, 1.0))
-        cells.insert(4, _seen(content, name, best))
-        rows.append([label, *cells])
+        *cells, last = (pages.spread(x, 3) for x in found)
+        seen, at_best = (_seen(content, name, x) for x in (1.0, best))
+        rows.append([label, seen, *cells, at_best, last])
     return pages.table(rows, right=True)
 
 
@@ -133,10 +132,8 @@ def _losses(content, name, factor):
 
 def _seen(content, name, factor):
     """Return the mean rotation at the held rate."""
-    settings = content["settings"]
-    found = runs(content, name, factor)
-    angles = [held_rotation(settings, run) for run in found]
-    return f"{np.mean(angles):.4f}"
+    found, settings = runs(content, name, factor), content["settings"]
+    return f"{np.mean([held_rotation(settings, run) for run in found]):.4f}"
 
 
 @styled

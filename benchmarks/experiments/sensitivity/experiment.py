@@ -64,8 +64,8 @@ class Runs:
     """Training of one network, on one data set."""
 
     def __init__(self, settings: Settings):
-        drawn = split(settings.dataset, settings.train, 0, settings.pool, 0.0)
-        self.settings, self.dataset = settings, drawn.final
+        name, sizes = settings.dataset, (settings.train, 0, settings.pool)
+        self.settings, (_, self.dataset) = settings, split(name, *sizes, 0.0)
         sizes = settings.widths, self.dataset.num_classes
         self.model = linen.MLP(*sizes, momentum=settings.bn_momentum)
         images = self.dataset.train_images

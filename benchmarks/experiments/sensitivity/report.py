@@ -32,11 +32,6 @@ def widths(good: np.ndarray) -> tuple[float, float, float]:
     It is the share of all points, and the decades of rates at the best decay:
     the mean over scales, each with its own best decay, and those of rates that
     are good at every scale with one decay.
-
-    Examples:
-        >>> good = np.array([[[1], [1], [0]], [[0], [1], [1]]], bool)
-        >>> [round(width, 2) for width in widths(good)]
-        [0.67, 1.0, 0.5]
     """
     at_one = good.sum(1).max(1).mean()
     at_all = good.all(0).sum(0).max()

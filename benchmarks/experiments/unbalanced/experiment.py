@@ -1,9 +1,8 @@
 """Settings and runs of the experiment with unbalanced layers."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any
 
 import jax
@@ -129,7 +128,7 @@ def _make_train(settings, epsilon, dataset, seeds):
     start = training.begin(model, images, seeds, batch_size, epochs)
     evaluate = training.make_evaluate(model, dataset)
 
-    @functools.cache
+    @cache
     def compiled(name):
         return make_curves(model, COMPARED[name].build, dataset, epochs)
 

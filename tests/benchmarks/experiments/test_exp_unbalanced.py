@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 from benchmarks import data, training
+from benchmarks.experiments.noisy_data import first
 from benchmarks.experiments.two_layers import TwoLayers
 from benchmarks.experiments.unbalanced.experiment import (
     COMPARED,
@@ -27,11 +28,7 @@ SEEDS, EPOCHS = range(2), 2
 
 @pytest.fixture(scope="module")
 def digits():
-    full = data.load("digits")
-    return full._replace(
-        train_images=full.train_images[:200],
-        train_labels=full.train_labels[:200],
-    )
+    return first(data.load("digits"), 200)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 import subprocess
 import sys
 from typing import Annotated
@@ -356,9 +355,3 @@ def test_a_page_shows_the_numbers_that_are_kept(name):
         whole = (pages.DOCS / page).read_text(encoding="utf-8")
         assert text in whole
         assert text not in whole.replace("1", "2")
-
-
-def test_kept_numbers_are_json_of_measurements():
-    found = {path.stem for path in (pages.DOCS / "numbers").glob("*.json")}
-    assert found <= set(command.MEASUREMENTS)
-    assert all(json.dumps(kept(name), allow_nan=False) for name in found)

@@ -63,6 +63,7 @@ _PROGRAM = ["tests/devices/test_communication.py"]
 _ENTRANCE = ["tests/conformance/test_entrance.py"]
 ALSO = {
     "geometry/_scheduling.py": _PROGRAM,
+    "groups/plan.py": _ENTRANCE,
     "optimizers/psi.py": _PROGRAM,
     "transforms/_sharding.py": ["tests/devices/test_products.py"],
     "transforms/contract.py": _ENTRANCE,

@@ -1,6 +1,8 @@
 """Runs a measurement, by name: `python -m benchmarks NAME --help`."""
 
+import ast
 import importlib
+import pathlib
 import sys
 
 from benchmarks.harness.names import unknown
@@ -43,8 +45,16 @@ def main(arguments: list[str]) -> None:
 
 
 def _lines() -> list[str]:
-    """Return a line for each measurement."""
-    return [f"    {name:22}{where}" for name, where in MEASUREMENTS.items()]
+    """Return a line for each measurement: its name, and what it is."""
+    return [f"    {name:21}{_about(x)}" for name, x in MEASUREMENTS.items()]
+
+
+def _about(module: str) -> str:
+    """Return the first line of a module, which is not imported."""
+    file = pathlib.Path(__file__).parents[1].joinpath(*module.split("."))
+    file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    return (text or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

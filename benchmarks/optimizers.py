@@ -33,11 +33,13 @@ class Optimizer(NamedTuple):
             that its steps are compared with.
         invariance: its trajectories do not see positive factors of the first
             weights, by "filter", by "tensor" or "none"; None: not claimed.
+        decays: whether it has a weight decay.
     """
 
     make: Make
     baseline: str = "sgd"
     invariance: str | None = None
+    decays: bool = True
 
 
 def are_kernels(params: Any) -> Any:
@@ -78,9 +80,16 @@ def _plain(make: Make) -> Make:
     return build
 
 
+def _lion(rate, groups=None, *, decay=None, momentum=None, **options):
+    del groups, momentum
+    decay = 1e-3 if decay is None else decay  # The default of optax.lion.
+    return optax.lion(rate, weight_decay=decay, mask=are_kernels, **options)
+
+
 def _lars(rate, groups=None, *, decay=None, momentum=MOMENTUM, **options):
     del groups
-    return optax.lars(rate, decay or 0.0, momentum=momentum, **options)
+    decay = 0.0 if decay is None else decay
+    return optax.lars(rate, decay, are_kernels, momentum=momentum, **options)
 
 
 def _muon(rate, groups, *, decay=None, momentum=None, **options):
@@ -179,11 +188,11 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "lars": Optimizer(_lars),
     "adam": Optimizer(_adam, "adam"),
     "adamw": Optimizer(_adamw, "adam"),
-    "lamb": Optimizer(_plain(optax.lamb), "adam"),
-    "lion": Optimizer(_plain(optax.lion), "adam"),
-    "rmsprop": Optimizer(_plain(optax.rmsprop), "adam"),
-    "novograd": Optimizer(_plain(optax.novograd), "adam"),
-    "muon": Optimizer(_muon, "adam"),
+    "lamb": Optimizer(_plain(optax.lamb), "adam", decays=False),
+    "lion": Optimizer(_lion, "adam"),
+    "rmsprop": Optimizer(_plain(optax.rmsprop), "adam", decays=False),
+    "novograd": Optimizer(_plain(optax.novograd), "adam", decays=False),
+    "muon": Optimizer(_muon, "adam", decays=False),
     "sgdp": Optimizer(_projected(psi_optax.sgdp, _sgd), "sgd", "none"),
     "adamp": Optimizer(
         _without_momentum(_projected(psi_optax.adamp, _adam)), "adam", "none"

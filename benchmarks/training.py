@@ -18,6 +18,7 @@ from flax import linen as nn
 
 import psi_optax
 from benchmarks.data import Dataset
+from benchmarks.harness.files import InputError
 
 Build = Callable[..., optax.GradientTransformation]
 """Makes an optimizer from the keywords `rate`, `decay` and `groups`."""
@@ -43,7 +44,7 @@ def make_batches(
     """
     steps = num_examples // batch_size
     if not steps:
-        raise ValueError(
+        raise InputError(
             f"a batch of {batch_size} needs as many examples, and there are "
             f"{num_examples}"
         )

@@ -41,8 +41,8 @@ class Measurement:
         measure: adds the parts to the results, from the settings.
         report: text in Markdown, from the content of the results. It is printed
             and put between the markers `name` of the page.
-        page: below docs/. Its markers `command`, if it has them, get the
-            command and how long it took.
+        page: below docs/, if there is one. Its markers `command`, if it has
+            them, get the command and how long it took.
         figures: drawn from the content, by file name without suffix.
         sections: further texts, by page below docs/ and name of markers.
         faults: sentences that say which claims do not hold. The exit status is
@@ -58,7 +58,7 @@ class Measurement:
     smoke: Any
     measure: Callable[[Any, Results], None]
     report: Callable[[Content], str]
-    page: str
+    page: str | None = None
     figures: Callable[[Content], dict[str, "Figure"]] = _nothing
     sections: Callable[[Content], dict[tuple[str, str], str]] = _nothing
     faults: Callable[[Content], list[str]] = _no_faults
@@ -97,6 +97,8 @@ def run(
             measurement was interrupted, or a claim does not hold.
     """
     settings, options = _parse(name, measurement, about, arguments)
+    if options.smoke and options.docs:
+        sys.exit("--docs shows full measurements: omit it, or --smoke.")
     if options.refill:
         fill_pages(name, measurement, read(_numbers(name)))
         return
@@ -106,9 +108,7 @@ def run(
         jax.config.update("jax_num_cpu_devices", measurement.devices)
     suffix = "-smoke" * options.smoke
     path = options.out / f"{name}{suffix}.json"
-    if options.anew:
-        path.unlink(missing_ok=True)
-    content = _measured(measurement, settings, path)
+    content = _measured(measurement, settings, path, options.anew)
     print(measurement.report(content))
     written = [path, *_draw(measurement, content, options.out, suffix)]
     if options.docs:
@@ -123,6 +123,10 @@ def fill_pages(
     name: str, measurement: Measurement, content: Content
 ) -> list[pathlib.Path]:
     """Put text and figures into docs/; return the files."""
+    if measurement.page is None:
+        return []
+    if not content["parts"]:
+        raise files.InputError(f"{_numbers(name)} has no parts: measure them.")
     page = pages.DOCS / measurement.page
     texts = {
         (measurement.page, name): measurement.report(content),
@@ -175,17 +179,18 @@ def _parse(
 
 
 def _measured(
-    measurement: Measurement, settings: Any, path: pathlib.Path
+    measurement: Measurement, settings: Any, path: pathlib.Path, anew: bool
 ) -> Content:
     """Measure the parts that the file does not have yet."""
     asked = dataclasses.asdict(settings)
     kept = {k: v for k, v in asked.items() if k not in measurement.selects}
     here = machine() if measurement.timed else None
-    with Results(path, kept, here, progress=True) as results:
+    with Results(path, kept, here, anew, progress=True) as results:
         try:
             measurement.measure(settings, results)
         except KeyboardInterrupt:
-            print("\nstopped: the same command goes on", file=sys.stderr)
+            how = "the same command" + " without --anew" * anew
+            print(f"\nstopped: {how} goes on", file=sys.stderr)
             sys.exit(130)
     return results.content
 

@@ -30,7 +30,9 @@ def option(
     )
 
 
-def some(word: PrimitiveConstructorSpec[T]) -> PrimitiveConstructorSpec[Any]:
+def some(
+    word: PrimitiveConstructorSpec[T], distinct: bool = True
+) -> PrimitiveConstructorSpec[Any]:
     """Return the annotation of a tuple of one or more such words.
 
     Examples:
@@ -41,7 +43,10 @@ def some(word: PrimitiveConstructorSpec[T]) -> PrimitiveConstructorSpec[Any]:
     def read(words: list[str]) -> tuple[T, ...]:
         if not words:
             raise ValueError("name at least one.")
-        return tuple(word.instance_from_str([text]) for text in words)
+        values = tuple(word.instance_from_str([text]) for text in words)
+        if distinct and len(set(values)) < len(values):
+            raise ValueError(f"{' '.join(words)}: name each once.")
+        return values
 
     return PrimitiveConstructorSpec(
         nargs="*",
@@ -87,7 +92,11 @@ _FOLDER = _checked(
     pathlib.Path, pathlib.Path.is_dir, "a folder that is there", "FOLDER"
 )
 
+_SHARE = _checked(float, lambda x: 0 <= x < 1, "in [0, 1)", "FLOAT")
+
 Count = Annotated[int, at_least(1)]
+Counts = Annotated[tuple[int, ...], some(at_least(1), distinct=False)]
+Share = Annotated[float, _SHARE]
 Positive = Annotated[float, _POSITIVE]
 Positives = Annotated[tuple[float, ...], some(_POSITIVE)]
 Folder = Annotated[pathlib.Path, _FOLDER]

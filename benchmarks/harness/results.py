@@ -25,6 +25,7 @@ class Results:
             settings.
         settings: all that the numbers depend on, in types that JSON has.
         machine: what times depend on; the parts of another one are dropped.
+        anew: drop the parts that the file has, once the first is measured.
         progress: show a progress bar, from `expect` on.
 
     Raises:
@@ -48,9 +49,11 @@ class Results:
         path: pathlib.Path,
         settings: dict[str, Any],
         machine: dict[str, Any] | None = None,
+        anew: bool = False,
         progress: bool = False,
     ):
         self.path, self._timed = path, machine is not None
+        self._stamp = _stamp(path)
         self.content: Content = as_json(
             {
                 "settings": settings,
@@ -59,7 +62,7 @@ class Results:
                 "parts": {},
             }
         )
-        if path.exists():
+        if path.exists() and not anew:
             self._adopt(read(path))
         self._progress, self._bar = progress, tqdm(disable=True)
 
@@ -109,20 +112,37 @@ class Results:
         """Go on from the content of the file."""
         if self._timed and before["versions"] != self.content["versions"]:
             return
-        old, new = before["settings"], self.content["settings"]
+        old, new = (
+            content["settings"] | content["versions"]
+            for content in (before, self.content)
+        )
         if changed := [k for k in old | new if old.get(k) != new.get(k)]:
             values = "; ".join(
                 f"{k}: {old.get(k)!r}, now {new.get(k)!r}" for k in changed
             )
             raise files.InputError(
-                f"{self.path} is of other settings ({values}): measure --anew,"
-                " choose another --out, or move it away."
+                f"{self.path} is of other settings or versions ({values}):"
+                " measure --anew, choose another --out, or move it away."
             )
         self.content = before
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if _stamp(self.path) != self._stamp:
+            raise files.InputError(
+                f"{self.path} was changed meanwhile, maybe by another run: run"
+                " one at a time, or with another --out."
+            )
         files.write(self.path, json.dumps(self.content, indent=1) + "\n")
+        self._stamp = _stamp(self.path)
+
+
+def _stamp(path: pathlib.Path) -> tuple[int, int] | None:
+    """Return what changes when a file is written: its number, its time."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def read(path: pathlib.Path) -> Content:

@@ -49,6 +49,8 @@ def train(options: Options) -> None:
         layout = make_layout(sizes, axes)
         data = DATA[settings.data]()
         batches.check(settings, data, layout.parts)
+        with jax.set_mesh(layout.mesh):
+            network = run.build(settings, data)
         done = records.check(out, settings, options.resume)
         make_folder(out)
     if jax.process_count() > 1:
@@ -61,7 +63,7 @@ def train(options: Options) -> None:
         return
     try:
         with _refusing(CheckpointError):
-            run.train(settings, data, layout, out)
+            run.train(settings, data, layout, out, *network)
     except OSError as error:
         print(f"{error}\n{records.go_on(out)}".strip(), file=sys.stderr)
         sys.exit(FAILED)
@@ -113,10 +115,7 @@ def start(argv: list[str], options: Options) -> int:
     command = [sys.executable, "-m", "benchmarks.train", *argv]
     command += ["--coordinator", f"localhost:{port}", "--process"]
     # The first one's output is this one's.
-    logs = [
-        None,
-        *(out / f"process-{i}.log" for i in range(1, options.processes)),
-    ]
+    logs = [None, *(_log(out, i) for i in range(1, options.processes))]
     with contextlib.ExitStack() as stack:
         # They ignore Ctrl-C, because they are ended from here.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -128,11 +127,23 @@ def start(argv: list[str], options: Options) -> int:
         names = ", ".join(str(process.pid) for process in started)
         print(f"{len(started)} processes: {names}", file=sys.stderr, flush=True)
         failed = _first_failures(started)
-    # A process that refused has said why.
-    if failed and REFUSED not in failed.values():
+        if REFUSED in failed.values():
+            # The first process refuses too, and says why.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                failed[0] = started[0].wait(10)
+    refused = [i for i, status in failed.items() if status == REFUSED]
+    if refused:
+        # Another process than the first one says why in its log.
+        if 0 not in refused:
+            print(_log(out, refused[0]).read_text().strip(), file=sys.stderr)
+        return REFUSED
+    if failed:
         print(_report(failed, out), file=sys.stderr)
-        return FAILED
-    return REFUSED if failed else 0
+    return FAILED if failed else 0
+
+
+def _log(out: pathlib.Path, index: int) -> pathlib.Path:
+    return out / f"process-{index}.log"
 
 
 @contextlib.contextmanager
@@ -169,7 +180,7 @@ def _report(failed: dict[int, int], out: pathlib.Path) -> str:
         how = f"failed with exit status {status}"
         if status < 0:
             how = f"was ended by {signal.Signals(-status).name}"
-        log = f" (see {out}/process-{index}.log)" if index else ""
+        log = f" (see {_log(out, index)})" if index else ""
         ends.append(f"process {index} {how}{log}")
     how = records.go_on(out)
     return f"{' and '.join(ends)}; the others were ended.\n{how}".strip()

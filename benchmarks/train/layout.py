@@ -119,7 +119,12 @@ def make_layout(sizes: Mapping[str, Any], axes: str = "auto") -> Layout:
     defaults: dict[str, Any] = {"data": None, "fsdp": 1, "model": 1}
     data, fsdp, model = {**defaults, **sizes}.values()
     if data is None:
-        data = there // max(fsdp * model, 1)
+        data, rest = divmod(there, max(fsdp * model, 1))
+        if rest or not data:
+            raise ValueError(
+                f"--mesh.fsdp {fsdp} --mesh.model {model}: the number of"
+                f" devices, {there}, is no multiple of {fsdp * model}."
+            )
     shape = (data, fsdp, model)
     said = " ".join(f"--mesh.{n} {k}" for n, k in zip(AXES, shape, strict=True))
     count = math.prod(shape)

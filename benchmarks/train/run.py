@@ -29,11 +29,17 @@ Optimizer = optax.GradientTransformation
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
-def train(settings: Settings, data: Dataset, layout: Layout, out: pathlib.Path):
+def train(
+    settings: Settings,
+    data: Dataset,
+    layout: Layout,
+    out: pathlib.Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+) -> None:
     """Train from the beginning, or from the last checkpoint."""
     closing, count = contextlib.closing, len(data.train_labels)
     with jax.set_mesh(layout.mesh), closing(Checkpoints(out, settings)) as kept:
-        model, optimizer = build(settings, data)
         shape = batches.image_shape(settings, data)
         training = start(model, optimizer, layout, shape, settings.seed)
         if kept.done:
@@ -42,7 +48,7 @@ def train(settings: Settings, data: Dataset, layout: Layout, out: pathlib.Path):
         step = make_step(model, optimizer, layout, training)
         begun = time.perf_counter()
         step = step.lower(training, *example).compile()
-        compile_seconds = time.perf_counter() - begun
+        compile_seconds = _digits(time.perf_counter() - begun)
         evaluate = make_evaluate(model, layout)
         with closing(Records(out, settings, kept.done)) as records:
             for epoch in range(kept.done + 1, settings.epochs + 1):
@@ -155,9 +161,14 @@ def train_epoch(
     # The mean waits for the last step.
     line = {"train_loss": float(np.mean(losses, dtype=np.float64))}
     seconds = time.perf_counter() - begun
-    line["step_seconds"] = seconds / len(losses)
-    line["examples_per_second"] = examples / seconds
+    line["step_seconds"] = _digits(seconds / len(losses))
+    line["examples_per_second"] = _digits(examples / seconds)
     return training, line
+
+
+def _digits(value: float) -> float:
+    """Round a measured time or speed."""
+    return float(f"{value:.4g}")
 
 
 def make_evaluate(model: nn.Module, layout: Layout) -> Callable:

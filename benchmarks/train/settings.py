@@ -31,9 +31,6 @@ DATA: dict[str, Callable[[], Dataset]] = {
     images.NAME: images.load,
 }
 
-# Optimizers without weight decay.
-UNDECAYED = "lamb", "lion", "rmsprop", "novograd", "muon"
-
 Maybe = Annotated[int | None, at_least(1)]
 
 _CIFAR = 8, 20, 32, 44, 56, 110
@@ -83,7 +80,8 @@ class Settings:
     batch: Count = 128  # Number of images, on all devices together.
     augment: bool = False  # Shift and mirror images.
     crop: Maybe = None  # Height and width of pieces of images, in pixels.
-    seed: int = 0  # Of initial weights, order and augmentation.
+    # Of initial weights, order and augmentation.
+    seed: Annotated[int, at_least(0)] = 0
 
 
 # Yi, UAI 2022 (https://arxiv.org/abs/2101.02916), Section 5 and Table 3.
@@ -156,18 +154,24 @@ def _check(options: Options) -> None:
     """Raise a ValueError for values out of range, or that go not together."""
     given = options.settings
     momentum, decay, name = given.momentum, given.decay, given.optimizer
+    decays = OPTIMIZERS[name].decays
+    address = options.coordinator
     index, last = options.process or 0, options.processes - 1
     alone = (options.process is None) != (options.coordinator is None)
     papers = f"has no rate for {name}, but for {', '.join(_RATES)}: say --rate"
     for message, wrong in {
         f"--momentum {momentum}: it has to be in [0, 1)": not 0 <= momentum < 1,
         f"--decay {decay}: it has to be in [0, inf)": not 0 <= decay < math.inf,
-        f"--decay {decay}: {name} has no decay": decay and name in UNDECAYED,
+        f"--decay {decay}: {name} has no decay": decay and not decays,
+        f"--seed {given.seed}: it has to be less than 2**32": given.seed
+        >= 2**32,
         f"--preset {options.preset}: its paper {papers}": math.isnan(
             given.rate
         ),
         f"--process {index}: it has to be {last} at most": index > last,
         "--process and --coordinator: say both, or none": alone,
+        f"--coordinator {address}: it has to be host:port": address
+        and not address.rpartition(":")[2].isdecimal(),
     }.items():
         if wrong:
             raise ValueError(f"{message}.")

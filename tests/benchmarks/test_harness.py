@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import subprocess
 import sys
 from typing import Annotated
@@ -97,6 +98,8 @@ def refused(capsys, call, *arguments, status=(1, 2), **options):
         ("--rates", ["--rates", "at least one"]),
         ("--names psi_sdg", ["--names", "'psi_sgd'?"]),
         ("--names zzz", ["--names", "none of sgd, psi_sgd"]),
+        ("--names sgd sgd", ["--names", "once"]),
+        ("--smoke --docs", ["--docs", "--smoke"]),
         ("--where ther", ["--where", "'there'?"]),
         ("--seds 1", ["--seds", "--seeds"]),
     ],
@@ -152,8 +155,25 @@ def test_a_stopped_run_goes_on(capsys, tmp_path, monkeypatch):
     assert "goes on" in said
     run(tmp_path)
     assert measured == ["psi_sgd"]
+    stops_at_once = dataclasses.replace(TINY, measure=interrupt)
+    before = read(tmp_path / "tiny.json")
+    refused(capsys, run, tmp_path, "--anew", of=stops_at_once, status=(130,))
+    assert read(tmp_path / "tiny.json") == before
     run(tmp_path, "--anew")
     assert measured == ["psi_sgd", *NAMES]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_two_runs_do_not_write_one_file(capsys, tmp_path):
+    def other_run_between(settings, results):
+        results.part("sgd", lambda: run(tmp_path)["parts"]["sgd"])
+
+    between = dataclasses.replace(TINY, measure=other_run_between)
+    assert "another run" in refused(capsys, run, tmp_path, of=between)
+    assert set(read(tmp_path / "tiny.json")["parts"]) == set(NAMES)
 
 
 def test_times_are_measured_again_and_other_parts_stay(tmp_path, monkeypatch):
@@ -195,6 +215,12 @@ def test_results_of_other_settings_are_refused(capsys, tmp_path):
     assert "seeds: 3, now 4" in said
     assert "--anew" in said
     run(tmp_path, "--seeds", "4", "--anew")
+    path = tmp_path / "tiny.json"
+    content = read(path)
+    content["versions"]["jax"] = "0.1"
+    path.write_text(json.dumps(content))
+    said = refused(capsys, run, tmp_path, "--seeds", "4")
+    assert "jax: '0.1', now" in said
 
 
 @pytest.mark.parametrize("below", ["", "below"])
@@ -246,7 +272,12 @@ def docs(tmp_path, monkeypatch):
     return folder
 
 
-def test_pages_numbers_and_figures_are_kept_and_refilled(tmp_path, docs):
+REFILL = ["--refill"]
+
+
+def test_pages_numbers_and_figures_are_kept_and_refilled(
+    capsys, tmp_path, docs
+):
     run(tmp_path, "--docs")
     page = docs / "page.md"
     text = page.read_text()
@@ -259,9 +290,11 @@ def test_pages_numbers_and_figures_are_kept_and_refilled(tmp_path, docs):
 
     measured.clear()
     kept.write_text(kept.read_text().replace('"n": 3', '"n": 4'))
-    harness.run("tiny", TINY, "", ["--refill"])
+    harness.run("tiny", TINY, "", REFILL)
     assert page.read_text() == text.replace("sgd: 3", "sgd: 4")
     assert not measured
+    kept.write_text(json.dumps({**read(kept), "parts": {}}))
+    assert "no parts" in refused(capsys, harness.run, "tiny", TINY, "", REFILL)
 
 
 def test_a_page_without_markers_loses_no_numbers(capsys, tmp_path, docs):

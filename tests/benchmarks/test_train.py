@@ -27,7 +27,6 @@ from benchmarks.train import (
 from benchmarks.train.settings import (
     NETWORKS,
     SCHEDULES,
-    UNDECAYED,
     Settings,
     parse,
 )
@@ -108,7 +107,8 @@ def test_it_learns_and_says_how_fast(whole):
     assert lines[-1]["test_accuracy"] > 0.5
     for line in lines:
         batch = line["examples_per_second"] * line["step_seconds"]
-        assert batch == pytest.approx(160)
+        # Both are rounded to four digits.
+        assert batch == pytest.approx(160, rel=1.1e-3)
         assert line["compile_seconds"] > 0
 
 
@@ -192,7 +192,10 @@ REFUSED = {
     "--batch 2000": "there are 1198 images",
     "--momentum 2": "--momentum 2.0: it has to be in",
     "--decay nan": "--decay nan: it has to be in",
-    "--decay 0.1 --optimizer lion": "lion has no decay",
+    "--decay 0.1 --optimizer lamb": "lamb has no decay",
+    "--seed 4294967296": "less than 2**32",
+    "--model vit --crop 6": "patch",
+    "--processes 2 --process 0 --coordinator host": "host:port",
     "--processes 2 --process 1": "--coordinator",
     "--coordinator localhost:1": "--process",
     "--processes 2 --coordinator localhost:1": "--process",
@@ -214,6 +217,7 @@ UNREADABLE = {
     "--data fashon-mnist": "is it 'fashion-mnist'?",
     "--mesh.dta 4": "--mesh.data",
     **dict.fromkeys(["--mesh.fsdp 0", "--batch 0", "--crop 0"], "1 or more"),
+    "--seed -1": "0 or more",
     **dict.fromkeys(["--epochs 0", "--processes 0"], "1 or more"),
     **dict.fromkeys(["--rate -1", "--rate nan"], "more than 0"),
 }
@@ -539,8 +543,8 @@ def test_decay_is_of_kernels_that_are_not_kept(name):
         return tx.update(zero, tx.init(params), params)[0]
 
     changes = jax.tree.map(lambda a, b: a - b, updates(0.1), updates(0.0))
-    assert jnp.any(changes["scale"]) == (name == "lars")
-    assert jnp.any(changes["head"]) == (name not in UNDECAYED)
+    assert not jnp.any(changes["scale"])
+    assert jnp.any(changes["head"]) == OPTIMIZERS[name].decays
     if jnp.any(changes["kernel"]):
         assert OPTIMIZERS[name].invariance in (None, "none")
 

@@ -270,3 +270,9 @@ def test_a_run_goes_on_on_other_devices(trained):
     # A run that began anew would have the first epoch's losses, nearly.
     first, second = (line["train_loss"] for line in whole)
     assert second < 0.99 * first
+
+
+def test_devices_that_no_mesh_has_are_an_error():
+    with pytest.raises(ValueError, match="8, is no multiple of 3"):
+        make_layout({"model": 3})
+    assert make_layout({"data": 2, "model": 3}).mesh.size == 6

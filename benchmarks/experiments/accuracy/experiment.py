@@ -19,7 +19,15 @@ from benchmarks.experiments.noisy_data import split
 from benchmarks.experiments.tuning import TUNING_SEED, point, tune
 from benchmarks.harness.files import InputError
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.options import Count, at_least, one_of, option, some
+from benchmarks.harness.options import (
+    Count,
+    Counts,
+    Share,
+    at_least,
+    one_of,
+    option,
+    some,
+)
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
 from benchmarks.training import Build, kernel_groups, make_step
@@ -98,7 +106,6 @@ def _share(text: str) -> float:
 
 
 Shares = Annotated[tuple[float, ...], some(option(_share, "FLOAT"))]
-Counts = Annotated[tuple[int, ...], some(at_least(1))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +136,7 @@ class Settings:
     cnn: Counts = (8, 16, 32)  # Channels of each layer.
     cnn_epochs: Count = 4  # Epochs.
     cnn_tuning_seeds: Count = 1  # Seeds in tuning; so many train at once.
-    bn_momentum: float = 0.9  # Momentum of the running statistics.
+    bn_momentum: Share = 0.9  # Momentum of the running statistics.
 
 
 def measure(settings: Settings, results: Results) -> None:

@@ -23,11 +23,11 @@ from benchmarks.experiments.rotations import rms
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import (
     Count,
+    Counts,
     Positive,
     Positives,
     at_least,
     one_of,
-    some,
 )
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import MOMENTUM, OPTIMIZERS, TUNED
@@ -45,7 +45,7 @@ class Settings:
     dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"  # Data set.
     examples: Count = 10_000  # Training images that are used.
     # Hidden units of each layer.
-    widths: Annotated[tuple[int, ...], some(at_least(1))] = (64, 64)
+    widths: Counts = (64, 64)
     batch_size: Count = 64  # Examples in a batch.
     # Steps; norms should settle in the first half.
     steps: Annotated[int, at_least(2)] = 5000

@@ -21,7 +21,13 @@ from benchmarks.experiments.held_rate import (
 from benchmarks.experiments.matching import report
 from benchmarks.experiments.rotations import make_recorded, rms
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.options import Count, Positives, at_least, one_of, some
+from benchmarks.harness.options import (
+    Count,
+    Counts,
+    Positives,
+    at_least,
+    one_of,
+)
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import MOMENTUM, TUNED
 from benchmarks.training import Build
@@ -43,7 +49,7 @@ class Settings:
     pilots: Count = 4  # Pilots, one after the other.
     batch_size: Count = 64  # Examples in a batch.
     # Hidden units of each layer.
-    widths: Annotated[tuple[int, ...], some(at_least(1))] = (64, 64)
+    widths: Counts = (64, 64)
     # Learning rates that SGD is tuned on.
     rates: Positives = TUNED["sgd_decay"].rates
     # Weight decays that SGD is tuned on.

@@ -19,7 +19,15 @@ from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS, MARKERS
 from benchmarks.harness.figures import styled
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.options import Count, Positives, one_of, some
+from benchmarks.harness.options import (
+    Count,
+    Counts,
+    Positive,
+    Positives,
+    Share,
+    one_of,
+    some,
+)
 from benchmarks.harness.results import Content, Results
 from benchmarks.optimizers import DEFAULT, TUNED, Tuned
 from psi_optax.models import linen
@@ -37,9 +45,10 @@ class Settings:
     seeds: Count = 10  # Seeds, in tuning and in the final runs.
     epochs: Count = 20  # Epochs of each training.
     batch_size: Count = 64  # Examples in a batch.
-    widths: tuple[int, ...] = (64, 64)  # Hidden units of each layer.
-    bn_epsilon: float = 1e-5  # Epsilon of batch normalization.
-    bn_momentum: float = 0.9  # Momentum of its running statistics.
+    # Hidden units of each layer.
+    widths: Counts = (64, 64)
+    bn_epsilon: Positive = 1e-5  # Epsilon of batch normalization.
+    bn_momentum: Share = 0.9  # Momentum of its running statistics.
 
 
 def measure(settings: Settings, results: Results) -> None:

@@ -15,7 +15,14 @@ from benchmarks.experiments.noisy_data import split
 from benchmarks.experiments.rescaling.experiment import scale_filters
 from benchmarks.experiments.sensitivity.report import figures, points, report
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.options import Count, Positive, Positives, one_of, some
+from benchmarks.harness.options import (
+    Count,
+    Positive,
+    Positives,
+    Share,
+    one_of,
+    some,
+)
 from benchmarks.harness.results import Results
 from benchmarks.optimizers import TUNED
 from psi_optax.models import linen
@@ -45,7 +52,7 @@ class Settings:
     epochs: Count = 10  # Epochs.
     batch_size: Count = 64  # Examples in a batch.
     widths: tuple[Count, ...] = (64, 64)  # Hidden units of each layer.
-    bn_momentum: float = 0.9  # Momentum of the running statistics.
+    bn_momentum: Share = 0.9  # Momentum of the running statistics.
 
 
 def measure(settings: Settings, results: Results) -> None:

@@ -1,6 +1,5 @@
 """The pictures of docs/concepts.md show what the page says of them."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,14 +21,3 @@ def test_the_angle_is_a_power_of_the_norm(name, power):
     short, long = concepts.angles(concepts.COMPARED[name], [2.0, 8.0])
     assert 1e-5 < short < 0.05
     assert np.log2(long / short) / 2 == pytest.approx(power, abs=0.02)
-
-
-def test_a_step_of_psi_keeps_the_norm_and_sgds_lengthens():
-    w, slope = jnp.array([2.0, 0.0]), jnp.array([0.0, -0.7])
-    lengths = {
-        name: jnp.linalg.norm(concepts.moved(tx, w, slope))
-        for name, (tx, _) in concepts.DRAWN.items()
-    }
-    # Two roundings of float32.
-    assert lengths["psi_sgd"] == pytest.approx(2.0, rel=2.4e-7)
-    assert lengths["SGD"] > 2.02

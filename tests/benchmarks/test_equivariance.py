@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -151,14 +150,6 @@ def test_peers_are_those_of_the_environments_that_there_are(
         experiment.measure(settings, results)
     assert results.content["parts"] == json.loads(rows)
     assert f"see `make oracles`: {names[1]}" in capsys.readouterr().err
-
-
-def test_peers_without_torch_say_where_it_is(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setattr(sys, "argv", ["peers"])
-    with pytest.raises(SystemExit, match="1"):
-        peers.main()
-    assert "make oracles" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(

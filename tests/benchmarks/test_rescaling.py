@@ -121,25 +121,6 @@ def test_rates_and_decays_do_not_compile_again(digits):
     assert sizes[2] < 0.5 * sizes[1]
 
 
-@pytest.mark.parametrize("name", ["sgd_renormalize", "sgd_unit"])
-def test_renormalization_is_the_one_written_by_hand(
-    name, params, groups, gradients
-):
-    updates = updates_of(name, params, groups, gradients)
-    w = np.asarray(params["hidden_0"]["kernel"])
-    moved = w - 0.1 * np.asarray(gradients["hidden_0"]["kernel"])
-    norm = np.linalg.norm(w, axis=0) if name == "sgd_renormalize" else 1.0
-    np.testing.assert_allclose(
-        w + updates["hidden_0"]["kernel"],
-        moved / np.linalg.norm(moved, axis=0) * norm,
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    np.testing.assert_allclose(
-        updates["head"]["kernel"], -0.1 * gradients["head"]["kernel"], rtol=1e-6
-    )
-
-
 KERNELS, HEAD = {"hidden_0/kernel", "head/kernel"}, {"head/kernel"}
 REST = {"head/kernel", "head/bias", "norm_0/scale", "norm_0/bias"}
 
@@ -201,22 +182,3 @@ def test_tuning_takes_the_best_and_breaks_ties_by_loss():
     assert result["at_edge"] == []
     assert [trial["loss"] for trial in result["trials"]] == [2.0, 1.0, None, 0]
     assert len(seen) == 4
-
-
-def test_psi_is_indifferent_to_the_scale_and_sgd_is_not(digits, groups):
-    """The claim in small: the mean loss that is reached, at two scales."""
-    seeds = range(3)
-    batches = training.make_batches(len(digits.train_labels), 32, 3, seeds)
-    evaluate = training.make_evaluate(MODEL, digits)
-
-    def loss(train, scale):
-        start = training.initialize(MODEL, digits.train_images, seeds)
-        start = scale_filters(start, groups.groups, scale)
-        return float(evaluate(train(start, batches, 0.2, 0.0))[1].mean())
-
-    def ratio(name):
-        train = training.make_train(MODEL, TUNED[name].build, digits)
-        return loss(train, 64.0) / loss(train, 1.0)
-
-    assert abs(ratio("psi_sgd") - 1) < 0.1
-    assert ratio("sgd") > 1.5

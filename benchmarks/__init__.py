@@ -1,1 +1,1 @@
-"""Experiments on real data, and what they share."""
+"""Measurements of the package: experiments, times, and a training program."""

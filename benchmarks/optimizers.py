@@ -24,16 +24,17 @@ Make = Callable[..., optax.GradientTransformation]
 
 
 class Optimizer(NamedTuple):
-    """How an optimizer is made, and its properties.
+    """Maker of an optimizer, and its properties.
 
     Attributes:
-        make: takes a learning rate or schedule, groups, `decay`, `momentum`
-            and options; the last ones are those of the call behind it.
+        make: function of a learning rate or schedule, groups, `decay`,
+            `momentum`, and options of the call behind it.
         baseline: the optimizer without knowledge of groups, "sgd" or "adam",
             that its steps are compared with.
-        invariance: its trajectories do not see positive factors of the first
-            weights, by "filter", by "tensor" or "none"; None: not claimed.
-        decays: whether it has a weight decay.
+        invariance: largest parts, "filter", "tensor" or "none", whose positive
+            factors at the beginning leave trajectories unchanged; None where
+            nothing is claimed.
+        decays: True where it has a weight decay.
     """
 
     make: Make

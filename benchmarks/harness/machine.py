@@ -1,4 +1,4 @@
-"""What numbers and times depend on: versions of packages, and the machine."""
+"""Versions of packages and the machine, recorded beside all numbers."""
 
 import importlib.metadata
 import os
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what times depend on besides."""
+    """Return the device and the processor, on which times depend."""
     return {
         "platform": jax.default_backend(),
         "device": device(),

@@ -18,18 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def _nothing(content: Content) -> dict[Any, Any]:
-    """Return no figures, and no sections."""
-    del content
-    return {}
-
-
-def _no_faults(content: Content) -> list[str]:
-    """Return no faults."""
-    del content
-    return []
-
-
 @dataclasses.dataclass(frozen=True)
 class Measurement:
     """Settings, the measurement of its parts, and how these are shown.
@@ -41,7 +29,7 @@ class Measurement:
         measure: adds the parts to the results, from the settings.
         report: text in Markdown, from the content of the results. It is printed
             and put between the markers `name` of the page.
-        page: below docs/, if there is one. Its markers `command`, if it has
+        page: below docs/, or empty for none. Its markers `command`, if it has
             them, get the command and how long it took.
         figures: drawn from the content, by file name without suffix.
         sections: further texts, by page below docs/ and name of markers.
@@ -58,10 +46,10 @@ class Measurement:
     smoke: Any
     measure: Callable[[Any, Results], None]
     report: Callable[[Content], str]
-    page: str | None = None
-    figures: Callable[[Content], dict[str, "Figure"]] = _nothing
-    sections: Callable[[Content], dict[tuple[str, str], str]] = _nothing
-    faults: Callable[[Content], list[str]] = _no_faults
+    page: str = ""
+    figures: Callable[[Content], dict[str, "Figure"]] = lambda _: {}
+    sections: Callable[[Content], dict[tuple[str, str], str]] = lambda _: {}
+    faults: Callable[[Content], list[str]] = lambda _: []
     selects: tuple[str, ...] = ()
     timed: bool = False
     devices: int | None = None
@@ -99,6 +87,8 @@ def run(
     settings, options = _parse(name, measurement, about, arguments)
     if options.smoke and options.docs:
         sys.exit("--docs shows full measurements: omit it, or --smoke.")
+    if not measurement.page and (options.docs or options.refill):
+        sys.exit(f"{name} has no page: omit --docs and --refill.")
     if options.refill:
         fill_pages(name, measurement, read(_numbers(name)))
         return
@@ -123,8 +113,6 @@ def fill_pages(
     name: str, measurement: Measurement, content: Content
 ) -> list[pathlib.Path]:
     """Put text and figures into docs/; return the files."""
-    if measurement.page is None:
-        return []
     if not content["parts"]:
         raise files.InputError(f"{_numbers(name)} has no parts: measure them.")
     page = pages.DOCS / measurement.page

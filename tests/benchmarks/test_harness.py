@@ -297,6 +297,15 @@ def test_pages_numbers_and_figures_are_kept_and_refilled(
     assert "no parts" in refused(capsys, harness.run, "tiny", TINY, "", REFILL)
 
 
+@pytest.mark.parametrize("option", ["--docs", *REFILL])
+def test_a_measurement_without_a_page_fills_none(capsys, tmp_path, option):
+    alone = dataclasses.replace(TINY, page="")
+    run(tmp_path, of=alone)
+    measured.clear()
+    assert option in refused(capsys, run, tmp_path, option, of=alone)
+    assert not measured
+
+
 def test_a_page_without_markers_loses_no_numbers(capsys, tmp_path, docs):
     (docs / "page.md").write_text("no markers")
     assert "tiny: begin" in refused(capsys, run, tmp_path, "--docs")

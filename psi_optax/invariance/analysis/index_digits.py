@@ -24,7 +24,7 @@ class Digit(NamedTuple):
 
     @property
     def is_lookup(self) -> bool:
-        """Whether the program computes the index."""
+        """Membership among lookups, whose index the program computes."""
         return isinstance(self.axis, str) and self.axis.startswith("lookup")
 
     @property

@@ -19,6 +19,7 @@ ROOT = pathlib.Path(psi_optax.__file__).parent
 ARGUMENTS = {"_text", "_validation"}
 CORE = ARGUMENTS | {"geometry", "groups"}
 ALLOWED = {
+    "_compat": set(),
     "_text": set(),
     "_validation": {"_text"},
     "groups": ARGUMENTS,
@@ -26,8 +27,8 @@ ALLOWED = {
     "transforms": CORE,
     "wrappers": CORE | {"transforms"},
     "optimizers": CORE | {"transforms", "wrappers"},
-    "invariance": CORE,
-    "diagnostics": CORE | {"transforms"},
+    "invariance": CORE | {"_compat"},
+    "diagnostics": CORE | {"_compat", "transforms"},
     "dynamics": ARGUMENTS,
     "batch_stats": CORE,
     "models": {"groups"},

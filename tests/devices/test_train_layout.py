@@ -12,6 +12,7 @@ from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.train import __main__ as program, checkpoints, records, run
 from benchmarks.train.layout import make_layout
 from benchmarks.training import kernel_groups
+from psi_optax._compat import enable_x64
 from psi_optax.models.architectures import ViTArchitecture
 from psi_optax.models.linen import CNN, MLP, ViT
 from tests.compilation import all_quick
@@ -106,7 +107,7 @@ def losses(
 
 @functools.cache
 def on_one_device(model, optimizer):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         return losses({"data": 1}, model, optimizer)
 
 

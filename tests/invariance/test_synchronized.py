@@ -17,6 +17,9 @@ MESH = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("d", "e"))
 ROWS, WHOLE = P("d"), P()
 X = arrays(x=(16, 3))["x"]
 METHODS = ["analysis", "both"]
+# Until JAX 0.9 a stack is the concatenation of new arrays: a mean of one is not
+# known to be a mean of the array that was stacked.
+HAS_STACKS = hasattr(jax.lax, "stack")
 
 pytestmark = pytest.mark.usefixtures("promotion")
 
@@ -137,7 +140,9 @@ CENTRED = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", CENTRED)
+@pytest.mark.parametrize(
+    "name", [x for x in CENTRED if HAS_STACKS or x != "summed in one"]
+)
 def test_a_bias_before_a_synchronized_norm_is_inert(name, method):
     assert cancels(report(on_devices(CENTRED[name]), method))
     loss = on_devices(CENTRED[name], check_vma=False)
@@ -322,4 +327,5 @@ def test_parts_of_a_stack_are_told_apart(order, method):
         both = jnp.stack([h, 2.0 * h], axis=stacked).mean(reduced)
         return total((h - jnp.unstack(both)[part]) / jnp.std(h, 0))
 
-    assert cancels(report(loss, method)) == (part == 0)
+    is_known = HAS_STACKS or stacked == reduced or method != "analysis"
+    assert cancels(report(loss, method)) == (part == 0 and is_known)

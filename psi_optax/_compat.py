@@ -29,3 +29,12 @@ def varying_axes(aval: Any) -> frozenset[str]:
     if not hasattr(aval, "manual_axis_type"):
         return frozenset(aval.vma)
     return frozenset(aval.manual_axis_type.varying)
+
+
+def manual_axes() -> tuple[str, ...]:
+    """Return the names of the mesh axes that are manual here."""
+    names = tuple(jax.sharding.get_abstract_mesh().manual_axes)
+    # Until JAX 0.7: the axis of `pmap` was in no mesh. Those of `vmap` count.
+    if not names and not hasattr(jax, "enable_x64"):
+        return tuple(jax.core.unsafe_get_axis_names_DO_NOT_USE())  # pyrefly: ignore
+    return names

@@ -22,7 +22,7 @@ ALLOWED = {
     "_compat": set(),
     "_text": set(),
     "_validation": {"_text"},
-    "groups": ARGUMENTS,
+    "groups": ARGUMENTS | {"_compat"},
     "geometry": ARGUMENTS | {"groups"},
     "transforms": CORE,
     "wrappers": CORE | {"transforms"},

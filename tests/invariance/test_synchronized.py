@@ -107,6 +107,13 @@ def unstacked(h):
     return scaled(h, mean, square - mean**2)
 
 
+def concatenated(h):
+    """A stack and its parts, as JAX 0.9 writes them."""
+    both = jnp.concatenate([h.mean(0)[None], (h * h).mean(0)[None]])
+    mean, square = jnp.split(pmean(both, "d"), 2)
+    return scaled(h, mean[0], square[0] - mean[0] ** 2)
+
+
 def summed_in_one(h):
     """A sum of a stack, along an axis before that of its parts."""
     mean, square = pmean(jnp.stack([h, h * h], axis=1).mean(0), "d")
@@ -126,6 +133,7 @@ CENTRED = {
     "squares": squares,
     "stacked": stacked,
     "unstacked": unstacked,
+    "concatenated": concatenated,
     "summed in one": summed_in_one,
     "sums": functools.partial(sums, count=lambda h: h.shape[0]),
     "counted": functools.partial(
@@ -281,6 +289,7 @@ def doubled(x):
 
 
 doubled.defjvp(lambda x, t: (doubled(*x), 2.0 * t[0]))
+
 
 WHOLES = {
     "as it is": whole,

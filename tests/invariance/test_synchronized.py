@@ -289,8 +289,6 @@ def doubled(x):
 
 
 doubled.defjvp(lambda x, t: (doubled(*x), 2.0 * t[0]))
-
-
 WHOLES = {
     "as it is": whole,
     "summed over its parts": lambda h: whole(h).sum(0),

@@ -110,8 +110,9 @@ def unstacked(h):
 def concatenated(h):
     """A stack and its parts, as JAX 0.9 writes them."""
     both = jnp.concatenate([h.mean(0)[None], (h * h).mean(0)[None]])
-    mean, square = jnp.split(pmean(both, "d"), 2)
-    return scaled(h, mean[0], square[0] - mean[0] ** 2)
+    parts = jnp.split(pmean(both, "d"), 2)
+    mean, square = (part.squeeze(0) for part in parts)
+    return scaled(h, mean, square - mean**2)
 
 
 def summed_in_one(h):

@@ -1,6 +1,7 @@
 """A report as a call of `groups_from_paths`, to be pasted into a script."""
 
 import dataclasses
+import re
 from collections.abc import Collection
 
 import jax
@@ -56,15 +57,20 @@ def differing_paths(rules: Rules, findings: Findings) -> set[str]:
 
 def _resolved(
     groups: Groups, findings: Findings
-) -> dict[str, tuple[ScaleGroup, str]]:
-    """Return groups by path, with the first path of their tie."""
+) -> dict[str, tuple[ScaleGroup, frozenset[str]]]:
+    """Return groups by path, with all paths of their tie."""
     params = {
         path: jax.ShapeDtypeStruct(finding.shape, jnp.float32)
         for path, finding in findings.items()
     }
+    parts = make_plan(groups, params).parts().values()
     return {
-        leaf.path: (dataclasses.replace(leaf.group, tie=None), leaf.name)
-        for leaf in make_plan(groups, params).leaves
+        leaf.path: (
+            dataclasses.replace(leaf.group, tie=None),
+            frozenset(part.paths),
+        )
+        for part in parts
+        for leaf in part.leaves
     }
 
 
@@ -84,9 +90,14 @@ def _with_literal_tie(group: ScaleGroup | None) -> ScaleGroup | None:
 
 
 def _stated_first(paths: set[str], rules: Rules, findings: Findings) -> Rules:
-    """Return rules with those for some paths in front."""
-    first = _one_by_one(paths, findings)
-    return {**first, **{k: v for k, v in rules.items() if k not in first}}
+    """Return rules for some paths, in front of those for the others."""
+    others = [path for path in findings if path not in paths]
+    used = {
+        regex: group
+        for regex, group in rules.items()
+        if any(re.fullmatch(regex, path) for path in others)
+    }
+    return _one_by_one(paths, findings) | used
 
 
 # -- text ---------------------------------------------------------------------

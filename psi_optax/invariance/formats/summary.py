@@ -133,7 +133,7 @@ def _cells(line: SummaryLine, ties: str) -> Row:
         reason = shorten_reason(line.reason, line.pattern)
         known += f"{'; ' if line.is_grouped else ': '}{reason}"
     if first.note:
-        known += f"; {first.note}"
+        known = f"{first.note.partition(':')[0]}; {known}"
     return axes, ties, known
 
 

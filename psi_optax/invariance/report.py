@@ -202,8 +202,9 @@ class GroupReport:
         """The reason why weights have no groups, as one sentence.
 
         It is, in this order: a penalty that the loss adds, more than one array
-        that it returns, running averages that it subtracts, or the reason of
-        the parameters with the most weights; "" if nothing is known.
+        that it returns, running averages that it subtracts, an operation that
+        the analysis does not know, or the reason of the parameters with the
+        most weights; "" if nothing is known.
         """
         return main_reason(self.findings, self.returned)
 

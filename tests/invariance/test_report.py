@@ -264,7 +264,10 @@ def test_patterns_of_paths_with_traps(name):
 
 
 def test_layers_with_ties_have_one_rule():
-    for name in ("ties by numbers alone", "ties of two in a layer"):
+    for name in (
+        *("ties by numbers alone", "ties of two in a layer"),
+        "ties that share their start",
+    ):
         report, _ = made(TRAPS[name])
         assert len(pasted(report.patterns()).rules) <= 2
         assert r"\1" in report.patterns()
@@ -447,6 +450,13 @@ REASONS = {
     "L2 penalty": (penalized, (X,)),
     "2 arrays": (with_statistics, (X,)),
     "loss of training": (loss, (X, jnp.zeros(4))),
+    "no rule for": (
+        lambda p, x: (
+            jnp.linalg.slogdet(p["kernel"] @ p["kernel"].T)[1]
+            * jnp.sum(p["head"])
+        ),
+        (X,),
+    ),
     "'kernel'.*`exp`": (
         lambda p, x: jnp.exp(x @ p["kernel"]).sum() * p["head"].sum(),
         (X,),

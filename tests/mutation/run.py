@@ -60,6 +60,7 @@ TESTS = {
 }
 # How a program is ordered, and what it sends, is seen where it is looked at.
 _PROGRAM = ["tests/devices/test_communication.py"]
+_REPORT = ["tests/invariance/test_report.py"]
 _ENTRANCE = ["tests/conformance/test_entrance.py"]
 ALSO = {
     "geometry/_scheduling.py": _PROGRAM,
@@ -74,6 +75,10 @@ ALSO = {
     "optimizers/psi_sgd.py": [_ARGUMENTS],
     "diagnostics/monitor.py": [_ARGUMENTS],
     "invariance/report.py": ["tests/groups/test_hashing.py"],
+    "invariance/formats/layers.py": _REPORT,
+    "invariance/formats/patterns.py": _REPORT,
+    "invariance/formats/pattern_ties.py": _REPORT,
+    "invariance/variables.py": _REPORT,
 }
 OPTIONS = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
 # Seconds of computing, for a program that no longer ends. Time on the wall

@@ -13,8 +13,8 @@ _SHORTER = {
     ": leave it out of the loss passed to find_groups, at": ", at",
     ": split it into separate parameters, one for each part": ": split it",
 }
-# The function of a site; a path in a reason, or a word.
-_FUNCTION = re.compile(r"(, at \S+:\d+) \([^()]*\)$")
+# The function and the module of a site; a path in a reason, or a word.
+_AFTER_LINE = re.compile(r"(, at \S+:\d+) .*$")
 _WORD = re.compile(r"[^\s,;:()'`]+")
 
 
@@ -60,6 +60,7 @@ def shorten_reason(reason: str, pattern: str) -> str:
 
     def shorten(word: re.Match[str]) -> str:
         shared = shared_start([pattern, word[0]])
-        return f"...{word[0][len(shared) :]}" if shared else word[0]
+        rest = word[0][len(shared) :]
+        return f"...{rest}" if shared and rest else word[0]
 
-    return _WORD.sub(shorten, _FUNCTION.sub(r"\1", reason))
+    return _WORD.sub(shorten, _AFTER_LINE.sub(r"\1", reason))

@@ -67,25 +67,24 @@ def carry_moments(
 ) -> tuple[optax.OptState, dict[str, str]]:
     r"""Continue with the moments of another optimizer, such as AdamW's.
 
-    Inside `psi` an optimizer sees the gradients \(r\,g\) of groups of norm r, so
-    that a first moment or momentum becomes r times the old one, and a second
-    moment \(r^2\) times. From `psi` to an optimizer outside of it they are
-    divided. Moments of ordinary parameters keep every bit, unless their dtype
-    changes. This is exact if norms were constant. If they changed by a factor
-    between 1 and c within the window of a moment, a second moment is off by a
-    factor of \(c^2\) at most.
+    Inside `psi` an optimizer sees the gradients \(r\,g\) of groups of norm r:
+    a first moment or momentum becomes r times the old one, a second moment
+    \(r^2\) times. From `psi` to an optimizer outside of it they are divided.
+    Moments of ordinary parameters keep every bit, unless their dtype changes.
+    This is exact if norms were constant. If they grew or shrank by a factor of
+    c within the window of a second moment, it is off by \(c^2\) at most.
 
     Adam's, AMSGrad's, Lion's, RMSProp's and Muon's moments, `optax.trace` and
-    `optax.ema` are carried between states of one kind, with their count, on
-    which bias correction depends; those of one state either wholly or not at
-    all. In chains, partitions, masks and wrappers, both states are searched by
-    kind and path. All else is begun anew: it is as in `new_state`. This
-    includes radii, a second moment per group, and a momentum that accumulates
-    the output of other moments.
+    `optax.ema` are carried between states of one kind, with the count that
+    corrects their bias. Both states are searched by kind and path, in chains,
+    partitions, masks and wrappers. The moments of a state are carried for all
+    of its parameters or for none. All else is as in `new_state`, begun anew:
+    radii, a second moment per group, the average of `average_weights`, and a
+    momentum that accumulates the output of other moments.
 
-    Transforms in front of the moments, such as a clip or an L2 term, must be
-    the same in both, and see other gradients inside `psi`: the moments forget
-    this within their window. The learning rate must be converted.
+    Transforms in front of the moments, such as a clip or an L2 term, are not
+    seen: inside `psi` they act on other gradients, which the moments reflect
+    after their window. The learning rate must be converted.
 
     Args:
         old_state: of the run so far, such as that of `optax.adamw`.
@@ -97,8 +96,10 @@ def carry_moments(
             that of the old state.
 
     Returns:
-        The new state with what was carried, and a dictionary from each state
-        in it to "carried: ..." or "begun anew: ...", with the reason.
+        The new state with what was carried, and a dictionary from the place and
+        kind of each state in it to "carried: ..." or "begun anew: ...": which
+        fields, for how many of its parameters they were rescaled by norms, or
+        the reason.
 
     Raises:
         TypeError: a transform in place of a state; a count that is no number.
@@ -111,11 +112,11 @@ def carry_moments(
         >>> old, new = optax.adamw(0.1), psi(optax.adam(0.1), groups)
         >>> _, state = old.update(jnp.array([-8.0, 6.0]), old.init(w), w)
         >>> state, notes = carry_moments(state, new.init(w), w, groups)
-        >>> optax.tree.get(state, "mu").round(3).tolist()  # 5 * 0.1 * gradient
-        [-4.0, 3.0]
+        >>> print(optax.tree.get(state, "mu").round())  # 5 * 0.1 * gradient
+        [-4.  3.]
         >>> for where, note in notes.items():
         ...     print(f"{where}: {note}")
-        inner[0] ScaleByAdamState: carried: mu, nu and count=1; by norm: 1 of 1
+        inner[0] ScaleByAdamState: carried: mu, nu, count=1 (rescaled: 1 of 1)
         PsiState: carried: count=1
 
     References:
@@ -217,11 +218,12 @@ def _carry_state(
     degrees = MOMENTS[type(node)]
     carried = {k: _convert(node, k, sources, powers, old) for k in degrees}
     node, names = node._replace(**carried), ", ".join(degrees)
-    for count in {x.count for x in sources.values()} - {None}:
+    count = sources[paths[0]].count
+    if count is not None:
         node = _with_count(node, "count", count)
-        names += f" and count={count}"
+        names += f", count={count}"
     changed = sum(map(bool, powers.values()))
-    return node, f"carried: {names}; by norm: {changed} of {len(paths)}"
+    return node, f"carried: {names} (rescaled: {changed} of {len(paths)})"
 
 
 def _sources(
@@ -259,9 +261,7 @@ def _convert(
     return map_with_path(convert, getattr(node, field))
 
 
-def _times_norm(
-    x: jax.Array, path: str, power: int, old: _OldRun
-) -> jax.Array:
+def _times_norm(x: jax.Array, path: str, power: int, old: _OldRun) -> jax.Array:
     """Return moments times a power of the norms; zero for a norm of zero."""
     leaves = tuple(leaf for leaf in old.plan.leaves if leaf.path == path)
     for leaf in leaves if power else ():

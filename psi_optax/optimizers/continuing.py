@@ -137,7 +137,7 @@ def carry_moments(
     seen: set[str] = set()
 
     def carry(where: str, node: Any, scaled: frozenset[str]) -> Any:
-        if not _holds_arrays(node):
+        if _is_empty(node):
             return node
         if type(node) in MOMENTS:
             node, note = _carry_state(node, old, seen, scaled)
@@ -161,10 +161,12 @@ def _check_no_transform(name: str, state: Any) -> None:
         )
 
 
-def _holds_arrays(node: Any) -> bool:
-    """Return whether a state holds more than other states."""
+def _is_empty(node: Any) -> bool:
+    """Return whether a state has no moments, or holds only other states."""
+    if type(node) in MOMENTS:
+        return not paths_of(read_fields(node))
     leaves = jax.tree.leaves(tuple(node), is_leaf=is_state)
-    return not all(map(is_state, leaves))
+    return all(map(is_state, leaves))
 
 
 def _steps(counts: set[int], count: int | None) -> tuple[int | None, str]:

@@ -77,7 +77,8 @@ def train(model, tx, wrt):
 
     @nnx.jit
     def step(model, optimizer):
-        optimizer.update(model, nnx.grad(loss_fn)(model))
+        trained = nnx.DiffState(0, wrt)
+        optimizer.update(model, nnx.grad(loss_fn, argnums=trained)(model))
 
     for _ in range(3):
         step(model, optimizer)

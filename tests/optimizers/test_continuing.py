@@ -335,15 +335,20 @@ def test_back_from_psi_and_from_psi_to_psi():
 
 def test_balls_of_whole_tensors():
     params = draw(0)
-    new = psi_optax.adamh(RATE, GROUPS, ordinary=optax.adamw(RATE))
-    balls = joint_groups(GROUPS)
-    old = filled(ADAMW, params)
-    state, _ = carry_moments(old, filled(new, params), params, balls)
-    ratio = moments(state, "mu")["['blocks']"] / old[0].mu["blocks"]
+    muon = optax.contrib.muon(RATE)
+    new = psi_optax.muonh(RATE, GROUPS, ordinary=optax.adamw(RATE))
+    old, fresh = filled(muon, params), filled(new, params, 0)
+    state, notes = carry_moments(old, fresh, params, joint_groups(GROUPS))
+    ratio = (
+        moments(state, "mu")["['blocks']"] / moments(old, "mu")["['blocks']"]
+    )
     norm = np.linalg.norm(params["blocks"])
     np.testing.assert_allclose(ratio, np.full((3, 8), norm), rtol=4e-7)
+    # Muon had the head's matrix, of which Adam now begins.
+    [anew] = [x for x in notes.values() if not x.startswith("carried")]
+    assert "ScaleByAdamState for 'head/kernel'" in anew
     with pytest.raises(ValueError, match=r"'blocks'.*joint_groups"):
-        carry_moments(old, filled(new, params), params, GROUPS)
+        carry_moments(old, fresh, params, GROUPS)
 
 
 def test_nnx():

@@ -1,4 +1,4 @@
-"""What docs/fine-tuning.md says of groups and of steps, with controls."""
+"""Groups and steps as docs/fine-tuning.md states them, with controls."""
 
 import jax
 import jax.numpy as jnp

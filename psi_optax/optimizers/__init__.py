@@ -1,6 +1,7 @@
 """Optimizers on the PSI manifold, and other optimizers with scale groups."""
 
 from psi_optax.optimizers.adamp import adamp as adamp, sgdp as sgdp
+from psi_optax.optimizers.continuing import carry_moments as carry_moments
 from psi_optax.optimizers.hyperball import (
     adamh as adamh,
     hyperball as hyperball,

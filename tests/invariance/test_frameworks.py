@@ -364,6 +364,14 @@ def test_aux_without_a_pair_is_an_error(result):
         find_groups(lambda w: result(jnp.sum(w)), jnp.ones(3), has_aux=True)
 
 
+def test_a_loss_that_closes_over_its_model_is_told():
+    model = nnx.Linear(5, 1, rngs=nnx.Rngs(0))
+    report = find_groups(lambda _, x: jnp.mean(model(x)), model, X)
+    assert "close over" in report.advice
+    used = find_groups(lambda model, x: jnp.mean(model(x)), model, X)
+    assert "close over" not in used.advice
+
+
 # -- Flax NNX ------------------------------------------------------------------
 
 

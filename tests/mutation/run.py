@@ -62,6 +62,10 @@ TESTS = {
 _PROGRAM = ["tests/devices/test_communication.py"]
 _REPORT = ["tests/invariance/test_report.py"]
 _ENTRANCE = ["tests/conformance/test_entrance.py"]
+_FRAMEWORKS = [
+    "tests/invariance/test_axis_names.py",
+    "tests/invariance/test_frameworks.py",
+]
 ALSO = {
     "geometry/_scheduling.py": _PROGRAM,
     "groups/plan.py": _ENTRANCE,
@@ -79,6 +83,9 @@ ALSO = {
     "invariance/formats/patterns.py": _REPORT,
     "invariance/formats/pattern_ties.py": _REPORT,
     "invariance/variables.py": _REPORT,
+    "invariance/axis_names.py": _FRAMEWORKS,
+    "invariance/frameworks.py": _FRAMEWORKS,
+    "invariance/probe/perturbation.py": _FRAMEWORKS,
 }
 OPTIONS = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
 # Seconds of computing, for a program that no longer ends. Time on the wall

@@ -1,16 +1,18 @@
 """Sentences on a whole report: why weights have no groups, and remedies."""
 
+from psi_optax.invariance.analysis.reasons import RUNNING_AVERAGES
 from psi_optax.invariance.finding import Findings, groups_of
 from psi_optax.invariance.formats.summary import SummaryLine, summary_lines
 
 _RETURNED = (
     "loss_fn returns {} arrays, and groups leave all of them unchanged: return"
-    " the loss alone, no new statistics, logits or gradients"
+    " the loss alone, no new statistics, logits or gradients, or pass"
+    " has_aux=True if it returns (loss, aux)"
 )
 _TRAINING = "pass the loss of training, which normalizes by the batch"
 _ALONE = ", and return nothing else, no new statistics, logits or gradients"
 # Words of reasons.
-_PENALTY, _AVERAGES = "penalty sees its scale", "(running averages?)"
+_PENALTY = "penalty sees its scale"
 _UNKNOWN = "no rule for"
 
 
@@ -49,7 +51,7 @@ def main_reason(findings: Findings, returned: int) -> str:
         return penalties[0].reason.replace("its scale", "the scale of weights")
     if lines and returned > 1:
         return _RETURNED.format(returned)
-    if averages := _with(_AVERAGES, lines):
+    if averages := _with(f"({RUNNING_AVERAGES})", lines):
         return f"{_why(averages[0])}: {_TRAINING}"
     first = [*_with(_UNKNOWN, lines), *lines][:1]
     return "".join(map(_why, first))

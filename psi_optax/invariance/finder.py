@@ -82,8 +82,11 @@ def find_groups(
 
     Args:
         loss_fn: called as loss_fn(params, \*args); returns a scalar or any
-            tree of arrays. Random keys have to be arguments, or fixed.
-        params: arrays or `jax.ShapeDtypeStruct`s. A Flax NNX model, an Equinox
+            tree of arrays, such as the network's output. Random keys have to be
+            arguments, or fixed. A Flax Linen module stands for its output:
+            `find_groups(model, variables, images)`.
+        params: arrays or `jax.ShapeDtypeStruct`s; traced arrays are taken for
+            shapes, inside `jax.jit` or `jax.vmap`. A Flax NNX model, an Equinox
             module, and variables of Flax Linen are taken as they are, and not
             changed; the report is on the tree that the optimizer gets:
             `nnx.state(model, nnx.Param)`, `eqx.filter(model,

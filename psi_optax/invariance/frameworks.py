@@ -54,6 +54,22 @@ def interleave(
     return [next(one) if x else next(other) for x in chosen]
 
 
+def as_function(loss_fn: Any) -> Any:
+    """Return a loss as a function; of a Flax Linen module, its output.
+
+    The module writes to all collections of its variables but the weights.
+    """
+    linen = sys.modules.get("flax.linen")
+    if linen is None or not isinstance(loss_fn, linen.Module):
+        return loss_fn
+
+    def output(variables: Mapping[str, Any], *args: Any) -> Any:
+        mutable = [name for name in variables if name != "params"]
+        return loss_fn.apply(variables, *args, mutable=mutable)[0]
+
+    return output
+
+
 def take_apart(model: Any, args: Args) -> Inputs:
     """Return the inputs of a loss, apart.
 

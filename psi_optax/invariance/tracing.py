@@ -18,6 +18,7 @@ from psi_optax.invariance import jaxprs
 from psi_optax.invariance.axis_names import bind_axis, read_axis_names
 from psi_optax.invariance.frameworks import (
     Inputs,
+    as_function,
     choose,
     interleave,
     is_array,
@@ -69,7 +70,7 @@ def trace_loss(
     """Trace a loss.
 
     Args:
-        loss_fn: called as loss_fn(params, *args).
+        loss_fn: called as loss_fn(params, *args); or a Flax Linen module.
         params: a model, its variables, or weights; arrays or shapes.
         args: arrays, shapes, or anything else, which stays fixed.
         has_aux: whether the loss returns a pair, whose second part is ignored.
@@ -81,12 +82,15 @@ def trace_loss(
         ValueError: the loss has no gradient.
     """
     names = read_axis_names(axis_name)
+    loss_fn = as_function(loss_fn)
     if not callable(loss_fn):
         raise TypeError(
             f"loss_fn is {short_repr(loss_fn)}, which cannot be called: pass"
             " loss_fn, params, then the other arguments of the loss, in order."
         )
     inputs = take_apart(params, args)
+    # Inside of another function's trace there are shapes alone.
+    inputs = Inputs(*map(_without_tracers, inputs[:3]), inputs.join)
     _check_params(inputs.params)
     if has_aux:
         loss_fn = _without_aux(loss_fn)
@@ -104,6 +108,18 @@ def trace_loss(
             " a floating-point array."
         )
     return TracedLoss(function, inputs.params, arrays, program, len(dtypes))
+
+
+def _without_tracers(tree: Tree) -> Tree:
+    """Return a tree with the shapes of arrays that are traced."""
+    return jax.tree.map(
+        lambda x: (
+            jax.ShapeDtypeStruct(x.shape, x.dtype)
+            if isinstance(x, jax.core.Tracer)
+            else x
+        ),
+        tree,
+    )
 
 
 def _of_arrays(
@@ -154,6 +170,11 @@ def _notes(error: Exception, names: Sequence[str]) -> Iterator[str]:
             "The loss changes an NNX object that it closes over, such as"
             " nnx.Rngs or a model: pass it as an argument, or make it inside"
             " the loss."
+        )
+    if type(error).__name__ == "ModifyScopeVariableError":
+        yield (
+            "The loss updates variables of a Flax Linen module: pass"
+            ' mutable=["batch_stats"] to `apply`, and has_aux=True here.'
         )
     if isinstance(error, NameError) and "axis name" in str(error):
         yield (

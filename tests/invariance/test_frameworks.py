@@ -512,6 +512,26 @@ def test_linen_variables_keep_their_type():
     psi_sgd(0.1, report).init(frozen["params"])
 
 
+def test_a_linen_module_stands_for_its_output():
+    for model, path, group in (
+        (LinenNet(), "layer/kernel", ScaleGroup(0)),
+        (LinenNet(is_normalized=False), "params/layer/kernel", None),
+    ):
+        variables = model.init(KEY, X, True)
+        report = find_groups(model, variables, X, True, method="analysis")
+        assert report[path].group == group
+
+
+def test_linen_statistics_that_a_loss_may_not_write_are_told():
+    model = LinenNet()
+    variables = model.init(KEY, X, True)
+    with pytest.raises(flax.errors.ModifyScopeVariableError) as caught:
+        find_groups(model.apply, variables, X, True)
+    notes = " ".join(caught.value.__notes__)
+    assert "mutable" in notes
+    assert "has_aux" in notes
+
+
 @pytest.mark.parametrize(
     "tree",
     [
@@ -529,6 +549,31 @@ def test_mappings_that_are_no_variables_are_params(tree):
     assert jax.tree.structure(report.groups, is_leaf=lambda x: x is None) == (
         jax.tree.structure(tree)
     )
+
+
+# -- inside other functions ----------------------------------------------------
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
+def test_traced_arrays_are_taken_for_shapes(transform):
+    """As where a whole training run is one function, vmapped over seeds."""
+    script = haiku_script(is_normalized=True)
+    reports = []
+
+    def train(params, state):
+        def loss(params, state):
+            return script.loss(params, state, KEY)
+
+        report = find_groups(loss, params, state, has_aux=True)
+        reports.append(report)
+        return psi_sgd(0.1, report).init(params)
+
+    params, state, _ = script.inputs
+    stacked = (params, state)
+    if transform is jax.vmap:
+        stacked = jax.tree.map(lambda x: jnp.stack([x, x]), stacked)
+    transform(train)(*stacked)
+    assert reports[0][script.path].group == script.group
 
 
 # -- objects without weights ---------------------------------------------------

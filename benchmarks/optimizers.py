@@ -210,7 +210,7 @@ def _any_rate(recipe: Make) -> Make:
     """
 
     def build(rate, groups, **options):
-        tx = recipe(rate, groups, **options)
+        tx = optax.with_extra_args_support(recipe(rate, groups, **options))
 
         def init(params):
             with warnings.catch_warnings():

@@ -13,6 +13,11 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks.experiments.conversion.problems import (
+    make_methods,
+    make_recorded,
+    transformer,
+)
 from psi_optax import (
     ScaleGroup,
     joint_groups,
@@ -281,6 +286,28 @@ def test_joint_groups_and_ordinary_parameters():
     np.testing.assert_allclose(found.per_group["a"], found.per_group["b"])
     joint = convert_learning_rate(0.8, draw(0), joint_groups(COLUMNS))
     np.testing.assert_allclose(joint.learning_rate, 0.1, rtol=1e-6)
+
+
+def test_in_training():
+    """Normalized queries and keys, on text, in 40 steps of SGD."""
+    problem = transformer(width=16, batch_size=4)
+    source = make_methods(problem)["sgd"]
+    params, groups = problem.params, problem.groups
+    batches = problem.draw(40, 0)
+    found = convert_learning_rate(0.1, params, groups, **source.options)
+
+    def kept(rate):
+        rest = source.make(0.1, 0.0)
+        return psi(source.make(rate, 0.0), groups, ordinary=rest)
+
+    run = make_recorded(problem, source.make)(params, batches, 0.1, 0.0)
+    expected = np.median(run.rotation)
+    train = make_recorded(problem, kept)
+    rotation = np.median(train(params, batches, found.learning_rate).rotation)
+    # As asked. Norms hardly grow in 40 steps.
+    np.testing.assert_allclose(rotation, expected, rtol=0.1)
+    # The control: the rate as it was.
+    assert np.median(train(params, batches, 0.1).rotation) > 2 * expected
 
 
 W = jnp.ones((4, 2))

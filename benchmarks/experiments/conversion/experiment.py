@@ -22,12 +22,10 @@ from benchmarks.experiments.rotations import rms
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Positives, at_least, one_of, some
 from benchmarks.harness.results import Results
-from psi_optax.dynamics import convert_learning_rate
+from psi_optax.dynamics import ConvertedLearningRate, convert_learning_rate
 from psi_optax.transforms import retract
 
 SEED, PILOT_SEED, SETTLING_SEED = 0, 2000, 3000
-ROUNDS = 2
-"""How many times as many steps norms have to settle, with weight decay."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,7 @@ class _Runs:
         return {
             "rate": rate,
             "spread": plain.spread,
-            "noise": noise.rotation.median,
+            "noise": _expected(noise),
             **self._compare(params, found, rate, 0.0),
             "own": _median(self._train("own", SEED, params, rate)),
         }
@@ -91,18 +89,15 @@ class _Runs:
         The rotation and the angle are predicted. The rate for psi is converted
         from the norms at the equilibrium, and predicted as well.
         """
-        params = start = self.problem.params
-        for index in range(ROUNDS):
-            seed = SETTLING_SEED + index
-            settled = self._train("source", seed, params, rate, decay)
-            params = settled.params
+        start, settled = self.problem.params, self._settle(rate, decay)
+        params = settled.params
         decayed = {"weight_decay": decay, "optimizer": self.method.decayed}
         predict = partial(self._convert, rate, start, **decayed)
         predicted = predict(**self._gradients(settled))
         psi = self._train("psi", SEED, params, predicted.learning_rate, rate)
         found = self._converted(rate, params, settled)
         found |= {
-            "returned": predicted.rotation.median,
+            "returned": _expected(predicted),
             "angle": predict(to="angle").learning_rate,
         }
         return {
@@ -113,6 +108,13 @@ class _Runs:
             **self._compare(params, found, rate, decay),
         }
 
+    def _settle(self, rate, decay):
+        """Train for two times the steps that are compared."""
+        options = self.problem.params, rate, decay
+        first = self._train("source", SETTLING_SEED, *options)
+        rest = first.params, rate, decay
+        return self._train("source", SETTLING_SEED + 1, *rest)
+
     def _converted(self, rate, params, pilot):
         """Return the rates by the rotation that a pilot measured."""
         medians = self.problem.tree(np.median(pilot.rotation, 0))
@@ -120,7 +122,7 @@ class _Runs:
         psi, angle = find(), find(to="angle")
         return {
             "psi rate": psi.learning_rate,
-            "returned": psi.rotation.median,
+            "returned": _expected(psi),
             "angle": angle.learning_rate,
         }
 
@@ -178,6 +180,13 @@ class _Runs:
             "rotational": rotational,
         }
         return {k: make_recorded(self.problem, x) for k, x in builds.items()}
+
+
+def _expected(found: ConvertedLearningRate) -> float:
+    """Return the median rotation that a conversion returned."""
+    if found.rotation is None:
+        raise ValueError("the rotation is unknown: pass a measured one.")
+    return found.rotation.median
 
 
 def _median(record: Record) -> float:

@@ -59,9 +59,9 @@ class Record(NamedTuple):
         params: the last ones.
     """
 
-    rotation: np.ndarray
-    norm: np.ndarray
-    gradient: np.ndarray
+    rotation: Any
+    norm: Any
+    gradient: Any
     params: Any
 
 

@@ -20,6 +20,7 @@ from benchmarks.experiments.conversion.problems import (
 )
 from psi_optax import (
     ScaleGroup,
+    hyperball,
     joint_groups,
     normalize,
     psi,
@@ -193,6 +194,11 @@ def test_angles():
     run = simulate(kept, 2.0, 400, shape=SHAPE)
     # The running mean of squares, over 10 steps, is noise of 64 weights.
     np.testing.assert_allclose(rms(run.angle[50:]), 0.01, rtol=0.03)
+    ball = hyperball(
+        found.learning_rate, optax.identity(), COLUMNS, per_tensor=False
+    )
+    # A gradient of 64 weights is radial by an eighth: to 1 - 1/128.
+    np.testing.assert_allclose(first_rotation(ball, w, draw(1)), 0.01, rtol=0.1)
     # With decay all groups have the angle of the equilibrium.
     decayed = {"optimizer": "adamw", "weight_decay": 0.1}
     angle = convert_learning_rate(0.1, w, COLUMNS, to="angle", **decayed)

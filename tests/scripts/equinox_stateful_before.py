@@ -53,6 +53,7 @@ def main(steps=STEPS):
     images = (images / 16).astype("float32")
     key = jax.random.key(0)
     order = jax.random.randint(key, (steps, BATCH_SIZE), 0, len(labels))
+    batches = [(images[i], labels[i]) for i in order]
 
     model, state = eqx.nn.make_with_state(Model)(key)
     optim = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
@@ -67,9 +68,9 @@ def main(steps=STEPS):
         return model, state, opt_state, loss
 
     losses = []
-    for i in order:
+    for batch in batches:
         model, state, opt_state, loss = make_step(
-            model, state, opt_state, images[i], labels[i]
+            model, state, opt_state, *batch
         )
         losses.append(loss.item())
     return losses

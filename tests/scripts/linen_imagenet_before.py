@@ -104,7 +104,7 @@ def main(steps=STEPS):
     order = jax.random.randint(jax.random.key(0), shape, 0, len(labels))
 
     schedule = optax.warmup_cosine_decay_schedule(0, LEARNING_RATE, 5, steps)
-    state = create_train_state(jax.random.key(1), schedule, images[:2])
+    state = create_train_state(jax.random.key(1), schedule, images[:8])
     state = jax_utils.replicate(state, devices)
     step = jax.pmap(train_step, axis_name="batch", devices=devices)
     losses = []

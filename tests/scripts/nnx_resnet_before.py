@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 STEPS = 50
 BATCH_SIZE = 128
 PEAK_LR = 0.1
-L2 = 1e-3
+L2 = 1e-4
 
 
 class Block(nnx.Module):

@@ -6,13 +6,13 @@ import optax
 from flax import linen as nn
 from flax.training.train_state import TrainState
 
-SEEDS = 4
-UPDATES = 40
+SEEDS = 2
+UPDATES = 30
 ENVIRONMENTS = 16
 STEPS = 32
 EPOCHS = 4
 MINIBATCHES = 4
-LEARNING_RATE = 5e-3
+LEARNING_RATE = 1e-2
 
 
 class ActorCritic(nn.Module):
@@ -114,25 +114,26 @@ def make_train():
             grads = jax.grad(loss_fn)(state.params, batch)
             return state.apply_gradients(grads=grads), None
 
-        def update(carry, key):
-            *collect_keys, shuffle_key = jax.random.split(key, STEPS + 1)
-            (state, envs), batch = jax.lax.scan(
-                collect, carry, jnp.stack(collect_keys)
+        def update_epoch(carry, key):
+            state, batch = carry
+            order = jax.random.permutation(key, ENVIRONMENTS * STEPS)
+            minibatches = jax.tree.map(
+                lambda x: x[order].reshape(MINIBATCHES, -1, *x.shape[1:]), batch
             )
+            state, _ = jax.lax.scan(update_minibatch, state, minibatches)
+            return (state, batch), None
+
+        def update(carry, key):
+            keys = jax.random.split(key, STEPS + EPOCHS)
+            (state, envs), batch = jax.lax.scan(collect, carry, keys[:STEPS])
             _, last_value = state.apply_fn(state.params, envs)
-            done = batch.pop("done")
-            value = batch.pop("value")
+            done, value = batch.pop("done"), batch.pop("value")
             advantage = get_advantages(done, value, last_value)
             batch |= {"advantage": advantage, "target": advantage + value}
-            for epoch_key in jax.random.split(shuffle_key, EPOCHS):
-                order = jax.random.permutation(epoch_key, done.size)
-                shuffled = jax.tree.map(
-                    lambda x: x.reshape(-1, *x.shape[2:])[order].reshape(
-                        MINIBATCHES, -1, *x.shape[2:]
-                    ),
-                    batch,
-                )
-                state, _ = jax.lax.scan(update_minibatch, state, shuffled)
+            batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+            (state, _), _ = jax.lax.scan(
+                update_epoch, (state, batch), keys[STEPS:]
+            )
             return (state, envs), done.mean()
 
         keys = jax.random.split(key, UPDATES)

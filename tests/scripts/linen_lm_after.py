@@ -57,16 +57,14 @@ def main(steps=STEPS):
 
     def loss_fn(params, x, y, dropout_key):
         logits = model.apply(params, x, True, rngs={"dropout": dropout_key})
-        return optax.softmax_cross_entropy_with_integer_labels(
-            logits, y
-        ).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     key, init_key = jax.random.split(jax.random.key(0))
-    x, y = get_batch(key)
-    params = model.init(init_key, x, False)
+    batch = get_batch(key)
+    params = model.init(init_key, batch[0], False)
     schedule = optax.cosine_decay_schedule(LEARNING_RATE, steps)
     opt = optax.adamw(schedule)
-    report = find_groups(loss_fn, params, x, y, key)
+    report = find_groups(loss_fn, params, *batch, key)
     found = convert_learning_rate(schedule, params, report, optimizer="adam")
     opt = psi_adam(found.learning_rate, report, ordinary=opt)
     opt_state = opt.init(params)

@@ -1,4 +1,4 @@
-"""Train a residual network in Flax NNX: L2 in the loss, a one-cycle schedule."""
+"""Train a ResNet in Flax NNX: L2 in the loss, a one-cycle schedule."""
 
 import jax
 import jax.numpy as jnp

@@ -7,7 +7,7 @@ from flax import linen as nn
 from flax.training.train_state import TrainState
 
 from psi_optax import find_groups, psi_adam
-from psi_optax.dynamics import convert_learning_rate
+from tests.scripts import cart_pole
 
 SEEDS = 2
 UPDATES = 30
@@ -27,27 +27,9 @@ class ActorCritic(nn.Module):
         for _ in range(2):
             actor = nn.tanh(nn.LayerNorm()(nn.Dense(32)(actor)))
             critic = nn.tanh(nn.LayerNorm()(nn.Dense(32)(critic)))
-        logits = nn.Dense(2, kernel_init=nn.initializers.orthogonal(0.01))(actor)
+        small = nn.initializers.orthogonal(0.01)
+        logits = nn.Dense(2, kernel_init=small)(actor)
         return logits, nn.Dense(1)(critic).squeeze(-1)
-
-
-def reset(key):
-    """Return a cart near its place, with its pole near the upright."""
-    return jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
-
-
-def env_step(key, state, action):
-    """Push the cart for 0.02 s; return the state and whether the pole fell."""
-    x, v, angle, spin = state
-    force = 20.0 * action - 10
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
-    push = (force + 0.05 * spin**2 * sin) / 1.1
-    turn = (9.8 * sin - cos * push) / (0.5 * (4 / 3 - 0.1 * cos**2 / 1.1))
-    slide = push - 0.05 * turn * cos / 1.1
-    rates = jnp.stack([v, slide, spin, turn])
-    state = state + 0.02 * rates
-    done = (jnp.abs(state[0]) > 2.4) | (jnp.abs(state[2]) > 0.21)
-    return jnp.where(done, reset(key), state), done
 
 
 def log_probability(logits, action):
@@ -88,19 +70,19 @@ def make_train():
     def schedule(count):
         return LEARNING_RATE * (1 - count / (UPDATES * EPOCHS * MINIBATCHES))
 
-    params = network.init(jax.random.key(0), jnp.zeros((1, 4)))
-    report = find_groups(network.apply, params, jnp.ones((8, 4)))
-    found = convert_learning_rate(schedule, params, report, optimizer="adam")
-
     def train(key):
         key, init_key, reset_key = jax.random.split(key, 3)
-        params = network.init(init_key, jnp.zeros((1, 4)))
+        reset_keys = jax.random.split(reset_key, ENVIRONMENTS)
+        envs = jax.vmap(cart_pole.reset)(reset_keys)
+        params = network.init(init_key, envs)
         tx = optax.chain(
             optax.clip_by_global_norm(0.5), optax.adam(schedule, eps=1e-5)
         )
-        tx = psi_adam(found.learning_rate, report, ordinary=tx)
+        shapes = jax.eval_shape(network.init, init_key, envs)
+        report = find_groups(network.apply, shapes, envs)
+        # Layers have norms of about the root of 32 outputs.
+        tx = psi_adam(lambda n: schedule(n) / 32**0.5, report, ordinary=tx)
         state = TrainState.create(apply_fn=network.apply, params=params, tx=tx)
-        envs = jax.vmap(reset)(jax.random.split(reset_key, ENVIRONMENTS))
 
         def collect(carry, key):
             state, envs = carry
@@ -108,7 +90,7 @@ def make_train():
             logits, value = state.apply_fn(state.params, envs)
             action = jax.random.categorical(action_key, logits)
             keys = jax.random.split(env_key, ENVIRONMENTS)
-            after, done = jax.vmap(env_step)(keys, envs, action)
+            after, done = jax.vmap(cart_pole.step)(keys, envs, action)
             record = {
                 "observation": envs,
                 "action": action,

@@ -1,0 +1,176 @@
+"""A switch to psi_optax takes three lines, and trains as well."""
+
+import importlib
+import inspect
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from psi_optax.dynamics import convert_learning_rate
+from tests.scripts import haiku_cnn_after, haiku_cnn_before, ppo_before
+from tests.scripts.changes import count_changes, statements
+
+HERE = pathlib.Path(__file__).parent
+# Half of the loss of a guess among ten digits.
+DIGITS = np.log(10) / 2
+
+
+def entropy_of_letters():
+    """The loss of a model of text that knows no context."""
+    _, counts = np.unique(list(inspect.getsource(inspect)), return_counts=True)
+    shares = counts / counts.sum()
+    return -np.sum(shares * np.log(shares))
+
+
+class Case(NamedTuple):
+    """What is known of a script.
+
+    Attributes:
+        grouped: parameters with groups, counted in the architecture.
+        bound: of the loss in the end.
+        optimizer: its optimizer before the switch.
+        factor: from the learning rate before to that of groups after the
+            switch; None where the script itself converts.
+    """
+
+    grouped: int
+    bound: float
+    optimizer: str
+    factor: float | None = 1.0
+
+
+CASES = {
+    # Seven kernels; the scale and bias of each norm but those at the end.
+    "nnx_resnet": Case(7 + 2 * 5, DIGITS, "sgd"),
+    # All that writes to the residual stream: embeddings, and two layers with
+    # biases in each block.
+    "linen_lm": Case(2 + 2 * 4, entropy_of_letters(), "adam", None),
+    # Both kernels, the bias that dropout keeps from cancelling, and a norm.
+    "nnx_dropout": Case(2 + 1 + 2, DIGITS, "adam"),
+    # Four kernels and the norms in front of two of them.
+    "linen_imagenet": Case(4 + 2 * 2, DIGITS, "sgd"),
+    "haiku_cnn": Case(3 + 2 * 2, DIGITS, "sgd"),
+    # A linear layer, a norm, and a matrix under a spectral norm.
+    "equinox_stateful": Case(1 + 2 + 1, DIGITS, "adam"),
+    # Queries and keys of both blocks.
+    "nnx_gpt": Case(2 * 2, entropy_of_letters(), "adam", None),
+    # Four hidden layers with biases. The pole falls in one of 40 steps under a
+    # policy that has learned nothing.
+    "ppo": Case(4 * 2, 1 / 80, "adam", 32**-0.5),
+}
+each_script = pytest.mark.parametrize("name", CASES)
+
+
+@pytest.fixture(autouse=True)
+def _as_users():
+    """Run under JAX's own rules, as scripts do."""
+    with (
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def source(name):
+    return (HERE / f"{name}.py").read_text()
+
+
+def end(losses):
+    """The mean of the last ten."""
+    return np.mean(losses[-10:])
+
+
+def weights_of(model):
+    """The tree that an optimizer gets."""
+    if isinstance(model, nnx.Module):
+        return nnx.state(model, nnx.Param)
+    if isinstance(model, eqx.Module):
+        return eqx.filter(model, eqx.is_inexact_array)
+    if isinstance(model, Mapping) and "batch_stats" in model:
+        return model["params"]
+    return model
+
+
+def train_with_report(script, monkeypatch):
+    """Return the losses, the report of the script, and its first weights."""
+    found = []
+
+    def find_groups(loss_fn, model, *args, **kwargs):
+        weights = weights_of(model)  # Before training changes a model.
+        weights = jax.tree.map(
+            lambda x: x.copy() if isinstance(x, jax.Array) else x, weights
+        )
+        found.append((original(loss_fn, model, *args, **kwargs), weights))
+        return found[0][0]
+
+    original = script.find_groups
+    monkeypatch.setattr(script, "find_groups", find_groups)
+    losses = script.main()
+    assert len(found) == 1
+    return losses, *found[0]
+
+
+@each_script
+def test_a_switch_changes_three_lines(name):
+    before, after = source(f"{name}_before"), source(f"{name}_after")
+    assert 0 < count_changes(before, after) <= 3
+    imports = set(after.splitlines()) - set(before.splitlines())
+    assert any(line.startswith("from psi_optax import") for line in imports)
+
+
+@each_script
+def test_a_switched_script_trains_as_well(name, monkeypatch):
+    case = CASES[name]
+    before = importlib.import_module(f"tests.scripts.{name}_before").main()
+    script = importlib.import_module(f"tests.scripts.{name}_after")
+    after, report, weights = train_with_report(script, monkeypatch)
+
+    groups = report.groups_for(weights)
+    assert sum(group is not None for group in groups.values()) == case.grouped
+    assert end(before) < case.bound < before[0]
+    assert end(after) < case.bound
+    assert after != before
+    print(name, end(after) / end(before))
+    # No worse by more than the noise of the last batches: of 1280 digits, or
+    # of 10,240 steps in which the pole falls 30 times.
+    assert end(after) < (1.6 if name == "ppo" else 1.1) * end(before)
+    if case.factor is not None:
+        if name == "ppo":
+            weights = ppo_before.ActorCritic().init(
+                jax.random.key(0), np.ones((1, 4))
+            )
+        found = convert_learning_rate(
+            1.0, weights, report, optimizer=case.optimizer
+        )
+        assert 0.5 < found.learning_rate / case.factor < 2
+
+
+def test_what_counts_as_a_change():
+    before = source("haiku_cnn_before")
+    same = before
+    for old, new in [
+        ("import haiku as hk\n", "import haiku as hk\nimport numpy\n"),
+        ("    losses = []\n", "    # Of all steps.\n\n    losses = []\n"),
+        ("optimizer.init(params)", "optimizer.init(\n        params\n    )"),
+    ]:
+        assert same.count(old) == 1
+        same = same.replace(old, new)
+    assert count_changes(before, same) == 0
+    indented = before.replace("    opt_state = opt", "opt_state = opt")
+    assert count_changes(before, indented) == 1
+    more = source("haiku_cnn_after").replace("losses = []", "losses = [0]")
+    assert count_changes(before, more) == 4
+    assert len(statements(before)) > 30
+
+
+def test_a_learning_rate_of_zero_trains_nothing(monkeypatch):
+    """The bound of the loss means that a script trains."""
+    for script in (haiku_cnn_before, haiku_cnn_after):
+        monkeypatch.setattr(script, "LEARNING_RATE", 0.0)
+        assert end(script.main()) > DIGITS

@@ -98,9 +98,7 @@ def main(steps=STEPS):
         optax.multi_transform(kinds, decay_labels),
     )
     report = find_groups(loss_fn, model, batches[0], has_aux=True)
-    found = convert_learning_rate(
-        schedule, nnx.state(model, nnx.Param), report, optimizer="adam"
-    )
+    found = convert_learning_rate(schedule, model, report, optimizer="adam")
     tx = psi_adam(found.learning_rate, report, b2=0.95, ordinary=tx)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     return [train_step(model, optimizer, batch).item() for batch in batches]

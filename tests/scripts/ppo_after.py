@@ -9,7 +9,7 @@ from flax.training.train_state import TrainState
 from psi_optax import find_groups, psi_adam
 from tests.scripts import cart_pole
 
-SEEDS = 2
+SEEDS = 8
 UPDATES = 30
 ENVIRONMENTS = 16
 STEPS = 32

@@ -145,7 +145,7 @@ ENTRIES = {
     ),
     "psi_adam": Entry(
         psi_optax.psi_adam,
-        {"learning_rate": 0.1, "weight_decay": 0.01},
+        {"learning_rate": 0.05, "weight_decay": 0.01},
         trees=2,
         promotes=True,
         by_leaf=False,
@@ -283,7 +283,7 @@ ENTRIES = {
     ),
     "adamh": Entry(
         psi_optax.adamh,
-        {"learning_rate": 0.1},
+        {"learning_rate": 0.1, "ordinary": optax.adam(0.1)},
         per_tensor=True,
         trees=2,
         promotes=True,
@@ -291,7 +291,7 @@ ENTRIES = {
     ),
     "muonh": Entry(
         psi_optax.muonh,
-        {"learning_rate": 0.1},
+        {"learning_rate": 0.1, "ordinary": optax.adam(0.1)},
         whole=True,
         per_tensor=True,
         multiplies=True,

@@ -28,7 +28,7 @@ ALLOWED = {
     "optimizers": CORE | {"transforms", "wrappers"},
     "invariance": CORE,
     "diagnostics": CORE | {"transforms"},
-    "dynamics": ARGUMENTS,
+    "dynamics": CORE,
     "batch_stats": CORE,
     "models": {"groups"},
 }

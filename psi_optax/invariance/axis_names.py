@@ -19,14 +19,16 @@ def read_axis_names(axis_name: str | Sequence[str] | None) -> tuple[str, ...]:
     """
     if axis_name is None:
         return ()
-    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
-    if not all(isinstance(name, str) for name in names):
+    names = (axis_name,) if isinstance(axis_name, str) else axis_name
+    if not isinstance(names, tuple | list) or not all(
+        isinstance(name, str) for name in names
+    ):
         raise TypeError(
             f"axis_name={axis_name!r}: pass a name, or a tuple of names."
         )
     if len(set(names)) < len(names):
         raise ValueError(f"axis_name={axis_name!r}: a name appears twice.")
-    return names
+    return tuple(names)
 
 
 def bind_axis(
@@ -34,8 +36,9 @@ def bind_axis(
 ) -> Callable[..., Any]:
     """Bind a name to an axis of two devices.
 
-    The second device has other data: the rows of an array moved by one.
-    Otherwise all that differs between devices would be zero.
+    The second device has other data: the rows of an array moved by one, along
+    its first axis of several. Otherwise all that differs between devices would
+    be zero.
 
     Args:
         loss: called as loss(params, *arrays), on each device.
@@ -49,12 +52,12 @@ def bind_axis(
 
     def bound(params: Tree, *arrays: Any) -> Any:
         pairs = list(zip(arrays, varies, strict=True))
-        differ = [data and _has_rows(x) for x, data in pairs]
-        axes = [0 if one else None for one in differ]
+        rows = [_axis_of_rows(x) if data else None for x, data in pairs]
         stacked = [
-            jnp.stack([jnp.asarray(x), _other_rows(x)]) if one else x
-            for x, one in zip(arrays, differ, strict=True)
+            x if axis is None else jnp.stack([x, _with_other_rows(x, axis)])
+            for x, axis in zip(arrays, rows, strict=True)
         ]
+        axes = [None if axis is None else 0 for axis in rows]
         mapped = jax.vmap(
             loss, in_axes=(None, *axes), axis_size=2, axis_name=name
         )
@@ -63,18 +66,19 @@ def bind_axis(
     return bound
 
 
-def _has_rows(x: Any) -> bool:
-    """Check that an array has several rows, and is no random key."""
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        return False
+def _axis_of_rows(x: Any) -> int | None:
+    """Return the first axis of several elements; None of numbers and keys."""
     is_raw_key = x.dtype == np.uint32 and x.shape[-1:] == (2,)
-    return not is_raw_key and x.ndim > 0 and len(x) > 1
+    if is_raw_key or jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return None
+    return next((axis for axis, n in enumerate(x.shape) if n > 1), None)
 
 
-def _other_rows(x: Any) -> jax.Array:
+def _with_other_rows(x: Any, axis: int) -> jax.Array:
     """Move rows by one; the first stays, so that the mean differs.
 
     Two rows are exchanged: equal ones have no variance.
     """
-    rows = np.maximum(np.arange(len(x)) - 1, 0)
-    return jnp.asarray(x)[[1, 0] if len(x) == 2 else rows]
+    count = x.shape[axis]
+    rows = np.maximum(np.arange(count) - 1, 0)
+    return jnp.take(x, rows if count > 2 else np.array([1, 0]), axis)

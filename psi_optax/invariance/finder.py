@@ -1,13 +1,14 @@
 """Find scale groups, by proof and by measurement."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from psi_optax.groups.types import Tree
 from psi_optax.invariance.analysis import analyse
+from psi_optax.invariance.analysis.proof import UNUSED
 from psi_optax.invariance.analysis.reasons import RUNNING_AVERAGES
 from psi_optax.invariance.cross_check import cross_check
 from psi_optax.invariance.finding import Finding, Findings
@@ -28,7 +29,11 @@ from psi_optax.invariance.tracing import (
 )
 
 METHODS = ("both", "analysis", "probe")
-HAS_AUX = "If loss_fn returns (loss, aux), pass has_aux=True"
+_HAS_AUX = "If loss_fn returns (loss, aux), pass has_aux=True"
+_NO_WEIGHTS = (
+    "The loss depends on no parameter. Does it close over a model? It has to"
+    " use the one that it is called with"
+)
 _TRAINING_MODE = (
     "A BatchNorm that uses running averages does not make weights"
     " scale-invariant: find groups in training mode (NNX: model.train(); Linen:"
@@ -177,14 +182,24 @@ def _report(
     """Return the report, with advice on the loss."""
     penalties = find_penalties(loss)
     findings = _name_penalties(findings, penalties)
-    ordinary = {p: f for p, f in findings.items() if f.kind == "ordinary"}
-    remarks = [*remarks, penalty_advice(penalties, ordinary, "find_groups")]
-    if any(RUNNING_AVERAGES in f.reason for f in ordinary.values()):
-        remarks.append(_TRAINING_MODE)
-    if loss.is_pair:
-        remarks.append(HAS_AUX)
+    ordinary = [p for p, f in findings.items() if f.kind == "ordinary"]
+    remarks = [
+        *remarks,
+        penalty_advice(penalties, ordinary, "find_groups"),
+        *_remarks_on_reasons(findings),
+        _HAS_AUX * loss.is_pair,
+    ]
     advice = ". ".join(filter(None, remarks))
     return make_report(loss.params, findings, loss.returned, advice)
+
+
+def _remarks_on_reasons(findings: Findings) -> Iterator[str]:
+    """Yield advice on reasons that have one cause."""
+    reasons = [finding.reason for finding in findings.values()]
+    if any(RUNNING_AVERAGES in reason for reason in reasons):
+        yield _TRAINING_MODE
+    if all(reason == UNUSED for reason in reasons):
+        yield _NO_WEIGHTS
 
 
 def _name_penalties(findings: Findings, penalties: list[Penalty]) -> Findings:

@@ -188,7 +188,7 @@ def _check_params(params: Tree) -> None:
             raise TypeError(
                 f"params hold {short_repr(entry.leaf)} at {entry.path!r}, which"
                 " is no array: convert it with jnp.asarray, or move it out of"
-                " params (of an Equinox model, eqx.partition does)."
+                " params."
             )
     if not any(is_weight(entry.leaf) for entry in leaves):
         raise TypeError(

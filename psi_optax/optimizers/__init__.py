@@ -6,6 +6,10 @@ from psi_optax.optimizers.hyperball import (
     hyperball as hyperball,
     muonh as muonh,
 )
+from psi_optax.optimizers.names import (
+    get_optimizer as get_optimizer,
+    list_optimizers as list_optimizers,
+)
 from psi_optax.optimizers.psi import (
     PsiState as PsiState,
     psi as psi,

@@ -14,7 +14,8 @@ from psi_optax._validation import (
     check_transformation,
 )
 from psi_optax.groups import Groups, joint_groups
-from psi_optax.optimizers.psi import psi_direction, with_ordinary
+from psi_optax.optimizers._ordinary import require_ordinary, with_ordinary
+from psi_optax.optimizers.psi import on_spheres
 from psi_optax.transforms import (
     normalize_by_group_norm,
     retract,
@@ -89,14 +90,15 @@ def hyperball(
     balls = joint_groups(groups) if per_tensor else groups
     normalized = optax.chain(direction, normalize_by_group_norm(balls))
     if equivariant:
-        return psi_direction(
-            learning_rate,
+        tx = on_spheres(
             normalized,
             balls,
+            learning_rate=learning_rate,
             ordinary=ordinary,
             radius=radius,
             tangent=False,
         )
+        return require_ordinary(tx, ordinary, groups)
     tx = optax.chain(
         normalized,
         optax.scale_by_learning_rate(learning_rate),
@@ -104,9 +106,8 @@ def hyperball(
         retract(balls, radius=radius),
     )
     tx = with_ordinary(tx, ordinary, groups)
-    return floating_transform(
-        with_nesting_check("hyperball", tx, groups, CONFLICTS), groups
-    )
+    tx = with_nesting_check("hyperball", tx, groups, CONFLICTS)
+    return require_ordinary(floating_transform(tx, groups), ordinary, groups)
 
 
 def adamh(
@@ -243,7 +244,7 @@ def muonh(
         groups,
         per_tensor=per_tensor,
         equivariant=equivariant,
-        ordinary=ordinary or optax.adam(learning_rate),
+        ordinary=ordinary,
         radius=radius,
     )
 

@@ -15,7 +15,10 @@ from psi_optax._validation import (
 )
 from psi_optax.geometry import RETRACTIONS
 from psi_optax.geometry._scheduling import barrier, sequential
-from psi_optax.groups import Groups, Leaves, Plan, Tree, group_labels
+from psi_optax.groups import Groups, Leaves, Plan, Tree
+from psi_optax.optimizers._ordinary import with_ordinary
+from psi_optax.optimizers._rates import warn_of_large_steps
+from psi_optax.optimizers._warnings import warn_without_groups
 from psi_optax.transforms.contract import cast_like, stateful_transform
 from psi_optax.transforms.radius import (
     Radius,
@@ -134,7 +137,7 @@ def psi(
         perspective](https://arxiv.org/abs/2101.02916), UAI 2022.
     """
     check_transformation(optimizer=optimizer)
-    return _psi(
+    tx = on_spheres(
         optimizer,
         groups,
         learning_rate=None,
@@ -143,6 +146,7 @@ def psi(
         retraction=retraction,
         tangent=tangent,
     )
+    return warn_without_groups(tx, groups)
 
 
 def psi_direction(
@@ -195,28 +199,33 @@ def psi_direction(
         perspective](https://arxiv.org/abs/2101.02916), UAI 2022.
     """
     check_transformation(direction=direction)
-    return _psi(
-        direction,
+    learning_rate = check_learning_rate(learning_rate)
+    tx = on_spheres(
+        warn_of_large_steps(direction, learning_rate, groups),
         groups,
-        learning_rate=check_learning_rate(learning_rate),
+        learning_rate=learning_rate,
         ordinary=ordinary,
         radius=radius,
         retraction=retraction,
         tangent=tangent,
     )
+    return warn_without_groups(tx, groups)
 
 
-def _psi(
+def on_spheres(
     inner: optax.GradientTransformation,
     groups: Groups,
     *,
     learning_rate: optax.ScalarOrSchedule | None,
     ordinary: optax.GradientTransformation | None,
     radius: Radius,
-    retraction: str | None,
-    tangent: bool,
+    retraction: str | None = "projection",
+    tangent: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return `psi` of an optimizer, or of a direction with a learning rate."""
+    """Return `psi` of an optimizer, or of a direction with a learning rate.
+
+    It does not warn: recipes have warnings of their own.
+    """
     radius = _check_sphere(radius, retraction, tangent)
     inner = optax.with_extra_args_support(
         with_ordinary(inner, ordinary, groups)
@@ -290,25 +299,6 @@ def _check_sphere(
             ' tangent=True, or choose "projection".'
         )
     return radius_for(retraction, radius)
-
-
-def with_ordinary(
-    tx: optax.GradientTransformation,
-    ordinary: optax.GradientTransformation | None,
-    groups: Groups,
-) -> optax.GradientTransformation:
-    """Return a transform of scale groups, with another for the rest, if any.
-
-    Raises:
-        TypeError: `ordinary` is not a gradient transformation.
-    """
-    if ordinary is None:
-        return tx
-    check_transformation(ordinary=ordinary)
-    return optax.partition(
-        {"scale": tx, "ordinary": ordinary},
-        lambda tree: group_labels(tree, groups),
-    )
 
 
 def signed_rate(

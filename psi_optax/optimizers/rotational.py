@@ -6,10 +6,12 @@ import optax
 from psi_optax._validation import (
     check_decay,
     check_flag,
+    check_learning_rate,
     check_transformation,
 )
 from psi_optax.groups import Groups
-from psi_optax.optimizers.psi import psi_direction
+from psi_optax.optimizers._ordinary import require_ordinary
+from psi_optax.optimizers.psi import on_spheres
 from psi_optax.transforms import (
     project_to_tangent,
     project_to_zero_mean,
@@ -78,8 +80,7 @@ def rotational(
     check_decay("b2", b2)
     check_flag(centered=centered)
     center = project_to_zero_mean(groups) if centered else optax.identity()
-    return psi_direction(
-        learning_rate,
+    tx = on_spheres(
         optax.chain(
             direction,
             center,
@@ -87,6 +88,8 @@ def rotational(
             scale_by_group_rms(groups, b2, eps),
         ),
         groups,
+        learning_rate=check_learning_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
     )
+    return require_ordinary(tx, ordinary, groups)

@@ -1,0 +1,155 @@
+"""The networks, their data, and training that records groups."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import psi_optax
+from benchmarks import training
+from benchmarks.experiments import noisy_data
+from benchmarks.experiments.language import text
+from psi_optax.models import linen
+from psi_optax.models.architectures import (
+    TransformerArchitecture,
+    cifar_resnet,
+)
+
+LENGTH, HEADS = 32, 4
+
+
+class Problem(NamedTuple):
+    """A network on data, with its groups.
+
+    Attributes:
+        params: at initialization.
+        groups: a tree like params.
+        loss: of params and a batch.
+        draw: returns batches, from their number and a seed.
+        axes: of Muon's matrices.
+    """
+
+    params: Any
+    groups: Any
+    loss: Callable[..., jax.Array]
+    draw: Callable[[int, int], np.ndarray]
+    axes: Callable[[int], optax.contrib.MuonDimensionNumbers]
+
+
+class Record(NamedTuple):
+    """Of every group at every step: arrays of shape (steps, groups).
+
+    Attributes:
+        rotation: in radians.
+        norm: before the step.
+        gradient: norm in direction space.
+        params: the last ones.
+    """
+
+    rotation: np.ndarray
+    norm: np.ndarray
+    gradient: np.ndarray
+    params: Any
+
+
+def resnet(width: int, batch_size: int) -> Problem:
+    """Return a ResNet-8 with batch normalization, on digits.
+
+    Of the labels 30 % are wrong, so that gradients do not vanish.
+    """
+    data, _ = noisy_data.split("digits", 1000, 200, pool=1, noise=0.3)
+    images, labels = map(jnp.asarray, data[:2])
+    model = linen.ResNet(cifar_resnet(8, width), 10)
+    variables = _initialize(model, images[:1])
+    of_images = training.make_loss(model)
+
+    def loss(params, batch):
+        return of_images(params, variables, images[batch], labels[batch])[0]
+
+    def draw(steps, seed):
+        shape = steps, batch_size
+        return np.random.RandomState(seed).randint(len(labels), size=shape)
+
+    def axes(dimensions):
+        rows = tuple(range(dimensions - 1))
+        return optax.contrib.MuonDimensionNumbers(rows, dimensions - 1)
+
+    groups = training.kernel_groups(model, images)
+    return _problem(variables["params"], groups, loss, draw, axes)
+
+
+def transformer(width: int, batch_size: int) -> Problem:
+    """Return a Transformer whose queries and keys are normalized, on text."""
+    tokens = text.load().train
+    architecture = TransformerArchitecture(LENGTH, width, 2, HEADS)
+    model = linen.Transformer(architecture, text.VOCABULARY)
+    variables = _initialize(model, jnp.zeros((1, LENGTH), jnp.int32))
+
+    def loss(params, batch):
+        logits = model.apply({"params": params}, batch[:, :-1], train=True)
+        return training.cross_entropy(logits, batch[:, 1:]).mean()
+
+    def draw(steps, seed):
+        shape, last = (steps, batch_size), len(tokens) - LENGTH
+        starts = np.random.RandomState(seed).randint(last, size=shape)
+        return text.windows(tokens, starts, LENGTH)
+
+    params = variables["params"]
+    report = psi_optax.find_groups(loss, params, draw(1, 0)[0])
+    heads = optax.contrib.MuonDimensionNumbers(0, 2)  # one matrix a head
+    return _problem(params, report, loss, draw, lambda _: heads)
+
+
+def _initialize(model: Any, example: jax.Array) -> Any:
+    init = functools.partial(model.init, train=False)
+    return jax.jit(init)(jax.random.key(0), example)
+
+
+def _problem(params, report, *rest):
+    return Problem(params, report.groups_for(params), *rest)
+
+
+def muon_axes(problem: Problem) -> Any:
+    """Return the dimension numbers of groups, as a function of params."""
+
+    def numbers(params):
+        return jax.tree.map(
+            lambda group, w: problem.axes(w.ndim) if group else None,
+            problem.groups,
+            params,
+            is_leaf=lambda x: x is None,
+        )
+
+    return numbers
+
+
+def make_recorded(problem: Problem, build: Callable) -> Callable:
+    """Compile `train(params, batches, *rates)`, by `build(*rates)`."""
+    groups = problem.groups
+
+    def row(tree):
+        return jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
+
+    @jax.jit
+    def train(params, batches, *rates):
+        optimizer = build(*rates)
+
+        def step(carry, batch):
+            w, state = carry
+            gradients = jax.grad(problem.loss)(w, batch)
+            updates, state = optimizer.update(gradients, state, w)
+            new = optax.apply_updates(w, updates)
+            norm = row(psi_optax.group_norms(w, groups))
+            slope = row(psi_optax.group_norms(gradients, groups))
+            angle = row(psi_optax.rotation(w, new, groups))
+            return (new, state), (angle, norm, norm * slope)
+
+        carry = params, optimizer.init(params)
+        (params, _), seen = jax.lax.scan(step, carry, batches)
+        return Record(*seen, params)
+
+    return lambda *arguments: jax.device_get(train(*arguments))

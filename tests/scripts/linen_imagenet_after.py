@@ -21,7 +21,7 @@ WEIGHT_DECAY = 1e-3
 class ResNet(nn.Module):
     """A stem, a residual block and a head, with synchronized statistics."""
 
-    dtype: Any = jnp.bfloat16
+    dtype: Any = jnp.float16
 
     @nn.compact
     def __call__(self, x, train=True):

@@ -39,6 +39,14 @@ class Problem(NamedTuple):
     draw: Callable[[int, int], np.ndarray]
     axes: Callable[[int], optax.contrib.MuonDimensionNumbers]
 
+    def tree(self, row: np.ndarray) -> Any:
+        """Return a value of each group as a tree like params."""
+        norms = psi_optax.group_norms(self.params, self.groups)
+        leaves, structure = jax.tree.flatten(norms)
+        parts = np.split(row, np.cumsum([x.size for x in leaves])[:-1])
+        shaped = zip(parts, leaves, strict=True)
+        return structure.unflatten([x.reshape(y.shape) for x, y in shaped])
+
 
 class Record(NamedTuple):
     """Of every group at every step: arrays of shape (steps, groups).
@@ -62,7 +70,7 @@ def resnet(width: int, batch_size: int) -> Problem:
     Of the labels 30 % are wrong, so that gradients do not vanish.
     """
     data, _ = noisy_data.split("digits", 1000, 200, pool=1, noise=0.3)
-    images, labels = map(jnp.asarray, data[:2])
+    images, labels = map(jnp.asarray, (data.train_images, data.train_labels))
     model = linen.ResNet(cifar_resnet(8, width), 10)
     variables = _initialize(model, images[:1])
     of_images = training.make_loss(model)
@@ -79,7 +87,7 @@ def resnet(width: int, batch_size: int) -> Problem:
         return optax.contrib.MuonDimensionNumbers(rows, dimensions - 1)
 
     groups = training.kernel_groups(model, images)
-    return _problem(variables["params"], groups, loss, draw, axes)
+    return Problem(variables["params"], groups.groups, loss, draw, axes)
 
 
 def transformer(width: int, batch_size: int) -> Problem:
@@ -99,9 +107,9 @@ def transformer(width: int, batch_size: int) -> Problem:
         return text.windows(tokens, starts, LENGTH)
 
     params = variables["params"]
-    report = psi_optax.find_groups(loss, params, draw(1, 0)[0])
+    groups = psi_optax.find_groups(loss, params, draw(1, 0)[0]).groups
     heads = optax.contrib.MuonDimensionNumbers(0, 2)  # one matrix a head
-    return _problem(params, report, loss, draw, lambda _: heads)
+    return Problem(params, groups, loss, draw, lambda _: heads)
 
 
 def _initialize(model: Any, example: jax.Array) -> Any:
@@ -109,22 +117,17 @@ def _initialize(model: Any, example: jax.Array) -> Any:
     return jax.jit(init)(jax.random.key(0), example)
 
 
-def _problem(params, report, *rest):
-    return Problem(params, report.groups_for(params), *rest)
-
-
 def muon_axes(problem: Problem) -> Any:
     """Return the dimension numbers of groups, as a function of params."""
 
-    def numbers(params):
-        return jax.tree.map(
-            lambda group, w: problem.axes(w.ndim) if group else None,
-            problem.groups,
-            params,
-            is_leaf=lambda x: x is None,
-        )
+    def matrix(group, w):
+        # Within muon what its Adam updates is masked.
+        masked = group is None or isinstance(w, optax.MaskedNode)
+        return None if masked else problem.axes(w.ndim)
 
-    return numbers
+    return lambda params: jax.tree.map(
+        matrix, problem.groups, params, is_leaf=lambda x: x is None
+    )
 
 
 def make_recorded(problem: Problem, build: Callable) -> Callable:

@@ -1,0 +1,9 @@
+"""Table and claims."""
+
+
+def report(content):
+    return str(content["parts"])
+
+
+def faults(content):
+    return []

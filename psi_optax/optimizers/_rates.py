@@ -13,6 +13,7 @@ import optax
 
 from psi_optax.groups import GroupedLeaf, Groups, Plan, Tree, make_plan
 from psi_optax.groups.paths import leaves_with_paths
+from psi_optax.optimizers._warnings import warn_user
 from psi_optax.transforms.state_checks import find_states
 
 LARGEST_STEP = 0.3  # Radians per step.
@@ -97,15 +98,14 @@ def _check_step(
     rate, root = _largest_rate(learning_rate), math.sqrt(size)
     if rate is None or rate * root <= LARGEST_STEP:
         return
-    warnings.warn(
+    warn_user(
         f"learning_rate={rate:.3g} rotates the groups of {size} weights in"
         f" {leaf.path!r} of shape {leaf.shape} by about {rate * root:.2g}"
         " radians per step: steps of an Adam-like direction have the norm"
         " learning_rate * sqrt(n). Use at most"
         f" {_round_down(LARGEST_STEP / root)}, for {LARGEST_STEP} radians;"
         " psi_optax.dynamics.convert_learning_rate converts that of a tuned"
-        " optimizer.",
-        stacklevel=3,
+        " optimizer."
     )
 
 

@@ -1,6 +1,8 @@
-"""Warning of optimizers that no parameter has a scale group."""
+"""Warnings of optimizers: where they point, and that nothing has a group."""
 
+import sys
 import warnings
+from typing import Any
 
 import numpy as np
 import optax
@@ -10,6 +12,21 @@ from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.groups.specs import read_specs
 from psi_optax.transforms.contract import with_init_check
 from psi_optax.transforms.floating import is_inexact
+
+_LIBRARIES = {"contextlib", "flax", "jax", "optax", "psi_optax"}
+
+
+def warn_user(message: str) -> None:
+    """Warn of the line of the program that led to a call of `init`."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and _package(frame.f_globals) in _LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+
+def _package(names: dict[str, Any]) -> str:
+    """Return the package of a frame, by its global names."""
+    return names.get("__name__", "").partition(".")[0]
 
 
 def warn_without_groups(
@@ -23,7 +40,7 @@ def warn_without_groups(
 
     def check(params: Tree) -> None:
         if message := describe_missing_groups(groups, params):
-            warnings.warn(message, stacklevel=4)
+            warn_user(message)
 
     return with_init_check(tx, check)
 

@@ -61,8 +61,9 @@ def hyperball(
         equivariant: whether the direction sees gradients in direction space,
             \(r\,g\), and directions as params. Otherwise it sees g and w, as
             published, and the effect of its epsilon grows with the weights.
-        ordinary: see `psi`. Without it ordinary parameters follow the direction
-            at the same learning rate.
+        ordinary: an optimizer with its own learning rate for ordinary
+            parameters, required where there are any: an angle does not suit
+            them. `optax.set_to_zero()` freezes them.
         radius: see `psi`.
 
     Returns:
@@ -71,7 +72,8 @@ def hyperball(
     Raises:
         TypeError: a hyperparameter is of another type; the direction is not a
             gradient transformation.
-        ValueError: a hyperparameter is out of its range; see `psi`.
+        ValueError: a hyperparameter is out of its range; in `init`, ordinary
+            parameters without `ordinary`; see `psi`.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -132,8 +134,7 @@ def adamh(
         eps: added to the root of the second moment.
         per_tensor: see `hyperball`.
         equivariant: see `hyperball`.
-        ordinary: see `psi`. Without it ordinary parameters follow Adam with the
-            same learning rate.
+        ordinary: see `hyperball`.
         radius: see `psi`.
 
     Returns:
@@ -141,7 +142,7 @@ def adamh(
 
     Raises:
         TypeError: a hyperparameter is of another type.
-        ValueError: a hyperparameter is out of its range; see `psi`.
+        ValueError: a hyperparameter is out of its range; see `hyperball`.
 
     Examples:
         >>> from psi_optax import ScaleGroup, group_norms
@@ -197,8 +198,7 @@ def muonh(
             and convolution kernels, but not attention's.
         per_tensor: see `hyperball`.
         equivariant: see `hyperball`.
-        ordinary: see `psi`. Without it ordinary parameters follow Adam with the
-            same learning rate.
+        ordinary: see `hyperball`.
         radius: see `psi`.
 
     Returns:
@@ -206,7 +206,7 @@ def muonh(
 
     Raises:
         TypeError: a hyperparameter is of another type.
-        ValueError: a hyperparameter is out of its range; see `psi`.
+        ValueError: a hyperparameter is out of its range; see `hyperball`.
 
     Examples:
         >>> from psi_optax import ScaleGroup, group_norms

@@ -66,9 +66,12 @@ def psi(
     inside this is PSI-SGD, \(w - \eta\,r^2 g\) up to the norm. The result does
     not depend on the scale of the weights: multiply a group of the initial
     weights by a power of two, and every later weight is multiplied by it, to
-    the last bit, with momentum, Adam, decay or clipping inside. The learning
-    rate is about an angle: a step of length t in direction space rotates a
-    group by arctan t.
+    the last bit, with momentum, Adam, decay or clipping inside.
+
+    A step of length t in direction space rotates a group by arctan t. With SGD
+    t is the learning rate times the norm of \(r\,g\). With Adam it is about
+    the learning rate times \(\sqrt n\) for n weights: divide a learning rate
+    that was tuned without `psi` by r, as `dynamics.convert_learning_rate` does.
 
     Parameters without groups (*ordinary* ones) are updated by the optimizer as
     without `psi`, or by `ordinary`.
@@ -122,6 +125,10 @@ def psi(
             without a retraction; an exponential of whole steps; an optimizer
             that is not supported; a state made for other groups, or by another
             optimizer.
+
+    Warns:
+        UserWarning: in `init`, groups are given and no parameter has one.
+            Groups that a mask hides count.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -184,6 +191,14 @@ def psi_direction(
         TypeError: the learning rate is neither a number nor a schedule; see
             `psi`.
         ValueError: a negative learning rate; see `psi`.
+
+    Warns:
+        UserWarning: in `init`, see `psi`; and where the direction is Adam-like,
+            as its state shows, and the largest learning rate times the root of
+            the number of weights in a group is above 0.3 radians. Schedules are
+            sampled at 1,000 steps below a million; a traced learning rate is
+            not known. For a direction that is normalized behind Adam, see
+            `hyperball`.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -104,7 +104,7 @@ def adam_g(
     that while gradients grow.
 
     Args:
-        learning_rate: a number or a schedule, about the angle per step.
+        learning_rate: a number or a schedule.
         groups: scale groups in any form.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).

@@ -51,8 +51,9 @@ def rotational(
         eps: added to its root.
         centered: whether steps have mean zero, as in the published method. The
             weights should have mean zero too: `normalize(..., centered=True)`.
-        ordinary: see `psi`. Without it ordinary parameters follow the direction
-            at the same learning rate, which seldom suits them.
+        ordinary: an optimizer with its own learning rate for ordinary
+            parameters, required where there are any: an angle does not suit
+            them. `optax.set_to_zero()` freezes them.
         radius: see `psi`.
 
     Returns:
@@ -61,7 +62,8 @@ def rotational(
     Raises:
         TypeError: a hyperparameter is of another type; the direction is not a
             gradient transformation.
-        ValueError: a hyperparameter is out of its range; see `psi`.
+        ValueError: a hyperparameter is out of its range; in `init`, ordinary
+            parameters without `ordinary`; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -32,11 +32,12 @@ class Report:
 
 
 def warn_once(match=NO_GROUP, *calls):
-    """Each call gives this warning, once, and no other."""
+    """Each call gives this warning, of a line of this file, and no other."""
     for call in calls:
         with pytest.warns(UserWarning, match=match) as caught:
             call()
         assert len(caught) == 1, [str(x.message) for x in caught]
+        assert caught[0].filename == __file__
 
 
 # No group. Warnings are errors: an `init` outside of `warn_once` is silent.

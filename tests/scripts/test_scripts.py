@@ -185,7 +185,7 @@ def test_a_penalty_that_is_left_in_the_loss_is_named():
     report = find_groups(script.loss_fn, model, batch, True, has_aux=True)
     assert not any(jax.tree.leaves(report.groups))
     lines = source("nnx_resnet_before").splitlines()
-    place = 1 + next(i for i, x in enumerate(lines) if "penalty = " in x)
+    place = 1 + next(i for i, x in enumerate(lines) if "loss + L2" in x)
     for path in ("stem/kernel", "block2/conv1/kernel"):
         assert f"nnx_resnet_before.py:{place} " in report[path].reason
     with pytest.warns(UserWarning, match="penalty"):

@@ -60,6 +60,7 @@ def main(steps=STEPS):
     model, state = eqx.nn.make_with_state(Model)(key)
     optim = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     report = find_groups(loss_fn, model, state, *batches[0], has_aux=True)
+    # Most groups have norms near 1, at which the learning rate stays as it is.
     optim = psi(optim, report)
     opt_state = optim.init(eqx.filter(model, eqx.is_inexact_array))
 

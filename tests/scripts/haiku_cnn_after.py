@@ -56,6 +56,7 @@ def main(steps=STEPS):
         optax.scale(-1),
     )
     report = find_groups(loss_fn, params, state, batches[0], has_aux=True)
+    # Filters have norms near 1, at which the learning rate stays as it is.
     optimizer = psi(optimizer, report)
     opt_state = optimizer.init(params)
 

@@ -66,6 +66,7 @@ def create_train_state(key, schedule, images):
         has_aux=True,
         axis_name="batch",
     )
+    # Filters have norms near 1, at which the learning rate stays as it is.
     tx = psi(optax.sgd(schedule, momentum=0.9, nesterov=True), report)
     return TrainState.create(
         apply_fn=model.apply,

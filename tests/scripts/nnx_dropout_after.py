@@ -65,6 +65,7 @@ def main(steps=STEPS):
     rngs = nnx.Rngs(1)
     tx = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps))
     report = find_groups(loss_fn, model, batches[0], rngs, has_aux=True)
+    # Filters have norms near 1, at which the learning rate stays as it is.
     optimizer = nnx.Optimizer(model, psi(tx, report), wrt=nnx.Param)
     metrics = nnx.MultiMetric(
         loss=nnx.metrics.Average("loss"), accuracy=nnx.metrics.Accuracy()

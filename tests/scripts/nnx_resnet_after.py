@@ -85,6 +85,7 @@ def main(steps=STEPS):
     model = ResNet(nnx.Rngs(0))
     schedule = optax.linear_onecycle_schedule(steps, PEAK_LR)
     report = find_groups(loss_fn, model, batches[0], True, has_aux=True)
+    # Filters have norms near 1, at which the learning rate stays as it is.
     tx = psi(optax.sgd(schedule, momentum=0.9), report)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     return [train_step(model, optimizer, batch).item() for batch in batches]

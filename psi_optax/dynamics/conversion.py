@@ -29,6 +29,13 @@ TARGETS = ("psi", "angle")
 
 _SAMPLES, _LAST_SAMPLE = 1000, 1e6
 
+_KEEP_RATES = (
+    "normalize first, by params = psi_optax.normalize(params, groups), or keep"
+    " a rate for each group, by optax.chain(optimizer,"
+    " psi_optax.transforms.retract(groups)) at the rate as it was."
+)
+_TO_ANGLE = 'choose to="angle", which is the same for all groups.'
+
 
 def convert_learning_rate(
     learning_rate: optax.ScalarOrSchedule,
@@ -56,21 +63,25 @@ def convert_learning_rate(
     | "sgd", "sgdw" | \(\eta/r^2\) | \(c/\sqrt{1-\mu^2}\), \(c = r\,|g|\) |
     | "adam", "adamw" | \(\eta/r\) | \(\sqrt{n (1-\mu)/(1+\mu)}\) |
     | "lion" | \(\eta/r\) | \(\sqrt n\) |
-    | "muon" | \(\eta/r\) | the RMS norm of a group's update, see below |
+    | "muon" | \(\eta/r\) | \(0.9 \sqrt{k/m}\) times optax's scale |
 
-    The first is exact: `psi(optax.sgd(rate), groups)` and
+    The first is exact: `psi(optax.sgd(rate, 0.9), groups)` and
     `psi_direction(rate, optax.trace(0.9), groups)` rotate each group as the
-    optimizer on weights does, until norms grow. The norm grows by 5 % within
+    optimizer on weights does, until norms grow. A norm grows by 5 % within
     about \(0.1\,\frac{1-\mu}{1+\mu}/\theta^2\) steps of rotation \(\theta\).
     The rotation of SGD is then 10 % smaller, that of the others 5 %.
 
     The second is an estimate: it assumes that gradients are independent noise.
-    If they all agree, SGD rotates by \(\sqrt{(1+\mu)/(1-\mu)}\) times as much,
-    and so does Adam: by \(\eta\sqrt n/r\). Hence `psi(optax.adam(0.001))`,
+    If they all agree, SGD and Adam rotate by \(\sqrt{(1+\mu)/(1-\mu)}\) times
+    as much: Adam by \(\eta\sqrt n/r\). Hence `psi(optax.adam(0.001))`,
     with the rate unconverted, rotates by up to \(0.001 \sqrt n\) per step: 0.77
-    radians for an attention head of 768 x 768 weights. To know the rotation,
+    radians for a kernel of 768 x 768 weights. To know the rotation,
     measure it in a short run of the optimizer that is converted: see
-    `measured_rotation`.
+    `measured_rotation`. That of Lion and Muon depends on gradients hardly.
+
+    Muon's is for m groups in a matrix of rank k, whose singular values become
+    about 0.9. Its first step is the same only where the groups of each matrix
+    have equal norms.
 
     With a weight decay norms have an equilibrium, and the rotation there is
     `equilibrium_rotation`, whatever the norms of `params`. This is
@@ -84,7 +95,7 @@ def convert_learning_rate(
     factor of 2. Otherwise normalize params first: at equal norms the rates are
     equal. Or keep the optimizer, with its own learning rate, and let
     `psi_optax.transforms.retract(groups)` follow it in a chain: each group then
-    has its own. Or convert to an angle, where a decay makes all equal.
+    has its own. With a weight decay, choose an angle: it is the same for all.
 
     Args:
         learning_rate: of an optimizer on weights; a number or a schedule.
@@ -143,7 +154,7 @@ def convert_learning_rate(
         >>> print(found)
         learning rate (psi): 0.05
         rotation: 0.0229 radians a step, 0.0229 to 0.0229 over groups
-        one rate fits all groups: each group's own rate is within a factor of 1
+        one rate fits all groups: their own are within a factor of 1 of it
 
     References:
         van Laarhoven, [L2 regularization versus batch and weight
@@ -164,11 +175,13 @@ def convert_learning_rate(
     measured = Measured(gradient_norm, measured_rotation)
     _check_measured(source, measured, to)
     table = make_table(groups, params)
-    if not source.weight_decay:
+    if source.weight_decay:
+        rates = equilibrium_rates(source, table, largest, to, measured)
+        base, remedy = source.matched(learning_rate, to), _TO_ANGLE
+    else:
         rates = initial_rates(source, table, largest, to, measured)
-        return _summarize(rates, table, learning_rate, to)
-    rates = equilibrium_rates(source, table, largest, to, measured)
-    return _summarize(rates, table, source.matched(learning_rate, to), to)
+        base, remedy = learning_rate, _KEEP_RATES
+    return _summarize(rates, table, base, to, remedy)
 
 
 def _check_rate(
@@ -222,7 +235,11 @@ def _check_measured(source: Source, measured: Measured, to: str) -> None:
 
 
 def _summarize(
-    rates: GroupRates, table: GroupTable, base: optax.ScalarOrSchedule, to: str
+    rates: GroupRates,
+    table: GroupTable,
+    base: optax.ScalarOrSchedule,
+    to: str,
+    remedy: str,
 ) -> ConvertedLearningRate:
     """Return the median over groups, and how far each group is from it."""
     own, rotation = rates.own[rates.rotates], None
@@ -239,6 +256,7 @@ def _summarize(
         spread=float(max(own.max() / rate, rate / own.min())),
         excluded=int(np.sum(~rates.rotates)),
         to=to,
+        remedy=remedy,
     )
 
 

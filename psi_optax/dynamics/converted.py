@@ -42,6 +42,7 @@ class ConvertedLearningRate:
         excluded: number of groups that never rotate: of norm zero, of one
             weight, or without gradients.
         to: the target, "psi" or "angle".
+        remedy: an advice, where one learning rate does not fit all groups.
 
     Raises:
         AttributeError: an attribute is set.
@@ -62,6 +63,7 @@ class ConvertedLearningRate:
     spread: float
     excluded: int
     to: str
+    remedy: str
 
     @property
     def fits_all(self) -> bool:
@@ -79,18 +81,13 @@ class ConvertedLearningRate:
                 " groups"
             )
         if self.excluded:
-            lines.append(f"excluded: {self.excluded} groups that never rotate")
-        return "\n".join([*lines, self._advice()])
+            count = f"{self.excluded} group{'s' * (self.excluded > 1)}"
+            lines.append(f"excluded: {count} that cannot rotate")
+        return "\n".join([*lines, self._fit()])
 
-    def _advice(self) -> str:
+    def _fit(self) -> str:
         """Return whether one rate fits all groups, and the remedy if not."""
-        own = f"each group's own rate is within a factor of {self.spread:.3g}"
+        own = f"their own are within a factor of {self.spread:.3g} of it"
         if self.fits_all:
             return f"one rate fits all groups: {own}"
-        return (
-            f"one rate does not fit all groups: {own} only. Convert after"
-            " params = psi_optax.normalize(params, groups), or keep a rate for"
-            " each group by optax.chain(optimizer,"
-            " psi_optax.transforms.retract(groups)) at the unconverted rate,"
-            ' or convert to="angle".'
-        )
+        return f"one rate does not fit all groups: {own}; {self.remedy}"

@@ -85,7 +85,8 @@ def initial_rates(
     if to == "psi":
         return GroupRates(rate, own, tangents, rotates)
     if tangents is None:
-        raise ValueError(_needs(source, 'an angle, to="angle",'))
+        other = "measured_rotation, of a short run"
+        raise ValueError(_needs(source, "an angle", other))
     return GroupRates(rate, tangents, tangents, rotates)
 
 
@@ -117,13 +118,13 @@ def _unit_norms(
         return np.sqrt(table.sizes())
     gradients = measured.gradient_norms(table)
     if gradients is None:
-        raise ValueError(_needs(source, "psi, in place of a weight_decay,"))
+        other = "the params of a run at its equilibrium, and no weight_decay"
+        raise ValueError(_needs(source, "psi with a weight_decay", other))
     return gradients
 
 
-def _needs(source: Source, target: str) -> str:
+def _needs(source: Source, target: str, otherwise: str) -> str:
     return (
         f"optimizer={source.name!r} to {target} needs the size of gradients:"
-        " pass gradient_norm, the RMS of |w| |g| over steps, or without a"
-        " weight_decay measured_rotation, of a short run."
+        f" pass gradient_norm, the RMS of |w| |g| over steps, or {otherwise}."
     )

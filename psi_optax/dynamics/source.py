@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from psi_optax._text import short_repr
 from psi_optax._validation import (
     check_choice,
     check_decay,
@@ -15,6 +16,7 @@ from psi_optax._validation import (
 )
 from psi_optax.dynamics.group_values import GroupTable
 from psi_optax.dynamics.matching import matching_learning_rate
+from psi_optax.groups import GroupedLeaf
 from psi_optax.groups.paths import longest_prefix, normalize_paths
 
 # Each optimizer, with its default momentum.
@@ -120,7 +122,7 @@ def make_source(
             consistent_rms=consistent_rms,
         )
     if name != "lion" or not decay:
-        _reject(f"{name}, weight_decay={weight_decay}", b2=b2)
+        _reject(f"{name} with weight_decay={weight_decay}", b2=b2)
     if consistent_rms is not None:
         check_positive("consistent_rms", consistent_rms)
     default = MOMENTA[name]
@@ -155,7 +157,7 @@ def _reject(optimizer: str, **arguments: Any) -> None:
     for name, value in arguments.items():
         if value is not None:
             raise ValueError(
-                f"{name}={value!r} has no effect on optimizer={optimizer}:"
+                f"{name}={short_repr(value)} has no effect on {optimizer}:"
                 f" omit {name}."
             )
 
@@ -212,5 +214,23 @@ def _numbers_by_path(given: Any, table: GroupTable) -> dict[str, Any]:
     )
     paths = normalize_paths([path for path, _ in pairs])
     stated = dict(zip(paths, (numbers for _, numbers in pairs), strict=True))
-    covering = {x.path: longest_prefix(x.path, stated) for x in leaves}
-    return {path: stated[p] for path, p in covering.items() if p is not None}
+    found = {}
+    for leaf in leaves:
+        path = longest_prefix(leaf.path, stated)
+        if path is not None:
+            found[leaf.path] = _check_numbers(stated[path], leaf)
+    return found
+
+
+def _check_numbers(numbers: Any, leaf: GroupedLeaf) -> Any:
+    """Return dimension numbers that fit a parameter."""
+    rank = len(leaf.shape)
+    fits = isinstance(numbers, optax.contrib.MuonDimensionNumbers) and all(
+        -rank <= axis < rank for x in numbers for axis in np.atleast_1d(x)
+    )
+    if not fits:
+        raise ValueError(
+            f"weight_dimension_numbers={short_repr(numbers)} do not fit {leaf}:"
+            " pass optax.contrib.MuonDimensionNumbers of its axes, or None."
+        )
+    return numbers

@@ -19,7 +19,8 @@ from psi_optax.models.architectures import (
     cifar_resnet,
 )
 
-LENGTH, HEADS = 32, 4
+LENGTH = 32
+"""Characters in a piece of text."""
 
 
 class Problem(NamedTuple):
@@ -58,13 +59,13 @@ class Record(NamedTuple):
         params: the last ones.
     """
 
-    rotation: np.ndarray
-    norm: np.ndarray
-    gradient: np.ndarray
+    rotation: Any
+    norm: Any
+    gradient: Any
     params: Any
 
 
-def resnet(width: int, batch_size: int) -> Problem:
+def resnet(width: int = 8, batch_size: int = 64) -> Problem:
     """Return a ResNet-8 with batch normalization, on digits.
 
     Of the labels 30 % are wrong, so that gradients do not vanish.
@@ -90,10 +91,10 @@ def resnet(width: int, batch_size: int) -> Problem:
     return Problem(variables["params"], groups.groups, loss, draw, axes)
 
 
-def transformer(width: int, batch_size: int) -> Problem:
+def transformer(width: int = 32, batch_size: int = 16) -> Problem:
     """Return a Transformer whose queries and keys are normalized, on text."""
     tokens = text.load().train
-    architecture = TransformerArchitecture(LENGTH, width, 2, HEADS)
+    architecture = TransformerArchitecture(LENGTH, width, 2, 4)
     model = linen.Transformer(architecture, text.VOCABULARY)
     variables = _initialize(model, jnp.zeros((1, LENGTH), jnp.int32))
 
@@ -117,8 +118,65 @@ def _initialize(model: Any, example: jax.Array) -> Any:
     return jax.jit(init)(jax.random.key(0), example)
 
 
-def muon_axes(problem: Problem) -> Any:
-    """Return the dimension numbers of groups, as a function of params."""
+class Method(NamedTuple):
+    """An optimizer whose learning rate is converted.
+
+    Attributes:
+        make: of a rate, and of the decay of groups.
+        options: of `convert_learning_rate`.
+        decayed: its name with weight decay.
+    """
+
+    make: Callable[..., optax.GradientTransformation]
+    options: dict[str, Any]
+    decayed: str
+
+
+def make_methods(problem: Problem) -> dict[str, Method]:
+    """Return SGD, Adam, Lion and Muon by name."""
+    grouped, axes = _mask(problem), _muon_axes(problem)
+    momentum = 0.9
+
+    def sgd(rate, decay):
+        decayed = optax.add_decayed_weights(decay, grouped)
+        return optax.chain(decayed, optax.sgd(rate, momentum))
+
+    def adam(rate, decay):
+        return optax.adamw(rate, b2=0.99, weight_decay=decay, mask=grouped)
+
+    def lion(rate, decay):
+        return optax.lion(rate, weight_decay=decay, mask=grouped)
+
+    def muon(rate, decay):
+        del decay
+        return optax.contrib.muon(rate, muon_weight_dimension_numbers=axes)
+
+    options = {
+        "sgd": {"momentum": momentum},
+        "muon": {"weight_dimension_numbers": axes},
+    }
+    return {
+        make.__name__: Method(
+            make,
+            {"optimizer": make.__name__, **options.get(make.__name__, {})},
+            "adamw" if make is adam else make.__name__,
+        )
+        for make in (sgd, adam, lion, muon)
+    }
+
+
+def _mask(problem: Problem) -> Callable[[Any], Any]:
+    """Return a function that marks groups in params, masked ones too."""
+    return lambda params: jax.tree.map(
+        lambda group, w: jax.tree.map(lambda _: group is not None, w),
+        problem.groups,
+        params,
+        is_leaf=lambda x: x is None,
+    )
+
+
+def _muon_axes(problem: Problem) -> Callable[[Any], Any]:
+    """Return a function that gives the dimension numbers of groups."""
 
     def matrix(group, w):
         # Within muon what its Adam updates is masked.
@@ -156,3 +214,6 @@ def make_recorded(problem: Problem, build: Callable) -> Callable:
         return Record(*seen, params)
 
     return lambda *arguments: jax.device_get(train(*arguments))
+
+
+NETWORKS = {"ResNet": resnet, "Transformer": transformer}

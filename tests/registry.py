@@ -145,7 +145,7 @@ ENTRIES = {
     ),
     "psi_adam": Entry(
         psi_optax.psi_adam,
-        {"learning_rate": 0.05, "weight_decay": 0.01},
+        {"learning_rate": 0.01, "weight_decay": 0.01},
         trees=2,
         promotes=True,
         by_leaf=False,
@@ -285,7 +285,7 @@ ENTRIES = {
         psi_optax.adamh,
         {"learning_rate": 0.1, "ordinary": optax.adam(0.1)},
         per_tensor=True,
-        trees=2,
+        trees=4,
         promotes=True,
         by_leaf=False,
     ),

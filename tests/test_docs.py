@@ -10,7 +10,7 @@ import yaml
 
 import psi_optax
 from psi_optax.models import architectures, linen, nnx
-from tests.registry import public_names, public_transforms
+from tests.registry import public_names
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -79,13 +79,13 @@ ALSO = {
     "optimizers/psi_sgd.py": [_ARGUMENTS],
     "diagnostics/monitor.py": [_ARGUMENTS],
     "invariance/report.py": ["tests/groups/test_hashing.py"],
+    "invariance/axis_names.py": _FRAMEWORKS,
+    "invariance/frameworks.py": _FRAMEWORKS,
+    "invariance/probe/perturbation.py": _FRAMEWORKS,
     "invariance/formats/layers.py": _REPORT,
     "invariance/formats/patterns.py": _REPORT,
     "invariance/formats/pattern_ties.py": _REPORT,
     "invariance/variables.py": _REPORT,
-    "invariance/axis_names.py": _FRAMEWORKS,
-    "invariance/frameworks.py": _FRAMEWORKS,
-    "invariance/probe/perturbation.py": _FRAMEWORKS,
 }
 OPTIONS = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
 # Seconds of computing, for a program that no longer ends. Time on the wall

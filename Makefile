@@ -26,16 +26,17 @@ EMERGING_PYTHON = $(shell for python in $(PYTHON) \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null \
   && echo $$python && break; done)
 
-.PHONY: demo test check docs oldest mutate notebooks oracles build clean
+.PHONY: demo test check docs oldest canary mutate notebooks oracles build clean
 
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks rescaling --anew $(ARGS)
 
 # Many tests compile the same programs: what is compiled is kept. Of 2,000 random
 # programs a quarter runs here, and all in continuous integration.
-test oldest: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
-test oldest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-test oldest: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
+CACHED := test oldest canary
+$(CACHED): export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
+$(CACHED): export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
+$(CACHED): export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 test: export PSI_OPTAX_PROGRAMS ?= 200
 test: $(STAMP)
 	PSI_OPTAX_SMOKE=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
@@ -51,11 +52,17 @@ docs: $(STAMP)
 	$(BIN)/properdocs build --strict
 
 # The oldest versions that pyproject.toml admits, in an environment of their own,
-# and the tests of what meets them: JAX and optax are there in `make test` already,
-# with Python 3.11. Flax and Haiku were full of what JAX then deprecated.
-OLDEST := conformance/test_frameworks.py conformance/test_checkpoints.py \
+# and the tests of what a version can change. Flax and Haiku were full of what JAX
+# then deprecated, and Matplotlib of what its parser did.
+OLDEST := $(addprefix conformance/test_,contract.py frameworks.py checkpoints.py) \
+  $(addprefix invariance/test_,zoo.py traps.py synchronized.py control_flow.py \
+    custom_derivatives.py refs.py more_rules.py) \
+  $(addprefix devices/test_,pmap.py shard_map.py monitor.py) \
+  diagnostics/test_monitor.py geometry/test_scheduling.py \
   models/test_agreement.py models/test_groups.py benchmarks/test_train.py \
   test_readme.py
+OLDEST_WARNINGS := -W 'ignore:jax:DeprecationWarning' \
+  -W ignore::pyparsing.warnings.PyparsingDeprecationWarning
 oldest: OLD := $(VENV)-oldest
 oldest:
 	$(PYTHON) -m venv --clear $(OLD)
@@ -63,7 +70,19 @@ oldest:
 	$(OLD)/bin/pip install --quiet --disable-pip-version-check -e '.[test]' \
 	  -c $(OLD)/constraints.txt
 	$(OLD)/bin/python -m pytest -n $(JOBS) --dist worksteal -p no:cacheprovider \
-	  -W 'ignore:jax:DeprecationWarning' $(addprefix tests/,$(OLDEST)) $(ARGS)
+	  $(OLDEST_WARNINGS) $(addprefix tests/,$(OLDEST)) $(ARGS)
+
+# What is to come: pre-releases of JAX and optax, on the interpreter that is given.
+# It may fail. A failure is no fault of a change; it says what to prepare for.
+canary: PRE := $(VENV)-canary
+canary:
+	$(PYTHON) -m venv --clear $(PRE)
+	$(PRE)/bin/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(PRE)/bin/pip install --quiet --disable-pip-version-check --upgrade --pre \
+	  --upgrade-strategy only-if-needed jax jaxlib optax
+	$(PRE)/bin/pip list --disable-pip-version-check | grep -iE '^(jax|optax|flax)'
+	$(PRE)/bin/python -m pytest -n $(JOBS) --dist worksteal -p no:cacheprovider \
+	  $(addprefix tests/,$(OLDEST)) $(ARGS)
 
 # Deliberate faults, each of which the fast tests must notice; with
 # ARGS='--generated 12', 12 for each room that nobody thought of.
@@ -71,9 +90,11 @@ mutate: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[mutation]'
 	$(BIN)/python -m tests.mutation $(ARGS)
 
-# Rebuilds every .ipynb from its percent-format source.
+# Rebuilds every .ipynb from its percent-format source, in which it writes the
+# repository's address first.
 notebooks: $(STAMP)
-	$(BIN)/jupytext --to ipynb notebooks/*.py
+	$(BIN)/python -m tests.address notebooks/*.py
+	$(BIN)/jupytext --to ipynb --update notebooks/*.py
 
 # What other libraries do, frozen for the tests: tests/oracles/make.py says how.
 oracles:

@@ -21,17 +21,20 @@
 # difference go away. CPU, GPU or TPU: nothing needs to be edited.
 
 # %%
-# Installs only what is missing: replacing jax under a running TPU or GPU
-# runtime would need a restart.
+# Installs only what is missing. JAX stays as it is, since replacing it under a
+# running TPU or GPU runtime would need a restart.
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
 
 if importlib.util.find_spec("psi_optax") is None:
     source = "git+https://github.com/psi-optax/psi_optax"
-    package = f"psi_optax[benchmarks] @ {source}"
+    packages = [f"psi_optax[benchmarks] @ {source}"]
+    if importlib.util.find_spec("jax") is not None:
+        packages.append(f"jax=={importlib.metadata.version('jax')}")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", package], check=True
+        [sys.executable, "-m", "pip", "install", "-q", *packages], check=True
     )
 
 import jax
@@ -82,7 +85,7 @@ def new_model(scale=1.0, epsilon=1e-5):
         64, widths=(64, 64), epsilon=epsilon, momentum=0.9, rngs=nnx.Rngs(0)
     )
     for layer in (model.hidden_0, model.hidden_1):
-        layer.kernel.set_value(scale * layer.kernel.get_value())
+        layer.kernel[...] = scale * layer.kernel[...]
     return model
 
 
@@ -193,9 +196,9 @@ def filters_after_training(factors):
     """The first layer's filters, divided by the factors they started with."""
     model = new_model(epsilon=0.0)
     kernel = model.hidden_0.kernel
-    kernel.set_value(kernel.get_value() * factors)
+    kernel[...] = kernel[...] * factors
     train(optimizers["psi_sgd"], model)
-    return model.hidden_0.kernel.get_value() / factors
+    return model.hidden_0.kernel[...] / factors
 
 
 powers = 2.0 ** np.random.default_rng(1).integers(-10, 11, (1, 64))

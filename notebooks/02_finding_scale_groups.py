@@ -22,17 +22,20 @@
 # TPU: nothing needs to be edited.
 
 # %%
-# Installs only what is missing: replacing jax under a running TPU or GPU
-# runtime would need a restart.
+# Installs only what is missing. JAX stays as it is, since replacing it under a
+# running TPU or GPU runtime would need a restart.
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
 
 if importlib.util.find_spec("psi_optax") is None:
     source = "git+https://github.com/psi-optax/psi_optax"
-    package = f"psi_optax[benchmarks] @ {source}"
+    packages = [f"psi_optax[benchmarks] @ {source}"]
+    if importlib.util.find_spec("jax") is not None:
+        packages.append(f"jax=={importlib.metadata.version('jax')}")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "-q", package], check=True
+        [sys.executable, "-m", "pip", "install", "-q", *packages], check=True
     )
 
 import jax
@@ -178,7 +181,7 @@ names = ["/".join(path) for path in flat.paths]
 def losses_at(factors):
     """The losses, when each parameter is multiplied by its factor."""
     scaled = [
-        (path, variable.replace(factor * variable.get_value()))
+        (path, variable.replace(factor * variable[...]))
         for (path, variable), factor in zip(flat, factors, strict=True)
     ]
     return loss(nnx.from_flat_state(scaled), *batch)

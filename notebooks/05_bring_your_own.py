@@ -21,8 +21,9 @@
 # Flax Linen, Equinox and Haiku. CPU, GPU or TPU: nothing needs to be edited.
 
 # %%
-# Installs only what is missing: replacing jax under a running TPU or GPU
-# runtime would need a restart.
+# Installs only what is missing. JAX stays as it is, since replacing it under a
+# running TPU or GPU runtime would need a restart.
+import importlib.metadata
 import importlib.util
 import subprocess
 import sys
@@ -39,6 +40,8 @@ missing = [
     if importlib.util.find_spec(module) is None
 ]
 if missing:
+    if importlib.util.find_spec("jax") is not None:
+        missing.append(f"jax=={importlib.metadata.version('jax')}")
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", *missing], check=True
     )

@@ -7,6 +7,12 @@ import jax
 import pytest
 from jax._src import compiler
 
+# Scheduling hints bound the memory of a step on later versions alone.
+needs_bounded_memory = pytest.mark.skipif(
+    jax.__version_info__ < (0, 10),
+    reason="until JAX 0.9, XLA copies all new weights in a step in place",
+)
+
 
 @functools.cache
 def quick_options():

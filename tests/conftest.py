@@ -13,6 +13,7 @@ os.environ.setdefault("NPROC", "32")
 import jax
 import pytest
 
+from psi_optax._compat import enable_x64
 from tests.compilation import all_quick
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -53,7 +54,7 @@ FOLDER = TESTS
 @pytest.fixture
 def x64():
     """Double precision, for what is compared with mathematics."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         yield
 
 

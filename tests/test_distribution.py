@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 
@@ -13,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import psi_optax
+from tests.address import repository
+from tests.oldest import oldest
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,6 +89,39 @@ def test_there_is_one_version():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert not re.search(r'^version\s*=\s*"', text, re.MULTILINE)
     assert importlib.metadata.version("psi_optax") == psi_optax.__version__
+
+
+def test_the_address_stands_in_one_place():
+    """In notebooks too, which are compared with it."""
+    name = repository().removeprefix("https://github.com/")
+    pages = ROOT.glob("*.md"), (ROOT / "docs").rglob("*.md"), sources()
+    texts = [*pages[0], *pages[1], *(ROOT / x for x in pages[2])]
+    texts += [ROOT / "properdocs.yml", ROOT / "Makefile"]
+    assert not [x for x in texts if name in x.read_text(encoding="utf-8")]
+    assert name in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def floors():
+    """The oldest version of each requirement that `make oldest` installs."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    return project, dict(x.split("==") for x in oldest(project))
+
+
+def test_the_oldest_version_of_each_requirement_is_tested():
+    project, installed = floors()
+    extras = project["optional-dependencies"].values()
+    asked = [Requirement(x) for x in sum(extras, project["dependencies"])]
+    asked = {x.name: str(x.specifier) for x in asked if x.name != "psi_optax"}
+    assert asked == {name: f">={low}" for name, low in installed.items()}
+    assert installed["jax"] == installed["jaxlib"]
+
+
+@pytest.mark.parametrize("page", ["limits", "testing"])
+def test_pages_name_the_oldest_jax(page):
+    _, installed = floors()
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert f"JAX {installed['jax']}" in text
 
 
 def needed(name, extras=("",), found=None):

@@ -4,12 +4,14 @@ import importlib
 import importlib.util
 import pathlib
 import re
+import types
 
 import pytest
 import yaml
 
 import psi_optax
 from psi_optax.models import architectures, linen, nnx
+from tests.address import repository
 from tests.registry import public_names
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -170,6 +172,13 @@ def test_broken_links_are_found():
     assert list(broken_links(DOCS / "index.md", text)) == [
         *("#two", "none.md", "limits.md#none", "none.png", "../../etc")
     ]
+
+
+def test_the_site_has_the_address_of_the_project():
+    config = types.SimpleNamespace(config_file_path=ROOT / "properdocs.yml")
+    tool("address").on_config(config)
+    assert config.repo_url == repository()
+    assert "repo_url" not in (ROOT / "properdocs.yml").read_text()
 
 
 def test_links_out_of_the_pages_lead_into_the_repository():

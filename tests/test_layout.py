@@ -19,15 +19,16 @@ ROOT = pathlib.Path(psi_optax.__file__).parent
 ARGUMENTS = {"_text", "_validation"}
 CORE = ARGUMENTS | {"geometry", "groups"}
 ALLOWED = {
+    "_compat": set(),
     "_text": set(),
     "_validation": {"_text"},
-    "groups": ARGUMENTS,
+    "groups": ARGUMENTS | {"_compat"},
     "geometry": ARGUMENTS | {"groups"},
     "transforms": CORE,
     "wrappers": CORE | {"transforms"},
     "optimizers": CORE | {"transforms", "wrappers"},
-    "invariance": CORE,
-    "diagnostics": CORE | {"transforms"},
+    "invariance": CORE | {"_compat"},
+    "diagnostics": CORE | {"_compat", "transforms"},
     "dynamics": CORE,
     "batch_stats": CORE,
     "models": {"groups"},

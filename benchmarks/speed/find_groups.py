@@ -17,7 +17,6 @@ from functools import partial
 from typing import Annotated, Any
 
 import jax
-from jax.extend import core
 
 import psi_optax
 from benchmarks import problems
@@ -27,6 +26,7 @@ from benchmarks.harness.options import Count, one_of, some
 from benchmarks.harness.processes import alone
 from benchmarks.harness.results import Content, Results
 from benchmarks.problems import GPT2_SMALL, Network, Problem
+from psi_optax._compat import jaxprs_in_params
 from psi_optax.models.architectures import TransformerArchitecture
 
 _RESNET, _TRANSFORMER = "ResNet for 32 x 32, Linen", "Transformer, Linen"
@@ -119,7 +119,7 @@ def count_equations(jaxpr: Any) -> int:
     return len(equations) + sum(
         count_equations(inner)
         for equation in equations
-        for inner in core.jaxprs_in_params(equation.params)
+        for inner in jaxprs_in_params(equation.params)
     )
 
 

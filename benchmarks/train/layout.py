@@ -59,7 +59,11 @@ class Layout(NamedTuple):
     def gather(self, params: Any) -> Any:
         """Gather weights along `fsdp`, as the forward pass needs them."""
         explicit = AxisType.Explicit in self.mesh.axis_types
-        move = jax.reshard if explicit else jax.lax.with_sharding_constraint
+        move = (
+            jax.sharding.reshard
+            if explicit
+            else jax.lax.with_sharding_constraint
+        )
         return jax.tree.map(
             lambda x: move(x, self._weight(x, "model").spec), params
         )

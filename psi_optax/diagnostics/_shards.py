@@ -7,6 +7,8 @@ Each function reduces over the entries of all of them.
 import jax
 import jax.numpy as jnp
 
+from psi_optax import _compat
+
 
 def total(x: jax.Array) -> jax.Array:
     """Return the sum of all entries."""
@@ -33,4 +35,4 @@ def mean(x: jax.Array) -> jax.Array:
 
 def _varying_axes(x: jax.Array) -> tuple[str, ...]:
     """Return the manual mesh axes over which x differs."""
-    return tuple(sorted(jax.typeof(x).manual_axis_type.varying))
+    return tuple(sorted(_compat.varying_axes(jax.typeof(x))))

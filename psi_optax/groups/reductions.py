@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from psi_optax import _compat
 from psi_optax._text import summarize
 
 Blocks = Sequence[tuple[int, int]]
@@ -133,7 +134,7 @@ def _bound_axes(axis_name: AxisName, leaf: str) -> tuple[str, ...]:
     if not unbound:
         return names
     # Outside of shard_map and pmap no name is bound, and the leaf is whole.
-    manual = jax.sharding.get_abstract_mesh().manual_axes
+    manual = _compat.manual_axes()
     if not manual and len(unbound) == len(names):
         return ()
     raise ValueError(

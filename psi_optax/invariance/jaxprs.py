@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from psi_optax import _compat
+
 _JAX = str(pathlib.Path(jax.__file__).parent)
 
 # Primitives that move elements, or convert them.
@@ -87,7 +89,7 @@ def dtypes_of(jaxpr: Any) -> set[Any]:
     found = set()
     for equation in inner.eqns:
         found |= {getattr(v.aval, "dtype", None) for v in equation.outvars}
-        for body in core.jaxprs_in_params(equation.params):
+        for body in _compat.jaxprs_in_params(equation.params):
             found |= dtypes_of(body)
     return found - {None}
 
@@ -120,7 +122,7 @@ def varying_axes(variable: Any) -> dict[str, int]:
     sharding = getattr(variable.aval, "sharding", None)
     if sharding is None or sharding.mesh.empty:
         return {}
-    names = variable.aval.manual_axis_type.varying
+    names = _compat.varying_axes(variable.aval)
     return {n: size for n, size in sharding.mesh.shape.items() if n in names}
 
 
@@ -188,7 +190,8 @@ def mesh_sizes(params: dict[str, Any]) -> dict[str, int]:
 
     The mesh may have others: those of a `shard_map` around it.
     """
-    manual = params["newly_manual_axes"]
+    # Until JAX 0.9: the parameter was `manual_axes`.
+    manual = params.get("newly_manual_axes", params.get("manual_axes"))
     return {
         name: n for name, n in params["mesh"].shape.items() if name in manual
     }

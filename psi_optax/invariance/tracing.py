@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from psi_optax import _compat
 from psi_optax._text import short_repr
 from psi_optax.groups.paths import PathLeaf, check_no_refs, leaves_with_paths
 from psi_optax.groups.types import Tree
@@ -218,7 +219,7 @@ def double_precision() -> Generator[None]:
     """Compute in double precision, to which all arrays are promoted."""
     with (
         warnings.catch_warnings(),
-        jax.enable_x64(True),
+        _compat.enable_x64(True),
         jax.numpy_dtype_promotion("standard"),
     ):
         # Writes to running averages of a single-precision model.

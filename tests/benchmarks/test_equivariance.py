@@ -16,6 +16,7 @@ from benchmarks.experiments.equivariance.rows import OURS, Row
 from benchmarks.harness import processes
 from benchmarks.harness.pages import DOCS
 from benchmarks.harness.results import Results, read
+from psi_optax._compat import enable_x64
 from tests.compilation import quick_jit
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -84,7 +85,7 @@ def test_directions_are_compared_and_not_norms():
 # an error in a formula shows as 0.01 or more.
 @pytest.mark.parametrize("name", OURS)
 def test_ours_are_what_is_claimed_of_them(name):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         found = problem.measure(experiment.follow(OURS[name].tx))
     row = {**found, "claim": OURS[name].claim, "powers_of_two": None}
     assert row["claim"]

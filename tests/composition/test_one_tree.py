@@ -7,6 +7,7 @@ import pytest
 
 import psi_optax
 from psi_optax import ScaleGroup
+from psi_optax._compat import enable_x64
 from tests.registry import normal
 from tests.theory.training import lenient, step, walk
 
@@ -121,7 +122,7 @@ def trained(tree):
 
 @pytest.fixture(scope="module")
 def free():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         return path(SGD)
 
 

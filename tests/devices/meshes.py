@@ -81,7 +81,7 @@ def on_devices(recipe, dtype, axis, axis_type):
 
 def sharded(recipe, dtype, axis, axis_type):
     """A recipe with weights and state, each in shards; under a mesh."""
-    mesh = jax.sharding.get_mesh()
+    mesh = make_mesh(axis_type)
     tx = RECIPES[recipe](GROUPS)
     params = jax.tree.map(
         lambda x: jax.device_put(
@@ -104,7 +104,7 @@ def _init(tx, params, axis_type):
         tx,
         jax.eval_shape(tx.init, params),
         jax.tree.map(lambda x: x.sharding, params),
-        replicated(jax.sharding.get_mesh()),
+        replicated(make_mesh(axis_type)),
     )
     return quick_jit(tx.init, out_shardings=shardings)(params)
 
@@ -132,7 +132,7 @@ def map_state(tx, state, like_params, other):
 def _gradient(axis_type):
     """The gradient, for which every device gathers the weights."""
     gather = {
-        "explicit": jax.reshard,
+        "explicit": jax.sharding.reshard,
         "auto": jax.lax.with_sharding_constraint,
     }[axis_type]
     return quick_jit(

@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax import export
 
 from tests.registry import ENTRIES, draw
 
 
 def lowered(function, *shapes):
-    return jax.export.export(jax.jit(function), platforms=["tpu"])(*shapes)
+    return export.export(jax.jit(function), platforms=["tpu"])(*shapes)
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -145,7 +145,8 @@ def test_a_misspelled_name_is_an_error_that_names_the_parameter(path):
 
 
 def test_two_mesh_axes():
-    mesh = jax.make_mesh((4, 2), ("a", "b"))
+    types = (jax.sharding.AxisType.Explicit,) * 2
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=types)
     w = np.random.RandomState(0).normal(size=(16, 3))
     group = psi_optax.ScaleGroup(axes=0, axis_name=("a", "b"))
     norms = jax.shard_map(

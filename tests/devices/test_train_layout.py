@@ -12,6 +12,7 @@ from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.train import __main__ as program, checkpoints, records, run
 from benchmarks.train.layout import make_layout
 from benchmarks.training import kernel_groups
+from psi_optax._compat import enable_x64
 from psi_optax.models.architectures import ViTArchitecture
 from psi_optax.models.linen import CNN, MLP, ViT
 from tests.compilation import all_quick
@@ -106,7 +107,7 @@ def losses(
 
 @functools.cache
 def on_one_device(model, optimizer):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         return losses({"data": 1}, model, optimizer)
 
 
@@ -131,13 +132,21 @@ def test_the_losses_are_those_of_one_device(model, optimizer, mesh, axes):
     assert distance(found, expected) < TOLERANCE
 
 
+def varying(x, axes):
+    """Return x as an array that differs between devices."""
+    # Until JAX 0.7 the function was `pvary`.
+    if not hasattr(jax.lax, "pcast"):
+        return jax.lax.pvary(x, axes)
+    return jax.lax.pcast(x, axes, to="varying")
+
+
 def local_update(loss, optimizer):
     """Average the gradients of parts of the batch, which devices form alone."""
     axes = ("data", "fsdp")
 
     def gradients(params, variables, images, labels):
         (value, _), found = jax.value_and_grad(loss, has_aux=True)(
-            jax.lax.pcast(params, axes, to="varying"), variables, images, labels
+            varying(params, axes), variables, images, labels
         )
         return jax.lax.pmean((value, found), axes)
 

@@ -14,6 +14,7 @@ from psi_optax.diagnostics import (
     plot_monitor,
     read_monitor,
 )
+from tests.compilation import needs_bounded_memory
 from tests.conformance.checks import assert_equal, one_step
 from tests.registry import GROUPS, draw
 
@@ -188,6 +189,7 @@ def test_errors():
         read_monitor(twice.init(draw(0)))
 
 
+@needs_bounded_memory
 def test_its_inner_products_keep_nothing_of_the_size_of_a_leaf():
     w = jnp.zeros((512, 256))
     tx = monitor_groups({"w": ScaleGroup(0)}, learning_rate=0.1, degree=-1)
@@ -205,6 +207,7 @@ def _norms_and_their_sum(x):
     return square, square.sum()
 
 
+@needs_bounded_memory
 def test_a_step_in_place_needs_one_copy_of_the_updates():
     w = {"w": jnp.zeros((512, 256))}
     groups = {"w": ScaleGroup(0)}

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 
+from psi_optax._compat import enable_x64
 from psi_optax.dynamics import (
     equilibrium_norm,
     equilibrium_rotation,
@@ -202,7 +203,7 @@ def test_transient(name):
 def test_small_angles_in_float32(optimizer):
     # eta lam = 1e-9 is lost in 1 - eta lam; a dozen roundings of 6e-8.
     angle = equilibrium_rotation(1e-5, 1e-4, optimizer=optimizer)
-    with jax.enable_x64(True):
+    with enable_x64(True):
         exact = equilibrium_rotation(1e-5, 1e-4, optimizer=optimizer)
     assert angle.dtype == np.float32
     assert exact.dtype == np.float64

@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import export
+from jax.sharding import AxisType
 
 from psi_optax import ScaleGroup, psi, psi_sgd
 from psi_optax.geometry import _scheduling
 from psi_optax.groups import make_plan
 from psi_optax.transforms import retract
+from tests.compilation import needs_bounded_memory
 
 LEAVES, SHAPE = 8, (256, 256)
 
@@ -78,6 +81,7 @@ def temporaries(tx):
 GROUPS = ScaleGroup(axes=0)
 
 
+@needs_bounded_memory
 @pytest.mark.usefixtures("optax_promotion")
 @pytest.mark.parametrize("inner", [optax.sgd(0.1, 0.9), optax.adam(0.1)])
 def test_an_optimizers_directions_do_not_exist_all_at_once(alone, inner):
@@ -85,6 +89,7 @@ def test_an_optimizers_directions_do_not_exist_all_at_once(alone, inner):
     assert temporaries(psi(inner, GROUPS)) < 2.5
 
 
+@needs_bounded_memory
 @pytest.mark.usefixtures("optax_promotion")
 def test_updates_that_are_retracted_do_not_exist_all_at_once(alone):
     assert temporaries(optax.chain(optax.adam(0.1), retract(GROUPS))) < 2.5
@@ -95,6 +100,7 @@ def test_they_do_where_nothing_waits():
     assert temporaries(optax.chain(optax.sgd(0.1), retract(GROUPS))) > 2.5
 
 
+@needs_bounded_memory
 def test_momentum_is_never_copied(alone):
     assert temporaries(psi_sgd(0.1, GROUPS, momentum=0.9)) < 0.5
     # Nesterov's direction is not the buffer.
@@ -151,14 +157,14 @@ def in_scan(step, w):
 
 
 def in_shard_map(step, w):
-    mesh = jax.make_mesh((1,), ("d",))
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Explicit,))
     spec = jax.sharding.PartitionSpec()
     return jax.shard_map(step, mesh=mesh, in_specs=spec, out_specs=spec)(w)
 
 
 def exported(step, w):
     platforms = "cpu", "cuda", "tpu"
-    return jax.export.export(jax.jit(step), platforms=platforms)(w).call(w)
+    return export.export(jax.jit(step), platforms=platforms)(w).call(w)
 
 
 @pytest.mark.usefixtures("optax_promotion")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from psi_optax import ScaleGroup
+from psi_optax._compat import enable_x64
 from tests.invariance.losses import arrays, normalized, report_on
 
 X = arrays(x=(64, 6))["x"]
@@ -85,7 +86,7 @@ def test_what_a_guard_adds_to_zeros_counts(sign):
 
 def test_numbers_beyond_all_and_empty_arrays():
     def large(params, x):
-        with jax.enable_x64(True):
+        with enable_x64(True):
             number = jnp.full((4,), 1e200) ** 2 + jnp.full((4,), 1e120) ** 3
         return (
             normalized(x @ params["w"])

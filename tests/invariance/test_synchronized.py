@@ -17,6 +17,9 @@ MESH = Mesh(np.array(jax.devices()[:8]).reshape(4, 2), ("d", "e"))
 ROWS, WHOLE = P("d"), P()
 X = arrays(x=(16, 3))["x"]
 METHODS = ["analysis", "both"]
+# Until JAX 0.9 a stack is the concatenation of new arrays: a mean of one is not
+# known to be a mean of the array that was stacked.
+HAS_STACKS = hasattr(jax.lax, "stack")
 
 pytestmark = pytest.mark.usefixtures("promotion")
 
@@ -104,6 +107,13 @@ def unstacked(h):
     return scaled(h, mean, square - mean**2)
 
 
+def concatenated(h):
+    """A stack and its parts, as JAX 0.9 writes them."""
+    both = jnp.concatenate([h.mean(0)[None], (h * h).mean(0)[None]])
+    mean, square = jnp.split(pmean(both, "d"), 2)
+    return scaled(h, mean[0], square[0] - mean[0] ** 2)
+
+
 def summed_in_one(h):
     """A sum of a stack, along an axis before that of its parts."""
     mean, square = pmean(jnp.stack([h, h * h], axis=1).mean(0), "d")
@@ -123,6 +133,7 @@ CENTRED = {
     "squares": squares,
     "stacked": stacked,
     "unstacked": unstacked,
+    "concatenated": concatenated,
     "summed in one": summed_in_one,
     "sums": functools.partial(sums, count=lambda h: h.shape[0]),
     "counted": functools.partial(
@@ -137,7 +148,9 @@ CENTRED = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", CENTRED)
+@pytest.mark.parametrize(
+    "name", [x for x in CENTRED if HAS_STACKS or x != "summed in one"]
+)
 def test_a_bias_before_a_synchronized_norm_is_inert(name, method):
     assert cancels(report(on_devices(CENTRED[name]), method))
     loss = on_devices(CENTRED[name], check_vma=False)
@@ -277,6 +290,7 @@ def doubled(x):
 
 doubled.defjvp(lambda x, t: (doubled(*x), 2.0 * t[0]))
 
+
 WHOLES = {
     "as it is": whole,
     "summed over its parts": lambda h: whole(h).sum(0),
@@ -322,4 +336,5 @@ def test_parts_of_a_stack_are_told_apart(order, method):
         both = jnp.stack([h, 2.0 * h], axis=stacked).mean(reduced)
         return total((h - jnp.unstack(both)[part]) / jnp.std(h, 0))
 
-    assert cancels(report(loss, method)) == (part == 0)
+    is_known = HAS_STACKS or stacked == reduced or method != "analysis"
+    assert cancels(report(loss, method)) == (part == 0 and is_known)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn, nnx
-from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, PartitionSpec
 
+from psi_optax._compat import jaxprs_in_params
 from psi_optax.models import linen, nnx as nnx_models
 
 from .twins import (

@@ -4,7 +4,6 @@ import dataclasses
 from functools import partial
 from typing import Annotated, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,6 +13,7 @@ from benchmarks.experiments.convergence.smoothness import Smoothness
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Positives, one_of
 from benchmarks.harness.results import Results
+from psi_optax._compat import enable_x64
 
 SHOWN = 150  # number of steps whose loss is among the results, at most
 MARGIN = 1.1  # factor of constants that were exceeded on a path
@@ -39,7 +39,7 @@ def measure(settings: Settings, results: Results) -> None:
     """Measure a part for each descent."""
     runs = 1 + len(settings.multiples) + len(settings.scales)
     results.expect(2 * runs + len(settings.scales))
-    with jax.enable_x64(True):
+    with enable_x64(True):
         images = data.load(settings.dataset)
         problem = descent.make_problem(images, settings.width)
         smoothness = Smoothness(problem)

@@ -24,6 +24,7 @@ from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Folder, one_of, some
 from benchmarks.harness.processes import in_torch
 from benchmarks.harness.results import Content, Results
+from psi_optax._compat import enable_x64
 
 ROWS = {**OURS, **OPTAX}
 NAMES = (*ROWS, *peers.OPTIONS)
@@ -79,7 +80,7 @@ def measure_row(name: str) -> dict[str, Any]:
         error = problem.direction_error(run(start), run(other))
     about = {"library": library.__name__, "optimizer": name}
     about |= {"version": library.__version__, "claim": claim}
-    with jax.enable_x64(True):
+    with enable_x64(True):
         return {**about, "powers_of_two": error, **problem.measure(run)}
 
 

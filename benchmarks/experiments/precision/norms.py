@@ -12,6 +12,7 @@ import optax
 import psi_optax
 from benchmarks.experiments.precision.modes import GROUPS, MODES
 from benchmarks.optimizers import OPTIMIZERS
+from psi_optax._compat import enable_x64
 
 
 class Long(NamedTuple):
@@ -53,7 +54,7 @@ def norms(long: Long, steps: int) -> dict[str, Any]:
     make = OPTIMIZERS[long.optimizer].make
     tx = wrap(make(RATES[long.optimizer], GROUPS, radius=radius))
     start = np.random.default_rng(1).normal(size=SHAPE) / 8
-    with jax.enable_x64(True):
+    with enable_x64(True):
         run = jax.jit(functools.partial(_wander, tx, steps // STRETCHES))
         found = run(start.astype(jnp.dtype(dtype)))
         worst, last, angles = map(np.asarray, found)

@@ -24,6 +24,7 @@ from benchmarks.experiments.convergence.smoothness import (
 )
 from benchmarks.experiments.noisy_data import first
 from benchmarks.harness import pages, results
+from psi_optax._compat import enable_x64
 
 pytestmark = pytest.mark.usefixtures("optax_promotion", "x64")
 
@@ -46,7 +47,7 @@ def curvature(hessian, rates):
 def problem():
     digits = first(data.load("digits"), 200)
     small = digits._replace(train_images=digits.train_images[:, 2:6, 2:6])
-    with jax.enable_x64(True):
+    with enable_x64(True):
         return make_problem(small, width=2)
 
 

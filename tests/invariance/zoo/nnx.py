@@ -1,5 +1,6 @@
 """Networks in Flax NNX."""
 
+import inspect
 from functools import partial
 
 import jax
@@ -303,6 +304,15 @@ class Dropped(nnx.Module):
         )
 
 
+def recorded(value):
+    """Return a Variable that holds a ref."""
+    # Until Flax 0.12.0 the option was `use_ref`.
+    options = inspect.signature(nnx.Variable.__init__).parameters
+    return nnx.Variable(
+        value, **{"ref" if "ref" in options else "use_ref": True}
+    )
+
+
 class Recorded(nnx.Module):
     """A layer whose Variables are refs: a cache, and running statistics."""
 
@@ -313,7 +323,7 @@ class Recorded(nnx.Module):
         self.head = head(5, rngs)
 
     def __call__(self, x, mean):
-        cache = nnx.Variable(jnp.zeros((len(x), 4), x.dtype), ref=True)
+        cache = recorded(jnp.zeros((len(x), 4), x.dtype))
         h = self.hidden(x)
         center = h.mean(0, keepdims=True)
         mean[...] = (0.9 * mean[...] + 0.1 * center[0]).astype(mean.dtype)
@@ -332,7 +342,7 @@ class Recorded(nnx.Module):
 def refs():
     model = nnx.eval_shape(lambda: Recorded(nnx.Rngs(0)))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    mean = nnx.Variable(jnp.zeros(6), ref=True)
+    mean = recorded(jnp.zeros(6))
     x = vectors()
 
     def loss(params, x, y):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax import ScaleGroup
+from psi_optax._compat import enable_x64
 from psi_optax.groups import paths
 
 Tree = Any
@@ -73,7 +74,7 @@ def net(
 
         @functools.cache
         def make():
-            with jax.enable_x64(False):
+            with enable_x64(False):
                 loss, *arrays = build(function, **options)
                 arrays = jax.tree.map(jnp.asarray, arrays)
                 return Net(name, loss, *arrays, expected or {}, alternatives)

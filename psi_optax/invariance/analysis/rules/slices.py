@@ -19,7 +19,7 @@ from psi_optax.invariance.analysis.linear_forms import (
     total,
 )
 from psi_optax.invariance.analysis.rules.shapes import rearranged
-from psi_optax.invariance.analysis.rules.table import Call, rule
+from psi_optax.invariance.analysis.rules.table import Call, apply, rule, stack
 from psi_optax.invariance.analysis.values import (
     Shape,
     Value,
@@ -33,20 +33,30 @@ from psi_optax.invariance.analysis.values import (
 def _slice(call: Call) -> list[Value]:
     context, params, [x] = call.context, call.params, call.operands
     starts, limits = params["start_indices"], params["limit_indices"]
-    kept = [a for a in range(x.rank) if a != x.stack_axis]
     one = [1 if a == x.stack_axis else n for a, n in enumerate(x.shape)]
     if x.parts and list(call.shape) == one:
-        part, positions = x.parts[starts[x.stack_axis]], dict(enumerate(kept))
-        form = move_axes(context.equations.reduce(part.form), positions)
-        return [rearranged(part, call.shape, form, positions)]
+        return [_part(call, x, starts[x.stack_axis])]
     strides = params["strides"] or (1,) * x.rank
     x = context.resolve_offsets(x)
     return [sliced(context, x, starts, limits, strides)]
 
 
-@rule("split")
+def _part(call: Call, x: Value, index: int) -> Value:
+    """Return a part of a stack, with an axis of length 1."""
+    part = x.parts[index]
+    kept = [a for a in range(x.rank) if a != x.stack_axis]
+    positions = dict(enumerate(kept))
+    form = move_axes(call.context.equations.reduce(part.form), positions)
+    return rearranged(part, call.shape, form, positions)
+
+
+@rule("split", keeps_parts=True)
 def _split(call: Call) -> list[Value]:
     [x], axis = call.operands, call.params["axis"]
+    # Until JAX 0.9: `jnp.unstack` is this.
+    if x.parts and x.stack_axis == axis and set(call.params["sizes"]) == {1}:
+        return [_part(call, x, index) for index in range(len(x.parts))]
+    x = call.context.resolve_offsets(x)
     ends = itertools.accumulate(call.params["sizes"], initial=0)
     return [
         _sliced_along(call.context, x, axis, start, limit)
@@ -153,8 +163,29 @@ def _joined(
 # -- arrays put together -----------------------------------------------------
 
 
-@rule("concatenate")
+@rule("concatenate", keeps_offsets=True)
 def _concatenate(call: Call) -> list[Value]:
+    axis = call.params["dimension"]
+    # Until JAX 0.9: `jnp.stack` is this.
+    if all(x.shape[axis] == 1 for x in call.operands) and any(
+        x.offsets or x.moment for x in call.operands
+    ):
+        slices = [_squeezed(call.context, x, axis) for x in call.operands]
+        return [stack(call.context, slices, axis, call.shape)]
+    return _joined_arrays(
+        call.on(*map(call.context.resolve_offsets, call.operands))
+    )
+
+
+def _squeezed(context: Context, x: Value, axis: int) -> Value:
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    [found] = apply(
+        "squeeze", Call(context, {"dimensions": (axis,)}, [x], [shape])
+    )
+    return found
+
+
+def _joined_arrays(call: Call) -> list[Value]:
     context, axis, shape = call.context, call.params["dimension"], call.shape
     arrays = [
         _without_lookups(context, x, axis)

@@ -89,9 +89,7 @@ def trace_loss(
             f"loss_fn is {short_repr(loss_fn)}, which cannot be called: pass"
             " loss_fn, params, then the other arguments of the loss, in order."
         )
-    inputs = take_apart(params, args)
-    # Inside of another function's trace there are shapes alone.
-    inputs = Inputs(*map(_without_tracers, inputs[:3]), inputs.join)
+    inputs = _without_tracers(take_apart(params, args))
     _check_params(inputs.params)
     if has_aux:
         loss_fn = _without_aux(loss_fn)
@@ -111,16 +109,17 @@ def trace_loss(
     return TracedLoss(function, inputs.params, arrays, program, len(dtypes))
 
 
-def _without_tracers(tree: Tree) -> Tree:
-    """Return a tree with the shapes of arrays that are traced."""
-    return jax.tree.map(
+def _without_tracers(inputs: Inputs) -> Inputs:
+    """Return inputs with shapes in place of arrays that are traced."""
+    params, state, args = jax.tree.map(
         lambda x: (
             jax.ShapeDtypeStruct(x.shape, x.dtype)
             if isinstance(x, jax.core.Tracer)
             else x
         ),
-        tree,
+        (inputs.params, inputs.state, inputs.args),
     )
+    return Inputs(params, state, args, inputs.join)
 
 
 def _of_arrays(

@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import itertools
 import tokenize
 
 _SKIPPED = {
@@ -13,28 +14,30 @@ _SKIPPED = {
 }
 
 
-def statements(text):
-    """Return the lines of a program, with their columns.
-
-    A call that a formatter breaks into several lines is one line. Comments,
-    blank lines and imports are left out.
-    """
-    found, line = [], []
+def lines(text):
+    """Return the lines of a program, without comments and imports."""
+    found, statement = [], []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.NEWLINE:
-            if line[0].string not in ("import", "from"):
-                words = tuple(token.string for token in line)
-                found.append((line[0].start[1], words))
-            line = []
+            if statement[0].string not in ("import", "from"):
+                found += _rows(statement)
+            statement = []
         elif token.type not in _SKIPPED:
-            line.append(token)
+            statement.append(token)
     return found
+
+
+def _rows(statement):
+    """Return each line of a statement: its column, and its words."""
+    for _, row in itertools.groupby(statement, lambda token: token.start[0]):
+        first, *rest = row
+        yield first.start[1], (first.string, *(x.string for x in rest))
 
 
 def count_changes(before, after):
     """Return the number of changed lines; a replaced one counts once."""
     matcher = difflib.SequenceMatcher(
-        None, statements(before), statements(after), autojunk=False
+        None, lines(before), lines(after), autojunk=False
     )
     return sum(
         max(i2 - i1, j2 - j1)

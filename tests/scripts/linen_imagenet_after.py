@@ -59,13 +59,7 @@ def create_train_state(key, schedule, images):
     """Return the initial state."""
     model = ResNet()
     variables = model.init(key, images, train=False)
-    report = find_groups(
-        functools.partial(model.apply, mutable=["batch_stats"]),
-        variables,
-        images,
-        has_aux=True,
-        axis_name="batch",
-    )
+    report = find_groups(model, variables, images, axis_name="batch")
     # Filters have norms near 1, at which the learning rate stays as it is.
     tx = psi(optax.sgd(schedule, momentum=0.9, nesterov=True), report)
     return TrainState.create(

@@ -78,8 +78,7 @@ def make_train():
         tx = optax.chain(
             optax.clip_by_global_norm(0.5), optax.adam(schedule, eps=1e-5)
         )
-        shapes = jax.eval_shape(network.init, init_key, envs)
-        report = find_groups(network.apply, shapes, envs)
+        report = find_groups(network.apply, params, envs)
         # Layers have norms of about the root of 32 outputs.
         tx = psi_adam(lambda n: schedule(n) / 32**0.5, report, ordinary=tx)
         state = TrainState.create(apply_fn=network.apply, params=params, tx=tx)

@@ -21,7 +21,7 @@ from tests.scripts import (
     nnx_resnet_before,
     ppo_after,
 )
-from tests.scripts.changes import count_changes, statements
+from tests.scripts.changes import count_changes, lines
 
 HERE = pathlib.Path(__file__).parent
 # Half of the loss of a guess among ten digits.
@@ -186,8 +186,8 @@ def test_a_penalty_that_is_left_in_the_loss_is_named():
     batch = {"image": images, "label": np.arange(4)}
     report = find_groups(script.loss_fn, model, batch, True, has_aux=True)
     assert not any(jax.tree.leaves(report.groups))
-    lines = source("nnx_resnet_before").splitlines()
-    place = 1 + next(i for i, x in enumerate(lines) if "loss + L2" in x)
+    rows = source("nnx_resnet_before").splitlines()
+    place = 1 + next(i for i, x in enumerate(rows) if "loss + L2" in x)
     for path in ("stem/kernel", "block2/conv1/kernel"):
         assert f"nnx_resnet_before.py:{place} " in report[path].reason
     with pytest.warns(UserWarning, match="penalty"):
@@ -208,13 +208,14 @@ def test_what_counts_as_a_change():
     for old, new in [
         ("import haiku as hk\n", "import haiku as hk\nimport numpy\n"),
         ("    losses = []\n", "    # Of all steps.\n\n    losses = []\n"),
-        ("optimizer.init(params)", "optimizer.init(\n        params\n    )"),
     ]:
         assert same.count(old) == 1
         same = same.replace(old, new)
     assert count_changes(before, same) == 0
+    wrapped = same.replace("optimizer.init(params)", "optimizer.init(\nparams)")
+    assert count_changes(before, wrapped) == 2
     indented = before.replace("    opt_state = opt", "opt_state = opt")
     assert count_changes(before, indented) == 1
     more = source("haiku_cnn_after").replace("losses = []", "losses = [0]")
     assert count_changes(before, more) == 4
-    assert len(statements(before)) > 30
+    assert len(lines(before)) > 30

@@ -11,6 +11,7 @@ MEASUREMENTS = {
     "accuracy": "benchmarks.experiments.accuracy",
     "concepts": "benchmarks.experiments.concepts",
     "convergence": "benchmarks.experiments.convergence",
+    "conversion": "benchmarks.experiments.conversion",
     "equilibrium": "benchmarks.experiments.equilibrium",
     "equivariance": "benchmarks.experiments.equivariance.experiment",
     "language": "benchmarks.experiments.language",

@@ -7,6 +7,7 @@ the method preserves. `TUNED` adds labels and grids for comparisons.
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -162,11 +163,17 @@ def _psi(recipe: Make) -> Make:
 
 
 def _directed(recipe: Make) -> Make:
-    """Make a recipe with a direction, by default the momentum."""
+    """Make a recipe with a direction, by default the momentum.
+
+    Ordinary parameters follow the direction at the same rate, if nothing else
+    is given.
+    """
 
     def build(rate, groups, *, decay=None, momentum=MOMENTUM, **options):
         options = _ordinary(options, _sgd, rate, decay, momentum)
         direction = options.pop("direction", optax.trace(momentum))
+        descent = optax.chain(direction, optax.scale_by_learning_rate(rate))
+        options = {"ordinary": descent, **options}
         return recipe(rate, direction, groups, **options)
 
     return build
@@ -182,6 +189,40 @@ def _adaptive(recipe: Make) -> Make:
 
     return build
 
+
+def _ball(recipe: Make) -> Make:
+    """Make a recipe like Adam, with Adam at the same rate for the rest."""
+    make = _adaptive(recipe)
+
+    def build(rate, groups, *, decay=None, **options):
+        if decay is None:
+            options = {"ordinary": optax.adam(rate), **options}
+        return make(rate, groups, decay=decay, **options)
+
+    return build
+
+
+def _any_rate(recipe: Make) -> Make:
+    """Make a recipe that does not warn of a large learning rate.
+
+    Grids reach beyond the best rates, and the best of short trainings begin
+    with steps that are larger than the package recommends.
+    """
+
+    def build(rate, groups, **options):
+        tx = optax.with_extra_args_support(recipe(rate, groups, **options))
+
+        def init(params):
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "learning_rate=.* radians")
+                return tx.init(params)
+
+        return optax.GradientTransformationExtraArgs(init, tx.update)
+
+    return build
+
+
+_psi_adam = _any_rate(psi_optax.psi_adam)
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": Optimizer(_sgd),
@@ -205,9 +246,9 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "rotational": Optimizer(_directed(psi_optax.rotational), "sgd", "filter"),
     "hyperball": Optimizer(_directed(psi_optax.hyperball), "sgd", "tensor"),
     "adam_g": Optimizer(_adaptive(psi_optax.adam_g), "adam", "filter"),
-    "adamh": Optimizer(_adaptive(psi_optax.adamh), "adam", "tensor"),
-    "muonh": Optimizer(_adaptive(psi_optax.muonh), "adam", "tensor"),
-    "psi_adam": Optimizer(_adaptive(psi_optax.psi_adam), "adam", "filter"),
+    "adamh": Optimizer(_ball(psi_optax.adamh), "adam", "tensor"),
+    "muonh": Optimizer(_ball(psi_optax.muonh), "adam", "tensor"),
+    "psi_adam": Optimizer(_adaptive(_psi_adam), "adam", "filter"),
 }
 
 
@@ -227,7 +268,7 @@ def _rotational_as_published(rate, groups, decay):
 
 
 def _psi_adam_decayed(rate, groups, decay):
-    return psi_optax.psi_adam(rate, groups, weight_decay=decay)
+    return _psi_adam(rate, groups, weight_decay=decay)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -208,7 +208,7 @@ assert jnp.all(plain == rescaled)
 print("identical in every bit")
 
 # %% [markdown]
-# ## A learning rate is an angle
+# ## A step is a rotation
 #
 # The norms stay where they were, so all that a step can do to a filter is to
 # turn it. `rotation` measures by how much, in radians.

@@ -39,10 +39,12 @@ def check_number(name: str, value: Any, *, arrays: bool = False) -> None:
         kinds = (jnp.integer, jnp.floating)
         real = any(jnp.issubdtype(dtype, kind) for kind in kinds)
     if not real:
-        raise TypeError(
-            f"{name}={short_repr(value)} is not a number: pass a real number."
-            " Are the arguments in order?"
+        remedy = (
+            "pass its learning_rate."
+            if hasattr(value, "learning_rate")
+            else "pass a real number. Are the arguments in order?"
         )
+        raise TypeError(f"{name}={short_repr(value)} is not a number: {remedy}")
     if not _holds(value, np.isfinite):
         raise ValueError(f"{name}={short_repr(value)} is not finite.")
     if np.shape(value) and not arrays:

@@ -145,7 +145,7 @@ ENTRIES = {
     ),
     "psi_adam": Entry(
         psi_optax.psi_adam,
-        {"learning_rate": 0.1, "weight_decay": 0.01},
+        {"learning_rate": 0.01, "weight_decay": 0.01},
         trees=2,
         promotes=True,
         by_leaf=False,
@@ -283,15 +283,15 @@ ENTRIES = {
     ),
     "adamh": Entry(
         psi_optax.adamh,
-        {"learning_rate": 0.1},
+        {"learning_rate": 0.1, "ordinary": optax.adam(0.1)},
         per_tensor=True,
-        trees=2,
+        trees=4,
         promotes=True,
         by_leaf=False,
     ),
     "muonh": Entry(
         psi_optax.muonh,
-        {"learning_rate": 0.1},
+        {"learning_rate": 0.1, "ordinary": optax.adam(0.1)},
         whole=True,
         per_tensor=True,
         multiplies=True,

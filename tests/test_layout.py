@@ -29,7 +29,7 @@ ALLOWED = {
     "optimizers": CORE | {"transforms", "wrappers"},
     "invariance": CORE | {"_compat"},
     "diagnostics": CORE | {"_compat", "transforms"},
-    "dynamics": ARGUMENTS,
+    "dynamics": CORE,
     "batch_stats": CORE,
     "models": {"groups"},
 }

@@ -192,7 +192,16 @@ def sections(content: Content) -> dict[tuple[str, str], str]:
         f"{title}:\n\n```text\n{analyse(make())}\n```"
         for title, make in SHOWN.items()
     ]
-    return {("finding-groups.md", "find_groups_reports"): "\n\n".join(shown)}
+    deep = analyse(_transformer(GPT2_SMALL._replace(post_norms=True)))
+    return {
+        ("finding-groups.md", "find_groups_reports"): "\n\n".join(shown),
+        ("finding-groups.md", "find_groups_summary"): (
+            f"```text\n{deep.summary()}\n```"
+        ),
+        ("finding-groups.md", "find_groups_patterns"): (
+            f"```text\n{deep.patterns()}\n```"
+        ),
+    }
 
 
 MEASUREMENT = Measurement(

@@ -1,5 +1,11 @@
 """Laws of weight norms and rotations, and schedules derived from them."""
 
+from psi_optax.dynamics.conversion import (
+    convert_learning_rate as convert_learning_rate,
+)
+from psi_optax.dynamics.converted import (
+    ConvertedLearningRate as ConvertedLearningRate,
+)
 from psi_optax.dynamics.equilibria import (
     equilibrium_norm as equilibrium_norm,
     equilibrium_rotation as equilibrium_rotation,

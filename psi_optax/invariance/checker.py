@@ -1,6 +1,6 @@
 """Check stated scale groups, by measurement."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ def check_groups(
     params: Tree,
     groups: Any,
     *args: Any,
+    has_aux: bool = False,
+    axis_name: str | Sequence[str] | None = None,
     seed: int = 0,
 ) -> GroupReport:
     """Measure that stated groups are scale-invariant.
@@ -35,9 +37,11 @@ def check_groups(
 
     Args:
         loss_fn: as for `find_groups`.
-        params: arrays.
+        params: as for `find_groups`, arrays.
         groups: scale groups in any form.
         args: as for `find_groups`, arrays.
+        has_aux: as for `find_groups`.
+        axis_name: as for `find_groups`.
         seed: seed of the random factors.
 
     Returns:
@@ -45,6 +49,7 @@ def check_groups(
         the loss at these weights.
 
     Raises:
+        TypeError, NameError: as for `find_groups`.
         ValueError: groups do not fit params, or the loss changes by more than
             1 % of itself, or suddenly, or at large weights by more than
             rounding: the message names each parameter with its shape and its
@@ -63,8 +68,8 @@ def check_groups(
         >>> report["w"].deviation < 1e-6
         True
     """
-    plan = make_plan(groups, params)
-    loss = trace_loss(loss_fn, params, args)
+    loss = trace_loss(loss_fn, params, args, has_aux, axis_name)
+    plan = make_plan(groups, loss.params)
     if loss.has_shapes:
         raise ValueError(
             "check_groups needs arrays, but params or args hold shapes:"
@@ -86,7 +91,7 @@ def check_groups(
         )
         for entry in loss.parameters
     }
-    return make_report(params, findings)
+    return make_report(loss.params, findings)
 
 
 def _hint(loss: TracedLoss, stated: dict[str, ScaleGroup]) -> str:
@@ -94,7 +99,7 @@ def _hint(loss: TracedLoss, stated: dict[str, ScaleGroup]) -> str:
     if loss.returned > 1:
         return (
             f"All {loss.returned} arrays that loss_fn returns count: return the"
-            " loss alone."
+            " loss alone, or pass has_aux=True if it returns (loss, aux)."
         )
     text = penalty_advice(find_penalties(loss), stated, "check_groups")
     return text and f"{text}."

@@ -1,13 +1,15 @@
 """Find scale groups, by proof and by measurement."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from psi_optax.groups.types import Tree
 from psi_optax.invariance.analysis import analyse
+from psi_optax.invariance.analysis.proof import UNUSED
+from psi_optax.invariance.analysis.reasons import RUNNING_AVERAGES
 from psi_optax.invariance.cross_check import cross_check
 from psi_optax.invariance.finding import Finding, Findings
 from psi_optax.invariance.measurement import measure
@@ -27,12 +29,24 @@ from psi_optax.invariance.tracing import (
 )
 
 METHODS = ("both", "analysis", "probe")
+_NO_WEIGHTS = (
+    "The loss depends on no parameter. Does it close over a model? It has to"
+    " use the one that it is called with"
+)
+_TRAINING_MODE = (
+    "A BatchNorm that uses running averages does not make weights"
+    " scale-invariant: find groups in training mode (NNX: model.train(); Linen:"
+    " use_running_average=False; Equinox: inference=False; Haiku:"
+    " is_training=True)"
+)
 
 
 def find_groups(
     loss_fn: Callable[..., Any],
     params: Tree,
     *args: Any,
+    has_aux: bool = False,
+    axis_name: str | Sequence[str] | None = None,
     method: str = "both",
     max_epsilon: float = 1e-3,
     seed: int = 0,
@@ -61,17 +75,30 @@ def find_groups(
     each parameter without a proof: pass a small batch.
 
     Analyse the loss *of training*: with running averages a BatchNorm is not
-    invariant. All arrays that `loss_fn` returns have to be invariant, so it
-    should not return new statistics, or logits. Nor may it add a penalty on
-    weights, such as a sum of squares, which sees their scale: the report names
-    its line.
+    invariant. All arrays that `loss_fn` returns have to be invariant: if it
+    returns statistics or logits beside the loss, pass `has_aux=True`. Nor may
+    it add a penalty on weights, such as a sum of squares, which sees their
+    scale: the report names its line.
 
     Args:
         loss_fn: called as loss_fn(params, \*args); returns a scalar or any
-            tree of arrays. Random keys have to be arguments, or fixed.
-        params: arrays or `jax.ShapeDtypeStruct`s.
-        args: arrays, or shapes. Anything else that the loss takes stays fixed:
+            tree of arrays, such as the network's output. Random keys have to be
+            arguments, or fixed. A Flax Linen module stands for its output:
+            `find_groups(model, variables, images)`.
+        params: arrays or `jax.ShapeDtypeStruct`s; traced arrays are taken for
+            shapes, inside `jax.jit` or `jax.vmap`. A Flax NNX model, an Equinox
+            module, and variables of Flax Linen are taken as they are, and not
+            changed; the report is on the tree that the optimizer gets:
+            `nnx.state(model, nnx.Param)`, `eqx.filter(model,
+            eqx.is_inexact_array)`, `variables["params"]`.
+        args: arrays, or shapes; `nnx.Rngs` and other NNX objects;
+            `eqx.nn.State`. Anything else that the loss takes stays fixed:
             flags, names, None.
+        has_aux: whether the loss returns a pair (loss, aux), as for `jax.grad`;
+            aux is ignored.
+        axis_name: the axes of devices that the loss names in collectives such
+            as `jax.lax.pmean`; args are those of one device. Each axis has two
+            devices, bound by `jax.vmap`, with different rows of data.
         method: "analysis", "probe" or "both"; for shapes, the analysis alone.
             The probe alone searches all parameters, which takes the longest.
         max_epsilon: a constant up to this that is added to a scaled value, such
@@ -85,7 +112,10 @@ def find_groups(
         The report, which is accepted wherever groups are.
 
     Raises:
-        TypeError: no parameter is a floating-point array.
+        TypeError: no parameter is a floating-point array; an object without
+            weights, such as a class, a Linen module or an `nnx.Optimizer`;
+            no pair is returned with `has_aux`.
+        NameError: the loss names an axis that `axis_name` does not.
         ValueError: the loss returns nothing, or nothing that has a gradient, or
             a non-finite number, or another value at each call; an unknown
             method; `method="probe"` of a loss that does not run here, or has
@@ -113,7 +143,7 @@ def find_groups(
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r}: choose one of {METHODS}.")
-    loss = trace_loss(loss_fn, params, args)
+    loss = trace_loss(loss_fn, params, args, has_aux, axis_name)
     if method == "probe" and loss.has_shapes:
         raise ValueError(
             'method="probe" needs arrays, but params or args hold shapes: pass'
@@ -151,13 +181,26 @@ def find_groups(
 def _report(
     loss: TracedLoss, findings: Findings, remarks: list[str]
 ) -> GroupReport:
-    """Return the report, with advice on penalties that the loss adds."""
+    """Return the report, with advice on the loss."""
     penalties = find_penalties(loss)
     findings = _name_penalties(findings, penalties)
-    ordinary = {p for p, f in findings.items() if f.kind == "ordinary"}
-    text = penalty_advice(penalties, ordinary, "find_groups")
-    remarks = [*remarks, text] if text else remarks
-    return make_report(loss.params, findings, loss.returned, ". ".join(remarks))
+    ordinary = [p for p, f in findings.items() if f.kind == "ordinary"]
+    remarks = [
+        *remarks,
+        penalty_advice(penalties, ordinary, "find_groups"),
+        *_remarks_on_reasons(findings),
+    ]
+    advice = ". ".join(filter(None, remarks))
+    return make_report(loss.params, findings, loss.returned, advice)
+
+
+def _remarks_on_reasons(findings: Findings) -> Iterator[str]:
+    """Yield advice on reasons that have one cause."""
+    reasons = [finding.reason for finding in findings.values()]
+    if any(RUNNING_AVERAGES in reason for reason in reasons):
+        yield _TRAINING_MODE
+    if all(reason == UNUSED for reason in reasons):
+        yield _NO_WEIGHTS
 
 
 def _name_penalties(findings: Findings, penalties: list[Penalty]) -> Findings:

@@ -5,21 +5,28 @@ import re
 
 import jax
 
-from psi_optax._text import format_table, summarize
+from psi_optax._text import summarize
 from psi_optax.groups import ScaleGroup
 from psi_optax.groups.describe import describe_zero_groups
-from psi_optax.groups.paths import leaves_with_paths, map_with_path
+from psi_optax.groups.paths import map_with_path
 from psi_optax.groups.types import Tree
 from psi_optax.invariance.finding import Finding, Findings, groups_of
+from psi_optax.invariance.formats.notebook import format_html
+from psi_optax.invariance.formats.patterns import format_patterns
+from psi_optax.invariance.formats.remarks import main_reason, remark
+from psi_optax.invariance.formats.screen import format_summary
+from psi_optax.invariance.formats.tables import format_report
+from psi_optax.invariance.variables import findings_for
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GroupReport:
     """The scale groups of a network, and how they are known.
 
-    Accepted wherever groups are. `print` shows a table. Reports with equal
-    findings on params of one structure are equal, and have one hash: a report
-    can be a static argument of `jax.jit`.
+    Accepted wherever groups are. `print` shows all parameters, and `summary`
+    the layers of large networks together. Reports with equal findings on params
+    of one structure are equal, and have one hash: a report can be a static
+    argument of `jax.jit`.
 
     Attributes:
         groups: a tree like params with a `ScaleGroup` or None at each leaf.
@@ -73,23 +80,15 @@ class GroupReport:
     def groups_for(self, params: Tree) -> dict[str, ScaleGroup | None]:
         """Return the groups of each path, checked against params.
 
+        If all paths of one of the two trees have "params/" in front of those of
+        the other, as Linen's variables have, the groups are those of `params`.
+
         Raises:
-            ValueError: a parameter has another shape than the one reported on.
+            ValueError: a parameter has another shape than the one reported on;
+                or params are variables with other collections beside "params".
         """
-        for entry in leaves_with_paths(params):
-            finding = self.findings.get(entry.path)
-            shape = tuple(getattr(entry.leaf, "shape", ()))
-            if (
-                entry.is_placeholder
-                or finding is None
-                or shape == finding.shape
-            ):
-                continue
-            raise ValueError(
-                f"{entry.path!r} has shape {shape}, but the report is on shape"
-                f" {finding.shape}: find the groups of these params."
-            )
-        return {path: f.group for path, f in self.findings.items()}
+        findings = findings_for(self.findings, params)
+        return {path: finding.group for path, finding in findings.items()}
 
     def select(self, where: str) -> "GroupReport":
         """Keep the groups of paths that a pattern matches as a whole.
@@ -135,37 +134,90 @@ class GroupReport:
                 " it selects: extend the pattern to all of a tie, or to none."
             )
 
-    def __str__(self) -> str:
-        rows = [("path", "shape", "axes", "groups", "tie", "known", "notes")]
-        grouped = [f for f in self.findings.values() if f.group is not None]
-        count = len(self.findings)
-        tail = f"{len(grouped)} of {count} parameters have scale groups"
-        deviations = {finding.deviation for finding in grouped}
-        joint = len(grouped) > 1 == len(deviations) and None not in deviations
-        rows += [_row(f, joint) for f in self.findings.values()]
-        if joint:
-            tail += f"; rescaled jointly: deviation {deviations.pop():.0e}"
-        return "\n".join(
-            [*format_table(rows), tail + self._remark(bool(grouped))]
-        )
+    def summary(self) -> str:
+        r"""Return the report on one screen, also for a large network.
 
-    def _remark(self, grouped: bool) -> str:
-        """Return how to find more groups, if a way is known or likely."""
-        remarks = [self.advice] if self.advice else []
-        if self.returned > 1:
-            remarks.append(
-                f"loss_fn returns {self.returned} arrays, and groups leave all"
-                " of them unchanged: return the loss alone, no new statistics,"
-                " logits or gradients"
+        A line is for the parameters whose paths differ only in numbers, shown
+        as "*", and that have equal findings. Those with groups come first, each
+        by weights. Parameters with one number of *ties* share their groups. The
+        last line counts weights, and has the advice.
+
+        Examples:
+            >>> import jax
+            >>> import jax.numpy as jnp
+            >>> from psi_optax import find_groups
+            >>> def loss(params, x):
+            ...     for w in params.values():
+            ...         x = jnp.tanh(x @ (w / jnp.linalg.norm(w, axis=0)))
+            ...     return jnp.sum(x)
+            >>> w = jax.ShapeDtypeStruct((3, 3), jnp.float32)
+            >>> params = {"layer_0": w, "layer_1": w, "layer_2": w}
+            >>> report = find_groups(loss, params, w)
+            >>> print(report.summary())
+            pattern  params  weights  axes  ties  known
+            layer_*       3       27  0           proved
+            27 of 27 weights (100.0 %) in 9 groups; 3 of 3 parameters
+        """
+        return format_summary(self.findings, self._remark)
+
+    def patterns(self) -> str:
+        r"""Return Python text that states the groups by patterns of paths.
+
+        The text is a call of `psi_optax.groups_from_paths`. A script with it
+        needs no search, at any width of its layers. Numbers of layers become
+        `\d+` if all layers have the same groups: the text then holds at another
+        depth as well. Otherwise they are listed, and a comment says so.
+
+        Raises:
+            ValueError: no parameter has groups.
+
+        Examples:
+            >>> import jax
+            >>> import jax.numpy as jnp
+            >>> from psi_optax import find_groups
+            >>> def loss(params, x):
+            ...     for w in params.values():
+            ...         x = jnp.tanh(x @ (w / jnp.linalg.norm(w, axis=0)))
+            ...     return jnp.sum(x)
+            >>> w = jax.ShapeDtypeStruct((3, 3), jnp.float32)
+            >>> params = {"layer_0": w, "layer_1": w, "layer_2": w}
+            >>> report = find_groups(loss, params, w)
+            >>> print(report.patterns())
+            psi_optax.groups_from_paths(
+                {
+                    r"layer_\d+": psi_optax.ScaleGroup(axes=0),
+                }
             )
-        searched = any(f.kind == "ordinary" for f in self.findings.values())
-        if searched and not grouped and not remarks:
-            remarks.append(
-                "If the network has normalization layers: pass the loss of"
-                " training, which normalizes by the batch, and return nothing"
-                " else, no new statistics, logits or gradients"
+        """
+        if not groups_of(self.findings):
+            reason = self.main_reason or "all are ordinary or inert"
+            raise ValueError(
+                "no parameter has scale groups, so there are no patterns to"
+                f" state: {reason}."
             )
-        return "".join(f". {remark}" for remark in remarks)
+        return format_patterns(self.findings)
+
+    @property
+    def main_reason(self) -> str:
+        """The reason why weights have no groups, as one sentence.
+
+        It is, in this order: a penalty that the loss adds, more than one array
+        that it returns, running averages that it subtracts, an operation that
+        the analysis does not know, or the reason of the parameters with the
+        most weights; "" if nothing is known.
+        """
+        return main_reason(self.findings, self.returned)
+
+    def __str__(self) -> str:
+        return format_report(self.findings, self._remark)
+
+    def _repr_html_(self) -> str:
+        """Return the table for notebooks; a long one is below its summary."""
+        return format_html(self.findings, self._remark)
+
+    @property
+    def _remark(self) -> str:
+        return remark(self.findings, self.returned, self.advice)
 
 
 def make_report(
@@ -192,40 +244,3 @@ def _tree(params: Tree, findings: Findings) -> Tree:
     """Return a tree like params with the groups of each path."""
     groups = {path: finding.group for path, finding in findings.items()}
     return map_with_path(lambda path, _: groups.get(path), params)
-
-
-def _row(finding: Finding, joint: bool) -> tuple[str, ...]:
-    """Return the cells of a row of the table.
-
-    Args:
-        finding: the finding.
-        joint: whether all deviations are one number, shown below the table.
-    """
-    notes = [finding.reason] if finding.reason else []
-    if finding.deviation is not None and not joint:
-        notes.append(f"deviation {finding.deviation:.0e}")
-    if finding.note:
-        notes.append(finding.note)
-    axes, count, tie = "", "", ""
-    if (group := finding.group) is not None:
-        blocks = dict(group.blocks)
-        axes = " ".join(
-            f"{a}:{blocks[a]}" if a in blocks else str(a) for a in group.axes
-        )
-        axes = axes or "()"
-        shape = group.group_shape(finding.shape)
-        count = " x ".join(map(str, shape)) or "1"
-        tie = group.tie or ""
-    head = finding.path or "(root)", str(finding.shape)
-    return (*head, axes, count, tie, _known(finding), "; ".join(notes))
-
-
-def _known(finding: Finding) -> str:
-    """Return how groups are known, with the epsilon and the bound."""
-    known = finding.kind
-    if finding.epsilon:
-        known = f"proved up to epsilon {finding.epsilon:.2g}"
-    if finding.is_bounded:
-        proved = known if finding.epsilon else "proved"
-        known = f"{proved} while |x| <= {finding.bound:.2g}"
-    return known

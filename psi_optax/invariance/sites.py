@@ -1,6 +1,7 @@
 """The places in a user's source that equations of a program come from."""
 
 import pathlib
+import re
 from typing import Any
 
 from psi_optax.invariance import jaxprs
@@ -11,7 +12,7 @@ _PACKAGE = str(pathlib.Path(__file__).parents[1])
 def site_of(equation: Any) -> str:
     """Return the file, line, function and module scope of an equation."""
     info = equation.source_info
-    scope = str(info.name_stack)
+    scope = re.sub(r"(^|/)vmap\(\)", "", str(info.name_stack))
     frames = info.traceback.frames if info.traceback is not None else ()
     users = [f for f in frames if not _is_library(f.file_name)]
     if not users:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,15 @@ from psi_optax._text import short_repr
 from psi_optax.groups.paths import PathLeaf, check_no_refs, leaves_with_paths
 from psi_optax.groups.types import Tree
 from psi_optax.invariance import jaxprs
+from psi_optax.invariance.axis_names import bind_axis, read_axis_names
+from psi_optax.invariance.frameworks import (
+    Inputs,
+    as_function,
+    choose,
+    interleave,
+    is_array,
+    take_apart,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,29 +62,43 @@ class TracedLoss:
 
 
 def trace_loss(
-    loss_fn: Callable[..., Any], params: Tree, args: tuple[Any, ...]
+    loss_fn: Callable[..., Any],
+    params: Tree,
+    args: tuple[Any, ...],
+    has_aux: bool = False,
+    axis_name: str | Sequence[str] | None = None,
 ) -> TracedLoss:
     """Trace a loss.
 
     Args:
-        loss_fn: called as loss_fn(params, *args).
-        params: arrays or shapes.
+        loss_fn: called as loss_fn(params, *args); or a Flax Linen module.
+        params: a model, its variables, or weights; arrays or shapes.
         args: arrays, shapes, or anything else, which stays fixed.
+        has_aux: whether the loss returns a pair, whose second part is ignored.
+        axis_name: names of axes of devices that the loss refers to.
 
     Raises:
         TypeError: the loss is no function, or params hold something else than
-            arrays, or no weights.
+            arrays, or no weights, or the loss returns no pair.
         ValueError: the loss has no gradient.
     """
-    function, arrays = _with_fixed_arguments(loss_fn, args)
-    _check_params(params)
-    try:
-        program, found = jaxprs.make_jaxpr(function, params, *arrays)
-    except Exception as error:
-        error.add_note(
-            "while calling loss_fn(params, *args): it has to take params of"
-            " this structure and these arguments, and to be traceable by jit."
+    names = read_axis_names(axis_name)
+    loss_fn = as_function(loss_fn)
+    if not callable(loss_fn):
+        raise TypeError(
+            f"loss_fn is {short_repr(loss_fn)}, which cannot be called: pass"
+            " loss_fn, params, then the other arguments of the loss, in order."
         )
+    inputs = _without_tracers(take_apart(params, args))
+    _check_params(inputs.params)
+    if has_aux:
+        loss_fn = _without_aux(loss_fn)
+    function, arrays = _of_arrays(loss_fn, inputs, names)
+    try:
+        program, found = jaxprs.make_jaxpr(function, inputs.params, *arrays)
+    except Exception as error:
+        for note in _notes(error, names):
+            error.add_note(note)
         raise
     dtypes = [x.dtype for x in jax.tree.leaves(found)]
     if not any(jnp.issubdtype(d, np.inexact) for d in dtypes):
@@ -83,34 +106,87 @@ def trace_loss(
             f"loss_fn returns {found}, which has no gradient: return the loss,"
             " a floating-point array."
         )
-    return TracedLoss(function, params, arrays, program, len(dtypes))
+    return TracedLoss(function, inputs.params, arrays, program, len(dtypes))
 
 
-def _with_fixed_arguments(
-    loss_fn: Callable[..., Any], args: tuple[Any, ...]
+def _without_tracers(inputs: Inputs) -> Inputs:
+    """Return inputs with shapes in place of arrays that are traced."""
+    params, state, args = jax.tree.map(
+        lambda x: (
+            jax.ShapeDtypeStruct(x.shape, x.dtype)
+            if isinstance(x, jax.core.Tracer)
+            else x
+        ),
+        (inputs.params, inputs.state, inputs.args),
+    )
+    return Inputs(params, state, args, inputs.join)
+
+
+def _of_arrays(
+    loss_fn: Callable[..., Any], inputs: Inputs, names: Sequence[str]
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Return the loss as a function of arrays alone, and the arrays."""
-    if not callable(loss_fn):
-        raise TypeError(
-            f"loss_fn is {short_repr(loss_fn)}, which cannot be called: pass"
-            " loss_fn, params, then the other arguments of the loss, in order."
-        )
-    leaves, structure = jax.tree.flatten(args)
-    arrays = tuple(x for x in leaves if _is_array(x))
+    """Return the loss as a function of weights and arrays, and the arrays."""
+    count = len(jax.tree.leaves(inputs.state))
+    leaves, structure = jax.tree.flatten((inputs.state, inputs.args))
+    chosen = list(map(is_array, leaves))
+    fixed = choose(leaves, [not x for x in chosen])
+
+    def loss(params: Tree, *arrays: Any) -> Any:
+        filled = interleave(chosen, arrays, fixed)
+        state, args = jax.tree.unflatten(structure, filled)
+        return loss_fn(*inputs.join(params, state, args))
+
+    varies = choose([False] * count + [True] * (len(leaves) - count), chosen)
+    for name in names:
+        loss = bind_axis(loss, name, varies)
+    loss = functools.wraps(loss_fn, updated=())(loss)
+    return loss, tuple(choose(leaves, chosen))
+
+
+def _without_aux(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the loss alone, of a function that returns it in a pair."""
 
     @functools.wraps(loss_fn, updated=())
-    def loss(params: Tree, *arrays: Any) -> Any:
-        remaining = iter(arrays)
-        filled = [next(remaining) if _is_array(x) else x for x in leaves]
-        return loss_fn(params, *jax.tree.unflatten(structure, filled))
+    def loss(*args: Any) -> Any:
+        found = loss_fn(*args)
+        if not isinstance(found, tuple | list) or len(found) != 2:
+            raise TypeError(
+                "has_aux=True, but loss_fn does not return a pair, (loss, aux):"
+                f" it returns {short_repr(found)}."
+            )
+        return found[0]
 
-    return loss, arrays
+    return loss
 
 
-def _is_array(x: Any) -> bool:
-    return isinstance(
-        x, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct
+def _notes(error: Exception, names: Sequence[str]) -> Iterator[str]:
+    """Yield the likely causes of an error in the loss, with remedies."""
+    yield (
+        "while calling loss_fn(params, *args): it has to take params of"
+        " this structure and these arguments, and to be traceable by jit."
     )
+    if type(error).__name__ == "TraceContextError":
+        yield (
+            "The loss changes an NNX object that it closes over, such as"
+            " nnx.Rngs or a model: pass it as an argument, or make it inside"
+            " the loss."
+        )
+    if type(error).__name__ == "ModifyScopeVariableError":
+        yield (
+            "The loss updates variables of a Flax Linen module: pass"
+            ' mutable=["batch_stats"] to `apply`, and has_aux=True here.'
+        )
+    if isinstance(error, NameError) and "axis name" in str(error):
+        yield (
+            "The loss refers to an axis of devices: pass its name, such as"
+            ' axis_name="batch".'
+        )
+    if names:
+        yield (
+            f"axis_name={tuple(names)} is bound by jax.vmap, which has no rule"
+            " for some operations, such as pcast: if that is the cause, pass"
+            " the function that jax.shard_map returns, without axis_name."
+        )
 
 
 def is_weight(leaf: Any) -> bool:
@@ -128,7 +204,7 @@ def _check_params(params: Tree) -> None:
             raise TypeError(
                 f"params hold {short_repr(entry.leaf)} at {entry.path!r}, which"
                 " is no array: convert it with jnp.asarray, or move it out of"
-                " params (of an Equinox model, eqx.partition does)."
+                " params."
             )
     if not any(is_weight(entry.leaf) for entry in leaves):
         raise TypeError(

@@ -1,10 +1,15 @@
 """Optimizers on the PSI manifold, and other optimizers with scale groups."""
 
 from psi_optax.optimizers.adamp import adamp as adamp, sgdp as sgdp
+from psi_optax.optimizers.continuing import carry_moments as carry_moments
 from psi_optax.optimizers.hyperball import (
     adamh as adamh,
     hyperball as hyperball,
     muonh as muonh,
+)
+from psi_optax.optimizers.names import (
+    get_optimizer as get_optimizer,
+    list_optimizers as list_optimizers,
 )
 from psi_optax.optimizers.psi import (
     PsiState as PsiState,

@@ -13,6 +13,7 @@ from psi_optax._validation import (
     check_schedule,
 )
 from psi_optax.groups import Groups
+from psi_optax.optimizers._warnings import warn_without_groups
 from psi_optax.transforms import add_decayed_weights, project_to_tangent
 from psi_optax.transforms.contract import floating_transform
 
@@ -153,7 +154,7 @@ def _projected(
         add_decayed_weights(_times(weight_decay, wd_ratio), groups, of="scale"),
         optax.scale_by_learning_rate(learning_rate),
     )
-    return floating_transform(tx, groups)
+    return warn_without_groups(floating_transform(tx, groups), groups)
 
 
 def _times(weight_decay: Any, factor: Any) -> Any:

@@ -14,7 +14,8 @@ from psi_optax._validation import (
     check_transformation,
 )
 from psi_optax.groups import Groups, joint_groups
-from psi_optax.optimizers.psi import psi_direction, with_ordinary
+from psi_optax.optimizers._ordinary import require_ordinary, with_ordinary
+from psi_optax.optimizers.psi import on_spheres
 from psi_optax.transforms import (
     normalize_by_group_norm,
     retract,
@@ -60,8 +61,9 @@ def hyperball(
         equivariant: whether the direction sees gradients in direction space,
             \(r\,g\), and directions as params. Otherwise it sees g and w, as
             published, and the effect of its epsilon grows with the weights.
-        ordinary: see `psi`. Without it ordinary parameters follow the direction
-            at the same learning rate.
+        ordinary: an optimizer with its own learning rate for ordinary
+            parameters, required where there are any: an angle does not suit
+            them. `optax.set_to_zero()` freezes them.
         radius: see `psi`.
 
     Returns:
@@ -70,7 +72,8 @@ def hyperball(
     Raises:
         TypeError: a hyperparameter is of another type; the direction is not a
             gradient transformation.
-        ValueError: a hyperparameter is out of its range; see `psi`.
+        ValueError: a hyperparameter is out of its range; in `init`, ordinary
+            parameters without `ordinary`; see `psi`.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -89,14 +92,15 @@ def hyperball(
     balls = joint_groups(groups) if per_tensor else groups
     normalized = optax.chain(direction, normalize_by_group_norm(balls))
     if equivariant:
-        return psi_direction(
-            learning_rate,
+        tx = on_spheres(
             normalized,
             balls,
+            learning_rate=learning_rate,
             ordinary=ordinary,
             radius=radius,
             tangent=False,
         )
+        return require_ordinary(tx, ordinary, groups)
     tx = optax.chain(
         normalized,
         optax.scale_by_learning_rate(learning_rate),
@@ -104,9 +108,8 @@ def hyperball(
         retract(balls, radius=radius),
     )
     tx = with_ordinary(tx, ordinary, groups)
-    return floating_transform(
-        with_nesting_check("hyperball", tx, groups, CONFLICTS), groups
-    )
+    tx = with_nesting_check("hyperball", tx, groups, CONFLICTS)
+    return require_ordinary(floating_transform(tx, groups), ordinary, groups)
 
 
 def adamh(
@@ -131,8 +134,7 @@ def adamh(
         eps: added to the root of the second moment.
         per_tensor: see `hyperball`.
         equivariant: see `hyperball`.
-        ordinary: see `psi`. Without it ordinary parameters follow Adam with the
-            same learning rate.
+        ordinary: see `hyperball`.
         radius: see `psi`.
 
     Returns:
@@ -140,7 +142,7 @@ def adamh(
 
     Raises:
         TypeError: a hyperparameter is of another type.
-        ValueError: a hyperparameter is out of its range; see `psi`.
+        ValueError: a hyperparameter is out of its range; see `hyperball`.
 
     Examples:
         >>> from psi_optax import ScaleGroup, group_norms
@@ -196,8 +198,7 @@ def muonh(
             and convolution kernels, but not attention's.
         per_tensor: see `hyperball`.
         equivariant: see `hyperball`.
-        ordinary: see `psi`. Without it ordinary parameters follow Adam with the
-            same learning rate.
+        ordinary: see `hyperball`.
         radius: see `psi`.
 
     Returns:
@@ -205,7 +206,7 @@ def muonh(
 
     Raises:
         TypeError: a hyperparameter is of another type.
-        ValueError: a hyperparameter is out of its range; see `psi`.
+        ValueError: a hyperparameter is out of its range; see `hyperball`.
 
     Examples:
         >>> from psi_optax import ScaleGroup, group_norms
@@ -243,7 +244,7 @@ def muonh(
         groups,
         per_tensor=per_tensor,
         equivariant=equivariant,
-        ordinary=ordinary or optax.adam(learning_rate),
+        ordinary=ordinary,
         radius=radius,
     )
 

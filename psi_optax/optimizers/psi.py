@@ -15,7 +15,10 @@ from psi_optax._validation import (
 )
 from psi_optax.geometry import RETRACTIONS
 from psi_optax.geometry._scheduling import barrier, sequential
-from psi_optax.groups import Groups, Leaves, Plan, Tree, group_labels
+from psi_optax.groups import Groups, Leaves, Plan, Tree
+from psi_optax.optimizers._ordinary import with_ordinary
+from psi_optax.optimizers._rates import warn_of_large_steps
+from psi_optax.optimizers._warnings import warn_without_groups
 from psi_optax.transforms.contract import cast_like, stateful_transform
 from psi_optax.transforms.radius import (
     Radius,
@@ -63,9 +66,12 @@ def psi(
     inside this is PSI-SGD, \(w - \eta\,r^2 g\) up to the norm. The result does
     not depend on the scale of the weights: multiply a group of the initial
     weights by a power of two, and every later weight is multiplied by it, to
-    the last bit, with momentum, Adam, decay or clipping inside. The learning
-    rate is about an angle: a step of length t in direction space rotates a
-    group by arctan t.
+    the last bit, with momentum, Adam, decay or clipping inside.
+
+    A step of length t in direction space rotates a group by arctan t. With SGD
+    t is the learning rate times the norm of \(r\,g\). With Adam it is about
+    the learning rate times \(\sqrt n\) for n weights: divide a learning rate
+    that was tuned without `psi` by r, as `dynamics.convert_learning_rate` does.
 
     Parameters without groups (*ordinary* ones) are updated by the optimizer as
     without `psi`, or by `ordinary`.
@@ -120,6 +126,10 @@ def psi(
             that is not supported; a state made for other groups, or by another
             optimizer.
 
+    Warns:
+        UserWarning: in `init`, groups are given and no parameter has one.
+            Groups that a mask hides count.
+
     Examples:
         >>> import jax.numpy as jnp
         >>> from psi_optax import ScaleGroup
@@ -134,7 +144,7 @@ def psi(
         perspective](https://arxiv.org/abs/2101.02916), UAI 2022.
     """
     check_transformation(optimizer=optimizer)
-    return _psi(
+    tx = on_spheres(
         optimizer,
         groups,
         learning_rate=None,
@@ -143,6 +153,7 @@ def psi(
         retraction=retraction,
         tangent=tangent,
     )
+    return warn_without_groups(tx, groups)
 
 
 def psi_direction(
@@ -181,6 +192,14 @@ def psi_direction(
             `psi`.
         ValueError: a negative learning rate; see `psi`.
 
+    Warns:
+        UserWarning: in `init`, see `psi`; and where the direction is Adam-like,
+            as its state shows, and the largest learning rate times the root of
+            the number of weights in a group is above 0.3 radians. Schedules are
+            sampled at 1,000 steps below a million; a traced learning rate is
+            not known. For a direction that is normalized behind Adam, see
+            `hyperball`.
+
     Examples:
         >>> import jax.numpy as jnp
         >>> from psi_optax import ScaleGroup
@@ -195,28 +214,33 @@ def psi_direction(
         perspective](https://arxiv.org/abs/2101.02916), UAI 2022.
     """
     check_transformation(direction=direction)
-    return _psi(
-        direction,
+    learning_rate = check_learning_rate(learning_rate)
+    tx = on_spheres(
+        warn_of_large_steps(direction, learning_rate, groups),
         groups,
-        learning_rate=check_learning_rate(learning_rate),
+        learning_rate=learning_rate,
         ordinary=ordinary,
         radius=radius,
         retraction=retraction,
         tangent=tangent,
     )
+    return warn_without_groups(tx, groups)
 
 
-def _psi(
+def on_spheres(
     inner: optax.GradientTransformation,
     groups: Groups,
     *,
     learning_rate: optax.ScalarOrSchedule | None,
     ordinary: optax.GradientTransformation | None,
     radius: Radius,
-    retraction: str | None,
-    tangent: bool,
+    retraction: str | None = "projection",
+    tangent: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return `psi` of an optimizer, or of a direction with a learning rate."""
+    """Return `psi` of an optimizer, or of a direction with a learning rate.
+
+    It does not warn: recipes have warnings of their own.
+    """
     radius = _check_sphere(radius, retraction, tangent)
     inner = optax.with_extra_args_support(
         with_ordinary(inner, ordinary, groups)
@@ -290,25 +314,6 @@ def _check_sphere(
             ' tangent=True, or choose "projection".'
         )
     return radius_for(retraction, radius)
-
-
-def with_ordinary(
-    tx: optax.GradientTransformation,
-    ordinary: optax.GradientTransformation | None,
-    groups: Groups,
-) -> optax.GradientTransformation:
-    """Return a transform of scale groups, with another for the rest, if any.
-
-    Raises:
-        TypeError: `ordinary` is not a gradient transformation.
-    """
-    if ordinary is None:
-        return tx
-    check_transformation(ordinary=ordinary)
-    return optax.partition(
-        {"scale": tx, "ordinary": ordinary},
-        lambda tree: group_labels(tree, groups),
-    )
 
 
 def signed_rate(

@@ -31,8 +31,9 @@ def psi_sgd(
     rate, ideally to zero: norms do not grow here, and so do not decay it.
 
     Args:
-        learning_rate: a number or a schedule, about the angle per step for a
-            gradient of norm 1 in direction space.
+        learning_rate: a number or a schedule. It is not an angle: a step
+            without momentum rotates a group by the arctan of
+            \(\eta\,|r\,g|\), and so by less as gradients shrink.
         groups: scale groups in any form.
         momentum: the decay \(\mu\), in [0, 1), or None for none.
         nesterov: whether to use Nesterov momentum, which needs a momentum.

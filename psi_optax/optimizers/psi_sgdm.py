@@ -13,7 +13,9 @@ from psi_optax._validation import (
     check_learning_rate,
 )
 from psi_optax.groups import Groups, Plan, Tree
-from psi_optax.optimizers.psi import signed_rate, with_ordinary
+from psi_optax.optimizers._ordinary import with_ordinary
+from psi_optax.optimizers._warnings import warn_without_groups
+from psi_optax.optimizers.psi import signed_rate
 from psi_optax.transforms.contract import (
     cast_like,
     floating_transform,
@@ -140,6 +142,6 @@ def psi_sgdm(
         )
 
     tx = stateful_transform(groups, update, kind=PsiSgdmState, init=init)
-    if ordinary is None:
-        return tx
-    return floating_transform(with_ordinary(tx, ordinary, groups), groups)
+    if ordinary is not None:
+        tx = floating_transform(with_ordinary(tx, ordinary, groups), groups)
+    return warn_without_groups(tx, groups)

@@ -5,7 +5,8 @@ import optax
 
 from psi_optax._validation import check_decay, check_learning_rate
 from psi_optax.groups import Groups
-from psi_optax.optimizers.psi import psi, psi_direction
+from psi_optax.optimizers._warnings import warn_without_groups
+from psi_optax.optimizers.psi import on_spheres, psi
 from psi_optax.transforms import (
     clip_by_group_norm,
     project_to_tangent,
@@ -103,7 +104,7 @@ def adam_g(
     that while gradients grow.
 
     Args:
-        learning_rate: a number or a schedule, about the angle per step.
+        learning_rate: a number or a schedule.
         groups: scale groups in any form.
         b1: decay of the first moment, in [0, 1).
         b2: decay of the second moment, in [0, 1).
@@ -137,14 +138,15 @@ def adam_g(
     moments = scale_by_group_adam(
         groups, b1, b2, 0.0, eps_root, transport="parallel"
     )
-    return psi_direction(
-        learning_rate,
+    tx = on_spheres(
         optax.chain(_clipped_tangent(groups, max_norm), moments),
         groups,
+        learning_rate=check_learning_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
         retraction="exponential",
     )
+    return warn_without_groups(tx, groups)
 
 
 def _clipped_tangent(

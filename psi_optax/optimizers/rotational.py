@@ -6,10 +6,12 @@ import optax
 from psi_optax._validation import (
     check_decay,
     check_flag,
+    check_learning_rate,
     check_transformation,
 )
 from psi_optax.groups import Groups
-from psi_optax.optimizers.psi import psi_direction
+from psi_optax.optimizers._ordinary import require_ordinary
+from psi_optax.optimizers.psi import on_spheres
 from psi_optax.transforms import (
     project_to_tangent,
     project_to_zero_mean,
@@ -49,8 +51,9 @@ def rotational(
         eps: added to its root.
         centered: whether steps have mean zero, as in the published method. The
             weights should have mean zero too: `normalize(..., centered=True)`.
-        ordinary: see `psi`. Without it ordinary parameters follow the direction
-            at the same learning rate, which seldom suits them.
+        ordinary: an optimizer with its own learning rate for ordinary
+            parameters, required where there are any: an angle does not suit
+            them. `optax.set_to_zero()` freezes them.
         radius: see `psi`.
 
     Returns:
@@ -59,7 +62,8 @@ def rotational(
     Raises:
         TypeError: a hyperparameter is of another type; the direction is not a
             gradient transformation.
-        ValueError: a hyperparameter is out of its range; see `psi`.
+        ValueError: a hyperparameter is out of its range; in `init`, ordinary
+            parameters without `ordinary`; see `psi`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -78,8 +82,7 @@ def rotational(
     check_decay("b2", b2)
     check_flag(centered=centered)
     center = project_to_zero_mean(groups) if centered else optax.identity()
-    return psi_direction(
-        learning_rate,
+    tx = on_spheres(
         optax.chain(
             direction,
             center,
@@ -87,6 +90,8 @@ def rotational(
             scale_by_group_rms(groups, b2, eps),
         ),
         groups,
+        learning_rate=check_learning_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
     )
+    return require_ordinary(tx, ordinary, groups)

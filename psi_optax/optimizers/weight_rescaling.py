@@ -5,6 +5,7 @@ import optax
 
 from psi_optax._validation import check_transformation
 from psi_optax.groups import Groups
+from psi_optax.optimizers._warnings import warn_without_groups
 from psi_optax.transforms import rescale_weights
 from psi_optax.transforms.contract import floating_transform
 from psi_optax.wrappers.conflicts import CONFLICTS
@@ -65,6 +66,5 @@ def weight_rescaling(
     tx = optax.chain(
         optimizer, rescale_weights(groups, radius=radius, every=every)
     )
-    return floating_transform(
-        with_nesting_check("weight_rescaling", tx, groups, CONFLICTS), groups
-    )
+    tx = with_nesting_check("weight_rescaling", tx, groups, CONFLICTS)
+    return warn_without_groups(floating_transform(tx, groups), groups)

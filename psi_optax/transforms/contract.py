@@ -228,6 +228,19 @@ def check_updates(
             )
 
 
+def with_init_check(
+    tx: optax.GradientTransformation, check: Callable[[Tree], object]
+) -> optax.GradientTransformationExtraArgs:
+    """Return the transform, with an `init` that calls check(params) first."""
+
+    def init_fn(params: Tree) -> Any:
+        check(params)
+        return tx.init(params)
+
+    tx = optax.with_extra_args_support(tx)
+    return optax.GradientTransformationExtraArgs(init_fn, tx.update)
+
+
 def allow_shapes(init_fn: optax.TransformInitFn) -> optax.TransformInitFn:
     """Make `init` of `jax.ShapeDtypeStruct`s return the shapes of the state."""
 

@@ -28,14 +28,14 @@ def _convert(tree: Tree, params: Tree, *, hide: bool) -> Tree:
 
     def leaf(path: str, x: Any) -> Any:
         w = found.get(path, x)
-        if _is_inexact(w):
+        if is_inexact(w):
             return _as_array(x, w)
         return None if hide else x
 
     return map_with_path(leaf, tree)
 
 
-def _is_inexact(leaf: Any) -> bool:
+def is_inexact(leaf: Any) -> bool:
     """Return whether a leaf is of floating or complex numbers."""
     if isinstance(leaf, (float, complex)):
         return True
@@ -54,7 +54,7 @@ def with_the_rest(steps: Tree, updates: Tree, params: Tree) -> Tree:
     hidden = {
         x.path: x.leaf
         for x in leaves_with_paths(params)
-        if not x.is_placeholder and not _is_inexact(x.leaf)
+        if not x.is_placeholder and not is_inexact(x.leaf)
     }
     if not hidden:
         return steps

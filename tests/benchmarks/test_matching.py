@@ -43,7 +43,13 @@ def test_rotations_are_those_of_steps(digits):
     schedule, still = optax.cosine_decay_schedule, {"b2": 0.0, "eps": 0.0}
 
     def build(rate, groups, **_):
-        return psi_optax.rotational(rate, optax.identity(), groups, **still)
+        return psi_optax.rotational(
+            rate,
+            optax.identity(),
+            groups,
+            ordinary=optax.sgd(rate),
+            **still,
+        )
 
     record = rotations.make_recorded(MODEL, build, digits, schedule)
     rate, steps = 0.01, start[1].shape[1]

@@ -242,11 +242,15 @@ TAKERS = {
     "psi": lambda tx: psi(tx, GROUPS),
     "weight_rescaling": lambda tx: psi_optax.weight_rescaling(tx, GROUPS),
     "project_by_cosine": psi_optax.wrappers.project_by_cosine,
-    "rotational": lambda tx: psi_optax.rotational(0.1, tx, GROUPS),
-    "hyperball": lambda tx: psi_optax.hyperball(
-        0.1, tx, GROUPS, equivariant=False
+    "rotational": lambda tx: psi_optax.rotational(
+        0.1, tx, GROUPS, ordinary=optax.sgd(0.1)
     ),
-    "equivariant": lambda tx: psi_optax.hyperball(0.1, tx, GROUPS),
+    "hyperball": lambda tx: psi_optax.hyperball(
+        0.1, tx, GROUPS, equivariant=False, ordinary=optax.sgd(0.1)
+    ),
+    "equivariant": lambda tx: psi_optax.hyperball(
+        0.1, tx, GROUPS, ordinary=optax.sgd(0.1)
+    ),
 }
 # Those that are psi around something.
 NAMES = {"rotational": "psi", "equivariant": "psi"}

@@ -103,7 +103,7 @@ def test_three_recipes_in_one_tree_are_three_trees():
 
 MASK = {"conv": True, "attention": False, "norm": True, "head": False}
 SGD = psi_optax.psi_sgd(0.1, GROUPS, momentum=0.9)
-DECAYED = lenient(psi_optax.psi_adam(0.1, GROUPS, weight_decay=0.1))
+DECAYED = lenient(psi_optax.psi_adam(0.05, GROUPS, weight_decay=0.2))
 FROZEN = {
     "behind": optax.chain(SGD, optax.freeze(MASK)),
     "in front": optax.chain(optax.freeze(MASK), SGD),

@@ -235,7 +235,7 @@ def test_values_of_schedules_are_checked(factory, name):
         state = jax.eval_shape(tx.init, draw(0))
         return jax.eval_shape(tx.update, draw(1), state, draw(0))
 
-    assert step(0.5)
+    assert step(0.05)
     for value in np.ones(2), 1j:
         where = re.escape(f"{name}(count)")
         with pytest.raises((TypeError, ValueError), match=f"^{where}"):

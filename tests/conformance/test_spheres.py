@@ -152,7 +152,7 @@ WAYS = {
     "psi_sgd with a schedule": psi_sgd(
         SCHEDULE, GROUPS, momentum=0.5, nesterov=True
     ),
-    "psi_adam": psi_adam(SCHEDULE, GROUPS),
+    "psi_adam": psi_adam(optax.cosine_decay_schedule(0.08, STEPS), GROUPS),
     "psi_sgdm": psi_sgdm(RATE, GROUPS, momentum=0.5),
     "parts": parts(GROUPS),
     "injected": optax.inject_hyperparams(psi_sgdm)(RATE, GROUPS, momentum=0.5),

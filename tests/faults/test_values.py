@@ -232,7 +232,7 @@ def test_what_underflows_in_float16_is_finite_unless_adam_divides(named_run):
 
 @pytest.mark.usefixtures("optax_promotion")
 def test_an_epsilon_that_float16_has_helps_adam():
-    tx = psi_optax.psi_adam(0.1, {**GROUPS, **ODD_GROUPS}, eps=1e-4)
+    tx = psi_optax.psi_adam(0.05, {**GROUPS, **ODD_GROUPS}, eps=1e-4)
     run = Run(tx, promotion="standard")
     for what, fault in NARROW.items():
         assert not run.complaints(what, fault, HALF, "0")

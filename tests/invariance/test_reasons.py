@@ -369,7 +369,7 @@ def test_only_what_cancels_is_advised_to_be_dropped():
 
     report = find_groups(loss, model, X, method="analysis")
     inert = {path for path, f in report.findings.items() if f.kind == "inert"}
-    assert inert == {"layer/bias", "norm/mean", "norm/var", "frozen", "spare"}
+    assert inert == {"layer/bias", "frozen", "spare"}
     dropped = {path for path in inert if "drop" in report[path].reason}
     assert dropped == {"layer/bias"}
     assert "its value matters" in report["frozen"].reason

@@ -60,7 +60,12 @@ TESTS = {
 }
 # How a program is ordered, and what it sends, is seen where it is looked at.
 _PROGRAM = ["tests/devices/test_communication.py"]
+_REPORT = ["tests/invariance/test_report.py"]
 _ENTRANCE = ["tests/conformance/test_entrance.py"]
+_FRAMEWORKS = [
+    "tests/invariance/test_axis_names.py",
+    "tests/invariance/test_frameworks.py",
+]
 ALSO = {
     "geometry/_scheduling.py": _PROGRAM,
     "groups/plan.py": _ENTRANCE,
@@ -74,6 +79,13 @@ ALSO = {
     "optimizers/psi_sgd.py": [_ARGUMENTS],
     "diagnostics/monitor.py": [_ARGUMENTS],
     "invariance/report.py": ["tests/groups/test_hashing.py"],
+    "invariance/axis_names.py": _FRAMEWORKS,
+    "invariance/frameworks.py": _FRAMEWORKS,
+    "invariance/probe/perturbation.py": _FRAMEWORKS,
+    "invariance/formats/layers.py": _REPORT,
+    "invariance/formats/patterns.py": _REPORT,
+    "invariance/formats/pattern_ties.py": _REPORT,
+    "invariance/variables.py": _REPORT,
 }
 OPTIONS = ["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
 # Seconds of computing, for a program that no longer ends. Time on the wall

@@ -87,7 +87,12 @@ def test_dimension_numbers_of_muonh():
         lambda tree: jax.tree.map(lambda _: numbers, tree),
         None,
     ):
-        tx = psi_optax.muonh(0.1, groups, weight_dimension_numbers=given)
+        tx = psi_optax.muonh(
+            0.1,
+            groups,
+            weight_dimension_numbers=given,
+            ordinary=optax.adam(0.1),
+        )
         found.append(step(lenient(tx), gradient, tx.init(params), params)[0])
     np.testing.assert_array_equal(found[0]["w"], found[1]["w"])
     # Newton-Schulz does not see which side is which, but for rounding.

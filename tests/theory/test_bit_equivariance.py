@@ -67,9 +67,15 @@ RECIPES = {
     ),
     "adam_g": lambda g: lenient(psi_optax.adam_g(0.03, g)),
     "rotational": lambda g: psi_optax.rotational(
-        0.02, optax.trace(0.9), g, centered=True
+        0.02,
+        optax.trace(0.9),
+        g,
+        centered=True,
+        ordinary=optax.sgd(0.02, 0.9),
     ),
-    "hyperball": lambda g: lenient(psi_optax.adamh(0.02, g, per_tensor=False)),
+    "hyperball": lambda g: lenient(
+        psi_optax.adamh(0.02, g, per_tensor=False, ordinary=optax.adam(0.02))
+    ),
 }
 
 CONTROLS = {

@@ -52,10 +52,14 @@ OPTIMIZERS = {
     "sgd_g": lambda rate: psi_optax.sgd_g(rate, GROUPS),
     "adam_g": lambda rate: lenient(psi_optax.adam_g(rate, GROUPS)),
     "rotational": lambda rate: psi_optax.rotational(
-        rate, optax.trace(0.9), GROUPS
+        rate, optax.trace(0.9), GROUPS, ordinary=optax.sgd(rate, 0.9)
     ),
     "hyperball": lambda rate: psi_optax.hyperball(
-        rate, optax.trace(0.9), GROUPS, per_tensor=False
+        rate,
+        optax.trace(0.9),
+        GROUPS,
+        per_tensor=False,
+        ordinary=optax.sgd(rate, 0.9),
     ),
     "sgdp": lambda rate: psi_optax.sgdp(rate, GROUPS),
     "rescale": lambda rate: optax.chain(

@@ -57,7 +57,12 @@ EQUIVARIANT = {
     # A norm that is kept is one factor of all gradients, and a step of a given
     # length does not see it, if the direction is linear.
     "hyperball_of_raw_gradients": lambda g: psi_optax.hyperball(
-        0.02, optax.trace(0.9), g, per_tensor=False, equivariant=False
+        0.02,
+        optax.trace(0.9),
+        g,
+        per_tensor=False,
+        equivariant=False,
+        ordinary=optax.sgd(0.02, 0.9),
     ),
 }
 
@@ -73,10 +78,17 @@ NOT_EQUIVARIANT = {
         optax.scale(-0.05),
     ),
     "adamh_of_raw_gradients": lambda g: lenient(
-        psi_optax.adamh(0.02, g, eps=0.1, per_tensor=False, equivariant=False)
+        psi_optax.adamh(
+            0.02,
+            g,
+            eps=0.1,
+            per_tensor=False,
+            equivariant=False,
+            ordinary=optax.adam(0.02, eps=0.1),
+        )
     ),
     "one_ball_a_tensor": lambda g: psi_optax.hyperball(
-        0.02, optax.trace(0.9), g
+        0.02, optax.trace(0.9), g, ordinary=optax.sgd(0.02, 0.9)
     ),
     "sgd_then_rescale": lambda g: optax.chain(
         optax.sgd(0.1), psi_optax.transforms.rescale_weights(g)

@@ -157,6 +157,11 @@ def noisy_run(name, rate, n, steps=300):
     return np.abs(off) / np.finfo(np.float32).eps, p, q
 
 
+# Steps of Adam are too large here on purpose.
+too_large = pytest.mark.filterwarnings("ignore:learning_rate=.* radians")
+
+
+@too_large
 @pytest.mark.parametrize("n", [4, 64])
 @pytest.mark.parametrize("rate", [0.1, 1.0, 10.0])
 @pytest.mark.parametrize("name", DIRECTIONS)
@@ -171,6 +176,7 @@ def test_norms_after_large_radial_steps(name, rate, n):
     assert np.all(off <= 3 + 4 * p**2 / (1 + q) + 0.75 * before)
 
 
+@too_large
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_two_ulp_hold_for_short_steps_only(name):
     # In eps of 1; an ulp is half of that for a norm just below it.

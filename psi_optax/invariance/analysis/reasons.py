@@ -29,6 +29,9 @@ class ReasonOrigin(NamedTuple):
     equation: Any
 
 
+# In the reason of a weight before a BatchNorm in evaluation mode.
+RUNNING_AVERAGES = "running averages?"
+
 ReasonKind = Literal["mixture", "nonlinear", "output", "unknown", "shape"]
 
 
@@ -76,9 +79,9 @@ def _subtraction(origin: ReasonOrigin, is_constant: bool) -> str:
     """
     is_normalized = _is_normalized(origin)
     if is_constant and is_normalized:
-        text = "running averages?"
+        text = RUNNING_AVERAGES
     elif is_constant or is_normalized:
-        text = "a target, or running averages?"
+        text = f"a target, or {RUNNING_AVERAGES}"
     else:
         return "a difference from a target, whose scale is fixed"
     return f"a subtracted array does not come from the weights ({text})"

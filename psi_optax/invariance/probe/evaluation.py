@@ -145,7 +145,11 @@ def _as_given(x: Any) -> Any:
 def _widened(x: Any) -> Any:
     if isinstance(x, np.ndarray):
         return x.astype(np.float64) if is_float(x) else x
-    return jnp.asarray(x, jnp.float64) if is_float(x) else x
+    if is_float(x):
+        return jnp.asarray(x, jnp.float64)
+    if getattr(x, "weak_type", False) and jnp.issubdtype(x.dtype, np.integer):
+        return x + 0  # As the loss would widen a counter, by adding to it.
+    return x
 
 
 def _flat_loss(

@@ -29,11 +29,16 @@ def move(w: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def move_number(x: Any, random: np.random.Generator) -> Any:
-    """Return another number for data that are one: a counter or a gate."""
+    """Return another number for data that are one: a counter or a gate.
+
+    A flag, such as that of the first batch, is negated.
+    """
     if not isinstance(x, np.ndarray | jax.Array) or not x.size:
         return x
     if isinstance(x, jax.Array) and len(x.devices()) > 1:
         return x
+    if x.dtype == np.bool_ and x.size == 1:
+        return jax.device_put(~jax.device_get(x))
     integer = jnp.issubdtype(x.dtype, np.signedinteger) and x.size == 1
     if not integer and not is_float(x):
         return x

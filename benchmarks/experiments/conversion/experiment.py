@@ -1,0 +1,209 @@
+"""Runs of the experiment on converted learning rates."""
+
+import dataclasses
+import functools
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+import optax
+
+import psi_optax
+from benchmarks.experiments.conversion import report
+from benchmarks.experiments.conversion.problems import (
+    NETWORKS,
+    Method,
+    Problem,
+    Record,
+    make_methods,
+    make_recorded,
+)
+from benchmarks.experiments.rotations import rms
+from benchmarks.harness.measurement import Measurement
+from benchmarks.harness.options import Positives, at_least, one_of, some
+from benchmarks.harness.results import Results
+from psi_optax.dynamics import ConvertedLearningRate, convert_learning_rate
+from psi_optax.transforms import retract
+
+SEED, PILOT_SEED, SETTLING_SEED = 0, 2000, 3000
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the experiment."""
+
+    # Networks that are trained.
+    networks: Annotated[tuple[str, ...], some(one_of(NETWORKS))] = (*NETWORKS,)
+    steps: Annotated[int, at_least(2)] = 200  # Steps that are compared.
+    # Learning rates of SGD, Adam, Lion and Muon without decay.
+    rates: Positives = (0.01, 0.001, 0.0002, 0.002)
+    # Learning rates of SGD, AdamW and Lion with decay.
+    decayed_rates: Positives = (0.03, 0.003, 0.0003)
+    # Their weight decays.
+    decays: Positives = (0.05, 3.0, 30.0)
+
+
+def measure(settings: Settings, results: Results) -> None:
+    """Train each network by each optimizer, and by its conversions."""
+    decayed = list(zip(settings.decayed_rates, settings.decays, strict=True))
+    each = len(settings.rates) + len(decayed)
+    results.expect(len(settings.networks) * each)
+    for network in settings.networks:
+        problem = NETWORKS[network]()
+        methods = make_methods(problem).items()
+        runs = {k: _Runs(problem, x, settings.steps) for k, x in methods}
+        for name, rate in zip(runs, settings.rates, strict=False):
+            run = partial(runs[name].convert, rate)
+            results.part(f"{network}, {name}", run)
+        for name, point in zip(runs, decayed, strict=False):
+            run = partial(runs[name].convert_decayed, *point)
+            results.part(f"{network}, {name}, decay", run)
+
+
+class _Runs:
+    """Runs of an optimizer, and of what its learning rate is converted to."""
+
+    def __init__(self, problem: Problem, method: Method, steps: int):
+        self.problem, self.method, self.steps = problem, method, steps
+
+    def convert(self, rate: float) -> dict[str, Any]:
+        """Return median rotations, with the norms of the initialization."""
+        params, problem = self.problem.params, self.problem
+        plain = self._convert(rate, params)
+        if not plain.fits_all:
+            params = psi_optax.normalize(params, problem.groups)
+        pilot = self._train("source", PILOT_SEED, params, rate, 0.0)
+        noise = self._convert(rate, params, **self._gradients(pilot))
+        found = self._converted(rate, params, pilot)
+        return {
+            "rate": rate,
+            "spread": plain.spread,
+            "noise": _expected(noise),
+            **self._compare(params, found, rate, 0.0),
+            "own": _median(self._train("own", SEED, params, rate)),
+        }
+
+    def convert_decayed(self, rate: float, decay: float) -> dict[str, Any]:
+        """Return median rotations at the equilibrium of weight decay.
+
+        The rotation and the angle are predicted. The rate for psi is converted
+        from the norms at the equilibrium, and predicted as well.
+        """
+        start, settled = self.problem.params, self._settle(rate, decay)
+        params = settled.params
+        decayed = {"weight_decay": decay, "optimizer": self.method.decayed}
+        predict = partial(self._convert, rate, start, **decayed)
+        predicted = predict(**self._gradients(settled))
+        psi = self._train("psi", SEED, params, predicted.learning_rate, rate)
+        found = self._converted(rate, params, settled)
+        found |= {
+            "returned": _expected(predicted),
+            "angle": predict(to="angle").learning_rate,
+        }
+        return {
+            "rate": rate,
+            "decay": decay,
+            "predicted psi rate": predicted.learning_rate,
+            "predicted psi": _median(psi),
+            **self._compare(params, found, rate, decay),
+        }
+
+    def _settle(self, rate, decay):
+        """Train for two times the steps that are compared."""
+        options = self.problem.params, rate, decay
+        first = self._train("source", SETTLING_SEED, *options)
+        rest = first.params, rate, decay
+        return self._train("source", SETTLING_SEED + 1, *rest)
+
+    def _converted(self, rate, params, pilot):
+        """Return the rates by the rotation that a pilot measured."""
+        medians = self.problem.tree(np.median(pilot.rotation, 0))
+        find = partial(self._convert, rate, params, measured_rotation=medians)
+        psi, angle = find(), find(to="angle")
+        return {
+            "psi rate": psi.learning_rate,
+            "returned": _expected(psi),
+            "angle": angle.learning_rate,
+        }
+
+    def _compare(self, params, found, rate, decay):
+        """Return what was found, and the rotations of all runs with it."""
+        source = self._train("source", SEED, params, rate, decay)
+        psi = self._train("psi", SEED, params, found["psi rate"], rate)
+        turned = self._train("rotational", SEED, params, found["angle"], rate)
+        growth = np.median(source.norm[-1] / source.norm[0])
+        return {
+            **found,
+            "growth": float(growth),
+            "source": _median(source),
+            "psi": _median(psi),
+            "rotational": _median(turned),
+        }
+
+    def _convert(self, rate, params, **options):
+        return convert_learning_rate(
+            rate, params, self.problem.groups, **self.method.options | options
+        )
+
+    def _gradients(self, record):
+        """Return the gradient norm that SGD needs, as an option."""
+        if self.method.decayed != "sgd":
+            return {}
+        late = rms(record.gradient[len(record.gradient) // 2 :], 0)
+        return {"gradient_norm": self.problem.tree(late)}
+
+    def _train(self, kind, seed, params, *rates):
+        batches = self.problem.draw(self.steps, seed)
+        return self._compiled[kind](params, batches, *rates)
+
+    @functools.cached_property
+    def _compiled(self):
+        """Training by the optimizer, and by three that keep norms."""
+        make, groups = self.method.make, self.problem.groups
+
+        def psi(rate, ordinary):
+            rest = make(ordinary, 0.0)
+            return psi_optax.psi(make(rate, 0.0), groups, ordinary=rest)
+
+        def own(rate):
+            return optax.chain(make(rate, 0.0), retract(groups))
+
+        def rotational(rate, ordinary):
+            unsigned = optax.chain(make(1.0, 0.0), optax.scale(-1.0))
+            rest = make(ordinary, 0.0)
+            return psi_optax.rotational(rate, unsigned, groups, ordinary=rest)
+
+        builds = {
+            "source": make,
+            "psi": psi,
+            "own": own,
+            "rotational": rotational,
+        }
+        return {k: make_recorded(self.problem, x) for k, x in builds.items()}
+
+
+def _expected(found: ConvertedLearningRate) -> float:
+    """Return the median rotation that a conversion returned."""
+    if found.rotation is None:
+        raise ValueError("the rotation is unknown: pass a measured one.")
+    return found.rotation.median
+
+
+def _median(record: Record) -> float:
+    return float(np.median(record.rotation))
+
+
+MEASUREMENT = Measurement(
+    settings=Settings(),
+    smoke=Settings(
+        networks=("Transformer",),
+        steps=2,
+        rates=(0.01,),
+        decayed_rates=(0.03,),
+        decays=(0.05,),
+    ),
+    measure=measure,
+    report=report.report,
+    page="learning-rates.md",
+    faults=report.faults,
+)

@@ -1,0 +1,1 @@
+"""Findings as text: the full table, a summary, patterns to paste."""

@@ -1,0 +1,153 @@
+"""Warning of learning rates that are too large for Adam-like directions."""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from psi_optax.groups import GroupedLeaf, Groups, Plan, Tree, make_plan
+from psi_optax.groups.paths import leaves_with_paths
+from psi_optax.optimizers._warnings import warn_user
+from psi_optax.transforms.state_checks import find_states
+
+LARGEST_STEP = 0.3  # Radians per step.
+
+# Of these, each element of a step is about 1: its norm is about the root of
+# the number of weights.
+_ADAM_LIKE: tuple[Callable[[], optax.GradientTransformation], ...] = (
+    optax.scale_by_adam,
+    optax.scale_by_amsgrad,
+    optax.scale_by_belief,
+    optax.scale_by_lion,
+    optax.scale_by_adan,
+    optax.scale_by_rms,
+    functools.partial(optax.scale_by_rms, bias_correction=True),
+    optax.scale_by_stddev,
+    functools.partial(optax.scale_by_stddev, bias_correction=True),
+    optax.scale_by_factored_rms,
+    optax.contrib.scale_by_ademamix,
+)
+
+# 1,000 steps: all up to 110, and from there on 1 % apart.
+_STEPS = np.unique(
+    np.append(0, np.geomspace(1, 1e6, 1349).round()).astype(np.int32)
+)
+
+
+def warn_of_large_steps(
+    direction: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    groups: Groups,
+) -> optax.GradientTransformationExtraArgs:
+    """Return the direction, with an `init` that warns of large steps.
+
+    A step of an Adam-like direction has the norm lr * sqrt(n) for a group of n
+    weights. The warning is of a norm above 0.3 in the largest group that such
+    a direction moves. A traced learning rate is not known, and passes.
+
+    Args:
+        direction: a transform without a learning rate.
+        learning_rate: a number or a schedule, of which 1,000 steps are seen.
+        groups: scale groups in any form.
+    """
+
+    def init_fn(params: Tree) -> Any:
+        state = direction.init(params)
+        plan = make_plan(groups, params)
+        if leaf := _largest_adam_like(plan, state):
+            _check_step(leaf, plan.sizes[leaf.name], learning_rate)
+        return state
+
+    direction = optax.with_extra_args_support(direction)
+    return optax.GradientTransformationExtraArgs(init_fn, direction.update)
+
+
+def _largest_adam_like(plan: Plan, state: Any) -> GroupedLeaf | None:
+    """Return a leaf of the largest groups in an Adam-like state, if any.
+
+    Masked leaves are not in a state: a partition may run Adam elsewhere.
+    """
+    held = {
+        x.path
+        for node in find_states(state, *_adam_like_states())
+        for field in node
+        for x in leaves_with_paths(field)
+        if not x.is_placeholder
+    }
+    leaves = [x for x in plan.leaves if x.path in held]
+    leaves = [x for x in leaves if x.name not in plan.singletons]
+    return max(leaves, key=lambda x: plan.sizes[x.name], default=None)
+
+
+@functools.cache
+def _adam_like_states() -> tuple[type, ...]:
+    """Return the classes of states, of which optax exports only some."""
+    return tuple({type(jax.eval_shape(f().init, {})) for f in _ADAM_LIKE})
+
+
+def _check_step(
+    leaf: GroupedLeaf, size: int, learning_rate: optax.ScalarOrSchedule
+) -> None:
+    """Warn where the largest learning rate makes a step too large."""
+    rate, root = _largest_rate(learning_rate), math.sqrt(size)
+    if rate is None or rate * root <= LARGEST_STEP:
+        return
+    warn_user(
+        f"learning_rate={rate:.3g} rotates the groups of {size} weights in"
+        f" {leaf.path!r} of shape {leaf.shape} by about {rate * root:.2g}"
+        " radians per step: steps of an Adam-like direction have the norm"
+        " learning_rate * sqrt(n). Use at most"
+        f" {_round_down(LARGEST_STEP / root)}, for {LARGEST_STEP} radians;"
+        " psi_optax.dynamics.convert_learning_rate converts that of a tuned"
+        " optimizer."
+    )
+
+
+def _round_down(x: float) -> float:
+    """Return a positive number with two digits, not rounded up."""
+    unit = 10.0 ** (math.floor(math.log10(x)) - 1)
+    return float(f"{math.floor(x / unit) * unit:.2g}")
+
+
+def _largest_rate(learning_rate: optax.ScalarOrSchedule) -> float | None:
+    """Return the largest learning rate of the sampled steps, if known."""
+    if isinstance(learning_rate, jax.core.Tracer):
+        return None
+    if not callable(learning_rate):
+        return float(learning_rate)
+    with warnings.catch_warnings(), jax.ensure_compile_time_eval():
+        warnings.simplefilter("ignore")
+        rates = _sampled_rates(learning_rate)
+    return max((x for x in rates if math.isfinite(x)), default=None)
+
+
+def _sampled_rates(schedule: optax.Schedule) -> list[float]:
+    """Return learning rates, without the steps at which they are unknown.
+
+    A schedule of the user's may fail at steps that it never meets, or where a
+    step is an array.
+    """
+    try:
+        rates = jax.jit(jax.vmap(schedule))(jnp.asarray(_STEPS))
+        return [] if _is_traced(rates) else np.asarray(rates).tolist()
+    except Exception:
+        return [x for step in _STEPS for x in _rate_at(schedule, int(step))]
+
+
+def _rate_at(schedule: optax.Schedule, step: int) -> list[float]:
+    """Return the learning rate at a step; none where it is unknown."""
+    try:
+        rate = schedule(step)
+        return [] if _is_traced(rate) else [np.asarray(rate).item()]
+    except Exception:
+        return []
+
+
+def _is_traced(x: Any) -> bool:
+    return isinstance(x, jax.core.Tracer)

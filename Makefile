@@ -56,7 +56,7 @@ docs: $(STAMP)
 # then deprecated, and Matplotlib of what its parser did.
 OLDEST := $(addprefix conformance/test_,contract.py frameworks.py checkpoints.py) \
   $(addprefix invariance/test_,zoo.py traps.py synchronized.py control_flow.py \
-    custom_derivatives.py refs.py more_rules.py) \
+    custom_derivatives.py refs.py more_rules.py frameworks.py axis_names.py) \
   $(addprefix devices/test_,pmap.py shard_map.py monitor.py) \
   diagnostics/test_monitor.py geometry/test_scheduling.py \
   models/test_agreement.py models/test_groups.py benchmarks/test_train.py \

@@ -38,9 +38,9 @@ class Settings:
     # Learning rates of SGD, Adam, Lion and Muon without decay.
     rates: Positives = (0.01, 0.001, 0.0002, 0.002)
     # Learning rates of SGD, AdamW and Lion with decay.
-    decayed_rates: Positives = (0.03, 0.003, 0.0003)
+    decayed_rates: Positives = (0.03, 0.003, 0.002)
     # Their weight decays.
-    decays: Positives = (0.05, 3.0, 30.0)
+    decays: Positives = (0.05, 3.0, 0.75)
 
 
 def measure(settings: Settings, results: Results) -> None:
@@ -86,34 +86,33 @@ class _Runs:
     def convert_decayed(self, rate: float, decay: float) -> dict[str, Any]:
         """Return median rotations at the equilibrium of weight decay.
 
-        The rotation and the angle are predicted. The rate for psi is converted
-        from the norms at the equilibrium, and predicted as well.
+        All is predicted, but the norm of SGD's gradients. The rate for psi is
+        converted from the norms at the equilibrium as well.
         """
-        start, settled = self.problem.params, self._settle(rate, decay)
-        params = settled.params
+        params = self._settle(rate, decay).params
+        pilot = self._train("source", PILOT_SEED, params, rate, decay)
         decayed = {"weight_decay": decay, "optimizer": self.method.decayed}
-        predict = partial(self._convert, rate, start, **decayed)
-        predicted = predict(**self._gradients(settled))
-        psi = self._train("psi", SEED, params, predicted.learning_rate, rate)
-        found = self._converted(rate, params, settled)
-        found |= {
+        predict = partial(self._convert, rate, self.problem.params, **decayed)
+        predicted = predict(**self._gradients(pilot))
+        found = {
+            "psi rate": predicted.learning_rate,
             "returned": _expected(predicted),
             "angle": predict(to="angle").learning_rate,
         }
+        by_norms = self._convert(rate, params).learning_rate
+        psi = self._train("psi", SEED, params, by_norms, rate)
         return {
             "rate": rate,
             "decay": decay,
-            "predicted psi rate": predicted.learning_rate,
-            "predicted psi": _median(psi),
+            "psi by norms": _median(psi),
             **self._compare(params, found, rate, decay),
         }
 
     def _settle(self, rate, decay):
         """Train for two times the steps that are compared."""
-        options = self.problem.params, rate, decay
-        first = self._train("source", SETTLING_SEED, *options)
-        rest = first.params, rate, decay
-        return self._train("source", SETTLING_SEED + 1, *rest)
+        train = partial(self._train, "source")
+        first = train(SETTLING_SEED, self.problem.params, rate, decay)
+        return train(SETTLING_SEED + 1, first.params, rate, decay)
 
     def _converted(self, rate, params, pilot):
         """Return the rates by the rotation that a pilot measured."""
@@ -149,8 +148,8 @@ class _Runs:
         """Return the gradient norm that SGD needs, as an option."""
         if self.method.decayed != "sgd":
             return {}
-        late = rms(record.gradient[len(record.gradient) // 2 :], 0)
-        return {"gradient_norm": self.problem.tree(late)}
+        norms = self.problem.tree(rms(record.gradient, 0))
+        return {"gradient_norm": norms}
 
     def _train(self, kind, seed, params, *rates):
         batches = self.problem.draw(self.steps, seed)
@@ -190,7 +189,8 @@ def _expected(found: ConvertedLearningRate) -> float:
 
 
 def _median(record: Record) -> float:
-    return float(np.median(record.rotation))
+    """Return the median over groups of their medians over steps."""
+    return float(np.median(np.median(record.rotation, 0)))
 
 
 MEASUREMENT = Measurement(

@@ -20,7 +20,7 @@ from benchmarks.experiments.conversion.problems import (
 )
 from benchmarks.experiments.rotations import rms
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.options import Positives, at_least, one_of, some
+from benchmarks.harness.options import Count, Positives, at_least, one_of, some
 from benchmarks.harness.results import Results
 from psi_optax.dynamics import ConvertedLearningRate, convert_learning_rate
 from psi_optax.transforms import retract
@@ -37,10 +37,12 @@ class Settings:
     steps: Annotated[int, at_least(2)] = 200  # Steps that are compared.
     # Learning rates of SGD, Adam, Lion and Muon without decay.
     rates: Positives = (0.01, 0.001, 0.0002, 0.002)
-    # Learning rates of SGD, AdamW and Lion with decay.
-    decayed_rates: Positives = (0.03, 0.003, 0.002)
+    # Those of SGD, AdamW, Lion and Muon with decay.
+    decayed_rates: Positives = (0.03, 0.003, 0.0005, 0.005)
     # Their weight decays.
-    decays: Positives = (0.05, 3.0, 0.75)
+    decays: Positives = (0.05, 3.0, 10.0, 1.0)
+    # Times as many steps, for norms to settle.
+    settling: Count = 5
 
 
 def measure(settings: Settings, results: Results) -> None:
@@ -51,7 +53,7 @@ def measure(settings: Settings, results: Results) -> None:
     for network in settings.networks:
         problem = NETWORKS[network]()
         methods = make_methods(problem).items()
-        runs = {k: _Runs(problem, x, settings.steps) for k, x in methods}
+        runs = {k: _Runs(problem, x, settings) for k, x in methods}
         for name, rate in zip(runs, settings.rates, strict=False):
             run = partial(runs[name].convert, rate)
             results.part(f"{network}, {name}", run)
@@ -63,8 +65,9 @@ def measure(settings: Settings, results: Results) -> None:
 class _Runs:
     """Runs of an optimizer, and of what its learning rate is converted to."""
 
-    def __init__(self, problem: Problem, method: Method, steps: int):
-        self.problem, self.method, self.steps = problem, method, steps
+    def __init__(self, problem: Problem, method: Method, settings: Settings):
+        self.problem, self.method = problem, method
+        self.steps, self.settling = settings.steps, settings.settling
 
     def convert(self, rate: float) -> dict[str, Any]:
         """Return median rotations, with the norms of the initialization."""
@@ -86,33 +89,44 @@ class _Runs:
     def convert_decayed(self, rate: float, decay: float) -> dict[str, Any]:
         """Return median rotations at the equilibrium of weight decay.
 
-        All is predicted, but the norm of SGD's gradients. The rate for psi is
-        converted from the norms at the equilibrium as well.
+        SGD's and AdamW's are predicted, from the norm of SGD's gradients in a
+        pilot. Lion's and Muon's are converted from the norms that they have.
         """
-        params = self._settle(rate, decay).params
+        params = self._settle(rate, decay)
         pilot = self._train("source", PILOT_SEED, params, rate, decay)
-        decayed = {"weight_decay": decay, "optimizer": self.method.decayed}
-        predict = partial(self._convert, rate, self.problem.params, **decayed)
-        predicted = predict(**self._gradients(pilot))
-        found = {
-            "psi rate": predicted.learning_rate,
-            "returned": _expected(predicted),
-            "angle": predict(to="angle").learning_rate,
-        }
-        by_norms = self._convert(rate, params).learning_rate
-        psi = self._train("psi", SEED, params, by_norms, rate)
+        by_norms = self._converted(rate, params, pilot)
+        psi = self._train("psi", SEED, params, by_norms["psi rate"], rate)
+        predicted = self._predict(rate, decay, pilot)
+        trusted = self.method.decayed in ("sgd", "adamw")
+        found = predicted if trusted else by_norms
         return {
             "rate": rate,
             "decay": decay,
+            "law": predicted.get("returned"),
             "psi by norms": _median(psi),
             **self._compare(params, found, rate, decay),
         }
 
     def _settle(self, rate, decay):
-        """Train for two times the steps that are compared."""
-        train = partial(self._train, "source")
-        first = train(SETTLING_SEED, self.problem.params, rate, decay)
-        return train(SETTLING_SEED + 1, first.params, rate, decay)
+        """Return params at the equilibrium of weight decay."""
+        params = self.problem.params
+        for index in range(self.settling):
+            seed = SETTLING_SEED + index
+            params = self._train("source", seed, params, rate, decay).params
+        return params
+
+    def _predict(self, rate, decay, pilot):
+        """Return the rates by the law of the equilibrium, if there is one."""
+        if self.method.decayed == "muon":
+            return {}
+        options = {"weight_decay": decay, "optimizer": self.method.decayed}
+        find = partial(self._convert, rate, self.problem.params, **options)
+        psi = find(**self._gradients(pilot))
+        return {
+            "psi rate": psi.learning_rate,
+            "returned": _expected(psi),
+            "angle": find(to="angle").learning_rate,
+        }
 
     def _converted(self, rate, params, pilot):
         """Return the rates by the rotation that a pilot measured."""
@@ -201,6 +215,7 @@ MEASUREMENT = Measurement(
         rates=(0.01,),
         decayed_rates=(0.03,),
         decays=(0.05,),
+        settling=1,
     ),
     measure=measure,
     report=report.report,

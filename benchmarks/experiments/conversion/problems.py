@@ -148,8 +148,12 @@ def make_methods(problem: Problem) -> dict[str, Method]:
         return optax.lion(rate, weight_decay=decay, mask=grouped)
 
     def muon(rate, decay):
-        del decay
-        return optax.contrib.muon(rate, muon_weight_dimension_numbers=axes)
+        return optax.contrib.muon(
+            rate,
+            weight_decay=decay,
+            weight_decay_mask=grouped,
+            muon_weight_dimension_numbers=axes,
+        )
 
     options = {
         "sgd": {"momentum": momentum},

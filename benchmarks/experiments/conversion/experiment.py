@@ -76,13 +76,14 @@ class _Runs:
         if not plain.fits_all:
             params = psi_optax.normalize(params, problem.groups)
         pilot = self._train("source", PILOT_SEED, params, rate, 0.0)
+        source = self._train("source", SEED, params, rate, 0.0)
         noise = self._convert(rate, params, **self._gradients(pilot))
         found = self._converted(rate, params, pilot)
         return {
             "rate": rate,
             "spread": plain.spread,
             "noise": _expected(noise),
-            **self._compare(params, found, rate, 0.0),
+            **self._compare(source, params, found, rate),
             "own": _median(self._train("own", SEED, params, rate)),
         }
 
@@ -92,8 +93,10 @@ class _Runs:
         SGD's and AdamW's are predicted, from the norm of SGD's gradients in a
         pilot. Lion's and Muon's are converted from the norms that they have.
         """
-        params = self._settle(rate, decay)
-        pilot = self._train("source", PILOT_SEED, params, rate, decay)
+        settled = self._settle(rate, decay)
+        params = settled.carry[0]
+        pilot = self._train("source", PILOT_SEED, settled, rate, decay)
+        source = self._train("source", SEED, settled, rate, decay)
         by_norms = self._converted(rate, params, pilot)
         psi = self._train("psi", SEED, params, by_norms["psi rate"], rate)
         predicted = self._predict(rate, decay, pilot)
@@ -104,16 +107,16 @@ class _Runs:
             "decay": decay,
             "law": predicted.get("returned"),
             "psi by norms": _median(psi),
-            **self._compare(params, found, rate, decay),
+            **self._compare(source, params, found, rate),
         }
 
     def _settle(self, rate, decay):
-        """Return params at the equilibrium of weight decay."""
-        params = self.problem.params
+        """Return a record that ends at the equilibrium of weight decay."""
+        settled = self.problem.params
         for index in range(self.settling):
             seed = SETTLING_SEED + index
-            params = self._train("source", seed, params, rate, decay).params
-        return params
+            settled = self._train("source", seed, settled, rate, decay)
+        return settled
 
     def _predict(self, rate, decay, pilot):
         """Return the rates by the law of the equilibrium, if there is one."""
@@ -139,9 +142,8 @@ class _Runs:
             "angle": angle.learning_rate,
         }
 
-    def _compare(self, params, found, rate, decay):
+    def _compare(self, source, params, found, rate):
         """Return what was found, and the rotations of all runs with it."""
-        source = self._train("source", SEED, params, rate, decay)
         psi = self._train("psi", SEED, params, found["psi rate"], rate)
         turned = self._train("rotational", SEED, params, found["angle"], rate)
         growth = np.median(source.norm[-1] / source.norm[0])
@@ -165,9 +167,9 @@ class _Runs:
         norms = self.problem.tree(rms(record.gradient, 0))
         return {"gradient_norm": norms}
 
-    def _train(self, kind, seed, params, *rates):
+    def _train(self, kind, seed, start, *rates):
         batches = self.problem.draw(self.steps, seed)
-        return self._compiled[kind](params, batches, *rates)
+        return self._compiled[kind](start, batches, *rates)
 
     @functools.cached_property
     def _compiled(self):

@@ -20,7 +20,7 @@ from benchmarks.experiments.conversion.problems import (
 )
 from benchmarks.experiments.rotations import rms
 from benchmarks.harness.measurement import Measurement
-from benchmarks.harness.options import Positives, at_least, one_of, some
+from benchmarks.harness.options import Count, Positives, at_least, one_of, some
 from benchmarks.harness.results import Results
 from psi_optax.dynamics import ConvertedLearningRate, convert_learning_rate
 from psi_optax.transforms import retract
@@ -37,10 +37,12 @@ class Settings:
     steps: Annotated[int, at_least(2)] = 200  # Steps that are compared.
     # Learning rates of SGD, Adam, Lion and Muon without decay.
     rates: Positives = (0.01, 0.001, 0.0002, 0.002)
-    # Learning rates of SGD, AdamW and Lion with decay.
-    decayed_rates: Positives = (0.03, 0.003, 0.0003)
+    # Those of SGD, AdamW, Lion and Muon with decay.
+    decayed_rates: Positives = (0.03, 0.003, 0.0005, 0.005)
     # Their weight decays.
-    decays: Positives = (0.05, 3.0, 30.0)
+    decays: Positives = (0.05, 3.0, 10.0, 1.0)
+    # Times as many steps, for norms to settle.
+    settling: Count = 5
 
 
 def measure(settings: Settings, results: Results) -> None:
@@ -51,7 +53,7 @@ def measure(settings: Settings, results: Results) -> None:
     for network in settings.networks:
         problem = NETWORKS[network]()
         methods = make_methods(problem).items()
-        runs = {k: _Runs(problem, x, settings.steps) for k, x in methods}
+        runs = {k: _Runs(problem, x, settings) for k, x in methods}
         for name, rate in zip(runs, settings.rates, strict=False):
             run = partial(runs[name].convert, rate)
             results.part(f"{network}, {name}", run)
@@ -63,8 +65,9 @@ def measure(settings: Settings, results: Results) -> None:
 class _Runs:
     """Runs of an optimizer, and of what its learning rate is converted to."""
 
-    def __init__(self, problem: Problem, method: Method, steps: int):
-        self.problem, self.method, self.steps = problem, method, steps
+    def __init__(self, problem: Problem, method: Method, settings: Settings):
+        self.problem, self.method = problem, method
+        self.steps, self.settling = settings.steps, settings.settling
 
     def convert(self, rate: float) -> dict[str, Any]:
         """Return median rotations, with the norms of the initialization."""
@@ -73,47 +76,60 @@ class _Runs:
         if not plain.fits_all:
             params = psi_optax.normalize(params, problem.groups)
         pilot = self._train("source", PILOT_SEED, params, rate, 0.0)
+        source = self._train("source", SEED, params, rate, 0.0)
         noise = self._convert(rate, params, **self._gradients(pilot))
         found = self._converted(rate, params, pilot)
         return {
             "rate": rate,
             "spread": plain.spread,
             "noise": _expected(noise),
-            **self._compare(params, found, rate, 0.0),
+            **self._compare(source, params, found, rate),
             "own": _median(self._train("own", SEED, params, rate)),
         }
 
     def convert_decayed(self, rate: float, decay: float) -> dict[str, Any]:
         """Return median rotations at the equilibrium of weight decay.
 
-        The rotation and the angle are predicted. The rate for psi is converted
-        from the norms at the equilibrium, and predicted as well.
+        SGD's and AdamW's are predicted, from the norm of SGD's gradients in a
+        pilot. Lion's and Muon's are converted from the norms that they have.
         """
-        start, settled = self.problem.params, self._settle(rate, decay)
-        params = settled.params
-        decayed = {"weight_decay": decay, "optimizer": self.method.decayed}
-        predict = partial(self._convert, rate, start, **decayed)
-        predicted = predict(**self._gradients(settled))
-        psi = self._train("psi", SEED, params, predicted.learning_rate, rate)
-        found = self._converted(rate, params, settled)
-        found |= {
-            "returned": _expected(predicted),
-            "angle": predict(to="angle").learning_rate,
-        }
+        settled = self._settle(rate, decay)
+        params = settled.carry[0]
+        pilot = self._train("source", PILOT_SEED, settled, rate, decay)
+        source = self._train("source", SEED, settled, rate, decay)
+        by_norms = self._converted(rate, params, pilot)
+        psi = self._train("psi", SEED, params, by_norms["psi rate"], rate)
+        predicted = self._predict(rate, decay, pilot)
+        trusted = self.method.decayed in ("sgd", "adamw")
+        found = predicted if trusted else by_norms
         return {
             "rate": rate,
             "decay": decay,
-            "predicted psi rate": predicted.learning_rate,
-            "predicted psi": _median(psi),
-            **self._compare(params, found, rate, decay),
+            "law": predicted.get("returned"),
+            "psi by norms": _median(psi),
+            **self._compare(source, params, found, rate),
         }
 
     def _settle(self, rate, decay):
-        """Train for two times the steps that are compared."""
-        options = self.problem.params, rate, decay
-        first = self._train("source", SETTLING_SEED, *options)
-        rest = first.params, rate, decay
-        return self._train("source", SETTLING_SEED + 1, *rest)
+        """Return a record that ends at the equilibrium of weight decay."""
+        settled = self.problem.params
+        for index in range(self.settling):
+            seed = SETTLING_SEED + index
+            settled = self._train("source", seed, settled, rate, decay)
+        return settled
+
+    def _predict(self, rate, decay, pilot):
+        """Return the rates by the law of the equilibrium, if there is one."""
+        if self.method.decayed == "muon":
+            return {}
+        options = {"weight_decay": decay, "optimizer": self.method.decayed}
+        find = partial(self._convert, rate, self.problem.params, **options)
+        psi = find(**self._gradients(pilot))
+        return {
+            "psi rate": psi.learning_rate,
+            "returned": _expected(psi),
+            "angle": find(to="angle").learning_rate,
+        }
 
     def _converted(self, rate, params, pilot):
         """Return the rates by the rotation that a pilot measured."""
@@ -126,9 +142,8 @@ class _Runs:
             "angle": angle.learning_rate,
         }
 
-    def _compare(self, params, found, rate, decay):
+    def _compare(self, source, params, found, rate):
         """Return what was found, and the rotations of all runs with it."""
-        source = self._train("source", SEED, params, rate, decay)
         psi = self._train("psi", SEED, params, found["psi rate"], rate)
         turned = self._train("rotational", SEED, params, found["angle"], rate)
         growth = np.median(source.norm[-1] / source.norm[0])
@@ -149,12 +164,12 @@ class _Runs:
         """Return the gradient norm that SGD needs, as an option."""
         if self.method.decayed != "sgd":
             return {}
-        late = rms(record.gradient[len(record.gradient) // 2 :], 0)
-        return {"gradient_norm": self.problem.tree(late)}
+        norms = self.problem.tree(rms(record.gradient, 0))
+        return {"gradient_norm": norms}
 
-    def _train(self, kind, seed, params, *rates):
+    def _train(self, kind, seed, start, *rates):
         batches = self.problem.draw(self.steps, seed)
-        return self._compiled[kind](params, batches, *rates)
+        return self._compiled[kind](start, batches, *rates)
 
     @functools.cached_property
     def _compiled(self):
@@ -190,7 +205,8 @@ def _expected(found: ConvertedLearningRate) -> float:
 
 
 def _median(record: Record) -> float:
-    return float(np.median(record.rotation))
+    """Return the median over groups of their medians over steps."""
+    return float(np.median(np.median(record.rotation, 0)))
 
 
 MEASUREMENT = Measurement(
@@ -201,6 +217,7 @@ MEASUREMENT = Measurement(
         rates=(0.01,),
         decayed_rates=(0.03,),
         decays=(0.05,),
+        settling=1,
     ),
     measure=measure,
     report=report.report,

@@ -56,13 +56,13 @@ class Record(NamedTuple):
         rotation: in radians.
         norm: before the step.
         gradient: norm in direction space.
-        params: the last ones.
+        carry: the last params and state.
     """
 
     rotation: Any
     norm: Any
     gradient: Any
-    params: Any
+    carry: Any
 
 
 def resnet(width: int = 8, batch_size: int = 64) -> Problem:
@@ -148,8 +148,12 @@ def make_methods(problem: Problem) -> dict[str, Method]:
         return optax.lion(rate, weight_decay=decay, mask=grouped)
 
     def muon(rate, decay):
-        del decay
-        return optax.contrib.muon(rate, muon_weight_dimension_numbers=axes)
+        return optax.contrib.muon(
+            rate,
+            weight_decay=decay,
+            weight_decay_mask=grouped,
+            muon_weight_dimension_numbers=axes,
+        )
 
     options = {
         "sgd": {"momentum": momentum},
@@ -189,14 +193,21 @@ def _muon_axes(problem: Problem) -> Callable[[Any], Any]:
 
 
 def make_recorded(problem: Problem, build: Callable) -> Callable:
-    """Compile `train(params, batches, *rates)`, by `build(*rates)`."""
+    """Compile `train(start, batches, *rates)`, by `build(*rates)`.
+
+    It starts from params, or goes on from an earlier record.
+    """
     groups = problem.groups
 
     def row(tree):
         return jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
 
     @jax.jit
-    def train(params, batches, *rates):
+    def begin(params, *rates):
+        return params, build(*rates).init(params)
+
+    @jax.jit
+    def advance(carry, batches, *rates):
         optimizer = build(*rates)
 
         def step(carry, batch):
@@ -209,11 +220,15 @@ def make_recorded(problem: Problem, build: Callable) -> Callable:
             angle = row(psi_optax.rotation(w, new, groups))
             return (new, state), (angle, norm, norm * slope)
 
-        carry = params, optimizer.init(params)
-        (params, _), seen = jax.lax.scan(step, carry, batches)
-        return Record(*seen, params)
+        carry, seen = jax.lax.scan(step, carry, batches)
+        return Record(*seen, carry)
 
-    return lambda *arguments: jax.device_get(train(*arguments))
+    def train(start, batches, *rates):
+        goes_on = isinstance(start, Record)
+        carry = start.carry if goes_on else begin(start, *rates)
+        return jax.device_get(advance(carry, batches, *rates))
+
+    return train
 
 
 NETWORKS = {"ResNet": resnet, "Transformer": transformer}

@@ -57,12 +57,12 @@ def report(content: Content) -> str:
 
 _HEAD = (
     *("", "rate", "spread", "rate for `psi`", "rotation", "norms grow by"),
-    *("`psi`", "a rate for each", "returned", "returned, under noise"),
+    *("`psi`", "own rates", "returned", "under noise"),
     "`rotational`",
 )
 _DECAYED_HEAD = (
     *("", "rate", "decay", "rate for `psi`", "rotation", "`psi`"),
-    *("`psi`, predicted rate", "returned", "`rotational`"),
+    *("by norms", "returned", "law", "`rotational`"),
 )
 
 
@@ -81,10 +81,12 @@ def _plain(parts: list[tuple[str, Part]]) -> Iterator[list[str]]:
 def _decayed(parts: list[tuple[str, Part]]) -> Iterator[list[str]]:
     for name, part in parts:
         ratio = {k: f"{x:.3f}" for k, x in ratios(part).items()}
-        predicted = part["predicted psi"] / part["source"]
+        law = part["law"]
+        by_norms = part["psi by norms"] / part["source"]
         yield [
             *(name, f"{part['rate']:g}", f"{part['decay']:g}"),
             *(f"{part['psi rate']:.3g}", f"{part['source']:.5f}"),
-            *(ratio["psi"], f"{predicted:.3f}", ratio["returned"]),
+            *(ratio["psi"], f"{by_norms:.3f}", ratio["returned"]),
+            *("" if law is None else f"{law / part['source']:.3f}",),
             ratio["rotational"],
         ]

@@ -85,10 +85,10 @@ def convert_learning_rate(
 
     With a weight decay norms have an equilibrium, and the rotation there is
     `equilibrium_rotation`, whatever the norms of `params`. This is
-    `matching_learning_rate`, for each group. In training it holds for SGD and
-    AdamW. Lion rotates up to twice as much, since its gradients are not mere
-    noise, and Muon's is unknown: convert these by the norms of params at the
-    equilibrium, without a weight decay here.
+    `matching_learning_rate`, for each group. Muon's equilibrium is unknown: a
+    run that is there is converted by the norms of its params, without a weight
+    decay here. So is better Lion's: in training it rotated up to 1.3 times as
+    much as under noise (docs/learning-rates.md).
 
     One learning rate for all groups gives them the same median rotation; each
     group counts once. For `psi` from SGD without `gradient_norm` it is the

@@ -20,16 +20,17 @@ ARGUMENTS = {"_text", "_validation"}
 CORE = ARGUMENTS | {"geometry", "groups"}
 ALLOWED = {
     "_compat": set(),
+    "_schedules": set(),
     "_text": set(),
     "_validation": {"_text"},
     "groups": ARGUMENTS | {"_compat"},
     "geometry": ARGUMENTS | {"groups"},
     "transforms": CORE,
     "wrappers": CORE | {"transforms"},
-    "optimizers": CORE | {"transforms", "wrappers"},
+    "optimizers": CORE | {"_schedules", "transforms", "wrappers"},
     "invariance": CORE | {"_compat"},
     "diagnostics": CORE | {"_compat", "transforms"},
-    "dynamics": CORE,
+    "dynamics": CORE | {"_schedules"},
     "batch_stats": CORE,
     "models": {"groups"},
 }

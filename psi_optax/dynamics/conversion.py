@@ -8,13 +8,19 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from psi_optax._schedules import sample_rates
+from psi_optax._text import short_repr
 from psi_optax._validation import (
     check_choice,
     check_learning_rate,
     check_nonnegative,
     check_positive,
 )
-from psi_optax.dynamics.converted import ConvertedLearningRate, RotationRange
+from psi_optax.dynamics.converted import (
+    FACTOR,
+    ConvertedLearningRate,
+    RotationRange,
+)
 from psi_optax.dynamics.group_rates import (
     GroupRates,
     Measured,
@@ -24,15 +30,16 @@ from psi_optax.dynamics.group_rates import (
 from psi_optax.dynamics.group_values import GroupTable, make_table
 from psi_optax.dynamics.source import Source, make_source
 from psi_optax.groups import Groups, Tree
+from psi_optax.groups.frameworks import take_apart
 
 TARGETS = ("psi", "angle")
 
-_SAMPLES, _LAST_SAMPLE = 1000, 1e6
 
 _KEEP_RATES = (
-    "normalize first, by params = psi_optax.normalize(params, groups), or keep"
-    " a rate for each group, by optax.chain(optimizer,"
-    " psi_optax.transforms.retract(groups)) at the rate as it was."
+    "leave small ones out of groups (report.select), or normalize first, by"
+    " params = psi_optax.normalize(params, groups), or keep a rate for each"
+    " group, by optax.chain(optimizer, psi_optax.transforms.retract(groups)) at"
+    " the rate as it was."
 )
 _TO_ANGLE = 'choose to="angle", which is the same for all groups.'
 
@@ -100,8 +107,8 @@ def convert_learning_rate(
 
     Args:
         learning_rate: of an optimizer on weights; a number or a schedule.
-        params: arrays, whose norms are used. With a weight decay, shapes
-            suffice.
+        params: arrays, whose norms are used; or a model, as for `find_groups`.
+            With a weight decay, shapes suffice.
         groups: scale groups in any form; as the target has them, hence
             `joint_groups(groups)` for `hyperball` per tensor.
         optimizer: "sgd", "sgdw", "adam", "adamw", "lion" or "muon".
@@ -175,7 +182,7 @@ def convert_learning_rate(
     )
     measured = Measured(gradient_norm, measured_rotation)
     _check_measured(source, measured, to)
-    table = make_table(groups, params)
+    table = make_table(groups, take_apart(params, ()).params)
     if source.weight_decay:
         rates = equilibrium_rates(source, table, largest, to, measured)
         base, remedy = source.matched(learning_rate, to), _TO_ANGLE
@@ -188,25 +195,22 @@ def convert_learning_rate(
 def _check_rate(
     learning_rate: optax.ScalarOrSchedule,
 ) -> tuple[optax.ScalarOrSchedule, float]:
-    """Return the learning rate, and the largest one.
-
-    A schedule is sampled at 1,000 steps up to a million, evenly on a
-    logarithmic axis.
-    """
+    """Return the learning rate, and the largest of 1,000 sampled steps."""
     if isinstance(learning_rate, jax.core.Tracer):
         raise TypeError(
             "learning_rate is traced, and its value is needed: convert it"
             " outside of jax.jit, or pass a schedule."
         )
     rate = check_learning_rate(learning_rate)
-    largest: Any = rate
-    if callable(rate):
-        steps = np.unique([0, *np.geomspace(1, _LAST_SAMPLE, _SAMPLES)])
-        values = jax.vmap(rate)(jnp.asarray(steps, jnp.int32))
-        check_nonnegative("learning_rate", values, arrays=True)
-        largest = np.max(np.asarray(values))
-    check_positive("learning_rate", largest)
-    return rate, float(largest)
+    rates = sample_rates(rate)
+    if not rates:
+        raise ValueError(
+            f"learning_rate={short_repr(learning_rate)} has no known value at"
+            " any step: pass a schedule of the step alone."
+        )
+    check_nonnegative("learning_rate", np.asarray(rates), arrays=True)
+    check_positive("learning_rate", max(rates))
+    return rate, max(rates)
 
 
 def _check_measured(source: Source, measured: Measured, to: str) -> None:
@@ -250,11 +254,16 @@ def _summarize(
         tangents = rates.tangents[rates.rotates]
         rate = float(np.median(tangents) / np.median(tangents / own))
         rotation = _range(np.arctan(rate * tangents / own))
+    factors = np.where(rates.rotates, rates.own / rate, 1.0)
+    factors = np.maximum(factors, 1 / factors)
+    is_apart = factors > FACTOR
     return ConvertedLearningRate(
         learning_rate=_scaled(base, rate, rates.base),
         rotation=rotation,
         per_group=table.tree(np.where(rates.rotates, rates.own, rate)),
-        spread=float(max(own.max() / rate, rate / own.min())),
+        spread=float(factors.max()),
+        apart=tuple(dict.fromkeys(table.names()[is_apart])),
+        share=float(table.sizes()[is_apart].sum() / table.sizes().sum()),
         excluded=int(np.sum(~rates.rotates)),
         to=to,
         remedy=remedy,

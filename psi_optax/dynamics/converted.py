@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import optax
 
+from psi_optax._text import summarize
 from psi_optax.groups import Tree
 
 FACTOR = 2.0
@@ -39,6 +40,9 @@ class ConvertedLearningRate:
             tree like params with an array of the group shape, None at ordinary
             leaves. Groups that never rotate have the common one.
         spread: the largest factor between the learning rate and a group's own.
+        apart: parameters with groups whose own rate is more than a factor of 2
+            away; of tied parameters the first.
+        share: of the grouped weights, those in these groups.
         excluded: number of groups that never rotate: of norm zero, of one
             weight, or without gradients.
         to: the target, "psi" or "angle".
@@ -61,6 +65,8 @@ class ConvertedLearningRate:
     rotation: RotationRange | None
     per_group: Tree
     spread: float
+    apart: tuple[str, ...]
+    share: float
     excluded: int
     to: str
     remedy: str
@@ -90,4 +96,9 @@ class ConvertedLearningRate:
         own = f"their own are within a factor of {self.spread:.3g} of it"
         if self.fits_all:
             return f"one rate fits all groups: {own}"
-        return f"one rate does not fit all groups: {own}; {self.remedy}"
+        apart = summarize([repr(path) for path in self.apart], 4)
+        return (
+            f"one rate does not fit all groups: {own}, those of {apart} by more"
+            f" than {FACTOR:.0f} ({100 * self.share:.2g} % of the grouped"
+            f" weights); {self.remedy}"
+        )

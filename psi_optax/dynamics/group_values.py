@@ -56,6 +56,15 @@ class GroupTable(NamedTuple):
             self.params,
         )
 
+    def names(self) -> np.ndarray:
+        """Return the name of each group: the path of its first leaf."""
+        return np.concatenate(
+            [
+                np.full(math.prod(shape), name, object)
+                for name, shape in self.plan.group_shapes.items()
+            ]
+        )
+
     def sizes(self) -> np.ndarray:
         """Return the number of weights in each group."""
         sizes = self.plan.sizes.items()

@@ -13,11 +13,7 @@ import numpy as np
 
 from psi_optax import _compat
 from psi_optax._text import short_repr
-from psi_optax.groups.paths import PathLeaf, check_no_refs, leaves_with_paths
-from psi_optax.groups.types import Tree
-from psi_optax.invariance import jaxprs
-from psi_optax.invariance.axis_names import bind_axis, read_axis_names
-from psi_optax.invariance.frameworks import (
+from psi_optax.groups.frameworks import (
     Inputs,
     as_function,
     choose,
@@ -25,6 +21,10 @@ from psi_optax.invariance.frameworks import (
     is_array,
     take_apart,
 )
+from psi_optax.groups.paths import PathLeaf, check_no_refs, leaves_with_paths
+from psi_optax.groups.types import Tree
+from psi_optax.invariance import jaxprs
+from psi_optax.invariance.axis_names import bind_axis, read_axis_names
 
 
 @dataclasses.dataclass(frozen=True)

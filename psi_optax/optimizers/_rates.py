@@ -2,15 +2,13 @@
 
 import functools
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
+from psi_optax._schedules import sample_rates
 from psi_optax.groups import GroupedLeaf, Groups, Plan, Tree, make_plan
 from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.optimizers._warnings import warn_user
@@ -32,11 +30,6 @@ _ADAM_LIKE: tuple[Callable[[], optax.GradientTransformation], ...] = (
     functools.partial(optax.scale_by_stddev, bias_correction=True),
     optax.scale_by_factored_rms,
     optax.contrib.scale_by_ademamix,
-)
-
-# 1,000 steps: all up to 110, and from there on 1 % apart.
-_STEPS = np.unique(
-    np.append(0, np.geomspace(1, 1e6, 1349).round()).astype(np.int32)
 )
 
 
@@ -95,12 +88,13 @@ def _check_step(
     leaf: GroupedLeaf, size: int, learning_rate: optax.ScalarOrSchedule
 ) -> None:
     """Warn where the largest learning rate makes a step too large."""
-    rate, root = _largest_rate(learning_rate), math.sqrt(size)
-    if rate is None or rate * root <= LARGEST_STEP:
+    rate = max(sample_rates(learning_rate), default=0.0)
+    root = math.sqrt(size)
+    if rate * root <= LARGEST_STEP:
         return
     warn_user(
         f"learning_rate={rate:.3g} rotates the groups of {size} weights in"
-        f" {leaf.path!r} of shape {leaf.shape} by about {rate * root:.2g}"
+        f" {leaf.path!r} of shape {leaf.shape} by up to {rate * root:.2g}"
         " radians per step: steps of an Adam-like direction have the norm"
         " learning_rate * sqrt(n). Use at most"
         f" {_round_down(LARGEST_STEP / root)}, for {LARGEST_STEP} radians;"
@@ -113,41 +107,3 @@ def _round_down(x: float) -> float:
     """Return a positive number with two digits, not rounded up."""
     unit = 10.0 ** (math.floor(math.log10(x)) - 1)
     return float(f"{math.floor(x / unit) * unit:.2g}")
-
-
-def _largest_rate(learning_rate: optax.ScalarOrSchedule) -> float | None:
-    """Return the largest learning rate of the sampled steps, if known."""
-    if isinstance(learning_rate, jax.core.Tracer):
-        return None
-    if not callable(learning_rate):
-        return float(learning_rate)
-    with warnings.catch_warnings(), jax.ensure_compile_time_eval():
-        warnings.simplefilter("ignore")
-        rates = _sampled_rates(learning_rate)
-    return max((x for x in rates if math.isfinite(x)), default=None)
-
-
-def _sampled_rates(schedule: optax.Schedule) -> list[float]:
-    """Return learning rates, without the steps at which they are unknown.
-
-    A schedule of the user's may fail at steps that it never meets, or where a
-    step is an array.
-    """
-    try:
-        rates = jax.jit(jax.vmap(schedule))(jnp.asarray(_STEPS))
-        return [] if _is_traced(rates) else np.asarray(rates).tolist()
-    except Exception:
-        return [x for step in _STEPS for x in _rate_at(schedule, int(step))]
-
-
-def _rate_at(schedule: optax.Schedule, step: int) -> list[float]:
-    """Return the learning rate at a step; none where it is unknown."""
-    try:
-        rate = schedule(step)
-        return [] if _is_traced(rate) else [np.asarray(rate).item()]
-    except Exception:
-        return []
-
-
-def _is_traced(x: Any) -> bool:
-    return isinstance(x, jax.core.Tracer)

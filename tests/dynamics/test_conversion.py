@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from benchmarks.experiments.conversion.problems import (
     make_methods,
@@ -221,6 +222,11 @@ def test_one_rate_for_groups_that_differ():
     assert found.fits_all
     sgd = convert_learning_rate(0.1, params, COLUMNS)
     assert not sgd.fits_all
+    assert sgd.apart == ("thin",)
+    assert "thin" in str(sgd)
+    assert "wide" not in str(sgd)
+    np.testing.assert_allclose(sgd.share, 4 / 204)
+    assert found.apart == ()
     for remedy in "normalize", "retract":
         assert remedy in str(sgd)
         assert remedy not in str(found)
@@ -269,6 +275,30 @@ def test_a_schedule_gives_a_schedule():
         np.testing.assert_allclose(
             decayed(step), expected(step) / 8, rtol=1e-5, atol=1e-12
         )
+
+
+def test_a_schedule_that_is_known_at_single_steps_alone():
+    def schedule(count):
+        return 0.1 if count < 5 else 0.2
+
+    found = convert_learning_rate(schedule, draw(0, norm=2.0), COLUMNS)
+    np.testing.assert_allclose(found.per_group, 0.05, rtol=1e-6)
+    np.testing.assert_allclose(found.learning_rate(0), 0.025, rtol=1e-6)
+
+
+def test_a_model_is_taken_as_it_is():
+    model = nnx.Sequential(
+        nnx.Linear(4, 3, use_bias=False, rngs=nnx.Rngs(0)),
+        nnx.BatchNorm(3, use_scale=False, use_bias=False, rngs=nnx.Rngs(0)),
+    )
+    found = convert_learning_rate(0.1, model, ScaleGroup(0))
+    same = convert_learning_rate(
+        0.1, nnx.state(model, nnx.Param), ScaleGroup(0)
+    )
+    assert found.learning_rate == same.learning_rate
+    tx = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
+    with pytest.raises(TypeError, match="NNX.*its model"):
+        convert_learning_rate(0.1, tx, ScaleGroup(0))
 
 
 def test_groups_that_never_rotate_are_excluded():

@@ -80,7 +80,7 @@ ALSO = {
     "diagnostics/monitor.py": [_ARGUMENTS],
     "invariance/report.py": ["tests/groups/test_hashing.py"],
     "invariance/axis_names.py": _FRAMEWORKS,
-    "invariance/frameworks.py": _FRAMEWORKS,
+    "groups/frameworks.py": _FRAMEWORKS,
     "invariance/probe/perturbation.py": _FRAMEWORKS,
     "invariance/formats/layers.py": _REPORT,
     "invariance/formats/patterns.py": _REPORT,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.groups.types import Tree
-from psi_optax.invariance.unsuitable_models import check_model
+from psi_optax.groups.unsuitable_models import check_model
 
 Args = tuple[Any, ...]
 

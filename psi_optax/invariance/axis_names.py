@@ -1,6 +1,6 @@
 """Bind names of axes of devices, which collectives of a loss refer to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.groups.types import Tree
+from psi_optax.invariance import jaxprs
 
 
 def read_axis_names(axis_name: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -38,7 +39,7 @@ def bind_axis(
 
     The second device has other data: the rows of an array moved by one, along
     its first axis of several. Otherwise all that differs between devices would
-    be zero.
+    be zero. So have the arrays that the loss closes over.
 
     Args:
         loss: called as loss(params, *arrays), on each device.
@@ -51,34 +52,96 @@ def bind_axis(
     """
 
     def bound(params: Tree, *arrays: Any) -> Any:
+        opened, constants = _with_constants(loss, name, (params, *arrays))
         pairs = list(zip(arrays, varies, strict=True))
         rows = [_axis_of_rows(x) if data else None for x, data in pairs]
+        rows += map(_axis_of_rows, constants)
+        data = (*arrays, *constants)
         stacked = [
-            x if axis is None else jnp.stack([x, _with_other_rows(x, axis)])
-            for x, axis in zip(arrays, rows, strict=True)
+            x if axis is None else _of_two_devices(x, axis)
+            for x, axis in zip(data, rows, strict=True)
         ]
         axes = [None if axis is None else 0 for axis in rows]
         mapped = jax.vmap(
-            loss, in_axes=(None, *axes), axis_size=2, axis_name=name
+            opened, in_axes=(None, *axes), axis_size=2, axis_name=name
         )
         return mapped(params, *stacked)
 
     return bound
 
 
+def devices_differ(program: Any, args: Iterable[Any]) -> bool:
+    """Check that devices have different data.
+
+    Args:
+        program: a loss whose names are bound.
+        args: its arguments that are arrays.
+    """
+    inner, constants = jaxprs.open_jaxpr(program)
+    closed_over = [
+        x
+        for v, x in zip(inner.constvars, constants, strict=True)
+        if not jaxprs.is_ref(v)
+    ]
+    rows = map(_axis_of_rows, (*args, *closed_over))
+    return any(axis is not None for axis in rows)
+
+
+def _with_constants(
+    loss: Callable[..., Any], name: str, args: tuple[Any, ...]
+) -> tuple[Callable[..., Any], list[Any]]:
+    """Return a loss that takes arrays with rows that it closes over, and these.
+
+    Args:
+        loss: called with args.
+        name: the axis that it names.
+        args: those of one device.
+    """
+    traced = []
+
+    def trace(args: tuple[Any, ...]) -> jax.Array:
+        traced.append(jaxprs.make_jaxpr(loss, *args))
+        return jnp.zeros(())
+
+    jax.vmap(trace, None, None, axis_size=2, axis_name=name)(args)
+    [(program, shapes)] = traced
+    if not devices_differ(program, ()):
+        return loss, []
+    call, constants = jaxprs.without_constants(program)
+    structure, count = jax.tree.structure(shapes), len(args)
+
+    def opened(*inputs: Any) -> Any:
+        args, constants = inputs[:count], inputs[count:]
+        found = call(constants, *jax.tree.leaves(args))
+        return jax.tree.unflatten(structure, found)
+
+    return opened, constants
+
+
 def _axis_of_rows(x: Any) -> int | None:
     """Return the first axis of several elements; None of numbers and keys."""
-    is_raw_key = x.dtype == np.uint32 and x.shape[-1:] == (2,)
+    is_raw_key = x.dtype == np.uint32 and x.shape == (2,)
     if is_raw_key or jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return None
     return next((axis for axis, n in enumerate(x.shape) if n > 1), None)
 
 
-def _with_other_rows(x: Any, axis: int) -> jax.Array:
-    """Move rows by one; the first stays, so that the mean differs.
+def _of_two_devices(x: Any, axis: int) -> Any:
+    """Return an array, and another with rows moved by one.
 
-    Two rows are exchanged: equal ones have no variance.
+    The first row stays, so that the mean differs. Of two rows, the second is
+    the mean of both: equal rows would have no variance.
     """
+    if isinstance(x, jax.core.Tracer):
+        return jnp.stack([x, _with_other_rows(jnp, x, axis)])
+    # Constants stay as they are: operations on them would round.
+    held = np.asarray(jax.device_get(x))
+    return np.stack([held, _with_other_rows(np, held, axis)])
+
+
+def _with_other_rows(xp: Any, x: Any, axis: int) -> Any:
     count = x.shape[axis]
-    rows = np.maximum(np.arange(count) - 1, 0)
-    return jnp.take(x, rows if count > 2 else np.array([1, 0]), axis)
+    moved = xp.take(x, np.maximum(np.arange(count) - 1, 0), axis)
+    if count > 2 or not jnp.issubdtype(x.dtype, np.inexact):
+        return moved
+    return (x / 2 + moved / 2).astype(x.dtype)

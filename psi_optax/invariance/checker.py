@@ -33,7 +33,8 @@ def check_groups(
     They are multiplied by numbers between 2^-10 and 2^10, jointly and
     independently. The effect of an epsilon is tolerated where it is small at
     half of the given weights and fades in smoothly below. That of a bound on
-    norms is not.
+    norms is not. The same holds for other values of data whose elements are all
+    equal, such as flags and counters.
 
     Args:
         loss_fn: as for `find_groups`.
@@ -45,8 +46,8 @@ def check_groups(
         seed: seed of the random factors.
 
     Returns:
-        A report in which each finding has its deviation: the relative change of
-        the loss at these weights.
+        A report in which each finding has its deviation: the largest relative
+        change of the loss at these weights.
 
     Raises:
         TypeError, NameError: as for `find_groups`.
@@ -78,8 +79,9 @@ def check_groups(
     stated = {leaf.path: leaf.group for leaf in plan.leaves}
     with double_precision():
         probe = Probe(loss, seed)
-        given = {p: probe.deviation(tied_with(p, stated)) for p in stated}
+        given = {p: probe.deviations(tied_with(p, stated)) for p in stated}
         _check_stated(probe, plan, given, _hint(loss, stated))
+        untried = probe.points.untried
     findings = {
         entry.path: Finding(
             entry.path,
@@ -87,11 +89,12 @@ def check_groups(
             stated.get(entry.path),
             "stated",
             reason="" if entry.path in stated else "ordinary, unchecked",
-            deviation=given.get(entry.path),
+            deviation=max(given[entry.path]) if entry.path in given else None,
         )
         for entry in loss.parameters
     }
-    return make_report(loss.params, findings)
+    advice = untried and f"Only the given arguments are checked: {untried}"
+    return make_report(loss.params, findings, advice=advice)
 
 
 def _hint(loss: TracedLoss, stated: dict[str, ScaleGroup]) -> str:
@@ -110,6 +113,9 @@ _REMEDIES = {
         "At large weights it does not: is a normalization epsilon not small"
         " beside them? normalize them first."
     ),
+    frozenset({"state"}): (
+        "It does with other flags or counters among the data: give them None."
+    ),
     frozenset({"bound"}): (
         "Is there a bound on their norm, or a threshold? Give them None."
     ),
@@ -117,14 +123,14 @@ _REMEDIES = {
 
 
 def _check_stated(
-    probe: Probe, plan: Plan, given: dict[str, float], hint: str
+    probe: Probe, plan: Plan, given: dict[str, list[float]], hint: str
 ) -> None:
     """Check that the loss does not change with the scale of stated groups.
 
     Args:
         probe: the measurements.
         plan: the groups.
-        given: their deviations at the given weights.
+        given: their deviations at the given weights, in each state of data.
         hint: the remedy if scale matters; "" if unknown.
 
     Raises:
@@ -134,13 +140,15 @@ def _check_stated(
     wrong, causes = [], set()
     for leaf in plan.leaves:
         tied = tied_with(leaf.path, stated)
-        large = probe.deviation_if_large(tied)
-        change = max(given[leaf.path], large)
+        large = probe.deviation_in_all_states(tied)
+        change = max(*given[leaf.path], large)
         text = f"{leaf} (relative change {change:.1e})"
         if large > probe.tolerance:
             causes.add("scale")
-        elif given[leaf.path] > NOTICEABLE:
+        elif given[leaf.path][0] > NOTICEABLE:
             causes.add("epsilon")
+        elif max(given[leaf.path]) > NOTICEABLE:
+            causes.add("state")
         elif not probe.is_smooth(tied):
             text = f"{leaf} (suddenly)"
             causes.add("bound")

@@ -4,10 +4,12 @@ import collections
 import dataclasses
 import math
 
+from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.cross_check import cross_check_inert
 from psi_optax.invariance.finding import (
     Finding,
     Findings,
+    Kind,
     finding_paths,
     groups_of,
 )
@@ -37,15 +39,28 @@ def measure(probe: Probe, findings: Findings) -> Findings:
     candidates = candidates._replace(alone=[*candidates.alone, *loose])
     found = dict(findings)
     for path, group in find_measured(probe, candidates).items():
-        before = found[path]
-        found[path] = Finding(
-            path,
-            before.shape,
-            group,
-            "measured" if group is not None else "inert",
-            reason=_NO_EFFECT if group is None else _end_of_proof(before),
-        )
+        found[path] = _measured(found[path], group, probe.points.untried)
     return _with_deviation(probe, _without_single_ties(found))
+
+
+def _measured(
+    before: Finding, group: ScaleGroup | None, untried: str
+) -> Finding:
+    """Return a finding with what was measured, in all states that were tried.
+
+    Args:
+        before: the finding of the analysis.
+        group: the measured group; None of an inert parameter.
+        untried: why others were not; "" if there are none.
+    """
+    kind: Kind = "inert" if group is None else "measured"
+    reason = _NO_EFFECT if group is None else _end_of_proof(before)
+    if group is None or not untried:
+        return Finding(before.path, before.shape, group, kind, reason=reason)
+    if before.group is not None:
+        return before
+    reason = f"not measured, as {untried}"
+    return dataclasses.replace(before, reason=reason)
 
 
 def _loosely_tied(probe: Probe, findings: Findings) -> list[str]:

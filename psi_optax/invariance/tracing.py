@@ -24,7 +24,11 @@ from psi_optax.groups.frameworks import (
 from psi_optax.groups.paths import PathLeaf, check_no_refs, leaves_with_paths
 from psi_optax.groups.types import Tree
 from psi_optax.invariance import jaxprs
-from psi_optax.invariance.axis_names import bind_axis, read_axis_names
+from psi_optax.invariance.axis_names import (
+    bind_axis,
+    devices_differ,
+    read_axis_names,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,7 @@ class TracedLoss:
         args: the arrays, or their shapes.
         program: the jaxpr of the function.
         returned: the number of arrays that it returns.
+        devices_differ: whether devices of `axis_name` have different data.
     """
 
     function: Callable[..., Any]
@@ -44,6 +49,7 @@ class TracedLoss:
     args: tuple[Any, ...]
     program: Any
     returned: int
+    devices_differ: bool = True
 
     @property
     def parameters(self) -> list[PathLeaf]:
@@ -106,7 +112,11 @@ def trace_loss(
             f"loss_fn returns {found}, which has no gradient: return the loss,"
             " a floating-point array."
         )
-    return TracedLoss(function, inputs.params, arrays, program, len(dtypes))
+    data = filter(is_array, jax.tree.leaves(inputs.args))
+    differ = not names or devices_differ(program, data)
+    return TracedLoss(
+        function, inputs.params, arrays, program, len(dtypes), differ
+    )
 
 
 def _without_tracers(inputs: Inputs) -> Inputs:

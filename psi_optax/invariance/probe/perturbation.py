@@ -1,14 +1,11 @@
-"""Move weights and data, and multiply weights group by group."""
+"""Move weights, and multiply weights group by group."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from psi_optax.groups import ScaleGroup, make_plan
-from psi_optax.invariance.probe.evaluation import Weights, is_float
+from psi_optax.invariance.probe.evaluation import Weights
 
 # The initial weights of layers have a larger root mean square than this. Up to
 # it they are zeros, or the small factors of branches.
@@ -26,28 +23,6 @@ def move(w: np.ndarray, random: np.random.Generator) -> np.ndarray:
     noise = random.normal(size=w.shape)
     moved = wide + 0.3 * (size if size > _SMALL else 1.0) * noise
     return moved.astype(w.dtype)
-
-
-def move_number(x: Any, random: np.random.Generator) -> Any:
-    """Return another number for data that are one: a counter or a gate.
-
-    A flag, such as that of the first batch, is negated.
-    """
-    if not isinstance(x, np.ndarray | jax.Array) or not x.size:
-        return x
-    if isinstance(x, jax.Array) and len(x.devices()) > 1:
-        return x
-    if x.dtype == np.bool_ and x.size == 1:
-        return jax.device_put(~jax.device_get(x))
-    integer = jnp.issubdtype(x.dtype, np.signedinteger) and x.size == 1
-    if not integer and not is_float(x):
-        return x
-    held = jax.device_get(x)
-    if integer:
-        return jax.device_put(held + held.dtype.type(random.integers(1, 100)))
-    if np.any(held != held.flat[0]):
-        return x
-    return jax.device_put(move(held, random))
 
 
 def rescale(

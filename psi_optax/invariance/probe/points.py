@@ -5,14 +5,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from psi_optax.groups import ScaleGroup
+from psi_optax.invariance.probe.data import Kinds, StateData
 from psi_optax.invariance.probe.evaluation import Evaluator, Weights
 from psi_optax.invariance.probe.perturbation import (
     move,
-    move_number,
     multiply,
     rescale,
 )
@@ -70,9 +69,8 @@ class Points:
         self.precision = self.evaluate.precision
         self.coarse = self.precision > 1e-6
         self.tolerance = 1e-4 if self.coarse else max(1e-9, 30 * self.precision)
-        self._moved_data = jax.tree.map(
-            lambda x: move_number(x, self.random), self.data
-        )
+        self._devices_differ = loss.devices_differ
+        self._state_data = StateData(self.data, self.random)
         self.moved = self.at(self.elsewhere())
         self._check()
         # A loss that is nothing but rounding has no size of its own.
@@ -120,15 +118,60 @@ class Points:
         return {path: move(w, self.random) for path, w in given.items()}
 
     def all_data(self) -> Iterator[Any]:
-        """Yield the data, and others if any of them are one number."""
+        """Yield the data, and others if any of them may be a state."""
         yield self.data
-        pairs = zip(
-            jax.tree.leaves(self.data),
-            jax.tree.leaves(self._moved_data),
-            strict=True,
-        )
-        if any(moved is not x for x, moved in pairs):
-            yield self._moved_data
+        if self._state_data.moved is not None:
+            yield self._state_data.moved
+
+    # -- states -----------------------------------------------------------
+
+    @property
+    def states(self) -> list[Point]:
+        """The moved weights with the given data, and with other states.
+
+        The loss is finite in each. Where states differ in the size of counters
+        alone, they are kept if the loss differs.
+        """
+        return self._states[0]
+
+    @property
+    def untried(self) -> str:
+        """Why no measurement can be trusted without a proof; "" if it can."""
+        if not self._devices_differ:
+            return "all devices have the same data"
+        if self._states[1]:
+            return (
+                "the loss is not finite with other flags, counters or constant"
+                " data"
+            )
+        return ""
+
+    @functools.cached_property
+    def _states(self) -> tuple[list[Point], Kinds]:
+        """The states, and the kinds that no finite one has moved."""
+        points, tried = [self.moved], frozenset()
+        for trial in range(self._state_data.trials):
+            point, kinds = self._finite_state(trial)
+            tried |= kinds
+            if point and (not trial or _is_new(point, points)):
+                points.append(point)
+        return points, self._state_data.kinds - tried
+
+    def _finite_state(self, trial: int) -> tuple[Point | None, Kinds]:
+        """Return a point in another state, and the kinds that are moved."""
+        for data, kinds in self._state_data.attempts(trial):
+            point = self.at(self.moved.weights, data)
+            if np.all(np.isfinite(point.value)):
+                return point, kinds
+        return None, frozenset()
+
+    @functools.cached_property
+    def given_states(self) -> list[Point]:
+        """The given weights in all states in which the loss is finite."""
+        weights = self.given.weights
+        others = [self.at(weights, point.data) for point in self.states[1:]]
+        finite = [p for p in others if np.all(np.isfinite(p.value))]
+        return [self.given, *finite]
 
     # -- rescaled weights -------------------------------------------------
 
@@ -229,6 +272,10 @@ class Points:
 def all_by(exponent: float) -> Draw:
     """Return a way to draw one exponent."""
     return lambda shape: np.full(shape, exponent)
+
+
+def _is_new(point: Point, points: Iterable[Point]) -> bool:
+    return not any(np.array_equal(point.value, p.value) for p in points)
 
 
 def largest(x: np.ndarray) -> float:

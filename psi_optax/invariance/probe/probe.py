@@ -6,6 +6,7 @@ several scales. Where only an epsilon makes it change, the change falls with the
 square of the weights.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -62,23 +63,43 @@ class Probe:
         """Return the relative change of the loss by rescaling large weights.
 
         Epsilons have no effect on weights of this size. The factors lie between
-        2^-10 and 2^10. Data that are one number take other values as well. Of
+        2^-10 and 2^10. Data that may be a state take other values as well. Of
         several sizes, the least change counts.
         """
         all_data = self.points.all_data()
         return max(self._deviation_if_large(groups, data) for data in all_data)
 
-    def _deviation_if_large(self, groups: Groups, data: Any) -> float:
+    def holds_in_all_states(self, groups: Groups) -> bool:
+        """Check that groups are invariant without a proof."""
+        return self.deviation_in_all_states(groups) <= self.tolerance
+
+    def deviation_in_all_states(self, groups: Groups) -> float:
+        """Return what `deviation_if_large` does, for groups without a proof.
+
+        In states of counters of several sizes. A loss that is finite with large
+        weights in none of the sizes changes.
+        """
+        otherwise = 0.0 if self.points.coarse else math.inf
+        return max(
+            self._deviation_if_large(groups, point.data, otherwise)
+            for point in self.points.states
+        )
+
+    def _deviation_if_large(
+        self, groups: Groups, data: Any, if_not_finite: float = 0.0
+    ) -> float:
         points, found = self.points, []
+        # Where rounding decides the loss at all sizes, nothing is known.
+        unknown = if_not_finite
         for point, end in points.large(groups, data):
+            unknown = 0.0
             change = points.largest_change(point, groups, end)
             if change <= self.tolerance:
                 return change
             noise = points.noise(point)
             if noise <= _INFORMATIVE:
                 found.append(0.0 if change <= 30 * noise else change)
-        # Where rounding decides the loss at all sizes, nothing is known.
-        return min(found, default=0.0)
+        return min(found, default=unknown)
 
     def may_hold(self, groups: Groups, bound: float) -> bool:
         """Return False where one factor, common to groups, rules them out.
@@ -108,12 +129,27 @@ class Probe:
         points = self.points
         return points.largest_change(points.given, groups, points.step)
 
+    def deviations(self, groups: Groups) -> list[float]:
+        """Return the `deviation` in each state, the given one first."""
+        points = self.points
+        return [
+            points.largest_change(point, groups, points.step)
+            for point in points.given_states
+        ]
+
     def is_near_invariant(self, groups: Groups, bound: float) -> bool:
-        """Check that factors between 1/2 and 2 change the loss by less."""
+        """Check that factors between 1/2 and 2 change the loss by less.
+
+        In all states: a scale that large weights hide, such as that in front of
+        a bounded activation, shows here.
+        """
         points = self.points
         draws = [points.uniform(1)] * 4
-        changes = points.changes(points.moved, groups, draws)
-        return all(change <= bound for change in changes)
+        return all(
+            change <= bound
+            for point in points.states
+            for change in points.changes(point, groups, draws)
+        )
 
     def holds_within_bound(self, groups: Groups) -> bool:
         """Check that groups are invariant where a bound does not act.
@@ -194,18 +230,29 @@ class Probe:
         """The part of a slope that is rounding, or the size of its step."""
         return 10 * self.points.precision**0.5
 
-    def is_inert(self, path: str) -> bool:
-        """Check that a parameter has neither a gradient nor an effect."""
-        return self.gradients.is_zero(path) and not self.has_effect(path)
+    def seems_inert(self, path: str) -> bool:
+        """Check that a parameter has neither a gradient nor an effect.
+
+        With the given data; `has_effect` tries other states.
+        """
+        return self.gradients.is_zero(path) and not self._has_effect_at(
+            self.points.moved, path
+        )
 
     def has_effect(self, path: str) -> bool:
-        """Check that other weights of a parameter change the loss."""
+        """Check that other weights of a parameter change the loss.
+
+        In any of the states.
+        """
+        states = self.points.states
+        return any(self._has_effect_at(point, path) for point in states)
+
+    def _has_effect_at(self, point: Point, path: str) -> bool:
         points = self.points
-        moved = points.moved.weights
-        w = moved[path]
+        w = point.weights[path]
         other = w + points.random.normal(size=w.shape)
-        weights = moved | {path: other.astype(w.dtype)}
-        return points.change(points.moved, weights) > self.tolerance
+        weights = point.weights | {path: other.astype(w.dtype)}
+        return points.change(point, weights) > self.tolerance
 
 
 def _sudden_changes(

@@ -93,8 +93,10 @@ def find_measured(
     Returns:
         The groups of parameters that have any, by path; None for inert ones.
     """
-    inert = [path for path in candidates.alone if probe.is_inert(path)]
-    alone = [path for path in candidates.alone if path not in inert]
+    silent = [path for path in candidates.alone if probe.seems_inert(path)]
+    # One that has an effect in another state only stays ordinary.
+    inert = [path for path in silent if not probe.has_effect(path)]
+    alone = [path for path in candidates.alone if path not in silent]
     return dict.fromkeys(inert) | _Search(probe).find(alone, candidates.pairs)
 
 
@@ -127,7 +129,7 @@ class _Search:
             not probe.points.coarse
             and probe.is_near_invariant(groups, _EPSILON)
             and probe.is_smooth(groups)
-            and probe.holds(groups)
+            and probe.holds_in_all_states(groups)
         )
 
     def _groups(self, path: str) -> list[ScaleGroup]:

@@ -73,18 +73,24 @@ def bind_axis(
 def devices_differ(program: Any, args: Iterable[Any]) -> bool:
     """Check that devices have different data.
 
+    Where they have no arguments, but random numbers, these may be the data, and
+    are the same on all devices.
+
     Args:
         program: a loss whose names are bound.
         args: its arguments that are arrays.
     """
+    if any(_axis_of_rows(x) is not None for x in args):
+        return True
+    return _closes_over_rows(program) and not jaxprs.draws_numbers(program)
+
+
+def _closes_over_rows(program: Any) -> bool:
     inner, constants = jaxprs.open_jaxpr(program)
-    closed_over = [
-        x
-        for v, x in zip(inner.constvars, constants, strict=True)
-        if not jaxprs.is_ref(v)
-    ]
-    rows = map(_axis_of_rows, (*args, *closed_over))
-    return any(axis is not None for axis in rows)
+    pairs = zip(inner.constvars, constants, strict=True)
+    return any(
+        not jaxprs.is_ref(v) and _axis_of_rows(x) is not None for v, x in pairs
+    )
 
 
 def _with_constants(
@@ -105,7 +111,7 @@ def _with_constants(
 
     jax.vmap(trace, None, None, axis_size=2, axis_name=name)(args)
     [(program, shapes)] = traced
-    if not devices_differ(program, ()):
+    if not _closes_over_rows(program):
         return loss, []
     call, constants = jaxprs.without_constants(program)
     structure, count = jax.tree.structure(shapes), len(args)

@@ -1,7 +1,7 @@
 """Read jaxprs, which the versions of JAX write in different ways."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,8 @@ CALLS = frozenset(
     """.split()  # noqa: SIM905
 )
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr", "call")
+
+_RANDOM = frozenset({"random_bits", "threefry2x32", "rng_bit_generator"})
 
 # Effects on refs and on the console.
 _LOCAL_EFFECTS = frozenset(
@@ -83,15 +85,24 @@ def without_constants(jaxpr: Any) -> tuple[Callable[..., Any], list[Any]]:
     return function, [x[...] if ref else x for x, ref in held]
 
 
+def all_equations(jaxpr: Any) -> Iterator[Any]:
+    """Yield the equations of a program and of all programs that it calls."""
+    inner, _ = open_jaxpr(jaxpr)
+    for equation in inner.eqns:
+        yield equation
+        for body in _compat.jaxprs_in_params(equation.params):
+            yield from all_equations(body)
+
+
 def dtypes_of(jaxpr: Any) -> set[Any]:
     """Return the dtypes of all arrays that a program computes."""
-    inner, _ = open_jaxpr(jaxpr)
-    found = set()
-    for equation in inner.eqns:
-        found |= {getattr(v.aval, "dtype", None) for v in equation.outvars}
-        for body in _compat.jaxprs_in_params(equation.params):
-            found |= dtypes_of(body)
-    return found - {None}
+    computed = [v for e in all_equations(jaxpr) for v in e.outvars]
+    return {getattr(v.aval, "dtype", None) for v in computed} - {None}
+
+
+def draws_numbers(jaxpr: Any) -> bool:
+    """Check that a program draws random numbers."""
+    return any(e.primitive.name in _RANDOM for e in all_equations(jaxpr))
 
 
 # -- variables ---------------------------------------------------------------

@@ -129,13 +129,100 @@ def test_keys_and_numbers_are_the_same_on_all_devices(key):
 
 
 def test_few_rows():
-    """Two are exchanged: equal ones have no variance. One is moved within."""
+    """Of two, one is moved halfway. One row is moved within."""
     report = find(loss_of(unsynchronized), x=X[:2])
     assert report["w"].group == ScaleGroup(0)
     assert report["w"].deviation < 1e-2
     difference = loss_of(lambda h: h - pmean(h, "d"))
     report = find(difference, x=X[:1], method="probe")
     assert report["w"].kind == "ordinary"
+
+
+def invariant_but_for(difference):
+    """Return a loss that sees a scale where statistics of devices differ."""
+
+    def loss(params, x):
+        w = params["w"]
+        unit = w / jnp.linalg.norm(w, axis=0)
+        return total(x @ unit) + jnp.mean(difference(x @ w) ** 2)
+
+    return loss
+
+
+def deviation(h):
+    return h - pmean(h, "d")
+
+
+def deviation_of_means(h):
+    return deviation(h.mean(0))
+
+
+WEIGHTS = {"w": PARAMS["w"]}
+
+
+@pytest.mark.parametrize("method", ["both", "probe"])
+def test_data_that_the_loss_closes_over_differ(method):
+    def kind(difference, x):
+        def loss(params):
+            return invariant_but_for(difference)(params, x)
+
+        return find_groups(loss, WEIGHTS, axis_name="d", method=method, seed=1)[
+            "w"
+        ].kind
+
+    assert kind(deviation, X) == "ordinary"
+    assert kind(deviation_of_means, X) == "ordinary"
+    expected = "proved" if method == "both" else "measured"
+    assert kind(lambda h: 0.0, X) == expected
+
+
+def test_several_axes_and_data_that_the_loss_closes_over():
+    def kind(name):
+        loss = invariant_but_for(lambda h: h - pmean(h, name))
+        names = ("d", "e")
+        found = find_groups(lambda p: loss(p, X), WEIGHTS, axis_name=names)
+        return found["w"].kind
+
+    assert [kind("d"), kind("e")] == ["ordinary"] * 2
+
+
+def test_devices_with_the_same_data_measure_nothing():
+    def report(difference):
+        def loss(params):
+            x = jax.random.normal(KEY, (6, 3))
+            return invariant_but_for(difference)(params, x)
+
+        return find_groups(loss, WEIGHTS, axis_name="d")
+
+    found = report(deviation)["w"]
+    assert found.kind == "ordinary"
+    assert "same data" in found.reason
+    # A proof needs no data.
+    assert report(lambda h: 0.0)["w"].kind == "proved"
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.int32])
+def test_two_rows_differ_as_a_set(dtype):
+    def kind(difference):
+        x = (10 * X[:2]).astype(dtype)
+        loss = invariant_but_for(difference)
+        return find(loss, WEIGHTS, x, method="probe")["w"].kind
+
+    assert kind(deviation_of_means) == "ordinary"
+    assert kind(lambda h: 0.0) == "measured"
+
+
+def test_pairs_of_ids_are_no_keys():
+    def kind(difference):
+        ids = jnp.arange(12, dtype=jnp.uint32).reshape(6, 2) % 5
+
+        def loss(params, ids):
+            return invariant_but_for(difference)(params, X[ids.sum(1)])
+
+        return find(loss, WEIGHTS, ids, method="probe")["w"].kind
+
+    assert kind(deviation_of_means) == "ordinary"
+    assert kind(lambda h: 0.0) == "measured"
 
 
 def test_several_axes():

@@ -5,7 +5,7 @@ Data whose elements are all equal may be a state; others are inputs.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,66 +21,96 @@ Kinds = frozenset[Kind]
 # No small number divides the latter two.
 _OFFSETS = (1, 5_003, 1_000_003)
 
-# The kinds that are moved, most first: an index out of bounds, or a mask of
-# nothing, may make the loss non-finite.
+# States that are tried alone, of many.
+_MOST_ALONE = 8
+
+# The kinds that are moved, most first, and whether in another way: an index out
+# of bounds, or a mask of nothing, may make the loss non-finite.
 _ALL: Kinds = frozenset({"flag", "counter", "float", "mask", "indices"})
 _NO_ARRAYS: Kinds = frozenset({"flag", "counter", "float"})
 _NO_FLOATS: Kinds = frozenset({"flag", "counter", "mask", "indices"})
 _LEAST: Kinds = frozenset({"flag", "counter"})
-_ATTEMPTS = (_ALL, _ALL, _ALL, _NO_ARRAYS, _NO_FLOATS, _LEAST)
-_LATER_ATTEMPTS = (_ALL, _ALL, _NO_ARRAYS, _LEAST)
+_ATTEMPTS = (
+    (_ALL, False),
+    (_ALL, True),
+    (_NO_ARRAYS, False),
+    (_NO_FLOATS, True),
+    (_LEAST, False),
+)
+
+
+class Trial(NamedTuple):
+    """States to move together.
+
+    Attributes:
+        offset: the number that is added to counters.
+        indices: the leaves of the data.
+    """
+
+    offset: int
+    indices: frozenset[int]
 
 
 class StateData:
     """The data of a loss, with other values in place of states.
 
     Attributes:
-        kinds: the kinds of states among the data.
-        moved: the data with all states moved, or None if there are none.
-        trials: the number of sizes of counters that are worth a trial.
+        indices: the leaves of the data that may be states.
+        moved: the data with all of them moved, or None if there are none.
+        trials: all states with counters of several sizes; then some alone, as
+            one may hide the effect of another.
     """
 
     def __init__(self, data: Any, random: np.random.Generator) -> None:
         self._leaves, self._structure = jax.tree.flatten(data)
-        self._found = [kind_of(x) for x in self._leaves]
+        kinds = map(kind_of, self._leaves)
+        self._kinds = {i: kind for i, kind in enumerate(kinds) if kind}
         self._random = random
-        self.kinds: Kinds = frozenset(kind for kind in self._found if kind)
-        self.moved = self._move(_ALL, 0, 0) if self.kinds else None
-        self.trials = 1 if self.kinds else 0
-        if any(map(_may_count, self._leaves, self._found)):
-            self.trials = len(_OFFSETS)
+        self.indices = frozenset(self._kinds)
+        self.trials = list(self._trials()) if self._kinds else []
+        self.moved = self._move(self.indices, 1) if self._kinds else None
 
-    def attempts(self, trial: int) -> Iterator[tuple[Any, Kinds]]:
-        """Yield data of a trial, and the kinds that are moved.
+    def _trials(self) -> Iterator[Trial]:
+        counts = any(
+            _may_count(self._leaves[i], kind) for i, kind in self._kinds.items()
+        )
+        for offset in _OFFSETS if counts else _OFFSETS[:1]:
+            yield Trial(offset, self.indices)
+        if len(self._kinds) > 1:
+            alone = [i for i, kind in self._kinds.items() if kind != "float"]
+            for i in alone[:_MOST_ALONE]:
+                yield Trial(_OFFSETS[1], frozenset({i}))
 
-        Those with most kinds come first; data that are drawn at random are
-        drawn again.
-        """
-        attempts = _LATER_ATTEMPTS if trial else _ATTEMPTS
-        for attempt, wanted in enumerate(attempts):
-            kinds = self.kinds & wanted
-            if not trial and not attempt:
-                yield self.moved, kinds
-            elif kinds:
-                yield self._move(kinds, trial, attempt), kinds
+    def attempts(self, trial: Trial) -> Iterator[tuple[Any, frozenset[int]]]:
+        """Yield data of a trial, and the states that are moved, most first."""
+        if trial == self.trials[0]:
+            yield self.moved, self.indices
+        for kinds, again in _ATTEMPTS:
+            some = frozenset(
+                i for i in trial.indices if self._kinds[i] in kinds
+            )
+            if some:
+                yield self._move(some, trial.offset, again), some
 
-    def _move(self, kinds: Kinds, trial: int, attempt: int) -> Any:
+    def _move(
+        self, indices: frozenset[int], offset: int, again: bool = False
+    ) -> Any:
         moved = [
-            _place(x, self._other(x, kind, trial, attempt))
-            if kind in kinds
+            _place(x, self._other(x, self._kinds[i], offset, again))
+            if i in indices
             else x
-            for x, kind in zip(self._leaves, self._found, strict=True)
+            for i, x in enumerate(self._leaves)
         ]
         return jax.tree.unflatten(self._structure, moved)
 
-    def _other(self, x: Any, kind: Kind, trial: int, attempt: int) -> Any:
+    def _other(self, x: Any, kind: Kind, offset: int, again: bool) -> Any:
         """Return another value of a state, as a NumPy array."""
         held = np.asarray(jax.device_get(x))
-        if kind == "float" and not (trial and _may_count(x, kind)):
+        if kind == "float" and not (offset > 1 and _may_count(x, kind)):
             return move_state(held, self._random)
         if kind in ("flag", "mask"):
-            return _negated(held, attempt, self._random)
-        return _counted(held, _OFFSETS[trial], attempt)
+            return _negated(held, again, self._random)
+        return _counted(held, offset, again)
 
 
 def kind_of(x: Any) -> Kind | None:
@@ -137,23 +167,22 @@ def move_state(held: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def _negated(
-    held: np.ndarray, attempt: int, random: np.random.Generator
+    held: np.ndarray, again: bool, random: np.random.Generator
 ) -> np.ndarray:
-    """Return flags negated; in later attempts, some of several."""
-    if not attempt or held.size == 1:
+    """Return flags negated; some of several if again."""
+    if not again or held.size == 1:
         return np.asarray(~held)
     some = random.random(held.shape) < 0.25
     some.flat[random.integers(held.size)] = True
     return held ^ some
 
 
-def _counted(held: np.ndarray, offset: int, attempt: int) -> np.ndarray:
-    """Return later counters; the one before if the next is out of bounds."""
-    first, limits = int(held.flat[0]), _limits(held.dtype)
-    if attempt % 2 and first and offset == 1:
-        offset = -1
-    moved = min(first + offset, limits)
-    return np.full_like(held, moved if moved != first else first - 1)
+def _counted(held: np.ndarray, offset: int, again: bool) -> np.ndarray:
+    """Return later counters; those before if again, or beyond the dtype."""
+    first = int(held.flat[0])
+    moved = min(first + offset, _limits(held.dtype))
+    is_before = first and (again or moved == first)
+    return np.full_like(held, first - 1 if is_before else moved)
 
 
 def _limits(dtype: Any) -> int:

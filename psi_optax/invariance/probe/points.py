@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.invariance.probe.data import Kinds, StateData
+from psi_optax.invariance.probe.data import StateData, Trial
 from psi_optax.invariance.probe.evaluation import Evaluator, Weights
 from psi_optax.invariance.probe.perturbation import (
     move,
@@ -147,22 +147,25 @@ class Points:
         return ""
 
     @functools.cached_property
-    def _states(self) -> tuple[list[Point], Kinds]:
-        """The states, and the kinds that no finite one has moved."""
-        points, tried = [self.moved], frozenset()
-        for trial in range(self._state_data.trials):
-            point, kinds = self._finite_state(trial)
-            tried |= kinds
-            if point and (not trial or _is_new(point, points)):
+    def _states(self) -> tuple[list[Point], frozenset[int]]:
+        """The states, and the leaves that no finite one has moved."""
+        points, untried = [self.moved], self._state_data.indices
+        for trial in self._state_data.trials:
+            point, tried = self._finite_state(trial)
+            untried -= tried
+            is_first = trial == self._state_data.trials[0]
+            if point and (is_first or _is_new(point, points)):
                 points.append(point)
-        return points, self._state_data.kinds - tried
+        return points, untried
 
-    def _finite_state(self, trial: int) -> tuple[Point | None, Kinds]:
-        """Return a point in another state, and the kinds that are moved."""
-        for data, kinds in self._state_data.attempts(trial):
+    def _finite_state(
+        self, trial: Trial
+    ) -> tuple[Point | None, frozenset[int]]:
+        """Return a point in another state, and the leaves that are moved."""
+        for data, moved in self._state_data.attempts(trial):
             point = self.at(self.moved.weights, data)
             if np.all(np.isfinite(point.value)):
-                return point, kinds
+                return point, moved
         return None, frozenset()
 
     @functools.cached_property

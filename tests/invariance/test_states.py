@@ -93,11 +93,12 @@ def test_stated_groups_are_checked_in_other_states():
     assert check_groups(loss, P, GROUP, X, jnp.array(True))[""].deviation < 1e-9
 
 
-def test_one_state_does_not_hide_another():
-    def is_given(first, enabled):
+@pytest.mark.parametrize("others", [0, 4])
+def test_one_state_does_not_hide_another(others):
+    def is_given(first, enabled, *_):
         return first | ~enabled
 
-    states = jnp.array(True), jnp.array(True)
+    states = [jnp.array(True)] * 2 + [jnp.uint32(0)] * others
     report = find_groups(loss_in(is_given, one), P, X, *states)
     assert report[""].kind == "ordinary"
     report = find_groups(loss_in(is_given, unproved), P, X, *states)

@@ -21,8 +21,8 @@ Kinds = frozenset[Kind]
 # No small number divides the latter two.
 _OFFSETS = (1, 5_003, 1_000_003)
 
-# States that are tried alone, of many.
-_MOST_ALONE = 8
+# More counters, such as those of random streams, are tried together only.
+_FEW = 4
 
 # The kinds that are moved, most first, and whether in another way: an index out
 # of bounds, or a mask of nothing, may make the loss non-finite.
@@ -57,8 +57,8 @@ class StateData:
     Attributes:
         indices: the leaves of the data that may be states.
         moved: the data with all of them moved, or None if there are none.
-        trials: all states with counters of several sizes; then some alone, as
-            one may hide the effect of another.
+        trials: all states with counters of several sizes; then parts of them,
+            as one may hide the effect of another.
     """
 
     def __init__(self, data: Any, random: np.random.Generator) -> None:
@@ -77,9 +77,23 @@ class StateData:
         for offset in _OFFSETS if counts else _OFFSETS[:1]:
             yield Trial(offset, self.indices)
         if len(self._kinds) > 1:
-            alone = [i for i, kind in self._kinds.items() if kind != "float"]
-            for i in alone[:_MOST_ALONE]:
-                yield Trial(_OFFSETS[1], frozenset({i}))
+            for part in self._parts():
+                yield Trial(_OFFSETS[1], part)
+
+    def _parts(self) -> Iterator[frozenset[int]]:
+        """Yield parts of the states: of any two, one is without the other."""
+        flags, counters = (
+            [frozenset({i}) for i, kind in self._kinds.items() if kind in kinds]
+            for kinds in (("flag", "mask"), ("counter", "indices"))
+        )
+        if len(counters) > _FEW:
+            counters = [frozenset().union(*counters)]
+        units = list(enumerate([*flags, *counters]))
+        for bit in range(max(1, (len(units) - 1).bit_length())):
+            for side in (0, 1):
+                part = [unit for i, unit in units if i >> bit & 1 == side]
+                if part:
+                    yield frozenset().union(*part)
 
     def attempts(self, trial: Trial) -> Iterator[tuple[Any, frozenset[int]]]:
         """Yield data of a trial, and the states that are moved, most first."""

@@ -158,7 +158,7 @@ def _is_constant(x: Any) -> bool:
 def _may_count(x: Any, kind: Kind | None) -> bool:
     """Check that a state may be a number of steps.
 
-    A one that is no integer is a factor rather, such as a temperature.
+    A floating-point one is a factor rather, such as a temperature.
     """
     if kind != "float" or x.size != 1:
         return kind in ("counter", "indices")
@@ -211,7 +211,8 @@ def _place(x: Any, moved: np.ndarray) -> Any:
         return moved.reshape(x.shape)
     if len(x.devices()) > 1:
         return jax.device_put(moved, x.sharding)
-    if x.weak_type and jnp.issubdtype(x.dtype, np.integer):
-        # Another type would be compiled anew.
-        return x * 0 + int(moved.flat[0])
+    first = moved.flat[0]
+    if x.weak_type and np.all(moved == first):
+        # Of another type, the loss would be compiled anew.
+        return x * 0 + first.item()
     return jax.device_put(moved)

@@ -9,6 +9,7 @@ import numpy as np
 
 from psi_optax.groups.types import Tree
 from psi_optax.invariance import jaxprs
+from psi_optax.invariance.hoisting import hoist_constants
 
 
 def read_axis_names(axis_name: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -106,7 +107,8 @@ def _with_constants(
     traced = []
 
     def trace(args: tuple[Any, ...]) -> jax.Array:
-        traced.append(jaxprs.make_jaxpr(loss, *args))
+        program, shapes = jaxprs.make_jaxpr(loss, *args)
+        traced.append((hoist_constants(program, *args), shapes))
         return jnp.zeros(())
 
     jax.vmap(trace, None, None, axis_size=2, axis_name=name)(args)

@@ -160,9 +160,11 @@ def deviation_of_means(h):
 WEIGHTS = {"w": PARAMS["w"]}
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
 @pytest.mark.parametrize("method", ["both", "probe"])
-def test_data_that_the_loss_closes_over_differ(method):
+def test_data_that_the_loss_closes_over_differ(method, wrap):
     def kind(difference, x):
+        @wrap
         def loss(params):
             return invariant_but_for(difference)(params, x)
 

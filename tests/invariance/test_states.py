@@ -76,13 +76,34 @@ def test_a_scale_in_another_state_is_seen(name):
     assert (report[""].kind, report[""].group) == ("measured", GROUP)
 
 
-def test_a_state_that_the_loss_closes_over_is_one():
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_a_state_that_the_loss_closes_over_is_one(wrap):
     def kind(other):
         first, loss = jnp.array(True), loss_in(is_set, other)
-        return find_groups(lambda p, x: loss(p, x, first), P, X)[""].kind
+        jitted = wrap(lambda p, x: loss(p, x, first))
+        return find_groups(lambda p, x: wrap(jitted)(p, x), P, X)[""].kind
 
     assert kind(one) == "ordinary"
     assert kind(unproved) == "measured"
+
+
+def test_a_state_within_a_jitted_part_of_a_loop_is_not_tried():
+    def report(wrap):
+        first, loss = jnp.array(True), loss_in(is_set, unproved)
+        part = wrap(lambda p, x: loss(p, x, first))
+
+        def looped(p, x):
+            def body(carry, _):
+                return carry + part(p, x), None
+
+            zero = jnp.zeros((), jnp.result_type(p))
+            return jax.lax.scan(body, zero, None, length=2)[0]
+
+        return find_groups(looped, P, X)[""]
+
+    assert report(jax.jit).kind == "ordinary"
+    assert "not measured" in report(jax.jit).reason
+    assert report(lambda f: f).kind == "measured"
 
 
 def test_stated_groups_are_checked_in_other_states():

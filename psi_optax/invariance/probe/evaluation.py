@@ -11,6 +11,7 @@ import numpy as np
 from psi_optax.groups.paths import map_with_path
 from psi_optax.groups.types import Tree
 from psi_optax.invariance import jaxprs
+from psi_optax.invariance.hoisting import hoist_constants, inner_constants
 from psi_optax.invariance.tracing import TracedLoss
 
 # By path. In NumPy: JAX would compile for each shape of an array.
@@ -31,6 +32,7 @@ class Evaluator:
         given: the given floating-point weights, by path.
         data: all other inputs of the loss: the arrays that it closes over, and
             its arguments.
+        fixed: arrays that functions inside of its loops close over.
         precision: the rounding of the coarsest dtype that it computes in.
     """
 
@@ -53,6 +55,7 @@ class Evaluator:
         self.precision = _precision(program)
         self._call, constants = jaxprs.without_constants(program)
         self.data = constants, self._args
+        self.fixed = list(inner_constants(program))
         self._factors = random.normal(size=found.shape)
         self._compiled = functools.cache(self._compile)
 
@@ -62,7 +65,9 @@ class Evaluator:
         self.given = {path: convert(w) for path, w in held.items()}
         self._args = jax.tree.map(convert, loss.args)
         flat = functools.partial(_flat_loss, loss)
-        return jaxprs.make_jaxpr(flat, self._placed(self.given), self._args)
+        args = self._placed(self.given), self._args
+        program, found = jaxprs.make_jaxpr(flat, *args)
+        return hoist_constants(program, *args), found
 
     def __call__(
         self, weights: Weights, data: Any, paths: frozenset[str] = frozenset()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from psi_optax.groups import ScaleGroup
-from psi_optax.invariance.probe.data import StateData, Trial
+from psi_optax.invariance.probe.data import StateData, Trial, kind_of
 from psi_optax.invariance.probe.evaluation import Evaluator, Weights
 from psi_optax.invariance.probe.perturbation import (
     move,
@@ -139,6 +139,8 @@ class Points:
         """Why no measurement can be trusted without a proof; "" if it can."""
         if not self._devices_differ:
             return "all devices have the same data"
+        if any(map(kind_of, self.evaluate.fixed)):
+            return "a function that is jitted in a loop closes over a constant"
         if self._states[1]:
             return (
                 "the loss is not finite with other flags, counters or constant"

@@ -114,7 +114,7 @@ _REMEDIES = {
         " beside them? normalize them first."
     ),
     frozenset({"state"}): (
-        "It does with other flags or counters among the data: give them None."
+        "It does with other flags, counters or constant data: give them None."
     ),
     frozenset({"bound"}): (
         "Is there a bound on their norm, or a threshold? Give them None."

@@ -107,7 +107,7 @@ def test_a_state_within_a_jitted_part_of_a_loop_is_not_tried():
 
 
 def test_stated_groups_are_checked_in_other_states():
-    with pytest.raises(ValueError, match="flags or counters"):
+    with pytest.raises(ValueError, match="flags, counters"):
         check_groups(loss_in(is_set, one), P, GROUP, X, jnp.array(True))
     loss = loss_in(is_set, unproved)
     # Both norms are exact, but for rounding in double precision.

@@ -36,10 +36,9 @@ TARGETS = ("psi", "angle")
 
 
 _KEEP_RATES = (
-    "leave small ones out of groups (report.select), or normalize first, by"
-    " params = psi_optax.normalize(params, groups), or keep a rate for each"
-    " group, by optax.chain(optimizer, psi_optax.transforms.retract(groups)) at"
-    " the rate as it was."
+    "keep a rate for each group by optax.chain(optimizer,"
+    " psi_optax.transforms.retract(groups)), at the rate as it was, or leave"
+    " small ones out of groups (report.select)."
 )
 _TO_ANGLE = 'choose to="angle", which is the same for all groups.'
 
@@ -97,13 +96,14 @@ def convert_learning_rate(
     decay here. So is better Lion's: in training it rotated up to 1.3 times as
     much as under noise (docs/learning-rates.md).
 
-    One learning rate for all groups gives them the same median rotation; each
-    group counts once. For `psi` from SGD without `gradient_norm` it is the
-    median of their own rates. It fits all groups if each one's own is within a
-    factor of 2. Otherwise normalize params first: at equal norms the rates are
-    equal. Or keep the optimizer, with its own learning rate, and let
-    `psi_optax.transforms.retract(groups)` follow it in a chain: each group then
-    has its own. With a weight decay, choose an angle: it is the same for all.
+    One learning rate for all groups keeps the median of their rotations, in
+    which each weight counts once. For `psi` from SGD without `gradient_norm` it
+    is the median of their own rates. It fits all groups if each one's own is
+    within a factor of 2. Otherwise let `psi_optax.transforms.retract(groups)`
+    follow the optimizer, at its own learning rate, in a chain: each group then
+    rotates as before. With a weight decay, choose an angle: it is the same for
+    all. Norms that `normalize` makes equal are no remedy: the rotation at an
+    old learning rate belongs to the old norms, from which it is converted.
 
     Args:
         learning_rate: of an optimizer on weights; a number or a schedule.
@@ -246,14 +246,16 @@ def _summarize(
     to: str,
     remedy: str,
 ) -> ConvertedLearningRate:
-    """Return the median over groups, and how far each group is from it."""
-    own, rotation = rates.own[rates.rotates], None
+    """Return the median over weights, and how far each group is from it."""
+    own, weights = rates.own[rates.rotates], table.sizes()[rates.rotates]
+    rotation = None
     if rates.tangents is None:
-        rate = float(np.median(own))
+        rate = _median(own, weights)
     else:
         tangents = rates.tangents[rates.rotates]
-        rate = float(np.median(tangents) / np.median(tangents / own))
-        rotation = _range(np.arctan(rate * tangents / own))
+        per_rate = tangents / own
+        rate = _median(tangents, weights) / _median(per_rate, weights)
+        rotation = _range(np.arctan(rate * per_rate), weights)
     factors = np.where(rates.rotates, rates.own / rate, 1.0)
     factors = np.maximum(factors, 1 / factors)
     is_apart = factors > FACTOR
@@ -270,10 +272,18 @@ def _summarize(
     )
 
 
-def _range(angles: np.ndarray) -> RotationRange:
-    """Return the statistics of rotations over groups."""
-    statistics = np.median(angles), angles.min(), angles.max()
-    return RotationRange(*map(float, statistics))
+def _median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return a value with half of the weights on either side."""
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order])
+    middle = np.searchsorted(below, below[-1] / 2)
+    return float(values[order][middle])
+
+
+def _range(angles: np.ndarray, weights: np.ndarray) -> RotationRange:
+    """Return the statistics of the rotations of groups."""
+    low, high = float(angles.min()), float(angles.max())
+    return RotationRange(_median(angles, weights), low, high)
 
 
 def _scaled(

@@ -8,6 +8,7 @@ import optax
 from psi_optax._text import summarize
 from psi_optax.groups import Tree
 
+LARGE_STEP = 0.3  # Radians.
 FACTOR = 2.0
 """Largest factor between one learning rate and each group's own."""
 
@@ -16,7 +17,7 @@ class RotationRange(NamedTuple):
     """Rotations of groups per step, in radians.
 
     Attributes:
-        median: over groups.
+        median: over groups, in which each weight counts once.
         minimum: over groups.
         maximum: over groups.
     """
@@ -86,10 +87,21 @@ class ConvertedLearningRate:
                 f"rotation: {median} radians a step, {low} to {high} over"
                 " groups"
             )
+            if advice := self._advice_on_steps():
+                lines.append(advice)
         if self.excluded:
             count = f"{self.excluded} group{'s' * (self.excluded > 1)}"
             lines.append(f"excluded: {count} that cannot rotate")
         return "\n".join([*lines, self._fit()])
+
+    def _advice_on_steps(self) -> str:
+        """Return an advice where steps are large; "" elsewhere."""
+        if self.rotation is None or self.rotation.maximum <= LARGE_STEP:
+            return ""
+        return (
+            f"a rotation above {LARGE_STEP} radians a step is large: was the"
+            " learning rate tuned with these norms?"
+        )
 
     def _fit(self) -> str:
         """Return whether one rate fits all groups, and the remedy if not."""

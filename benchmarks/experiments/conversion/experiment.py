@@ -71,10 +71,8 @@ class _Runs:
 
     def convert(self, rate: float) -> dict[str, Any]:
         """Return median rotations, with the norms of the initialization."""
-        params, problem = self.problem.params, self.problem
+        params = self.problem.params
         plain = self._convert(rate, params)
-        if not plain.fits_all:
-            params = psi_optax.normalize(params, problem.groups)
         pilot = self._train("source", PILOT_SEED, params, rate, 0.0)
         source = self._train("source", SEED, params, rate, 0.0)
         noise = self._convert(rate, params, **self._gradients(pilot))
@@ -84,7 +82,7 @@ class _Runs:
             "spread": plain.spread,
             "noise": _expected(noise),
             **self._compare(source, params, found, rate),
-            "own": _median(self._train("own", SEED, params, rate)),
+            "own": self._median(self._train("own", SEED, params, rate)),
         }
 
     def convert_decayed(self, rate: float, decay: float) -> dict[str, Any]:
@@ -106,7 +104,7 @@ class _Runs:
             "rate": rate,
             "decay": decay,
             "law": predicted.get("returned"),
-            "psi by norms": _median(psi),
+            "psi by norms": self._median(psi),
             **self._compare(source, params, found, rate),
         }
 
@@ -150,10 +148,17 @@ class _Runs:
         return {
             **found,
             "growth": float(growth),
-            "source": _median(source),
-            "psi": _median(psi),
-            "rotational": _median(turned),
+            "source": self._median(source),
+            "psi": self._median(psi),
+            "rotational": self._median(turned),
         }
+
+    def _median(self, record: Record) -> float:
+        """Return the median over weights of medians over steps."""
+        order = np.argsort(rotations := np.median(record.rotation, 0))
+        below = np.cumsum(self.problem.sizes[order])
+        middle = np.searchsorted(below, below[-1] / 2)
+        return float(rotations[order][middle])
 
     def _convert(self, rate, params, **options):
         return convert_learning_rate(
@@ -202,11 +207,6 @@ def _expected(found: ConvertedLearningRate) -> float:
     if found.rotation is None:
         raise ValueError("the rotation is unknown: pass a measured one.")
     return found.rotation.median
-
-
-def _median(record: Record) -> float:
-    """Return the median over groups of their medians over steps."""
-    return float(np.median(np.median(record.rotation, 0)))
 
 
 MEASUREMENT = Measurement(

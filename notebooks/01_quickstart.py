@@ -97,6 +97,7 @@ def new_model(scale=1.0, epsilon=1e-5):
 # scale and bias of the first BatchNorm share a scale that the second one takes
 # away. The last layer's kernel looks like the others, but the loss sees it.
 
+
 # %%
 def training_loss(model, x, y):
     logits = model(x)

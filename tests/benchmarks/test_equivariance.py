@@ -1,6 +1,5 @@
 """The equivariance table: its problem, its claims, and its peers."""
 
-import inspect
 import json
 import re
 

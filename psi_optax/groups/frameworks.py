@@ -145,7 +145,7 @@ def _of_variables(variables: Mapping[str, Any], args: Args) -> Inputs:
     first = jax.tree_util.DictKey("params")
     chosen = [path[0] == first for path, _ in pairs]
     data = [
-        str(name)
+        name
         for name, collection in variables.items()
         if name != "params"
         and any(map(_is_inexact, jax.tree.leaves(collection)))

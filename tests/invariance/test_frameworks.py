@@ -583,6 +583,12 @@ def test_collections_beside_params_are_named():
         assert names_data == (paths is not None)
         if paths is not None:
             assert set(report.findings) == paths
+    with_rngs = find_groups(
+        lambda tree, x, _: loss(tree, x),
+        *(tree, X, nnx.Rngs(0)),
+        method="analysis",
+    )
+    assert "'head' beside" in str(with_rngs)
     # Integers are no weights, and running averages are known as data.
     assert "'cache'" not in str(find_groups(loss, tree, X, method="analysis"))
     script = linen_script(is_normalized=True)

@@ -323,7 +323,7 @@ DEPTHS = {
     ),
     "one layer": ({"layers/0/w": A, "head/w": None}, True),
     "one layer of Linen": ({"Block_0/w": A, "head/w": None}, True),
-    "one of two names": ({"a_0/w": A, "b/w": A}, True),
+    "one of two names": ({"a/w": A, "b_0/w": A}, True),
     "all alike": ({f"layers/{k}/w": A for k in range(3)}, False),
     "a part of each layer": ({f"b_{k}/Conv_0/w": A for k in range(3)}, False),
     "numbers in names": ({"conv3x3/w": A, "head/w": None}, False),

@@ -26,12 +26,14 @@ class Inputs(NamedTuple):
         state: the rest of the model, and NNX objects among the arguments.
         args: the other arguments.
         join: returns the arguments of the loss, given these three.
+        data: names of collections of floating-point arrays beside params.
     """
 
     params: Tree
     state: Tree
     args: Tree
     join: Callable[[Tree, Tree, Tree], Args]
+    data: tuple[str, ...] = ()
 
 
 def is_array(x: Any) -> bool:
@@ -119,11 +121,13 @@ def _by_leaves(
 def _of_equinox(model: Any, args: Args) -> Inputs:
     """Take the leaves that `eqx.is_inexact_array` picks, or their shapes."""
     leaves, structure = jax.tree.flatten(model)
-    chosen = [
-        is_array(x) and jnp.issubdtype(x.dtype, np.inexact) for x in leaves
-    ]
+    chosen = list(map(_is_inexact, leaves))
     kept = [x if one else None for x, one in zip(leaves, chosen, strict=True)]
     return _by_leaves(model, jax.tree.unflatten(structure, kept), chosen, args)
+
+
+def _is_inexact(x: Any) -> bool:
+    return is_array(x) and jnp.issubdtype(x.dtype, np.inexact)
 
 
 def _is_variables(model: Any) -> bool:
@@ -140,7 +144,14 @@ def _of_variables(variables: Mapping[str, Any], args: Args) -> Inputs:
     pairs, _ = jax.tree_util.tree_flatten_with_path(variables)
     first = jax.tree_util.DictKey("params")
     chosen = [path[0] == first for path, _ in pairs]
-    return _by_leaves(variables, variables["params"], chosen, args)
+    data = [
+        name
+        for name, collection in variables.items()
+        if name != "params"
+        and any(map(_is_inexact, jax.tree.leaves(collection)))
+    ]
+    inputs = _by_leaves(variables, variables["params"], chosen, args)
+    return inputs._replace(data=tuple(data))
 
 
 def _with_nnx(nnx: Any, model: Any, args: Args) -> Inputs:
@@ -168,4 +179,5 @@ def _with_nnx(nnx: Any, model: Any, args: Args) -> Inputs:
         filled = interleave(chosen, objects, others)
         return (*first, *jax.tree.unflatten(structure, filled))
 
-    return Inputs(inner.params, (state, inner.state), others, join)
+    both = (state, inner.state)
+    return Inputs(inner.params, both, others, join, inner.data)

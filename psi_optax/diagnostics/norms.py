@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from psi_optax import geometry
 from psi_optax._validation import check_flag, check_positive
 from psi_optax.groups import Groups, Leaves, Plan, Tree, make_plan
-from psi_optax.groups.frameworks import take_apart
+from psi_optax.groups.frameworks import weights_of
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.transforms.contract import cast_like
 
@@ -34,7 +34,7 @@ def group_norms(params: Tree, groups: Groups) -> Tree:
         >>> group_norms(params, {"kernel": ScaleGroup(0), "bias": None})
         {'bias': None, 'kernel': Array([5.], dtype=float32)}
     """
-    params = take_apart(params, ()).params
+    params = weights_of(params)
     plan = make_plan(groups, params)
     return plan.unflatten(geometry.norm(plan, plan.select(params)), params)
 

@@ -30,7 +30,7 @@ from psi_optax.dynamics.group_rates import (
 from psi_optax.dynamics.group_values import GroupTable, make_table
 from psi_optax.dynamics.source import Source, make_source
 from psi_optax.groups import Groups, Tree
-from psi_optax.groups.frameworks import take_apart
+from psi_optax.groups.frameworks import weights_of
 
 TARGETS = ("psi", "angle")
 
@@ -182,7 +182,7 @@ def convert_learning_rate(
     )
     measured = Measured(gradient_norm, measured_rotation)
     _check_measured(source, measured, to)
-    table = make_table(groups, take_apart(params, ()).params)
+    table = make_table(groups, weights_of(params))
     if source.weight_decay:
         rates = equilibrium_rates(source, table, largest, to, measured)
         base, remedy = source.matched(learning_rate, to), _TO_ANGLE

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax._text import format_table
-from psi_optax.groups.frameworks import take_apart
+from psi_optax.groups.frameworks import weights_of
 from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.groups.plan import GroupedLeaf, Plan, make_plan
 from psi_optax.groups.types import Groups, Tree
@@ -48,7 +48,7 @@ def describe_groups(params: Tree, groups: Groups) -> str:
         kernel  (4, 2)  0         2       4          2
         2 groups in 1 of 2 parameters
     """
-    params = take_apart(params, ()).params
+    params = weights_of(params)
     plan = make_plan(groups, params)
     radii = _radii(plan, params)
     grouped = {leaf.path: leaf for leaf in plan.leaves}

@@ -89,6 +89,20 @@ def take_apart(model: Any, args: Args) -> Inputs:
     return _without_nnx(model, args)
 
 
+def weights_of(model: Any) -> Tree:
+    """Return the weights of a model, of its variables, or a tree as it is.
+
+    Only a mapping with "batch_stats" is taken for variables: another one may be
+    a tree of weights with a branch "params".
+
+    Raises:
+        TypeError: see `take_apart`.
+    """
+    if isinstance(model, Mapping) and "batch_stats" not in model:
+        return model
+    return take_apart(model, ()).params
+
+
 def _without_nnx(model: Any, args: Args) -> Inputs:
     equinox = sys.modules.get("equinox")
     if equinox is not None and _holds(equinox.Module, model):

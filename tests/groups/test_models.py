@@ -35,3 +35,10 @@ def test_a_model_and_its_weights(index):
     for x, y in zip(*map(jax.tree.leaves, norms), strict=True):
         assert (x == y).all()
         assert (x > 0).all()
+
+
+def test_a_branch_that_is_called_params_is_kept():
+    w = jax.numpy.ones((2, 3))
+    tree = {"params": {"w": w}, "head": {"w": 2 * w}}
+    norms = group_norms(tree, ScaleGroup((0, 1)))
+    assert norms["head"]["w"] == 2 * norms["params"]["w"]

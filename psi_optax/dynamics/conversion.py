@@ -96,14 +96,14 @@ def convert_learning_rate(
     decay here. So is better Lion's: in training it rotated up to 1.3 times as
     much as under noise (docs/learning-rates.md).
 
-    One learning rate for all groups keeps the median of their rotations, in
-    which each weight counts once. For `psi` from SGD without `gradient_norm` it
-    is the median of their own rates. It fits all groups if each one's own is
-    within a factor of 2. Otherwise let `psi_optax.transforms.retract(groups)`
-    follow the optimizer, at its own learning rate, in a chain: each group then
-    rotates as before. With a weight decay, choose an angle: it is the same for
-    all. Norms that `normalize` makes equal are no remedy: the rotation at an
-    old learning rate belongs to the old norms, from which it is converted.
+    One learning rate for all groups is the geometric mean of their own, in
+    which each weight counts once. It keeps this mean of their rotations, and
+    fits all groups if each one's own is within a factor of 2. Otherwise let
+    `psi_optax.transforms.retract(groups)` follow the optimizer, at its own
+    learning rate, in a chain: each group then rotates as before. With a weight
+    decay, choose an angle: it is the same for all. Norms that `normalize` makes
+    equal are no remedy: the rotation at an old learning rate belongs to the old
+    norms, from which it is converted.
 
     Args:
         learning_rate: of an optimizer on weights; a number or a schedule.
@@ -154,12 +154,9 @@ def convert_learning_rate(
         >>> import jax.numpy as jnp
         >>> from psi_optax import ScaleGroup
         >>> w, groups = jnp.ones(4), ScaleGroup(axes=0)
-        >>> convert_learning_rate(0.1, w, groups).learning_rate
+        >>> print(f"{convert_learning_rate(0.1, w, groups).learning_rate:.3f}")
         0.025
-        >>> found = convert_learning_rate(0.1, w, groups, optimizer="adam")
-        >>> found.learning_rate
-        0.05
-        >>> print(found)
+        >>> print(convert_learning_rate(0.1, w, groups, optimizer="adam"))
         learning rate (psi): 0.05
         rotation: 0.0229 radians a step, 0.0229 to 0.0229 over groups
         one rate fits all groups: their own are within a factor of 1 of it
@@ -246,16 +243,12 @@ def _summarize(
     to: str,
     remedy: str,
 ) -> ConvertedLearningRate:
-    """Return the median over weights, and how far each group is from it."""
+    """Return the mean over weights, and how far each group is from it."""
     own, weights = rates.own[rates.rotates], table.sizes()[rates.rotates]
-    rotation = None
-    if rates.tangents is None:
-        rate = _median(own, weights)
-    else:
-        tangents = rates.tangents[rates.rotates]
-        per_rate = tangents / own
-        rate = _median(tangents, weights) / _median(per_rate, weights)
-        rotation = _range(np.arctan(rate * per_rate), weights)
+    rate, rotation = _mean(own, weights), None
+    if rates.tangents is not None:
+        tangents = rate / own * rates.tangents[rates.rotates]
+        rotation = _range(np.arctan(tangents), weights)
     factors = np.where(rates.rotates, rates.own / rate, 1.0)
     factors = np.maximum(factors, 1 / factors)
     is_apart = factors > FACTOR
@@ -272,18 +265,15 @@ def _summarize(
     )
 
 
-def _median(values: np.ndarray, weights: np.ndarray) -> float:
-    """Return a value with half of the weights on either side."""
-    order = np.argsort(values, kind="stable")
-    below = np.cumsum(weights[order])
-    middle = np.searchsorted(below, below[-1] / 2)
-    return float(values[order][middle])
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the geometric mean."""
+    return float(np.exp(np.average(np.log(values), weights=weights)))
 
 
 def _range(angles: np.ndarray, weights: np.ndarray) -> RotationRange:
     """Return the statistics of the rotations of groups."""
     low, high = float(angles.min()), float(angles.max())
-    return RotationRange(_median(angles, weights), low, high)
+    return RotationRange(_mean(angles, weights), low, high)
 
 
 def _scaled(

@@ -17,12 +17,12 @@ class RotationRange(NamedTuple):
     """Rotations of groups per step, in radians.
 
     Attributes:
-        median: over groups, in which each weight counts once.
+        mean: geometric mean over groups, in which each weight counts once.
         minimum: over groups.
         maximum: over groups.
     """
 
-    median: float
+    mean: float
     minimum: float
     maximum: float
 
@@ -82,10 +82,9 @@ class ConvertedLearningRate:
         shown = "a schedule" if callable(rate) else f"{rate:.3g}"
         lines = [f"learning rate ({self.to}): {shown}"]
         if self.rotation is not None:
-            median, low, high = (f"{x:.3g}" for x in self.rotation)
+            mean, low, high = (f"{x:.3g}" for x in self.rotation)
             lines.append(
-                f"rotation: {median} radians a step, {low} to {high} over"
-                " groups"
+                f"rotation: {mean} radians a step, {low} to {high} over groups"
             )
             if advice := self._advice_on_steps():
                 lines.append(advice)

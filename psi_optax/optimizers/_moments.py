@@ -106,7 +106,7 @@ def _scaled_paths(state: PsiState, plan: Plan) -> frozenset[str]:
         return frozenset(plan.paths)
     radii = state.radius if isinstance(state.radius, dict) else {}
     for name, radius in radii.items():
-        shape = np.shape(_single_leaf(radius))
+        shape = np.shape(single_leaf(radius))
         if plan.group_shapes.get(name) != shape:
             have = describe_shape(name, plan.group_shapes)
             raise ValueError(
@@ -117,7 +117,7 @@ def _scaled_paths(state: PsiState, plan: Plan) -> frozenset[str]:
     return frozenset(x.path for x in plan.leaves if x.name in radii)
 
 
-def _single_leaf(tree: Any) -> Any:
+def single_leaf(tree: Any) -> Any:
     """Return the only leaf, which NNX keeps in a variable."""
     (leaf,) = jax.tree.leaves(tree)
     return leaf
@@ -164,7 +164,7 @@ def read_moments(state: Any, plan: Plan) -> tuple[list[Held], set[int]]:
                 held.append(Held(type(node), count, fields, scaled))
             seen.update(paths_of(fields))
         elif field := count_field(node):
-            counts.add(int(_single_leaf(getattr(node, field))))
+            counts.add(int(single_leaf(getattr(node, field))))
         return node
 
     map_states(read, state, plan)
@@ -175,7 +175,7 @@ def read_moments(state: Any, plan: Plan) -> tuple[list[Held], set[int]]:
 def _read_count(state: Any, field: str) -> int | None:
     if field not in state._fields:
         return None
-    return int(_single_leaf(getattr(state, field)))
+    return int(single_leaf(getattr(state, field)))
 
 
 def check_moments(name: str, state: Any, plan: Plan, params: Tree) -> None:
@@ -188,11 +188,12 @@ def check_moments(name: str, state: Any, plan: Plan, params: Tree) -> None:
         params: arrays or shapes.
 
     Raises:
-        ValueError: a state of other params.
+        ValueError: a state of other params, or of several runs.
     """
     want = shapes_by_path(params)
 
     def check(where: str, node: Any, _: frozenset[str]) -> Any:
+        _check_one_run(f"{name}{where}", node)
         for field in MOMENTS.get(type(node), ()):
             have = shapes_by_path(getattr(node, field))
             for path, shape in have.items():
@@ -205,3 +206,17 @@ def check_moments(name: str, state: Any, plan: Plan, params: Tree) -> None:
         return node
 
     map_states(check, state, plan)
+
+
+def _check_one_run(where: str, state: Any) -> None:
+    """Reject the state of an ensemble, whose members each have a count."""
+    own = "count" if "count" in state._fields else None
+    field = own if type(state) in MOMENTS else count_field(state)
+    shape = np.shape(single_leaf(getattr(state, field))) if field else ()
+    if shape:
+        raise ValueError(
+            f"{where}.{field} has shape {shape}, as in an ensemble under"
+            " jax.vmap: carry the moments of each member apart, of"
+            " jax.tree.map(lambda x: x[i], state) and its params, and stack"
+            " the results."
+        )

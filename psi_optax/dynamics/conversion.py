@@ -210,11 +210,9 @@ def _check_rate(
             " any step: pass a schedule of the step alone, without side"
             " effects."
         )
-    name = "learning_rate"
-    if callable(learning_rate):
-        name = f"the smallest learning rate of {short_repr(learning_rate)}"
-    check_nonnegative(name, min(rates))
-    check_positive(name.replace("smallest", "largest"), max(rates))
+    name = f"learning_rate={short_repr(learning_rate)}"
+    check_nonnegative(f"{name}: its smallest value", min(rates))
+    check_positive(f"{name}: its largest value", max(rates))
     return rate, max(rates)
 
 

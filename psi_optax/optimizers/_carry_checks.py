@@ -130,6 +130,6 @@ def _fits(radius: Any, norm: Any, equal: bool) -> bool:
     if np.allclose(radius, norm, rtol=_NORM_TOLERANCE, atol=0.0):
         return True
     positive = radius[radius > 0]
-    return equal and bool(
-        np.allclose(positive, positive.max(initial=0.0), rtol=_NORM_TOLERANCE)
+    return equal and np.allclose(
+        positive, positive.max(initial=0.0), rtol=_NORM_TOLERANCE
     )

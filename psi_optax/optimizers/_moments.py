@@ -76,13 +76,14 @@ def map_states(
         where: the place of the state.
 
     Raises:
-        ValueError: a `PsiState` has other groups.
+        ValueError: a `PsiState` has other groups; a state of several runs.
     """
 
     def visit(path: tuple[Any, ...], node: Any) -> Any:
         if not is_state(node):
             return node
         here = where + jax.tree_util.keystr(path)
+        _check_one_run(here, node)
         if type(node) in MOMENTS:
             return function(here, node, scaled)
         is_psi = isinstance(node, PsiState)
@@ -188,12 +189,11 @@ def check_moments(name: str, state: Any, plan: Plan, params: Tree) -> None:
         params: arrays or shapes.
 
     Raises:
-        ValueError: a state of other params, or of several runs.
+        ValueError: a state of other params.
     """
     want = shapes_by_path(params)
 
     def check(where: str, node: Any, _: frozenset[str]) -> Any:
-        _check_one_run(f"{name}{where}", node)
         for field in MOMENTS.get(type(node), ()):
             have = shapes_by_path(getattr(node, field))
             for path, shape in have.items():
@@ -212,11 +212,11 @@ def _check_one_run(where: str, state: Any) -> None:
     """Reject the state of an ensemble, whose members each have a count."""
     own = "count" if "count" in state._fields else None
     field = own if type(state) in MOMENTS else count_field(state)
-    shape = np.shape(single_leaf(getattr(state, field))) if field else ()
-    if shape:
+    counts = jax.tree.leaves(getattr(state, field)) if field else []
+    if shapes := [np.shape(x) for x in counts if np.shape(x)]:
         raise ValueError(
-            f"{where}.{field} has shape {shape}, as in an ensemble under"
-            " jax.vmap: carry the moments of each member apart, of"
-            " jax.tree.map(lambda x: x[i], state) and its params, and stack"
-            " the results."
+            f"the {type(state).__name__}{where} has a {field} of shape"
+            f" {shapes[0]}, as in an ensemble under jax.vmap: carry the moments"
+            " of each member apart, of jax.tree.map(lambda x: x[i], state) and"
+            " its params, and stack the results."
         )

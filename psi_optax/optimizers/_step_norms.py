@@ -28,8 +28,8 @@ def step_norm(
 ) -> float:
     """Return the norm of a first step in groups of one name.
 
-    One group is tried, with all other leaves cut to the least shape. The values of
-    params are not used, and may be traced. If that fails, or if there is no
+    One group is tried, with all other leaves cut to the least shape. The values
+    of params are not used, and may be traced. If that fails, or if there is no
     step, it is the root of the number of weights, as for Adam alone.
 
     Args:

@@ -47,7 +47,7 @@ def sample_rates(learning_rate: optax.ScalarOrSchedule) -> list[float]:
 
 def _of_schedule(schedule: optax.Schedule) -> list[float]:
     try:
-        traced = jax.make_jaxpr(schedule)(_STEPS[0])
+        traced = jax.make_jaxpr(schedule)(0)
         if traced.effects:
             return []
         # A callback would be called 1,000 times, however long it takes.

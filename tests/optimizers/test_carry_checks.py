@@ -71,7 +71,7 @@ def test_shapes_have_no_values():
     carry(params={**shapes, "w": PARAMS["w"]})
     with pytest.raises(TypeError, match=r"old_state.*count.*arrays"):
         carry(jax.eval_shape(ADAM.init, PARAMS))
-    with pytest.raises(TypeError, match=r"new_state.*radius.*arrays"):
+    with pytest.raises(TypeError, match=r"new_state.*count.*arrays"):
         carry(new=jax.eval_shape(PSI.init, PARAMS))
 
 

@@ -146,7 +146,8 @@ def convert_learning_rate(
             traced learning rate or traced params: their values are needed.
         ValueError: an unknown optimizer or target; an argument that is out of
             range, is missing, or has no effect; groups do not fit params;
-            no group can rotate; a non-finite norm.
+            dimension numbers that are tuples, or state no parameter; no group
+            can rotate; a non-finite norm.
 
     Examples:
         Four weights of norm 2, in place of SGD and of Adam with rate 0.1:
@@ -203,10 +204,12 @@ def _check_rate(
     if not rates:
         raise ValueError(
             f"learning_rate={short_repr(learning_rate)} has no known value at"
-            " any step: pass a schedule of the step alone."
+            " any step: pass a schedule of the step alone, without side"
+            " effects."
         )
-    check_nonnegative("learning_rate", np.asarray(rates), arrays=True)
-    check_positive("learning_rate", max(rates))
+    name = f"learning_rate={short_repr(learning_rate)}"
+    check_nonnegative(f"{name}: its smallest value", min(rates))
+    check_positive(f"{name}: its largest value", max(rates))
     return rate, max(rates)
 
 

@@ -156,6 +156,38 @@ def test_parameters_that_muon_leaves_to_adam():
         )
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"w": (0, 1)}, r"'w/0'.*MuonDimensionNumbers"),
+        ({"w": (0, 5)}, r"'w/0'.*MuonDimensionNumbers"),
+        (lambda _: {"w": (0, 1)}, r"'w/0'.*MuonDimensionNumbers"),
+        ((0, 1), r"MuonDimensionNumbers"),
+        (
+            {"W": optax.contrib.MuonDimensionNumbers(0, 1)},
+            r"'W'.*no parameter.*'b'",
+        ),
+        (
+            {"w": {"x": optax.contrib.MuonDimensionNumbers(0, 1)}},
+            r"'w/x'.*no parameter.*'b'",
+        ),
+    ],
+)
+def test_dimension_numbers_that_would_have_no_effect(given, words):
+    params = {"w": jnp.ones((4, 2)), "b": jnp.ones((2, 2))}
+    groups = {"w": ScaleGroup(0), "b": None}
+    options = {"optimizer": "muon", "weight_dimension_numbers": given}
+    with pytest.raises(ValueError, match=words):
+        convert_learning_rate(0.01, params, groups, **options)
+    # Those of ordinary parameters are not used.
+    numbers = optax.contrib.MuonDimensionNumbers(0, 1)
+    for given in {"w": numbers, "b": numbers}, {"w": numbers, "b": None}:
+        options["weight_dimension_numbers"] = given
+        found = convert_learning_rate(0.01, params, groups, **options)
+        default = convert_learning_rate(0.01, params, groups, optimizer="muon")
+        assert found.learning_rate == default.learning_rate
+
+
 KEPT = {
     "sgd": SOURCES["sgd"],
     "adamw": functools.partial(optax.adam, b1=0.9, b2=0.9, eps=0.0),
@@ -312,6 +344,52 @@ def test_a_model_is_taken_as_it_is():
     tx = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
     with pytest.raises(TypeError, match="NNX.*its model"):
         convert_learning_rate(0.1, tx, ScaleGroup(0))
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e-25])
+def test_norms_whose_squares_are_beyond_single_precision(factor):
+    """Of tied leaves and blocks, against their definition."""
+    params = {"a": draw(0)[:4, :6], "b": draw(1)[0, :6]}
+    groups = {
+        "a": ScaleGroup((0, 1), blocks={1: 3}, tie="t"),
+        "b": ScaleGroup(0, blocks={0: 3}, tie="t"),
+    }
+    scaled = jax.tree.map(lambda x: factor * x, params)
+    found = convert_learning_rate(1.0, scaled, groups, optimizer="lion")
+    a, b = (np.asarray(params[x], float) for x in "ab")
+    norms = [
+        math.sqrt(sum(np.sum(x[..., i : i + 2] ** 2) for x in (a, b)))
+        for i in (0, 2, 4)
+    ]
+    # The rate per group and the weights are of single precision.
+    np.testing.assert_allclose(
+        found.per_group["a"] * np.float32(factor),
+        1 / np.asarray(norms),
+        rtol=3e-7,
+    )
+    with pytest.raises(ValueError, match=r"'a'.*diverged"):
+        convert_learning_rate(
+            1.0, {**scaled, "a": scaled["a"] * jnp.inf}, groups
+        )
+
+
+def test_ordinary_parameters_may_be_shapes():
+    shape = jax.ShapeDtypeStruct((3,), jnp.float32)
+    groups = {"w": COLUMNS, "bias": None}
+    found = convert_learning_rate(0.1, {"w": W, "bias": shape}, groups)
+    assert found.learning_rate == pytest.approx(0.025)
+    shapes = jax.eval_shape(lambda: {"w": W, "bias": jnp.ones(3)})
+    with pytest.raises(TypeError, match=r"'w' of shape \(4, 2\).*pass arrays"):
+        convert_learning_rate(0.1, shapes, groups)
+
+
+def negative(count):
+    return 0.1 - 0.3 * (count == 5)
+
+
+def test_a_negative_schedule_is_named():
+    with pytest.raises(ValueError, match=r"negative.*smallest.*-0\.2"):
+        convert_learning_rate(negative, W, COLUMNS)
 
 
 def test_groups_that_never_rotate_are_excluded():

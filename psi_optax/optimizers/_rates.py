@@ -42,7 +42,7 @@ def warn_of_large_steps(
     """Return the direction, with an `init` that warns of large steps.
 
     A step of an Adam-like direction has the norm lr * sqrt(n) for a group of n
-    weights, unless other transforms scale it, which a step shows. The warning
+    weights, unless other transforms scale it down, which a step shows. The warning
     is of a norm above 0.3 in the largest group that such a direction moves. A
     traced learning rate is not known, and passes.
 
@@ -55,13 +55,16 @@ def warn_of_large_steps(
     def init_fn(params: Tree) -> Any:
         state = direction.init(params)
         plan = make_plan(groups, params)
-        if leaf := _largest_adam_like(plan, state):
-            norm = math.sqrt(plan.sizes[leaf.name])
-            if type(state) not in _adam_like_states():
-                norm = step_norm(direction, plan, leaf.name, params)
-            rate = max(sample_rates(learning_rate), default=0.0)
+        leaf = _largest_adam_like(plan, state)
+        if leaf is None:
+            return state
+        size = plan.sizes[leaf.name]
+        rate = max(sample_rates(learning_rate), default=0.0)
+        if rate * math.sqrt(size) > LARGEST_STEP:
+            # Other transforms may scale the step down: one is tried.
+            norm = step_norm(direction, plan, leaf.name, params)
             if rate * norm > LARGEST_STEP:
-                warn_user(_describe(leaf, plan.sizes[leaf.name], rate, norm))
+                warn_user(_describe(leaf, size, rate, norm))
         return state
 
     direction = optax.with_extra_args_support(direction)

@@ -11,13 +11,9 @@ import optax
 
 from psi_optax.groups import GroupedLeaf, Plan, Tree
 from psi_optax.groups.paths import leaves_with_paths, map_with_path
-from psi_optax.transforms.state_checks import find_states
 
 # Above this, about 0.5 GB for Adam, no step is tried.
 _MOST_WEIGHTS = 2**24
-
-# Steps at which a schedule inside the direction is tried.
-_COUNTS = (0, *(int(10 ** (n / 2)) for n in range(13)))
 
 
 def step_norm(
@@ -46,7 +42,7 @@ def step_norm(
     try:
         with warnings.catch_warnings(), jax.ensure_compile_time_eval():
             warnings.simplefilter("ignore")
-            norm = _largest_norm(direction, leaves, shapes)
+            norm = _first_norm(direction, leaves, shapes)
     except Exception:
         return root
     here = sum(x.group.group_size(x.shape) for x in leaves.values())
@@ -71,26 +67,23 @@ def _shapes_of_one_group(plan: Plan, name: str, params: Tree) -> Tree:
     return map_with_path(shrink, params)
 
 
-def _largest_norm(
+def _first_norm(
     direction: optax.GradientTransformation,
     leaves: dict[str, GroupedLeaf],
     shapes: Tree,
 ) -> float:
-    """Return the norm of the first step, at the largest of its schedules."""
+    """Return the norm of the first step."""
     direction = optax.with_extra_args_support(direction)
 
     @jax.jit
-    def norm_at(count: jax.Array) -> jax.Array:
+    def norm() -> jax.Array:
         w = map_with_path(_unit_weights, shapes)
-        state = _with_schedules_at(count, direction.init(w))
         g = map_with_path(_signs, shapes)
-        u = dict(leaves_with_paths(direction.update(g, state, w)[0]))
+        steps, _ = direction.update(g, direction.init(w), w)
+        u = dict(leaves_with_paths(steps))
         return _norm_of_a_group({k: (u[k], leaf) for k, leaf in leaves.items()})
 
-    state = jax.eval_shape(direction.init, shapes)
-    has_schedule = any(find_states(state, optax.ScaleByScheduleState))
-    counts = _COUNTS if has_schedule else (0,)
-    return max(float(norm_at(jnp.asarray(n, jnp.int32))) for n in counts)
+    return float(norm())
 
 
 def _unit_weights(_: str, x: jax.ShapeDtypeStruct) -> jax.Array:
@@ -102,19 +95,6 @@ def _signs(_: str, x: jax.ShapeDtypeStruct) -> jax.Array:
     """Return alternating signs, which are orthogonal to equal weights."""
     index = jnp.arange(math.prod(x.shape)).reshape(x.shape)
     return jnp.where(index % 2 == 0, 1, -1).astype(x.dtype)
-
-
-def _with_schedules_at(count: jax.Array, state: Any) -> Any:
-    """Return a state whose scale_by_schedule has made some steps."""
-
-    def is_schedule(x: Any) -> bool:
-        return isinstance(x, optax.ScaleByScheduleState)
-
-    return jax.tree.map(
-        lambda x: x._replace(count=count) if is_schedule(x) else x,
-        state,
-        is_leaf=is_schedule,
-    )
 
 
 def _norm_of_a_group(

@@ -42,9 +42,9 @@ def warn_of_large_steps(
     """Return the direction, with an `init` that warns of large steps.
 
     A step of an Adam-like direction has the norm lr * sqrt(n) for a group of n
-    weights, unless other transforms scale it down, which a step shows. The warning
-    is of a norm above 0.3 in the largest group that such a direction moves. A
-    traced learning rate is not known, and passes.
+    weights. Other transforms may scale it down, which a first step shows. The
+    warning is of a norm above 0.3 in the largest group that such a direction
+    moves. A traced learning rate is not known, and passes.
 
     Args:
         direction: a transform without a learning rate.
@@ -59,12 +59,12 @@ def warn_of_large_steps(
         if leaf is None:
             return state
         size = plan.sizes[leaf.name]
-        rate = max(sample_rates(learning_rate), default=0.0)
-        if rate * math.sqrt(size) > LARGEST_STEP:
-            # Other transforms may scale the step down: one is tried.
-            norm = step_norm(direction, plan, leaf.name, params)
-            if rate * norm > LARGEST_STEP:
-                warn_user(_describe(leaf, size, rate, norm))
+        rate, norm = max(sample_rates(learning_rate), default=0.0), size**0.5
+        is_chain = type(state) not in _adam_like_states()
+        if is_chain and rate * norm > LARGEST_STEP:
+            norm = min(norm, step_norm(direction, plan, leaf.name, params))
+        if rate * norm > LARGEST_STEP:
+            warn_user(_describe(leaf, size, rate, norm))
         return state
 
     direction = optax.with_extra_args_support(direction)

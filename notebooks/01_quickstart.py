@@ -97,23 +97,21 @@ def new_model(scale=1.0, epsilon=1e-5):
 # scale and bias of the first BatchNorm share a scale that the second one takes
 # away. The last layer's kernel looks like the others, but the loss sees it.
 
+
 # %%
-graph, params, rest = nnx.split(new_model(), nnx.Param, ...)
-
-
-def training_loss(params, x, y):
-    logits = nnx.merge(graph, params, rest, copy=True)(x)
+def training_loss(model, x, y):
+    logits = model(x)
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
 batch = jnp.asarray(x_train[:BATCH]), jnp.asarray(y_train[:BATCH])
-report = psi_optax.find_groups(training_loss, params, *batch)
+report = psi_optax.find_groups(training_loss, new_model(), *batch)
 print(report)
 
 # %% [markdown]
 # A report is accepted wherever groups are:
 #
-#     tx = psi_optax.psi(optax.sgd(0.1, momentum=0.9), report)
+#     tx = psi_optax.psi(optax.sgd(schedule, momentum=0.9), report)
 
 
 # %% [markdown]

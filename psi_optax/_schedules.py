@@ -1,6 +1,7 @@
 """Learning rates of a schedule at sampled steps, if they are known."""
 
 import math
+import time
 import warnings
 
 import jax
@@ -13,13 +14,21 @@ _STEPS = np.unique(
     np.append(0, np.geomspace(1, 1e6, 1349).round()).astype(np.int32)
 )
 
+# Of single steps: the first, and ever finer grids.
+_ORDER = [
+    *dict.fromkeys(i for n in (99, 9, 1) for i in [*range(9), *_STEPS[::n]])
+]
+_SECONDS = 0.5
+
 
 def sample_rates(learning_rate: optax.ScalarOrSchedule) -> list[float]:
     """Return the finite learning rates of 1,000 steps up to a million.
 
     Steps at which the learning rate is traced, or the schedule fails, are
     omitted: a schedule of the user's may fail at steps that it never meets, or
-    where a step is an array.
+    where a step is an array. A schedule that JAX cannot trace, or that calls
+    back into Python, is called for half a second at most. One with side
+    effects, such as `jax.debug.print`, is not called.
 
     Args:
         learning_rate: a number or a schedule.
@@ -32,16 +41,32 @@ def sample_rates(learning_rate: optax.ScalarOrSchedule) -> list[float]:
         return _known(learning_rate)
     with warnings.catch_warnings(), jax.ensure_compile_time_eval():
         warnings.simplefilter("ignore")
-        rates = _at_all_steps(learning_rate)
+        rates = _of_schedule(learning_rate)
     return [x for x in rates if math.isfinite(x)]
 
 
-def _at_all_steps(schedule: optax.Schedule) -> list[float]:
+def _of_schedule(schedule: optax.Schedule) -> list[float]:
     try:
+        traced = jax.make_jaxpr(schedule)(0)
+        if traced.effects:
+            return []
+        # A callback would be called 1,000 times, however long it takes.
+        if "callback" in str(traced):
+            return _at_single_steps(schedule)
         rates = jax.jit(jax.vmap(schedule))(jnp.asarray(_STEPS))
         return np.asarray(rates).tolist()
     except Exception:
-        return [x for step in _STEPS for x in _at_step(schedule, int(step))]
+        return _at_single_steps(schedule)
+
+
+def _at_single_steps(schedule: optax.Schedule) -> list[float]:
+    """Return the rates of as many steps as the time allows."""
+    end, rates = time.monotonic() + _SECONDS, []
+    for step in _ORDER:
+        rates += _at_step(schedule, int(step))
+        if time.monotonic() > end:
+            break
+    return rates
 
 
 def _at_step(schedule: optax.Schedule, step: int) -> list[float]:

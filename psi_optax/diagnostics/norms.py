@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 from psi_optax import geometry
 from psi_optax._validation import check_flag, check_positive
 from psi_optax.groups import Groups, Leaves, Plan, Tree, make_plan
+from psi_optax.groups.frameworks import weights_of
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.transforms.contract import cast_like
 
@@ -15,7 +16,7 @@ def group_norms(params: Tree, groups: Groups) -> Tree:
     """Return the norm of every group.
 
     Args:
-        params: arrays.
+        params: arrays; or a model, as for `find_groups`.
         groups: scale groups in any form.
 
     Returns:
@@ -33,6 +34,7 @@ def group_norms(params: Tree, groups: Groups) -> Tree:
         >>> group_norms(params, {"kernel": ScaleGroup(0), "bias": None})
         {'bias': None, 'kernel': Array([5.], dtype=float32)}
     """
+    params = weights_of(params)
     plan = make_plan(groups, params)
     return plan.unflatten(geometry.norm(plan, plan.select(params)), params)
 

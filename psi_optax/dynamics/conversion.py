@@ -30,16 +30,15 @@ from psi_optax.dynamics.group_rates import (
 from psi_optax.dynamics.group_values import GroupTable, make_table
 from psi_optax.dynamics.source import Source, make_source
 from psi_optax.groups import Groups, Tree
-from psi_optax.groups.frameworks import take_apart
+from psi_optax.groups.frameworks import weights_of
 
 TARGETS = ("psi", "angle")
 
 
 _KEEP_RATES = (
-    "leave small ones out of groups (report.select), or normalize first, by"
-    " params = psi_optax.normalize(params, groups), or keep a rate for each"
-    " group, by optax.chain(optimizer, psi_optax.transforms.retract(groups)) at"
-    " the rate as it was."
+    "keep a rate for each group by optax.chain(optimizer,"
+    " psi_optax.transforms.retract(groups)), at the rate as it was, or leave"
+    " small ones out of groups (report.select)."
 )
 _TO_ANGLE = 'choose to="angle", which is the same for all groups.'
 
@@ -97,13 +96,14 @@ def convert_learning_rate(
     decay here. So is better Lion's: in training it rotated up to 1.3 times as
     much as under noise (docs/learning-rates.md).
 
-    One learning rate for all groups gives them the same median rotation; each
-    group counts once. For `psi` from SGD without `gradient_norm` it is the
-    median of their own rates. It fits all groups if each one's own is within a
-    factor of 2. Otherwise normalize params first: at equal norms the rates are
-    equal. Or keep the optimizer, with its own learning rate, and let
-    `psi_optax.transforms.retract(groups)` follow it in a chain: each group then
-    has its own. With a weight decay, choose an angle: it is the same for all.
+    One learning rate for all groups is the geometric mean of their own, in
+    which each weight counts once. It keeps this mean of their rotations, and
+    fits all groups if each one's own is within a factor of 2. Otherwise let
+    `psi_optax.transforms.retract(groups)` follow the optimizer, at its own
+    learning rate, in a chain: each group then rotates as before. With a weight
+    decay, choose an angle: it is the same for all. Norms that `normalize` makes
+    equal are no remedy: the rotation at an old learning rate belongs to the old
+    norms, from which it is converted.
 
     Args:
         learning_rate: of an optimizer on weights; a number or a schedule.
@@ -146,7 +146,8 @@ def convert_learning_rate(
             traced learning rate or traced params: their values are needed.
         ValueError: an unknown optimizer or target; an argument that is out of
             range, is missing, or has no effect; groups do not fit params;
-            no group can rotate; a non-finite norm.
+            dimension numbers that are tuples, or state no parameter; no group
+            can rotate; a non-finite norm.
 
     Examples:
         Four weights of norm 2, in place of SGD and of Adam with rate 0.1:
@@ -154,12 +155,9 @@ def convert_learning_rate(
         >>> import jax.numpy as jnp
         >>> from psi_optax import ScaleGroup
         >>> w, groups = jnp.ones(4), ScaleGroup(axes=0)
-        >>> convert_learning_rate(0.1, w, groups).learning_rate
+        >>> print(f"{convert_learning_rate(0.1, w, groups).learning_rate:.3f}")
         0.025
-        >>> found = convert_learning_rate(0.1, w, groups, optimizer="adam")
-        >>> found.learning_rate
-        0.05
-        >>> print(found)
+        >>> print(convert_learning_rate(0.1, w, groups, optimizer="adam"))
         learning rate (psi): 0.05
         rotation: 0.0229 radians a step, 0.0229 to 0.0229 over groups
         one rate fits all groups: their own are within a factor of 1 of it
@@ -182,7 +180,7 @@ def convert_learning_rate(
     )
     measured = Measured(gradient_norm, measured_rotation)
     _check_measured(source, measured, to)
-    table = make_table(groups, take_apart(params, ()).params)
+    table = make_table(groups, weights_of(params))
     if source.weight_decay:
         rates = equilibrium_rates(source, table, largest, to, measured)
         base, remedy = source.matched(learning_rate, to), _TO_ANGLE
@@ -206,10 +204,12 @@ def _check_rate(
     if not rates:
         raise ValueError(
             f"learning_rate={short_repr(learning_rate)} has no known value at"
-            " any step: pass a schedule of the step alone."
+            " any step: pass a schedule of the step alone, without side"
+            " effects."
         )
-    check_nonnegative("learning_rate", np.asarray(rates), arrays=True)
-    check_positive("learning_rate", max(rates))
+    name = f"learning_rate={short_repr(learning_rate)}"
+    check_nonnegative(f"{name}: its smallest value", min(rates))
+    check_positive(f"{name}: its largest value", max(rates))
     return rate, max(rates)
 
 
@@ -246,14 +246,12 @@ def _summarize(
     to: str,
     remedy: str,
 ) -> ConvertedLearningRate:
-    """Return the median over groups, and how far each group is from it."""
-    own, rotation = rates.own[rates.rotates], None
-    if rates.tangents is None:
-        rate = float(np.median(own))
-    else:
-        tangents = rates.tangents[rates.rotates]
-        rate = float(np.median(tangents) / np.median(tangents / own))
-        rotation = _range(np.arctan(rate * tangents / own))
+    """Return the mean over weights, and how far each group is from it."""
+    own, weights = rates.own[rates.rotates], table.sizes()[rates.rotates]
+    rate, rotation = _mean(own, weights), None
+    if rates.tangents is not None:
+        tangents = rate / own * rates.tangents[rates.rotates]
+        rotation = _range(np.arctan(tangents), weights)
     factors = np.where(rates.rotates, rates.own / rate, 1.0)
     factors = np.maximum(factors, 1 / factors)
     is_apart = factors > FACTOR
@@ -270,10 +268,15 @@ def _summarize(
     )
 
 
-def _range(angles: np.ndarray) -> RotationRange:
-    """Return the statistics of rotations over groups."""
-    statistics = np.median(angles), angles.min(), angles.max()
-    return RotationRange(*map(float, statistics))
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the geometric mean."""
+    return float(np.exp(np.average(np.log(values), weights=weights)))
+
+
+def _range(angles: np.ndarray, weights: np.ndarray) -> RotationRange:
+    """Return the statistics of the rotations of groups."""
+    low, high = float(angles.min()), float(angles.max())
+    return RotationRange(_mean(angles, weights), low, high)
 
 
 def _scaled(

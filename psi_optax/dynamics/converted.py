@@ -8,6 +8,7 @@ import optax
 from psi_optax._text import summarize
 from psi_optax.groups import Tree
 
+LARGE_STEP = 0.3  # Radians.
 FACTOR = 2.0
 """Largest factor between one learning rate and each group's own."""
 
@@ -16,12 +17,12 @@ class RotationRange(NamedTuple):
     """Rotations of groups per step, in radians.
 
     Attributes:
-        median: over groups.
+        mean: geometric mean over groups, in which each weight counts once.
         minimum: over groups.
         maximum: over groups.
     """
 
-    median: float
+    mean: float
     minimum: float
     maximum: float
 
@@ -81,15 +82,25 @@ class ConvertedLearningRate:
         shown = "a schedule" if callable(rate) else f"{rate:.3g}"
         lines = [f"learning rate ({self.to}): {shown}"]
         if self.rotation is not None:
-            median, low, high = (f"{x:.3g}" for x in self.rotation)
+            mean, low, high = (f"{x:.3g}" for x in self.rotation)
             lines.append(
-                f"rotation: {median} radians a step, {low} to {high} over"
-                " groups"
+                f"rotation: {mean} radians a step, {low} to {high} over groups"
             )
+            if advice := self._advice_on_steps():
+                lines.append(advice)
         if self.excluded:
             count = f"{self.excluded} group{'s' * (self.excluded > 1)}"
             lines.append(f"excluded: {count} that cannot rotate")
         return "\n".join([*lines, self._fit()])
+
+    def _advice_on_steps(self) -> str:
+        """Return an advice where steps are large; "" elsewhere."""
+        if self.rotation is None or self.rotation.maximum <= LARGE_STEP:
+            return ""
+        return (
+            f"a rotation above {LARGE_STEP} radians a step is large: was the"
+            " learning rate tuned with these norms?"
+        )
 
     def _fit(self) -> str:
         """Return whether one rate fits all groups, and the remedy if not."""

@@ -1,17 +1,16 @@
 """Values of all groups of a tree as one row of numbers, and back."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from psi_optax import geometry
 from psi_optax._text import summarize
 from psi_optax._validation import check_nonnegative
-from psi_optax.groups import Groups, Plan, Scalars, Tree, make_plan
+from psi_optax.groups import GroupedLeaf, Groups, Plan, Tree, make_plan
 from psi_optax.groups.paths import leaves_with_paths
 
 
@@ -73,14 +72,22 @@ class GroupTable(NamedTuple):
     def norms(self) -> np.ndarray:
         """Return the norm of each group.
 
+        Squares are in double precision, where those of finite weights of
+        single precision neither overflow nor underflow.
+
         Raises:
-            TypeError: params are shapes.
+            TypeError: grouped params are shapes.
             ValueError: a norm is not finite.
         """
-        _check_arrays(self.params)
-        norms = geometry.norm(self.plan, self.plan.select(self.params))
+        found = dict(leaves_with_paths(self.params))
+        squares: dict[str, np.ndarray] = {}
+        for leaf in self.plan.leaves:
+            _check_array(leaf, found[leaf.path])
+            part = _sum_of_squares(leaf, np.asarray(found[leaf.path], float))
+            squares[leaf.name] = squares.get(leaf.name, 0.0) + part
+        norms = {name: np.sqrt(square) for name, square in squares.items()}
         _check_finite(norms)
-        return self.row({name: np.asarray(x) for name, x in norms.items()})
+        return self.row(norms)
 
     def read(self, argument: str, value: ArrayLike | Tree) -> np.ndarray:
         """Return an argument that has a nonnegative number for each group.
@@ -139,18 +146,31 @@ def require_rotating(table: GroupTable, rotates: np.ndarray) -> None:
         )
 
 
-def _check_arrays(params: Tree) -> None:
+def _sum_of_squares(leaf: GroupedLeaf, w: np.ndarray) -> np.ndarray:
+    """Return the sums over groups of one leaf, an array of the group shape."""
+    blocks = dict(leaf.group.blocks)
+    shape: list[int] = []
+    summed: list[int] = []
+    for axis, length in enumerate(w.shape):
+        if axis in blocks:
+            shape.append(blocks[axis])
+            length //= blocks[axis]
+        if axis in leaf.group.axes:
+            summed.append(len(shape))
+        shape.append(length)
+    return np.sum(np.square(w.reshape(shape)), axis=tuple(summed))
+
+
+def _check_array(leaf: GroupedLeaf, x: Any) -> None:
     """Require values, not shapes alone."""
-    for path, leaf in leaves_with_paths(params):
-        if isinstance(leaf, jax.ShapeDtypeStruct):
-            raise TypeError(
-                f"params have a shape without values at {path!r}: pass arrays,"
-                " since norms set the rate, or a weight_decay, which sets the"
-                " norms."
-            )
+    if isinstance(x, jax.ShapeDtypeStruct):
+        raise TypeError(
+            f"params have a shape without values at {leaf}: pass arrays, since"
+            " norms set the rate, or a weight_decay, which sets the norms."
+        )
 
 
-def _check_finite(norms: Scalars) -> None:
+def _check_finite(norms: dict[str, np.ndarray]) -> None:
     """Require finite norms."""
     for name, norm in norms.items():
         if not np.all(np.isfinite(norm)):

@@ -16,8 +16,13 @@ from psi_optax._validation import (
 )
 from psi_optax.dynamics.group_values import GroupTable
 from psi_optax.dynamics.matching import matching_learning_rate
-from psi_optax.groups import GroupedLeaf
-from psi_optax.groups.paths import longest_prefix, normalize_paths
+from psi_optax.groups import GroupedLeaf, Tree
+from psi_optax.groups.paths import (
+    is_within,
+    leaves_with_paths,
+    longest_prefix,
+    normalize_paths,
+)
 
 # Each optimizer, with its default momentum.
 MOMENTA = {
@@ -207,30 +212,56 @@ def _numbers_by_path(given: Any, table: GroupTable) -> dict[str, Any]:
     kind, leaves = optax.contrib.MuonDimensionNumbers, table.plan.leaves
     if given is None:
         return {x.path: kind() for x in leaves if len(x.shape) == 2}
+    stated = _stated_numbers(given, table.params)
+    found = {}
+    for leaf in leaves:
+        path = longest_prefix(leaf.path, stated)
+        if path is not None:
+            _check_axes(stated[path], leaf)
+            found[leaf.path] = stated[path]
+    return found
+
+
+def _stated_numbers(given: Any, params: Tree) -> dict[str, Any]:
+    """Return dimension numbers by path, of parameters or of parents.
+
+    Raises:
+        ValueError: another value than dimension numbers; a path without a
+            parameter.
+    """
+    kind = optax.contrib.MuonDimensionNumbers
     if callable(given):
-        given = given(table.params)
+        given = given(params)
     pairs, _ = jax.tree_util.tree_flatten_with_path(
         given, is_leaf=lambda x: isinstance(x, kind)
     )
     paths = normalize_paths([path for path, _ in pairs])
     stated = dict(zip(paths, (numbers for _, numbers in pairs), strict=True))
-    found = {}
-    for leaf in leaves:
-        path = longest_prefix(leaf.path, stated)
-        if path is not None:
-            found[leaf.path] = _check_numbers(stated[path], leaf)
-    return found
+    for path, numbers in stated.items():
+        if not isinstance(numbers, kind):
+            raise ValueError(
+                f"weight_dimension_numbers have {short_repr(numbers)} at"
+                f" {path!r}: pass optax.contrib.MuonDimensionNumbers of the"
+                " axes, not a tuple, or None."
+            )
+    known = [x.path for x in leaves_with_paths(params)]
+    for path in stated:
+        if not any(is_within(x, path) for x in known):
+            raise ValueError(
+                f"weight_dimension_numbers state {path!r}, where params have no"
+                f" parameter: pass paths of params, such as {known[0]!r}."
+            )
+    return stated
 
 
-def _check_numbers(numbers: Any, leaf: GroupedLeaf) -> Any:
-    """Return dimension numbers that fit a parameter."""
+def _check_axes(
+    numbers: optax.contrib.MuonDimensionNumbers, leaf: GroupedLeaf
+) -> None:
+    """Require dimension numbers that fit a parameter."""
     rank = len(leaf.shape)
-    fits = isinstance(numbers, optax.contrib.MuonDimensionNumbers) and all(
-        -rank <= axis < rank for x in numbers for axis in np.atleast_1d(x)
-    )
-    if not fits:
+    axes = [axis for x in numbers for axis in np.atleast_1d(x)]
+    if not all(-rank <= axis < rank for axis in axes):
         raise ValueError(
             f"weight_dimension_numbers={short_repr(numbers)} do not fit {leaf}:"
             " pass optax.contrib.MuonDimensionNumbers of its axes, or None."
         )
-    return numbers

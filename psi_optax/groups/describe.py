@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psi_optax._text import format_table
+from psi_optax.groups.frameworks import weights_of
 from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.groups.plan import GroupedLeaf, Plan, make_plan
 from psi_optax.groups.types import Groups, Tree
@@ -22,7 +23,8 @@ def describe_groups(params: Tree, groups: Groups) -> str:
     """Return a table of parameters and their scale groups.
 
     Args:
-        params: arrays, or `jax.ShapeDtypeStruct`s, whose radii are unknown.
+        params: arrays, or `jax.ShapeDtypeStruct`s, whose radii are unknown; or
+            a model, as for `find_groups`.
         groups: scale groups in any form.
 
     Returns:
@@ -46,6 +48,7 @@ def describe_groups(params: Tree, groups: Groups) -> str:
         kernel  (4, 2)  0         2       4          2
         2 groups in 1 of 2 parameters
     """
+    params = weights_of(params)
     plan = make_plan(groups, params)
     radii = _radii(plan, params)
     grouped = {leaf.path: leaf for leaf in plan.leaves}

@@ -26,12 +26,14 @@ class Inputs(NamedTuple):
         state: the rest of the model, and NNX objects among the arguments.
         args: the other arguments.
         join: returns the arguments of the loss, given these three.
+        data: names of collections of floating-point arrays beside params.
     """
 
     params: Tree
     state: Tree
     args: Tree
     join: Callable[[Tree, Tree, Tree], Args]
+    data: tuple[str, ...] = ()
 
 
 def is_array(x: Any) -> bool:
@@ -87,6 +89,20 @@ def take_apart(model: Any, args: Args) -> Inputs:
     return _without_nnx(model, args)
 
 
+def weights_of(model: Any) -> Tree:
+    """Return the weights of a model, of its variables, or a tree as it is.
+
+    Only a mapping with "batch_stats" is taken for variables: another one may be
+    a tree of weights with a branch "params".
+
+    Raises:
+        TypeError: see `take_apart`.
+    """
+    if isinstance(model, Mapping) and "batch_stats" not in model:
+        return model
+    return take_apart(model, ()).params
+
+
 def _without_nnx(model: Any, args: Args) -> Inputs:
     equinox = sys.modules.get("equinox")
     if equinox is not None and _holds(equinox.Module, model):
@@ -119,11 +135,13 @@ def _by_leaves(
 def _of_equinox(model: Any, args: Args) -> Inputs:
     """Take the leaves that `eqx.is_inexact_array` picks, or their shapes."""
     leaves, structure = jax.tree.flatten(model)
-    chosen = [
-        is_array(x) and jnp.issubdtype(x.dtype, np.inexact) for x in leaves
-    ]
+    chosen = list(map(_is_inexact, leaves))
     kept = [x if one else None for x, one in zip(leaves, chosen, strict=True)]
     return _by_leaves(model, jax.tree.unflatten(structure, kept), chosen, args)
+
+
+def _is_inexact(x: Any) -> bool:
+    return is_array(x) and jnp.issubdtype(x.dtype, np.inexact)
 
 
 def _is_variables(model: Any) -> bool:
@@ -140,7 +158,14 @@ def _of_variables(variables: Mapping[str, Any], args: Args) -> Inputs:
     pairs, _ = jax.tree_util.tree_flatten_with_path(variables)
     first = jax.tree_util.DictKey("params")
     chosen = [path[0] == first for path, _ in pairs]
-    return _by_leaves(variables, variables["params"], chosen, args)
+    data = [
+        name
+        for name, collection in variables.items()
+        if name != "params"
+        and any(map(_is_inexact, jax.tree.leaves(collection)))
+    ]
+    inputs = _by_leaves(variables, variables["params"], chosen, args)
+    return inputs._replace(data=tuple(data))
 
 
 def _with_nnx(nnx: Any, model: Any, args: Args) -> Inputs:
@@ -168,4 +193,5 @@ def _with_nnx(nnx: Any, model: Any, args: Args) -> Inputs:
         filled = interleave(chosen, objects, others)
         return (*first, *jax.tree.unflatten(structure, filled))
 
-    return Inputs(inner.params, (state, inner.state), others, join)
+    both = (state, inner.state)
+    return Inputs(inner.params, both, others, join, inner.data)

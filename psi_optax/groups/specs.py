@@ -24,6 +24,9 @@ from psi_optax.groups.types import GroupRule, Groups, Tree
 
 Specs = Mapping[str, ScaleGroup | None]
 
+_MISSING_REMEDY = "give each a ScaleGroup, or None for an ordinary parameter"
+_IDLE_REMEDY = "Are these the groups of another tree?"
+
 
 def read_specs(groups: Groups, params: Tree) -> dict[str, ScaleGroup | None]:
     """Return the statements of groups in any form, by path.
@@ -72,8 +75,8 @@ def covering_specs(
         ValueError: a parameter without a statement, a `ScaleGroup` without a
             parameter, or a tie of which a mask hides a part.
     """
-    covers = {x.path: longest_prefix(x.path, specs) for x in leaves}
-    _check_coverage(specs, leaves, covers)
+    check_coverage(specs, leaves)
+    covers = _covers(specs, leaves)
     _check_masks(specs, leaves, covers)
     return {
         path: None if cover is None else specs[cover]
@@ -81,11 +84,29 @@ def covering_specs(
     }
 
 
-def _check_coverage(
+def _covers(specs: Specs, leaves: Sequence[PathLeaf]) -> dict[str, str | None]:
+    """Return the path of the statement for each leaf."""
+    return {x.path: longest_prefix(x.path, specs) for x in leaves}
+
+
+def check_coverage(
     specs: Specs,
     leaves: Sequence[PathLeaf],
-    covers: Mapping[str, str | None],
+    missing_remedy: str = _MISSING_REMEDY,
+    idle_remedy: str = _IDLE_REMEDY,
 ) -> None:
+    """Check that each parameter has a statement, and each group a parameter.
+
+    Args:
+        specs: statements by path.
+        leaves: those of params, placeholders included.
+        missing_remedy: the remedy for a parameter without a statement.
+        idle_remedy: the remedy for a group without a parameter.
+
+    Raises:
+        ValueError: one has not, and no mask hides it.
+    """
+    covers = _covers(specs, leaves)
     used = set(covers.values())
     masked = [x.path for x in leaves if x.is_placeholder]
     # A None without a parameter has no effect.
@@ -104,14 +125,13 @@ def _check_coverage(
     if missing:
         also = f" They name {summarize(idle)}, not in params." * bool(idle)
         raise ValueError(
-            f"groups do not cover {summarize(missing)}: give each a ScaleGroup,"
-            f" or None for an ordinary parameter.{also}"
+            f"groups do not cover {summarize(missing)}: {missing_remedy}.{also}"
         )
     if idle:
         raise ValueError(
             f"groups name {summarize(idle)}, where params have no parameter;"
             f" params have {summarize([repr(x.path) for x in leaves])}."
-            " Are these the groups of another tree?"
+            f" {idle_remedy}"
         )
 
 

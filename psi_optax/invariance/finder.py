@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from psi_optax._text import summarize
 from psi_optax.groups.types import Tree
 from psi_optax.invariance.analysis import analyse
 from psi_optax.invariance.analysis.proof import UNUSED
@@ -193,6 +194,7 @@ def _report(
         *remarks,
         penalty_advice(penalties, ordinary, "find_groups"),
         *_remarks_on_reasons(findings),
+        _remark_on_data(loss.data),
     ]
     advice = ". ".join(filter(None, remarks))
     return make_report(loss.params, findings, loss.returned, advice)
@@ -205,6 +207,17 @@ def _remarks_on_reasons(findings: Findings) -> Iterator[str]:
         yield _TRAINING_MODE
     if all(reason == UNUSED for reason in reasons):
         yield _NO_WEIGHTS
+
+
+def _remark_on_data(names: Sequence[str]) -> str:
+    """Return which collections were not searched; "" of BatchNorm's alone."""
+    others = [repr(name) for name in names if name != "batch_stats"]
+    if not others:
+        return ""
+    return (
+        f"{summarize(others)} beside 'params' is data, not searched, as in"
+        ' Flax Linen variables: if it is trained, wrap the tree, {"net": tree}'
+    )
 
 
 def _name_penalties(findings: Findings, penalties: list[Penalty]) -> Findings:

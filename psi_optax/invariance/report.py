@@ -16,7 +16,7 @@ from psi_optax.invariance.formats.patterns import format_patterns
 from psi_optax.invariance.formats.remarks import main_reason, remark
 from psi_optax.invariance.formats.screen import format_summary
 from psi_optax.invariance.formats.tables import format_report
-from psi_optax.invariance.variables import findings_for
+from psi_optax.invariance.variables import groups_for
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,12 +83,16 @@ class GroupReport:
         If all paths of one of the two trees have "params/" in front of those of
         the other, as Linen's variables have, the groups are those of `params`.
 
+        A leaf that is not floating, such as a random key, may be in params
+        alone: it has no group.
+
         Raises:
-            ValueError: a parameter has another shape than the one reported on;
-                or params are variables with other collections beside "params".
+            TypeError: params are None, or an object that holds no weights.
+            ValueError: params are another tree than the one reported on, or a
+                part of it, or a parameter has another shape; or params are
+                variables with other collections beside "params".
         """
-        findings = findings_for(self.findings, params)
-        return {path: finding.group for path, finding in findings.items()}
+        return groups_for(self.findings, params)
 
     def select(self, where: str) -> "GroupReport":
         """Keep the groups of paths that a pattern matches as a whole.
@@ -164,9 +168,14 @@ class GroupReport:
         r"""Return Python text that states the groups by patterns of paths.
 
         The text is a call of `psi_optax.groups_from_paths`. A script with it
-        needs no search, at any width of its layers. Numbers of layers become
-        `\d+` if all layers have the same groups: the text then holds at another
-        depth as well. Otherwise they are listed, and a comment says so.
+        needs no search. Numbers of layers become `\d+` if all layers have the
+        same groups: the text then holds at another depth as well. Otherwise
+        they are listed, and a comment says so.
+
+        It holds at other widths unless groups are blocks of an axis, as those
+        of GroupNorm or of heads in one axis: their number may depend on the
+        width. A comment says that there are blocks, but blocks of one element
+        are stated as separate channels. Use `check_groups` at the other width.
 
         Raises:
             ValueError: no parameter has groups.

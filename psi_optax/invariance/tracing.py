@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from psi_optax.invariance.axis_names import (
     devices_differ,
     read_axis_names,
 )
+from psi_optax.invariance.error_notes import notes_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,7 @@ class TracedLoss:
         args: the arrays, or their shapes.
         program: the jaxpr of the function.
         returned: the number of arrays that it returns.
+        data: the names of collections beside params, which are not searched.
         devices_differ: whether devices of `axis_name` have different data.
     """
 
@@ -49,6 +51,7 @@ class TracedLoss:
     args: tuple[Any, ...]
     program: Any
     returned: int
+    data: tuple[str, ...] = ()
     devices_differ: bool = True
 
     @property
@@ -91,9 +94,15 @@ def trace_loss(
     names = read_axis_names(axis_name)
     loss_fn = as_function(loss_fn)
     if not callable(loss_fn):
+        remedy = (
+            "its `apply`, or a loss that calls it"
+            if hasattr(loss_fn, "apply")
+            else "loss_fn, params, then the other arguments of the loss, in"
+            " order"
+        )
         raise TypeError(
             f"loss_fn is {short_repr(loss_fn)}, which cannot be called: pass"
-            " loss_fn, params, then the other arguments of the loss, in order."
+            f" {remedy}."
         )
     inputs = _without_tracers(take_apart(params, args))
     _check_params(inputs.params)
@@ -103,7 +112,7 @@ def trace_loss(
     try:
         program, found = jaxprs.make_jaxpr(function, inputs.params, *arrays)
     except Exception as error:
-        for note in _notes(error, names):
+        for note in notes_on(error, names):
             error.add_note(note)
         raise
     dtypes = [x.dtype for x in jax.tree.leaves(found)]
@@ -112,10 +121,15 @@ def trace_loss(
             f"loss_fn returns {found}, which has no gradient: return the loss,"
             " a floating-point array."
         )
-    data = filter(is_array, jax.tree.leaves(inputs.args))
-    differ = not names or devices_differ(program, data)
+    arguments = filter(is_array, jax.tree.leaves(inputs.args))
     return TracedLoss(
-        function, inputs.params, arrays, program, len(dtypes), differ
+        function,
+        inputs.params,
+        arrays,
+        program,
+        len(dtypes),
+        inputs.data,
+        not names or devices_differ(program, arguments),
     )
 
 
@@ -129,7 +143,7 @@ def _without_tracers(inputs: Inputs) -> Inputs:
         ),
         (inputs.params, inputs.state, inputs.args),
     )
-    return Inputs(params, state, args, inputs.join)
+    return inputs._replace(params=params, state=state, args=args)
 
 
 def _of_arrays(
@@ -167,36 +181,6 @@ def _without_aux(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
         return found[0]
 
     return loss
-
-
-def _notes(error: Exception, names: Sequence[str]) -> Iterator[str]:
-    """Yield the likely causes of an error in the loss, with remedies."""
-    yield (
-        "while calling loss_fn(params, *args): it has to take params of"
-        " this structure and these arguments, and to be traceable by jit."
-    )
-    if type(error).__name__ == "TraceContextError":
-        yield (
-            "The loss changes an NNX object that it closes over, such as"
-            " nnx.Rngs or a model: pass it as an argument, or make it inside"
-            " the loss."
-        )
-    if type(error).__name__ == "ModifyScopeVariableError":
-        yield (
-            "The loss updates variables of a Flax Linen module: pass"
-            ' mutable=["batch_stats"] to `apply`, and has_aux=True here.'
-        )
-    if isinstance(error, NameError) and "axis name" in str(error):
-        yield (
-            "The loss refers to an axis of devices: pass its name, such as"
-            ' axis_name="batch".'
-        )
-    if names:
-        yield (
-            f"axis_name={tuple(names)} is bound by jax.vmap, which has no rule"
-            " for some operations, such as pcast: if that is the cause, pass"
-            " the function that jax.shard_map returns, without axis_name."
-        )
 
 
 def is_weight(leaf: Any) -> bool:

@@ -1,31 +1,72 @@
-"""Findings for the tree that an optimizer gets, with or without "params/"."""
+"""Groups of the tree that an optimizer gets, with or without "params/"."""
 
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+from jax import numpy as jnp
+
 from psi_optax._text import summarize
-from psi_optax.groups.paths import PathLeaf, leaves_with_paths
+from psi_optax.groups import ScaleGroup
+from psi_optax.groups.paths import (
+    PathLeaf,
+    leaves_with_paths,
+    longest_prefix,
+)
+from psi_optax.groups.specs import check_coverage
 from psi_optax.groups.types import Tree
+from psi_optax.groups.unsuitable_models import check_model
 from psi_optax.invariance.finding import Finding, Findings
 
 _PARAMS = "params/"
+_UNKNOWN_REMEDY = "the report is on other params: find the groups of these"
+_PART_REMEDY = (
+    "If params are the trained part of a model, keep its groups by"
+    " report.select(pattern); or find groups with this part alone as params,"
+    " as frozen weights change which are invariant (docs: Fine-tuning)."
+)
 
 
-def findings_for(findings: Findings, params: Tree) -> Findings:
-    """Return findings by the paths of params.
+def groups_for(
+    findings: Findings, params: Tree
+) -> dict[str, ScaleGroup | None]:
+    """Return groups by the paths of params, after checking that all fit.
 
-    Linen's `variables` hold the parameters in the collection "params".
+    Linen's `variables` hold the parameters in the collection "params". A leaf
+    that the report does not know and that is not floating, such as a counter or
+    a random key, is ordinary.
 
     Args:
         findings: by the paths of a report.
         params: the tree, or `variables` that hold it, or the reverse.
 
     Raises:
-        ValueError: a parameter has another shape than the one reported on; or
-            params have other collections beside "params".
+        TypeError: params are None, or an object that holds no weights.
+        ValueError: a parameter has another shape than the one reported on, or
+            is unknown; params have no parameter where groups are, or other
+            collections beside "params".
     """
-    leaves = [x for x in leaves_with_paths(params) if not x.is_placeholder]
-    findings = _moved(findings, leaves)
+    if params is None:
+        raise TypeError("params are None: pass those of the report.")
+    check_model(params)
+    leaves = leaves_with_paths(params)
+    shown = [x for x in leaves if not x.is_placeholder]
+    findings = _moved(findings, shown)
+    _check_shapes(findings, shown)
+    groups = {path: finding.group for path, finding in findings.items()}
+    for path, leaf in shown:
+        if _is_data(leaf) and longest_prefix(path, findings) is None:
+            groups[path] = None
+    check_coverage(groups, leaves, _UNKNOWN_REMEDY, _PART_REMEDY)
+    return groups
+
+
+def _is_data(leaf: object) -> bool:
+    dtype = getattr(leaf, "dtype", np.inexact)
+    return not jnp.issubdtype(dtype, np.inexact)
+
+
+def _check_shapes(findings: Findings, leaves: Sequence[PathLeaf]) -> None:
     for path, leaf in leaves:
         finding = findings.get(path)
         shape = tuple(getattr(leaf, "shape", ()))
@@ -34,7 +75,6 @@ def findings_for(findings: Findings, params: Tree) -> Findings:
                 f"{path!r} has shape {shape}, but the report is on shape"
                 f" {finding.shape}: find the groups of these params."
             )
-    return findings
 
 
 def _moved(findings: Findings, leaves: Sequence[PathLeaf]) -> Findings:

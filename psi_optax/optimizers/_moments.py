@@ -76,13 +76,14 @@ def map_states(
         where: the place of the state.
 
     Raises:
-        ValueError: a `PsiState` has other groups.
+        ValueError: a `PsiState` has other groups; a state of several runs.
     """
 
     def visit(path: tuple[Any, ...], node: Any) -> Any:
         if not is_state(node):
             return node
         here = where + jax.tree_util.keystr(path)
+        _check_one_run(here, node)
         if type(node) in MOMENTS:
             return function(here, node, scaled)
         is_psi = isinstance(node, PsiState)
@@ -106,7 +107,7 @@ def _scaled_paths(state: PsiState, plan: Plan) -> frozenset[str]:
         return frozenset(plan.paths)
     radii = state.radius if isinstance(state.radius, dict) else {}
     for name, radius in radii.items():
-        shape = np.shape(_single_leaf(radius))
+        shape = np.shape(single_leaf(radius))
         if plan.group_shapes.get(name) != shape:
             have = describe_shape(name, plan.group_shapes)
             raise ValueError(
@@ -117,7 +118,7 @@ def _scaled_paths(state: PsiState, plan: Plan) -> frozenset[str]:
     return frozenset(x.path for x in plan.leaves if x.name in radii)
 
 
-def _single_leaf(tree: Any) -> Any:
+def single_leaf(tree: Any) -> Any:
     """Return the only leaf, which NNX keeps in a variable."""
     (leaf,) = jax.tree.leaves(tree)
     return leaf
@@ -164,7 +165,7 @@ def read_moments(state: Any, plan: Plan) -> tuple[list[Held], set[int]]:
                 held.append(Held(type(node), count, fields, scaled))
             seen.update(paths_of(fields))
         elif field := count_field(node):
-            counts.add(int(_single_leaf(getattr(node, field))))
+            counts.add(int(single_leaf(getattr(node, field))))
         return node
 
     map_states(read, state, plan)
@@ -175,7 +176,7 @@ def read_moments(state: Any, plan: Plan) -> tuple[list[Held], set[int]]:
 def _read_count(state: Any, field: str) -> int | None:
     if field not in state._fields:
         return None
-    return int(_single_leaf(getattr(state, field)))
+    return int(single_leaf(getattr(state, field)))
 
 
 def check_moments(name: str, state: Any, plan: Plan, params: Tree) -> None:
@@ -205,3 +206,17 @@ def check_moments(name: str, state: Any, plan: Plan, params: Tree) -> None:
         return node
 
     map_states(check, state, plan)
+
+
+def _check_one_run(where: str, state: Any) -> None:
+    """Reject the state of an ensemble, whose members each have a count."""
+    own = "count" if "count" in state._fields else None
+    field = own if type(state) in MOMENTS else count_field(state)
+    counts = jax.tree.leaves(getattr(state, field)) if field else []
+    if shapes := [np.shape(x) for x in counts if np.shape(x)]:
+        raise ValueError(
+            f"the {type(state).__name__}{where} has a {field} of shape"
+            f" {shapes[0]}, as in an ensemble under jax.vmap: carry the moments"
+            " of each member apart, of jax.tree.map(lambda x: x[i], state) and"
+            " its params, and stack the results."
+        )

@@ -11,13 +11,14 @@ import optax
 from psi_optax._schedules import sample_rates
 from psi_optax.groups import GroupedLeaf, Groups, Plan, Tree, make_plan
 from psi_optax.groups.paths import leaves_with_paths
+from psi_optax.optimizers._step_norms import step_norm
 from psi_optax.optimizers._warnings import warn_user
 from psi_optax.transforms.state_checks import find_states
 
 LARGEST_STEP = 0.3  # Radians per step.
 
 # Of these, each element of a step is about 1: its norm is about the root of
-# the number of weights.
+# the number of weights, unless other transforms follow.
 _ADAM_LIKE: tuple[Callable[[], optax.GradientTransformation], ...] = (
     optax.scale_by_adam,
     optax.scale_by_amsgrad,
@@ -41,8 +42,9 @@ def warn_of_large_steps(
     """Return the direction, with an `init` that warns of large steps.
 
     A step of an Adam-like direction has the norm lr * sqrt(n) for a group of n
-    weights. The warning is of a norm above 0.3 in the largest group that such
-    a direction moves. A traced learning rate is not known, and passes.
+    weights. Other transforms may scale it down, which a first step shows. The
+    warning is of a norm above 0.3 in the largest group that such a direction
+    moves. A traced learning rate is not known, and passes.
 
     Args:
         direction: a transform without a learning rate.
@@ -53,8 +55,16 @@ def warn_of_large_steps(
     def init_fn(params: Tree) -> Any:
         state = direction.init(params)
         plan = make_plan(groups, params)
-        if leaf := _largest_adam_like(plan, state):
-            _check_step(leaf, plan.sizes[leaf.name], learning_rate)
+        leaf = _largest_adam_like(plan, state)
+        if leaf is None:
+            return state
+        size = plan.sizes[leaf.name]
+        rate, norm = max(sample_rates(learning_rate), default=0.0), size**0.5
+        is_chain = type(state) not in _adam_like_states()
+        if is_chain and rate * norm > LARGEST_STEP:
+            norm = min(norm, step_norm(direction, plan, leaf.name, params))
+        if rate * norm > LARGEST_STEP:
+            warn_user(_describe(leaf, size, rate, norm))
         return state
 
     direction = optax.with_extra_args_support(direction)
@@ -84,20 +94,14 @@ def _adam_like_states() -> tuple[type, ...]:
     return tuple({type(jax.eval_shape(f().init, {})) for f in _ADAM_LIKE})
 
 
-def _check_step(
-    leaf: GroupedLeaf, size: int, learning_rate: optax.ScalarOrSchedule
-) -> None:
-    """Warn where the largest learning rate makes a step too large."""
-    rate = max(sample_rates(learning_rate), default=0.0)
-    root = math.sqrt(size)
-    if rate * root <= LARGEST_STEP:
-        return
-    warn_user(
+def _describe(leaf: GroupedLeaf, size: int, rate: float, norm: float) -> str:
+    """Return the warning of a learning rate, whose step has this norm at 1."""
+    return (
         f"learning_rate={rate:.3g} rotates the groups of {size} weights in"
-        f" {leaf.path!r} of shape {leaf.shape} by up to {rate * root:.2g}"
-        " radians per step: steps of an Adam-like direction have the norm"
-        " learning_rate * sqrt(n). Use at most"
-        f" {_round_down(LARGEST_STEP / root)}, for {LARGEST_STEP} radians;"
+        f" {leaf.path!r} of shape {leaf.shape} by up to {rate * norm:.2g}"
+        " radians per step: steps of this Adam-like direction have the norm"
+        f" {norm:.3g} * learning_rate, where that of Adam is sqrt(n). Use at"
+        f" most {_round_down(LARGEST_STEP / norm)}, for {LARGEST_STEP} radians;"
         " psi_optax.dynamics.convert_learning_rate converts that of a tuned"
         " optimizer."
     )

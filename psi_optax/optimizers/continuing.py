@@ -7,10 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax._text import short_repr, summarize
-from psi_optax._validation import check_nonnegative
+from psi_optax._text import summarize
 from psi_optax.groups import Groups, Plan, Scalars, Tree, make_plan
 from psi_optax.groups.paths import map_with_path
+from psi_optax.optimizers._carry_checks import (
+    check_radii,
+    check_state,
+    check_steps,
+    check_weights,
+)
 from psi_optax.optimizers._moments import (
     MOMENTS,
     Held,
@@ -35,6 +40,9 @@ _BESIDE: dict[type, str] = {
     " rate",
     optax.MultiStepsState: "; begun anew: accumulated gradients",
 }
+
+# Adamax and ADOPT have states of this class, with moments of other degrees.
+_ASSUMED = {optax.ScaleByAdamState: "; assumed: Adam, not Adamax or ADOPT"}
 
 _REASONS: dict[type, str] = {
     ScaleByGroupAdamState: "its second moment is one scalar per group",
@@ -76,11 +84,20 @@ def carry_moments(
 
     Adam's, AMSGrad's, Lion's, RMSProp's and Muon's moments, `optax.trace` and
     `optax.ema` are carried between states of one kind, with the count that
-    corrects their bias. Both states are searched by kind and path, in chains,
-    partitions, masks and wrappers. The moments of a state are carried for all
-    of its parameters or for none. All else is as in `new_state`, begun anew:
-    radii, a second moment per group, the average of `average_weights`, and a
-    momentum that accumulates the output of other moments.
+    corrects their bias. `ScaleByAdamState` is taken for Adam's, as it is of
+    `scale_by_adam`, `scale_by_radam` and `scale_by_yogi`. It also is the state
+    of `adamax` and `optax.contrib.adopt`, whose moments are of other degrees in
+    the gradients: do not carry these. The notes state the assumption.
+
+    Both states are searched by kind and path, in chains, partitions, masks and
+    wrappers. The moments of a state are carried for all of its parameters or
+    for none. All else is as in `new_state`, begun anew: radii, a second moment
+    per group, the average of `average_weights`, and a momentum that accumulates
+    the output of other moments.
+
+    Radii that a `PsiState` stores must be the norms of the groups in params, to
+    1 %; in the new state they may all be equal. Groups are not checked where
+    none is stored: at other values of `radius` than "init".
 
     Transforms in front of the moments, such as a clip or an L2 term, are not
     seen: inside `psi` they act on other gradients, which the moments reflect
@@ -92,8 +109,8 @@ def carry_moments(
         params: the weights that the moments belong to, before any `normalize`.
         groups: the scale groups of the optimizer with `psi`, in any form; for
             the balls of `adamh` or `muonh`, `joint_groups(groups)`.
-        count: of steps, from which schedules go on; 0 restarts them. None for
-            that of the old state.
+        count: of steps, a whole number, from which schedules go on; 0 restarts
+            them. None for that of the old state.
 
     Returns:
         The new state with what was carried, and a dictionary from the place and
@@ -102,9 +119,11 @@ def carry_moments(
         the reason.
 
     Raises:
-        TypeError: a transform in place of a state; a count that is no number.
+        TypeError: a transform, an optimizer of NNX or its `nnx.State` in place
+            of a state; a count that is not a number; traced values, or shapes
+            without values: call outside of `jax.jit` and `jax.vmap`.
         ValueError: groups do not fit params, or are not those of `psi`; a state
-            of other params; a negative count.
+            of other params, or of an ensemble; a negative or fractional count.
 
     Examples:
         >>> from psi_optax import ScaleGroup, psi
@@ -116,22 +135,26 @@ def carry_moments(
         [-4.  3.]
         >>> for where, note in notes.items():
         ...     print(f"{where}: {note}")
-        inner[0] ScaleByAdamState: carried: mu, nu, count=1 (rescaled: 1 of 1)
+        inner[0] ScaleByAdamState: carried: mu, nu, count=1 (rescaled: 1 of 1);
+        assumed: Adam, not Adamax or ADOPT
         PsiState: carried: count=1
 
     References:
         Kingma and Ba, [Adam](https://arxiv.org/abs/1412.6980), 2014, section 2,
         on the effect of the scale of gradients.
     """
-    for name, state in (("old_state", old_state), ("new_state", new_state)):
-        _check_no_transform(name, state)
-    if count is not None:
-        check_nonnegative("count", count)
+    states = {"old_state": old_state, "new_state": new_state}
+    for name, state in states.items():
+        check_state(name, state)
+    check_steps(count)
     plan = make_plan(groups, params)
-    check_moments("old_state", old_state, plan, params)
-    check_moments("new_state", new_state, plan, params)
+    check_weights(params, plan)
+    norms = geometry.norm(plan, plan.select(params))
+    for name, state in states.items():
+        check_moments(name, state, plan, params)
+        check_radii(name, state, plan, norms, equal=state is new_state)
     held, counts = read_moments(old_state, plan)
-    old = _OldRun(held, plan, geometry.norm(plan, plan.select(params)))
+    old = _OldRun(held, plan, norms)
     steps, why = _steps(counts, count)
     notes: dict[str, str] = {}
     seen: set[str] = set()
@@ -150,15 +173,6 @@ def carry_moments(
         return node
 
     return map_states(carry, new_state, plan), notes
-
-
-def _check_no_transform(name: str, state: Any) -> None:
-    """Reject an optimizer in place of its state."""
-    if isinstance(state, optax.GradientTransformation):
-        raise TypeError(
-            f"{name}={short_repr(state)} is a transform: pass its state, as"
-            " that of init(params)."
-        )
 
 
 def _is_empty(node: Any) -> bool:
@@ -225,7 +239,8 @@ def _carry_state(
         node = _with_count(node, "count", count)
         names += f", count={count}"
     changed = sum(map(bool, powers.values()))
-    return node, f"carried: {names} (rescaled: {changed} of {len(paths)})"
+    rescaled = f"(rescaled: {changed} of {len(paths)})"
+    return node, f"carried: {names} {rescaled}{_ASSUMED.get(type(node), '')}"
 
 
 def _sources(

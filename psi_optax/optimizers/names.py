@@ -64,6 +64,7 @@ def list_optimizers(pattern: str = "*") -> list[str]:
         pattern: a pattern of the shell that names match.
 
     Raises:
+        TypeError: the pattern is no string.
         ValueError: no name matches.
 
     Examples:
@@ -71,6 +72,8 @@ def list_optimizers(pattern: str = "*") -> list[str]:
         ['psi', 'psi_adam', 'psi_direction', 'psi_sgd', 'psi_sgdm']
     """
     recipes = _recipes()
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern={pattern!r}: pass a string, such as 'psi*'.")
     if not (names := fnmatch.filter(recipes, pattern)):
         raise ValueError(
             f"pattern={pattern!r} matches none of {', '.join(recipes)}."

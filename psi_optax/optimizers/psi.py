@@ -194,11 +194,12 @@ def psi_direction(
 
     Warns:
         UserWarning: in `init`, see `psi`; and where the direction is Adam-like,
-            as its state shows, and the largest learning rate times the root of
-            the number of weights in a group is above 0.3 radians. Schedules are
-            sampled at 1,000 steps below a million; a traced learning rate is
-            not known. For a direction that is normalized behind Adam, see
-            `hyperball`.
+            as its state shows, and the largest learning rate times the norm of
+            its step, the root of the number of weights in a group, is above 0.3
+            radians. Where other transforms scale the step, it is tried on a
+            gradient of signs. Schedules are sampled at 1,000 steps up to a
+            million; a traced learning rate, and a schedule with side effects,
+            are not known.
 
     Examples:
         >>> import jax.numpy as jnp

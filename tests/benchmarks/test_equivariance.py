@@ -1,6 +1,5 @@
 """The equivariance table: its problem, its claims, and its peers."""
 
-import inspect
 import json
 import re
 
@@ -129,8 +128,7 @@ def test_the_numbers_are_those_of_every_optimizer_and_claim():
 
 
 def test_no_optimizer_of_ours_is_forgotten():
-    optimizers = inspect.getmembers(psi_optax.optimizers, inspect.isfunction)
-    family = {name for name, _ in optimizers}
+    family = set(psi_optax.optimizers.list_optimizers())
     assert {"psi", "adamp", "muonh"} < family
     # psi_sgd and psi_adam are psi_direction with a direction.
     named = {word for label in OURS for word in re.findall(r"\w+", label)}

@@ -114,7 +114,7 @@ def test_the_rotation_under_noise(name):
     # momentum's radial part is 10 rotations, squared
     # and halved: 0.6 % at 0.011 radians.
     np.testing.assert_allclose(
-        rms(run.angle[50:]), found.rotation.median, rtol=0.03
+        rms(run.angle[50:]), found.rotation.mean, rtol=0.03
     )
 
 
@@ -136,7 +136,7 @@ def test_muon_by_the_shapes_of_matrices():
         updates, _ = tx.update(gradient, tx.init(w), w)
         turned = rotation(w, w + updates, ScaleGroup((0, 1)))
         # Singular values of 0.68 to 1.13, of RMS 0.85 to 1.02.
-        np.testing.assert_allclose(turned, found.rotation.median, rtol=0.15)
+        np.testing.assert_allclose(turned, found.rotation.mean, rtol=0.15)
 
 
 def test_parameters_that_muon_leaves_to_adam():
@@ -152,8 +152,40 @@ def test_parameters_that_muon_leaves_to_adam():
         # Two matrices of rank 3 and shape (4, 3), in a group of norm sqrt(24).
         expected = 0.01 * 0.9 * math.sqrt(6 / 24)
         np.testing.assert_allclose(
-            found.rotation.median, np.arctan(expected), rtol=1e-6
+            found.rotation.mean, np.arctan(expected), rtol=1e-6
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"w": (0, 1)}, r"'w/0'.*MuonDimensionNumbers"),
+        ({"w": (0, 5)}, r"'w/0'.*MuonDimensionNumbers"),
+        (lambda _: {"w": (0, 1)}, r"'w/0'.*MuonDimensionNumbers"),
+        ((0, 1), r"MuonDimensionNumbers"),
+        (
+            {"W": optax.contrib.MuonDimensionNumbers(0, 1)},
+            r"'W'.*no parameter.*'b'",
+        ),
+        (
+            {"w": {"x": optax.contrib.MuonDimensionNumbers(0, 1)}},
+            r"'w/x'.*no parameter.*'b'",
+        ),
+    ],
+)
+def test_dimension_numbers_that_would_have_no_effect(given, words):
+    params = {"w": jnp.ones((4, 2)), "b": jnp.ones((2, 2))}
+    groups = {"w": ScaleGroup(0), "b": None}
+    options = {"optimizer": "muon", "weight_dimension_numbers": given}
+    with pytest.raises(ValueError, match=words):
+        convert_learning_rate(0.01, params, groups, **options)
+    # Those of ordinary parameters are not used.
+    numbers = optax.contrib.MuonDimensionNumbers(0, 1)
+    for given in {"w": numbers, "b": numbers}, {"w": numbers, "b": None}:
+        options["weight_dimension_numbers"] = given
+        found = convert_learning_rate(0.01, params, groups, **options)
+        default = convert_learning_rate(0.01, params, groups, optimizer="muon")
+        assert found.learning_rate == default.learning_rate
 
 
 KEPT = {
@@ -214,9 +246,10 @@ def test_one_rate_for_groups_that_differ():
     own = {"wide": [0.01, 0.01], "thin": [1 / 60]}
     for name, rates in own.items():
         np.testing.assert_allclose(found.per_group[name], rates, rtol=1e-6)
-    # The median of three groups is that of the wide ones.
-    np.testing.assert_allclose(found.learning_rate, 0.01, rtol=1e-6)
-    np.testing.assert_allclose(found.spread, 10 / 6, rtol=1e-6)
+    # Of 204 weights four are in the thin group.
+    mean = 0.01 * (10 / 6) ** (4 / 204)
+    np.testing.assert_allclose(found.learning_rate, mean, rtol=1e-6)
+    np.testing.assert_allclose(found.spread, 1 / 60 / mean, rtol=1e-6)
     low, high = found.rotation.minimum, found.rotation.maximum
     np.testing.assert_allclose(low / high, 0.2, rtol=1e-3)
     assert found.fits_all
@@ -227,7 +260,7 @@ def test_one_rate_for_groups_that_differ():
     assert "wide" not in str(sgd)
     np.testing.assert_allclose(sgd.share, 4 / 204)
     assert found.apart == ()
-    for remedy in "normalize", "retract":
+    for remedy in "select", "retract":
         assert remedy in str(sgd)
         assert remedy not in str(found)
     assert sgd.rotation is None
@@ -238,6 +271,17 @@ def test_one_rate_for_groups_that_differ():
     after = convert_learning_rate(0.1, normalize(params, COLUMNS), COLUMNS)
     assert after.fits_all
     np.testing.assert_allclose(after.learning_rate, 0.1, rtol=1e-6)
+
+
+def test_a_large_group_outvotes_many_small_ones():
+    """As the stream of a Transformer does its heads."""
+    params = {"stream": jnp.ones((900, 1)), "heads": jnp.ones((4, 25))}
+    found = convert_learning_rate(0.1, params, COLUMNS, optimizer="lion")
+    rate = 0.1 / (30**0.9 * 2**0.1)
+    np.testing.assert_allclose(found.learning_rate, rate, rtol=1e-6)
+    large = convert_learning_rate(0.4, params, COLUMNS, optimizer="lion")
+    assert "0.3 radians" in str(large)
+    assert "0.3 radians" not in str(found)
 
 
 def test_a_measured_rotation_in_each_form():
@@ -252,9 +296,10 @@ def test_a_measured_rotation_in_each_form():
     by_tree = convert(measured_rotation=exact).rotation
     by_monitor = convert(measured_rotation=monitored).rotation
     # At single rates of their own groups rotate as measured.
-    np.testing.assert_allclose(by_monitor.median, by_tree.median, rtol=0.1)
-    median = np.median(np.concatenate(jax.tree.leaves(exact)))
-    np.testing.assert_allclose(by_tree.median, median, rtol=1e-3)
+    np.testing.assert_allclose(by_monitor.mean, by_tree.mean, rtol=0.1)
+    rotations = np.concatenate(jax.tree.leaves(exact))
+    mean = np.exp(np.log(rotations).mean())
+    np.testing.assert_allclose(by_tree.mean, mean, rtol=1e-3)
 
 
 def test_a_schedule_gives_a_schedule():
@@ -299,6 +344,52 @@ def test_a_model_is_taken_as_it_is():
     tx = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
     with pytest.raises(TypeError, match="NNX.*its model"):
         convert_learning_rate(0.1, tx, ScaleGroup(0))
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e-25])
+def test_norms_whose_squares_are_beyond_single_precision(factor):
+    """Of tied leaves and blocks, against their definition."""
+    params = {"a": draw(0)[:4, :6], "b": draw(1)[0, :6]}
+    groups = {
+        "a": ScaleGroup((0, 1), blocks={1: 3}, tie="t"),
+        "b": ScaleGroup(0, blocks={0: 3}, tie="t"),
+    }
+    scaled = jax.tree.map(lambda x: factor * x, params)
+    found = convert_learning_rate(1.0, scaled, groups, optimizer="lion")
+    a, b = (np.asarray(params[x], float) for x in "ab")
+    norms = [
+        math.sqrt(sum(np.sum(x[..., i : i + 2] ** 2) for x in (a, b)))
+        for i in (0, 2, 4)
+    ]
+    # The rate per group and the weights are of single precision.
+    np.testing.assert_allclose(
+        found.per_group["a"] * np.float32(factor),
+        1 / np.asarray(norms),
+        rtol=3e-7,
+    )
+    with pytest.raises(ValueError, match=r"'a'.*diverged"):
+        convert_learning_rate(
+            1.0, {**scaled, "a": scaled["a"] * jnp.inf}, groups
+        )
+
+
+def test_ordinary_parameters_may_be_shapes():
+    shape = jax.ShapeDtypeStruct((3,), jnp.float32)
+    groups = {"w": COLUMNS, "bias": None}
+    found = convert_learning_rate(0.1, {"w": W, "bias": shape}, groups)
+    assert found.learning_rate == pytest.approx(0.025)
+    shapes = jax.eval_shape(lambda: {"w": W, "bias": jnp.ones(3)})
+    with pytest.raises(TypeError, match=r"'w' of shape \(4, 2\).*pass arrays"):
+        convert_learning_rate(0.1, shapes, groups)
+
+
+def negative(count):
+    return 0.1 - 0.3 * (count == 5)
+
+
+def test_a_negative_schedule_is_named():
+    with pytest.raises(ValueError, match=r"negative.*smallest.*-0\.2"):
+        convert_learning_rate(negative, W, COLUMNS)
 
 
 def test_groups_that_never_rotate_are_excluded():

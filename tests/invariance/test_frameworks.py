@@ -469,7 +469,37 @@ def test_nnx_objects_that_a_loss_closes_over():
         assert "as an argument" in "".join(caught.value.__notes__)
 
 
+def test_nnx_weights_of_which_a_part_trains():
+    """The report is on all: it names the frozen part and the remedies."""
+    script = nnx_script(is_normalized=True)
+    model, batch = script.inputs
+    report = found(script, method="analysis")
+    wrt = nnx.All(nnx.Param, nnx.Not(nnx.PathContains("layer")))
+    with pytest.raises(ValueError, match=r"'layer/kernel'.*select\("):
+        nnx.Optimizer(model, psi_sgd(0.1, report), wrt=wrt)
+    graph, trained, rest = nnx.split(model, wrt, ...)
+
+    def loss(trained, batch):
+        return nnx_loss(nnx.merge(graph, trained, rest, copy=True), batch)
+
+    part = find_groups(loss, trained, batch, has_aux=True, method="analysis")
+    with pytest.warns(UserWarning, match="none of"):
+        nnx.Optimizer(model, psi_sgd(0.1, part), wrt=wrt)
+
+
 # -- Equinox -------------------------------------------------------------------
+
+
+def test_equinox_arrays_that_are_no_weights_are_ordinary():
+    script = eqx_script(is_normalized=True)
+    report = found(script, method="analysis")
+    arrays = eqx.filter(script.inputs[0], eqx.is_array)
+    assert report.groups_for(arrays)["table"] is None
+    psi_sgd(0.1, report).init(arrays)
+    # The control: a weight that the report does not know.
+    other = eqx.tree_at(lambda x: x.table, arrays, jnp.ones(4))
+    with pytest.raises(ValueError, match="'table' of shape"):
+        psi_sgd(0.1, report).init(other)
 
 
 def test_equinox_leaves_that_are_no_weights():
@@ -530,6 +560,39 @@ def test_linen_statistics_that_a_loss_may_not_write_are_told():
     notes = " ".join(caught.value.__notes__)
     assert "mutable" in notes
     assert "has_aux" in notes
+
+
+def test_collections_beside_params_are_named():
+    def loss(tree, x):
+        tree = tree.get("net", tree)
+        w = tree["params"]["w"]
+        return jnp.sum(x @ w / jnp.linalg.norm(w, axis=0) * tree["head"]["v"])
+
+    tree = {
+        "params": {"w": X.T},
+        "head": {"v": jnp.ones(6)},
+        "cache": {"index": jnp.arange(6)},
+    }
+    for given, paths in (
+        (tree, {"w"}),
+        ({"net": {k: tree[k] for k in ("params", "head")}}, None),
+    ):
+        report = find_groups(loss, given, X, method="analysis")
+        names_data = "'head' beside" in str(report)
+        assert names_data == ("'head' beside" in report.summary())
+        assert names_data == (paths is not None)
+        if paths is not None:
+            assert set(report.findings) == paths
+    with_rngs = find_groups(
+        lambda tree, x, _: loss(tree, x),
+        *(tree, X, nnx.Rngs(0)),
+        method="analysis",
+    )
+    assert "'head' beside" in str(with_rngs)
+    # Integers are no weights, and running averages are known as data.
+    assert "'cache'" not in str(find_groups(loss, tree, X, method="analysis"))
+    script = linen_script(is_normalized=True)
+    assert "beside 'params'" not in str(found(script, method="analysis"))
 
 
 @pytest.mark.parametrize(

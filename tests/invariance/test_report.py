@@ -170,6 +170,50 @@ def test_patterns_of_normalized_groups_with_ties():
     assert statements(pasted(text), params) == statements(other, params)
 
 
+def with_heads(kernel, x):
+    """Normalize heads of 8 features, whatever the width."""
+    heads = (x @ kernel).reshape(4, -1, 8)
+    return jnp.sum(heads / jnp.linalg.norm(heads, axis=-1, keepdims=True))
+
+
+def test_blocks_are_those_of_a_width():
+    """Their number follows the width, so that a script has to check them."""
+
+    def found(width):
+        shape = jax.ShapeDtypeStruct((3, width), jnp.float32)
+        return analysed(with_heads, shape, *arrays(x=(4, 3)).values()), shape
+
+    wide, _ = found(16)
+    assert dict(wide[""].group.blocks) == {1: 2}
+    assert "check_groups" in wide.patterns()
+    narrow, params = found(8)
+    rule = pasted(wide.patterns())
+    assert statements(rule, params) != statements(narrow, params)
+    kernel, x = arrays(kernel=(3, 8), x=(4, 3)).values()
+    with pytest.raises(ValueError, match=r"\(3, 8\)"):
+        check_groups(with_heads, kernel, rule, x)
+    check_groups(with_heads, kernel, narrow, x)
+    # The control: groups without blocks.
+    assert "check_groups" not in gpt(3)[0].patterns()
+
+
+def test_blocks_of_one_channel_leave_no_trace():
+    """The documentation says so: `check_groups` at another width tells."""
+    plain = nn.GroupNorm(2, use_bias=False, use_scale=False)
+
+    def loss(kernel, x):
+        return jnp.sum(jnp.tanh(plain.apply({}, x @ kernel)))
+
+    sizes = {"narrow": (3, 2), "wide": (3, 8)}
+    x = arrays(x=(4, 5, 3))["x"]
+    kernels = arrays(**sizes)
+    text = analysed(loss, kernels["narrow"], x).patterns()
+    assert "blocks" not in text
+    check_groups(loss, kernels["narrow"], pasted(text), x)
+    with pytest.raises(ValueError, match=r"\(3, 8\)"):
+        check_groups(loss, kernels["wide"], pasted(text), x)
+
+
 def test_numbers_are_general_only_where_all_layers_are_alike():
     report, _ = gpt(3)
     assert r"layer_\d+/" in report.patterns()
@@ -261,6 +305,45 @@ def test_patterns_of_paths_with_traps(name):
     assert expected
     rule = pasted(report.patterns())
     assert statements(rule, params) == expected
+
+
+def stages(depth):
+    """Groups of all layers of two stages but the first."""
+    return {
+        f"s{i}/b{j}/w": A if j else None for i in range(2) for j in range(depth)
+    }
+
+
+DEPTHS = {
+    "listed beside any number": (stages(3), True),
+    "one beside any number": (stages(2), True),
+    "ties of layers across towers": (
+        {f"t{i}/l{j}/w": tie(f"{j}") for i in range(2) for j in range(3)},
+        True,
+    ),
+    "one layer": ({"layers/0/w": A, "head/w": None}, True),
+    "one layer of Linen": ({"Block_0/w": A, "head/w": None}, True),
+    "one of two names": ({"a/w": A, "b_0/w": A}, True),
+    "all alike": ({f"layers/{k}/w": A for k in range(3)}, False),
+    "a part of each layer": ({f"b_{k}/Conv_0/w": A for k in range(3)}, False),
+    "numbers in names": ({"conv3x3/w": A, "head/w": None}, False),
+}
+
+
+@pytest.mark.parametrize("name", DEPTHS)
+def test_numbers_of_one_depth_have_a_comment(name):
+    groups, is_listed = DEPTHS[name]
+    report, _ = made(groups)
+    assert ("this depth" in report.patterns()) == is_listed
+
+
+def test_listed_numbers_are_of_one_depth():
+    """The reason for the comment, which a number of any value may not hide."""
+    rule = pasted(made(stages(3))[0].patterns())
+    report, params = made(stages(4))
+    assert statements(rule, params).items() < (
+        statements(report, params).items()
+    )
 
 
 def test_layers_with_ties_have_one_rule():
@@ -412,6 +495,13 @@ def test_a_summary_of_many_patterns_keeps_the_largest():
     assert all(name in str(report) for name in names)
 
 
+def test_a_path_takes_one_line():
+    report, _ = made({"a\nb\t": A, "plain": None})
+    assert len(report.summary().splitlines()) == 4
+    assert len(str(report).splitlines()) == 4
+    assert r"a\nb\t" in str(report)
+
+
 def test_a_summary_has_notes_and_long_paths():
     path = "network/" * 20 + "w"
     report = make_report(
@@ -534,3 +624,38 @@ def test_a_mask_may_hide_other_collections():
     hidden = jax.tree.map(lambda _: optax.MaskedNode(), PARAMS)
     masked = {"params": PARAMS, "batch_stats": hidden}
     assert make_plan(report, masked).paths == ("params/kernel",)
+
+
+def test_groups_of_a_part_of_the_params():
+    report, params = made({"stem/w": A, "body/w": B, "head/w": None})
+    del params["stem/w"]
+    with pytest.raises(ValueError, match=r"'stem/w'.*select"):
+        make_plan(report, params)
+    assert make_plan(report.select("body/.*"), params).paths == ("body/w",)
+    # A mask says that the other part belongs to another transform.
+    hidden = params | {"stem/w": optax.MaskedNode()}
+    assert make_plan(report, hidden).paths == ("body/w",)
+
+
+def test_data_among_the_params_have_no_groups():
+    report, params = made({"w": A, "v": None})
+    data = {"count": jnp.arange(4), "key": jax.random.key(0)}
+    groups = report.groups_for(params | data)
+    assert groups == {"w": A, "v": None, "count": None, "key": None}
+    assert make_plan(report, params | data).paths == ("w",)
+    with pytest.raises(ValueError, match="'more' of shape"):
+        report.groups_for(params | {"more": jnp.ones(4)})
+
+
+@pytest.mark.parametrize("groups", [{"w": A}, {"w": None}])
+def test_groups_of_another_tree(groups):
+    report, params = made(groups)
+    assert report.groups_for(params) == groups
+    graph = nnx.graphdef(nnx.Linear(4, 4, rngs=nnx.Rngs(0)))
+    for wrong, error, words in (
+        (None, TypeError, "None"),
+        (graph, TypeError, "NNX.*model"),
+        ({"u": params["w"]}, ValueError, "'u'.*find the groups"),
+    ):
+        with pytest.raises(error, match=words):
+            report.groups_for(wrong)

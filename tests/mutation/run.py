@@ -82,8 +82,10 @@ ALSO = {
     "invariance/axis_names.py": _FRAMEWORKS,
     "groups/frameworks.py": _FRAMEWORKS,
     "invariance/probe/perturbation.py": _FRAMEWORKS,
+    "invariance/error_notes.py": ["tests/invariance/test_error_notes.py"],
     "invariance/formats/layers.py": _REPORT,
     "invariance/formats/patterns.py": _REPORT,
+    "invariance/formats/pattern_rules.py": _REPORT,
     "invariance/formats/pattern_ties.py": _REPORT,
     "invariance/variables.py": _REPORT,
 }

@@ -50,6 +50,8 @@ def test_names_are_listed_by_pattern():
     assert list_optimizers("adam?") == ["adamh", "adamp"]
     with pytest.raises(ValueError, match=r"sgd\?.*psi_sgd"):
         list_optimizers("sgd?d")
+    with pytest.raises(TypeError, match="pattern=None"):
+        list_optimizers(None)
 
 
 @pytest.mark.parametrize("wrong", ["get_optimizer", "PsiState", "", None, 3])

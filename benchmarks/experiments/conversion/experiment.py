@@ -70,11 +70,9 @@ class _Runs:
         self.steps, self.settling = settings.steps, settings.settling
 
     def convert(self, rate: float) -> dict[str, Any]:
-        """Return median rotations, with the norms of the initialization."""
-        params, problem = self.problem.params, self.problem
+        """Return mean rotations, with the norms of the initialization."""
+        params = self.problem.params
         plain = self._convert(rate, params)
-        if not plain.fits_all:
-            params = psi_optax.normalize(params, problem.groups)
         pilot = self._train("source", PILOT_SEED, params, rate, 0.0)
         source = self._train("source", SEED, params, rate, 0.0)
         noise = self._convert(rate, params, **self._gradients(pilot))
@@ -84,11 +82,11 @@ class _Runs:
             "spread": plain.spread,
             "noise": _expected(noise),
             **self._compare(source, params, found, rate),
-            "own": _median(self._train("own", SEED, params, rate)),
+            "own": self._mean(self._train("own", SEED, params, rate)),
         }
 
     def convert_decayed(self, rate: float, decay: float) -> dict[str, Any]:
-        """Return median rotations at the equilibrium of weight decay.
+        """Return mean rotations at the equilibrium of weight decay.
 
         SGD's and AdamW's are predicted, from the norm of SGD's gradients in a
         pilot. Lion's and Muon's are converted from the norms that they have.
@@ -106,7 +104,7 @@ class _Runs:
             "rate": rate,
             "decay": decay,
             "law": predicted.get("returned"),
-            "psi by norms": _median(psi),
+            "psi by norms": self._mean(psi),
             **self._compare(source, params, found, rate),
         }
 
@@ -150,10 +148,17 @@ class _Runs:
         return {
             **found,
             "growth": float(growth),
-            "source": _median(source),
-            "psi": _median(psi),
-            "rotational": _median(turned),
+            "source": self._mean(source),
+            "psi": self._mean(psi),
+            "rotational": self._mean(turned),
         }
+
+    def _mean(self, record: Record) -> float:
+        """Return the mean over weights of medians over steps."""
+        rotation, sizes = np.median(record.rotation, 0), self.problem.sizes
+        moves = rotation > 0
+        logs = np.log(rotation[moves])
+        return float(np.exp(np.average(logs, weights=sizes[moves])))
 
     def _convert(self, rate, params, **options):
         return convert_learning_rate(
@@ -198,15 +203,10 @@ class _Runs:
 
 
 def _expected(found: ConvertedLearningRate) -> float:
-    """Return the median rotation that a conversion returned."""
+    """Return the mean rotation that a conversion returned."""
     if found.rotation is None:
         raise ValueError("the rotation is unknown: pass a measured one.")
-    return found.rotation.median
-
-
-def _median(record: Record) -> float:
-    """Return the median over groups of their medians over steps."""
-    return float(np.median(np.median(record.rotation, 0)))
+    return found.rotation.mean
 
 
 MEASUREMENT = Measurement(

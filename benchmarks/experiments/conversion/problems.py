@@ -13,6 +13,7 @@ import psi_optax
 from benchmarks import training
 from benchmarks.experiments import noisy_data
 from benchmarks.experiments.language import text
+from psi_optax.groups import make_plan
 from psi_optax.models import linen
 from psi_optax.models.architectures import (
     TransformerArchitecture,
@@ -39,6 +40,17 @@ class Problem(NamedTuple):
     loss: Callable[..., jax.Array]
     draw: Callable[[int, int], np.ndarray]
     axes: Callable[[int], optax.contrib.MuonDimensionNumbers]
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of weights in each group, in the order of `tree`."""
+        plan = make_plan(self.groups, self.params)
+        return np.concatenate(
+            [
+                np.full(np.prod(leaf.group_shape), plan.sizes[leaf.name])
+                for leaf in plan.leaves
+            ]
+        )
 
     def tree(self, row: np.ndarray) -> Any:
         """Return a value of each group as a tree like params."""

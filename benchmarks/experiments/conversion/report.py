@@ -7,7 +7,7 @@ from benchmarks.harness import pages
 from benchmarks.harness.results import Content
 
 TOLERANCE = 0.1
-"""Largest relative error of a median rotation."""
+"""Largest relative error of a mean rotation."""
 
 Part = dict[str, Any]
 

@@ -86,8 +86,7 @@ def _rules_of(
 ) -> Iterator[PatternRule]:
     """Return rules for parameters with one statement."""
     for texts, members in numbers_by_texts(places).items():
-        others = known[texts] - members
-        for box in boxes_of(members, others):
+        for box in boxes_of(members, known[texts] - members):
             here = [
                 place
                 for path, place in places.items()
@@ -100,7 +99,7 @@ def _rules_of(
                 tuple(regex.split("/")),
                 group,
                 name,
-                lists_layers=_lists_layers(box, others),
+                lists_layers=_lists_layers(texts, box, known[texts]),
                 place=min(here),
             )
 
@@ -110,12 +109,24 @@ def _is_at(path: str, texts: tuple[str, ...], box: Box) -> bool:
     return layer.texts == texts and is_in(layer.numbers, box)
 
 
-def _lists_layers(box: Box, others: Collection[Numbers]) -> bool:
-    """Return whether numbers tell a path from those of other layers.
+def _lists_layers(
+    texts: tuple[str, ...], box: Box, known: Collection[Numbers]
+) -> bool:
+    """Return whether another depth may have other numbers than the listed ones.
 
-    A number beside one that may have any value is a part of each layer.
+    These are numbers that differ between paths, and where no number may have
+    any value, those that look like the index of a layer.
     """
-    return bool(others) and None not in box
+    listed = [k for k, values in enumerate(box) if values is not None]
+    return any(len({numbers[k] for numbers in known}) > 1 for k in listed) or (
+        None not in box and any(_is_index(texts, k) for k in listed)
+    )
+
+
+def _is_index(texts: tuple[str, ...], position: int) -> bool:
+    """Return whether a number ends a component, after "_" or alone."""
+    before, after = texts[position], texts[position + 1]
+    return before[-1:] in ("", "/", "_") and after[:1] in ("", "/")
 
 
 # -- regular expressions ------------------------------------------------------
@@ -185,7 +196,7 @@ def _others(rule: PatternRule, position: int) -> object:
     if rule.name.numbers or position >= len(components):
         return rule
     components[position] = ""
-    return rule.group, rule.name, rule.lists_layers, tuple(components)
+    return rule.group, rule.name, tuple(components)
 
 
 def _merged_at(position: int, part: list[PatternRule]) -> list[PatternRule]:
@@ -197,6 +208,7 @@ def _merged_at(position: int, part: list[PatternRule]) -> list[PatternRule]:
     merged = dataclasses.replace(
         part[0],
         components=tuple(components),
+        lists_layers=any(rule.lists_layers for rule in part),
         place=min(rule.place for rule in part),
     )
     return [merged] if len(merged.regex) <= _LONGEST_ALTERNATIVE else part

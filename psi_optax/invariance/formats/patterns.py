@@ -21,6 +21,7 @@ Rules = dict[str, ScaleGroup | None]
 
 _WIDTH = 80
 _DEPTH = "# Layers that are listed by number are those of this depth."
+_BLOCKS = "# Blocks are those of this width: call check_groups at another one."
 
 
 def format_patterns(findings: Findings) -> str:
@@ -40,6 +41,11 @@ def format_patterns(findings: Findings) -> str:
     if differing_paths(stated, findings):
         stated = _one_by_one(groups_of(findings), findings)
     return _text(stated, [] if is_general else [_DEPTH])
+
+
+def _on_blocks(rules: Rules) -> list[str]:
+    has_blocks = any(group and group.blocks for group in rules.values())
+    return [_BLOCKS] if has_blocks else []
 
 
 def differing_paths(rules: Rules, findings: Findings) -> set[str]:
@@ -107,7 +113,8 @@ def _text(rules: Rules, comments: list[str]) -> str:
     entries = [
         line for regex, group in rules.items() for line in _entry(regex, group)
     ]
-    body = [f"        {line}" for line in [*comments, *entries]]
+    lines = [*comments, *_on_blocks(rules), *entries]
+    body = [f"        {line}" for line in lines]
     head = ["psi_optax.groups_from_paths(", "    {"]
     return "\n".join([*head, *body, "    }", ")"])
 

@@ -24,6 +24,7 @@ from psi_optax.invariance.formats.short_reasons import (
 from psi_optax.invariance.formats.tables import (
     Row,
     joint_deviation,
+    printable,
     show_axes,
     show_known,
 )
@@ -121,7 +122,7 @@ def summary_rows(lines: Sequence[SummaryLine]) -> list[Row]:
             str(len(line.findings)),
             f"{line.weights:,}",
         )
-        rows.append((*head, *_cells(line, show_ranges(here))))
+        rows.append(printable((*head, *_cells(line, show_ranges(here)))))
     return rows
 
 

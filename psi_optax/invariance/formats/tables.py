@@ -58,6 +58,19 @@ def show_known(finding: Finding) -> str:
     return known
 
 
+def printable(cells: Row) -> Row:
+    r"""Return cells of one line each, with escapes such as "\n".
+
+    Examples:
+        >>> print(*printable(("a\nb",)))
+        a\nb
+    """
+    return tuple(
+        "".join(x if x.isprintable() else repr(x)[1:-1] for x in cell)
+        for cell in cells
+    )
+
+
 def _row(finding: Finding, joint: bool) -> Row:
     """Return the cells of a row.
 
@@ -77,4 +90,5 @@ def _row(finding: Finding, joint: bool) -> Row:
         count = " x ".join(map(str, shape)) or "1"
         tie = group.tie or ""
     head = finding.path or "(root)", str(finding.shape)
-    return (*head, axes, count, tie, show_known(finding), "; ".join(notes))
+    known = show_known(finding)
+    return printable((*head, axes, count, tie, known, "; ".join(notes)))

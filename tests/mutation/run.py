@@ -81,7 +81,7 @@ ALSO = {
     "invariance/report.py": ["tests/groups/test_hashing.py"],
     "invariance/axis_names.py": _FRAMEWORKS,
     "groups/frameworks.py": _FRAMEWORKS,
-    "invariance/probe/perturbation.py": _FRAMEWORKS,
+    "invariance/probe/data.py": ["tests/invariance/test_states.py"],
     "invariance/error_notes.py": ["tests/invariance/test_error_notes.py"],
     "invariance/formats/layers.py": _REPORT,
     "invariance/formats/patterns.py": _REPORT,

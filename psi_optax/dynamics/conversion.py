@@ -36,11 +36,10 @@ TARGETS = ("psi", "angle")
 
 
 _KEEP_RATES = (
-    "keep a rate for each group by optax.chain(optimizer,"
-    " psi_optax.transforms.retract(groups)), at the rate as it was, or leave"
-    " small ones out of groups (report.select)."
+    "if they matter, keep a rate for each group by optax.chain(optimizer,"
+    " psi_optax.transforms.retract(groups)), at the rate as it was"
 )
-_TO_ANGLE = 'choose to="angle", which is the same for all groups.'
+_TO_ANGLE = 'choose to="angle", which is the same for all groups'
 
 
 def convert_learning_rate(
@@ -93,8 +92,8 @@ def convert_learning_rate(
     `equilibrium_rotation`, whatever the norms of `params`. This is
     `matching_learning_rate`, for each group. Muon's equilibrium is unknown: a
     run that is there is converted by the norms of its params, without a weight
-    decay here. So is better Lion's: in training it rotated up to 1.3 times as
-    much as under noise (docs/learning-rates.md).
+    decay here. The same is better for Lion: in training it rotated up to 1.3
+    times as much as under noise (docs/learning-rates.md).
 
     One learning rate for all groups is the geometric mean of their own, in
     which each weight counts once. It keeps this mean of their rotations, and
@@ -108,6 +107,8 @@ def convert_learning_rate(
     Args:
         learning_rate: of an optimizer on weights; a number or a schedule.
         params: arrays, whose norms are used; or a model, as for `find_groups`.
+            A large learning rate without weight decay makes norms grow several
+            times: pass the params of that run, such as after a quarter of it.
             With a weight decay, shapes suffice.
         groups: scale groups in any form; as the target has them, hence
             `joint_groups(groups)` for `hyperball` per tensor.
@@ -257,6 +258,7 @@ def _summarize(
     is_apart = factors > FACTOR
     return ConvertedLearningRate(
         learning_rate=_scaled(base, rate, rates.base),
+        largest=rate,
         rotation=rotation,
         per_group=table.tree(np.where(rates.rotates, rates.own, rate)),
         spread=float(factors.max()),

@@ -1,6 +1,7 @@
 """A converted learning rate: what it means, and whether it fits all groups."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import optax
@@ -9,6 +10,7 @@ from psi_optax._text import summarize
 from psi_optax.groups import Tree
 
 LARGE_STEP = 0.3  # Radians.
+FEW = 0.05  # Of the grouped weights.
 FACTOR = 2.0
 """Largest factor between one learning rate and each group's own."""
 
@@ -35,6 +37,7 @@ class ConvertedLearningRate:
 
     Attributes:
         learning_rate: a number, or a schedule if the given one is a schedule.
+        largest: the number, or the schedule's largest.
         rotation: of groups per step at this learning rate, or at the schedule's
             largest; None if it is unknown.
         per_group: each group's own learning rate, at the schedule's largest: a
@@ -63,6 +66,7 @@ class ConvertedLearningRate:
     """
 
     learning_rate: float | optax.Schedule
+    largest: float
     rotation: RotationRange | None
     per_group: Tree
     spread: float
@@ -78,38 +82,42 @@ class ConvertedLearningRate:
         return self.spread <= FACTOR
 
     def __str__(self) -> str:
-        rate = self.learning_rate
-        shown = "a schedule" if callable(rate) else f"{rate:.3g}"
-        lines = [f"learning rate ({self.to}): {shown}"]
-        if self.rotation is not None:
-            mean, low, high = (f"{x:.3g}" for x in self.rotation)
-            lines.append(
-                f"rotation: {mean} radians a step, {low} to {high} over groups"
-            )
-            if advice := self._advice_on_steps():
-                lines.append(advice)
+        rate = f"{self.largest:.3g}"
+        if callable(self.learning_rate):
+            rate = f"a schedule, at most {rate}"
+        lines = [f"learning rate ({self.to}): {rate}", *self._rotation()]
         if self.excluded:
             count = f"{self.excluded} group{'s' * (self.excluded > 1)}"
             lines.append(f"excluded: {count} that cannot rotate")
         return "\n".join([*lines, self._fit()])
 
-    def _advice_on_steps(self) -> str:
-        """Return an advice where steps are large; "" elsewhere."""
-        if self.rotation is None or self.rotation.maximum <= LARGE_STEP:
-            return ""
-        return (
-            f"a rotation above {LARGE_STEP} radians a step is large: was the"
-            " learning rate tuned with these norms?"
-        )
+    def _rotation(self) -> Iterator[str]:
+        """Yield the rotation, and an advice where it is large."""
+        if self.rotation is None:
+            yield "rotation: unknown without gradient_norm or measured_rotation"
+            return
+        mean, low, high = (f"{x:.3g}" for x in self.rotation)
+        yield f"rotation: {mean} radians a step, {low} to {high} over groups"
+        if self.rotation.maximum > LARGE_STEP:
+            yield (
+                f"above {LARGE_STEP} radians norms grow at once, unless they"
+                " decay: pass the params of that run after a quarter of it, to"
+                " which this learning rate belongs"
+            )
 
     def _fit(self) -> str:
         """Return whether one rate fits all groups, and the remedy if not."""
-        own = f"their own are within a factor of {self.spread:.3g} of it"
         if self.fits_all:
-            return f"one rate fits all groups: {own}"
+            return (
+                "one rate fits all groups: their own are within a factor of"
+                f" {self.spread:.3g} of it"
+            )
         apart = summarize([repr(path) for path in self.apart], 4)
-        return (
-            f"one rate does not fit all groups: {own}, those of {apart} by more"
-            f" than {FACTOR:.0f} ({100 * self.share:.2g} % of the grouped"
-            f" weights); {self.remedy}"
+        text = (
+            f"not all groups fit: the own rates of {apart}, with"
+            f" {100 * self.share:.2g} % of the grouped weights, differ by"
+            f" factors of up to {self.spread:.3g}"
         )
+        if self.share < FEW:
+            return f"{text}: few, to keep or to omit by report.select"
+        return f"{text}: {self.remedy}"

@@ -1,5 +1,7 @@
 """Learning rates for fixed norms, from those of other optimizers."""
 
+import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -18,6 +20,7 @@ from psi_optax._validation import (
 )
 from psi_optax.dynamics.converted import (
     FACTOR,
+    LARGE_STEP,
     ConvertedLearningRate,
     RotationRange,
 )
@@ -188,7 +191,12 @@ def convert_learning_rate(
     else:
         rates = initial_rates(source, table, largest, to, measured)
         base, remedy = learning_rate, _KEEP_RATES
-    return _summarize(rates, table, base, to, remedy)
+    converted = _summarize(rates, table, base, to, remedy)
+    has_limit = to == "psi" and source.name in ("adam", "adamw", "lion")
+    if not has_limit:
+        return converted
+    largest = table.sizes()[rates.rotates].max()
+    return dataclasses.replace(converted, limit=LARGE_STEP / largest**0.5)
 
 
 def _check_rate(
@@ -260,6 +268,7 @@ def _summarize(
         learning_rate=_scaled(base, rate, rates.base),
         largest=rate,
         rotation=rotation,
+        limit=math.inf,
         per_group=table.tree(np.where(rates.rotates, rates.own, rate)),
         spread=float(factors.max()),
         apart=tuple(dict.fromkeys(table.names()[is_apart])),

@@ -1,6 +1,7 @@
 """A converted learning rate: what it means, and whether it fits all groups."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -40,6 +41,8 @@ class ConvertedLearningRate:
         largest: the number, or the schedule's largest.
         rotation: of groups per step at this learning rate, or at the schedule's
             largest; None if it is unknown.
+        limit: the learning rate at which a step of Adam or Lion rotates the
+            largest groups by up to 0.3 radians; infinite if unknown.
         per_group: each group's own learning rate, at the schedule's largest: a
             tree like params with an array of the group shape, None at ordinary
             leaves. Groups that never rotate have the common one.
@@ -68,6 +71,7 @@ class ConvertedLearningRate:
     learning_rate: float | optax.Schedule
     largest: float
     rotation: RotationRange | None
+    limit: float
     per_group: Tree
     spread: float
     apart: tuple[str, ...]
@@ -98,11 +102,13 @@ class ConvertedLearningRate:
             return
         mean, low, high = (f"{x:.3g}" for x in self.rotation)
         yield f"rotation: {mean} radians a step, {low} to {high} over groups"
-        if self.rotation.maximum > LARGE_STEP:
+        if self.largest > self.limit or self.rotation.maximum > LARGE_STEP:
+            at_most = f", or use at most {self.limit:.2g}"
             yield (
                 f"above {LARGE_STEP} radians norms grow at once, unless they"
                 " decay: pass the params of that run after a quarter of it, to"
                 " which this learning rate belongs"
+                f"{at_most * math.isfinite(self.limit)}"
             )
 
     def _fit(self) -> str:

@@ -281,8 +281,10 @@ def test_a_large_group_outvotes_many_small_ones():
     rate = 0.1 / (30**0.9 * 2**0.1)
     np.testing.assert_allclose(found.learning_rate, rate, rtol=1e-6)
     large = convert_learning_rate(0.4, params, COLUMNS, optimizer="lion")
-    assert "0.3 radians" in str(large)
-    assert "0.3 radians" not in str(found)
+    assert "at most 0.01" in str(large)
+    assert "at most" not in str(found)
+    np.testing.assert_allclose(found.limit, 0.3 / 30)
+    assert convert_learning_rate(0.4, params, COLUMNS).limit == np.inf
 
 
 def test_a_measured_rotation_in_each_form():

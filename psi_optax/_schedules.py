@@ -1,4 +1,4 @@
-"""Learning rates of a schedule at sampled steps, if they are known."""
+"""Learning rates of a schedule at sampled steps, and the step to warn of."""
 
 import math
 import time
@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+# Radians per step. Above this, weights of free norm grow at once.
+LARGEST_STEP = 0.3
 
 # 1,000 steps: all up to 110, and from there on 1 % apart.
 _STEPS = np.unique(

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from psi_optax._schedules import sample_rates
+from psi_optax._schedules import LARGEST_STEP, sample_rates
 from psi_optax._text import short_repr
 from psi_optax._validation import (
     check_choice,
@@ -20,7 +20,6 @@ from psi_optax._validation import (
 )
 from psi_optax.dynamics.converted import (
     FACTOR,
-    LARGE_STEP,
     ConvertedLearningRate,
     RotationRange,
 )
@@ -196,7 +195,7 @@ def convert_learning_rate(
     if not has_limit:
         return converted
     largest = table.sizes()[rates.rotates].max()
-    return dataclasses.replace(converted, limit=LARGE_STEP / largest**0.5)
+    return dataclasses.replace(converted, limit=LARGEST_STEP / largest**0.5)
 
 
 def _check_rate(

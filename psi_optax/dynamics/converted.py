@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import optax
 
+from psi_optax._schedules import LARGEST_STEP
 from psi_optax._text import summarize
 from psi_optax.groups import Tree
 
-LARGE_STEP = 0.3  # Radians.
 FEW = 0.05  # Of the grouped weights.
 FACTOR = 2.0
 """Largest factor between one learning rate and each group's own."""
@@ -82,7 +82,7 @@ class ConvertedLearningRate:
 
     @property
     def fits_all(self) -> bool:
-        """Whether each group's own rate is within a factor of 2 of this one."""
+        """Return whether each group's own rate is within a factor of 2."""
         return self.spread <= FACTOR
 
     def __str__(self) -> str:
@@ -102,10 +102,10 @@ class ConvertedLearningRate:
             return
         mean, low, high = (f"{x:.3g}" for x in self.rotation)
         yield f"rotation: {mean} radians a step, {low} to {high} over groups"
-        if self.largest > self.limit or self.rotation.maximum > LARGE_STEP:
+        if self.largest > self.limit or self.rotation.maximum > LARGEST_STEP:
             at_most = f", or use at most {self.limit:.2g}"
             yield (
-                f"above {LARGE_STEP} radians norms grow at once, unless they"
+                f"above {LARGEST_STEP} radians norms grow at once, unless they"
                 " decay: pass the params of that run after a quarter of it, to"
                 " which this learning rate belongs"
                 f"{at_most * math.isfinite(self.limit)}"

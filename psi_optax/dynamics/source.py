@@ -60,7 +60,7 @@ class Source(NamedTuple):
 
     @property
     def is_sgd(self) -> bool:
-        """Whether updates are as long as gradients are."""
+        """Return whether updates are as long as gradients are."""
         return self.name in ("sgd", "sgdw")
 
     def update_norms(

@@ -65,7 +65,7 @@ class TracedLoss:
 
     @property
     def has_shapes(self) -> bool:
-        """Whether shapes stand in place of some arrays."""
+        """Return whether shapes stand in place of some arrays."""
         leaves = jax.tree.leaves((self.params, self.args))
         return any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves)
 

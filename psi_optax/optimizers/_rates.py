@@ -8,14 +8,12 @@ from typing import Any
 import jax
 import optax
 
-from psi_optax._schedules import sample_rates
+from psi_optax._schedules import LARGEST_STEP, sample_rates
 from psi_optax.groups import GroupedLeaf, Groups, Plan, Tree, make_plan
 from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.optimizers._step_norms import step_norm
 from psi_optax.optimizers._warnings import warn_user
 from psi_optax.transforms.state_checks import find_states
-
-LARGEST_STEP = 0.3  # Radians per step.
 
 # Of these, each element of a step is about 1: its norm is about the root of
 # the number of weights, unless other transforms follow.

@@ -62,7 +62,7 @@ class Problem(NamedTuple):
 
 
 class Record(NamedTuple):
-    """Of every group at every step: arrays of shape (steps, groups).
+    """Values of all groups at all steps: arrays of shape (steps, groups).
 
     Attributes:
         rotation: in radians.

@@ -53,7 +53,7 @@ class _Tie(NamedTuple):
 
     @property
     def is_nested(self) -> bool:
-        """Whether the components in common hold all numbers in common."""
+        """Return whether the components in common hold all such numbers."""
         return len(split_path(self.start).numbers) == self.shared
 
     def place(self, path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -54,7 +54,7 @@ class SummaryLine(NamedTuple):
 
     @property
     def is_grouped(self) -> bool:
-        """Whether the parameters have groups."""
+        """Return whether the parameters have groups."""
         return self.findings[0].group is not None
 
     @property

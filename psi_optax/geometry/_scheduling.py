@@ -102,6 +102,12 @@ def barrier(scalars: Scalars) -> Scalars:
     return jax.lax.optimization_barrier(scalars)
 
 
+def runs_on_one_device() -> bool:
+    """Return whether sums over groups are never messages between devices."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    return jax.device_count() == 1 and not manual
+
+
 def read_first(plan: Plan, u: Leaves, seen: Scalars) -> Leaves:
     """Return updates that are used after `seen` was computed from them.
 

@@ -7,6 +7,12 @@ import jax.numpy as jnp
 
 from psi_optax.groups.types import Leaves
 
+# Roundings by which a sum may be off, and the part of them that is corrected.
+# In 100,000 steps a quarter kept the norms of 4 to 576 weights within 1.4 ulp,
+# all of it within 2.7 and an eighth within 2.3.
+SUM_ROUNDINGS = 16
+ROUNDING_GAIN = 0.25
+
 # A relative distance that no dtype's rounding explains: bfloat16, the coarsest,
 # moves a norm by less than half of it.
 ON_SPHERE_TOLERANCE = 0.01

@@ -17,6 +17,7 @@ from psi_optax.groups.paths import (
 from psi_optax.groups.reductions import (
     accumulation_dtype,
     broadcast_groups,
+    first_in_groups,
     sum_groups,
     sum_over_mesh,
     to_accumulator,
@@ -85,6 +86,24 @@ class Plan:
             leaves[leaf.name] += (leaf,)
         return {name: Plan(tied) for name, tied in leaves.items()}
 
+    def anonymous(self) -> "Plan":
+        """Return the plan with numbers for paths, so that equal leaves agree.
+
+        Functions that are compiled for a part of a plan then share their trace.
+        """
+        number = {path: str(i) for i, path in enumerate(self.paths)}
+        return Plan(
+            tuple(
+                dataclasses.replace(
+                    leaf,
+                    path=number[leaf.path],
+                    name=number[leaf.name],
+                    group=dataclasses.replace(leaf.group, tie=None),
+                )
+                for leaf in self.leaves
+            )
+        )
+
     def select(self, tree: Tree, what: str = "params") -> Leaves:
         """Return the grouped leaves of a tree like params, by path.
 
@@ -133,17 +152,27 @@ class Plan:
         )
 
     def dot(self, a: Leaves, b: Leaves) -> Scalars:
-        """Return one inner product per group.
+        """Return one inner product per group."""
+        return self.sum(
+            {
+                path: to_accumulator(a[path]) * to_accumulator(b[path])
+                for path in self.paths
+            }
+        )
+
+    def sum(self, x: Leaves) -> Scalars:
+        """Return one sum per group of arrays like the leaves.
 
         Each leaf accumulates in its own accumulation dtype, and is summed over
         its mesh axes. Ties are summed in the widest of these dtypes.
         """
         total: Scalars = {}
         for leaf in self.leaves:
-            product = to_accumulator(a[leaf.path]) * to_accumulator(
-                b[leaf.path]
+            part = sum_groups(
+                to_accumulator(x[leaf.path]),
+                leaf.group.axes,
+                leaf.group.blocks,
             )
-            part = sum_groups(product, leaf.group.axes, leaf.group.blocks)
             part = self.sum_over_mesh(part, leaf)
             before = total.get(leaf.name)
             total[leaf.name] = part if before is None else before + part
@@ -157,6 +186,17 @@ class Plan:
         """
         total = sum_over_mesh(part, leaf.group.axis_name, str(leaf))
         return total.astype(self.dtypes[leaf.name])
+
+    def first_weights(self, w: Leaves) -> Scalars:
+        """Return one weight of every group, of the first leaf of a tie."""
+        return {
+            name: first_in_groups(
+                to_accumulator(w[leaf.path]),
+                leaf.group.axes,
+                leaf.group.blocks,
+            ).astype(self.dtypes[name])
+            for name, leaf in self._first_leaves.items()
+        }
 
     def broadcast(self, s: Scalars) -> Leaves:
         """Return scalars of groups as arrays that broadcast against leaves."""
@@ -176,6 +216,10 @@ class Plan:
             name: jnp.full(shape, value, self.dtypes[name])
             for name, shape in self.group_shapes.items()
         }
+
+    @functools.cached_property
+    def _first_leaves(self) -> dict[str, GroupedLeaf]:
+        return {leaf.name: leaf for leaf in reversed(self.leaves)}
 
     @functools.cached_property
     def dtypes(self) -> dict[str, jnp.dtype]:

@@ -31,6 +31,35 @@ def to_accumulator(x: jax.typing.ArrayLike) -> jax.Array:
     return jnp.asarray(x, accumulation_dtype(jnp.asarray(x).dtype))
 
 
+def first_in_groups(
+    x: jax.Array, axes: Sequence[int], blocks: Blocks
+) -> jax.Array:
+    """Return the first element of every group of a leaf; zero of none.
+
+    Args:
+        x: any shape.
+        axes: as in `sum_groups`.
+        blocks: as in `sum_groups`.
+
+    Returns:
+        An array of the group shape.
+
+    Examples:
+        >>> first_in_groups(jnp.arange(6), axes=(0,), blocks=()).tolist()
+        0
+        >>> first_in_groups(jnp.arange(6), axes=(0,), blocks=((0, 3),)).tolist()
+        [0, 2, 4]
+    """
+    if x.size == 0:
+        return sum_groups(x, axes, blocks)
+    counts = dict(blocks)
+    for axis in axes:
+        length = x.shape[axis] // counts.get(axis, 1)
+        stop = x.shape[axis] if axis in counts else 1
+        x = jax.lax.slice_in_dim(x, 0, stop, length, axis)
+    return jnp.squeeze(x, _unblocked(axes, blocks))
+
+
 def sum_groups(x: jax.Array, axes: Sequence[int], blocks: Blocks) -> jax.Array:
     """Sum a leaf over its groups.
 

@@ -42,11 +42,14 @@ class PsiState(NamedTuple):
         count: steps taken; shape=(), dtype=int32.
         radius: `{group name: array of the group shape}`, or None.
         inner: of the inner optimizer, all of it of degree 0.
+        known: what `psi_sgd` knows of its groups; None for others, and in
+            states of earlier versions.
     """
 
     count: jax.typing.ArrayLike
     radius: Any
     inner: optax.OptState
+    known: Any = None
 
 
 def psi(

@@ -3,10 +3,12 @@
 import jax
 import optax
 
-from psi_optax._validation import check_decay, check_flag
+from psi_optax._validation import check_decay, check_flag, check_learning_rate
 from psi_optax.groups import Groups
+from psi_optax.optimizers._sgd import sgd_on_spheres
+from psi_optax.optimizers._warnings import warn_without_groups
 from psi_optax.optimizers.psi import psi_direction
-from psi_optax.transforms.radius import Radius
+from psi_optax.transforms.radius import Radius, check_radius
 
 
 def psi_sgd(
@@ -69,6 +71,15 @@ def psi_sgd(
             "nesterov=True has no effect with momentum=None: pass a momentum,"
             " such as 0.9, or omit nesterov."
         )
+    check_radius(radius)
+    if not nesterov and isinstance(radius, str) and retraction == "projection":
+        tx = sgd_on_spheres(
+            check_learning_rate(learning_rate),
+            groups,
+            momentum=momentum,
+            ordinary=ordinary,
+        )
+        return warn_without_groups(tx, groups)
     return psi_direction(
         learning_rate,
         optax.identity()

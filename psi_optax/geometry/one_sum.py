@@ -1,0 +1,222 @@
+r"""One step of a scale group by one sum, for a known norm and radial part.
+
+Let s = |w|, v = w/s, d a direction with the radial part \(p = \langle v,
+d\rangle\), c the rate and R the radius. The step by projection goes to the
+sphere along \(v + t\), \(t = c\,(d - p\,v)\), which has the direction of
+
+\[u = w + c' d, \qquad c' = \frac{c\,s}{1 - c\,p}.\]
+
+So the new weights are R u/|u|, and |u| is the one sum over weights. An error of
+p changes the length of the step, but not the norm of the new weights. With
+\(N = |u|^2\),
+
+\[w' = w + A\,w + (1 + A)\,c' d, \qquad A = \frac{R^2 - N}{|u|\,(R + |u|)},
+\qquad \langle v', d\rangle = \frac{(N - s^2)/c' - s\,p}{|u|}.\]
+
+Every formula is homogeneous: multiplying w, s and R by a power of two
+multiplies w' by it, to the last bit.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from psi_optax.geometry._scheduling import barrier
+from psi_optax.geometry.numerics import (
+    replace_value,
+    safe_divide,
+    widen_by_bits,
+)
+from psi_optax.geometry.rounding import (
+    ON_SPHERE_TOLERANCE,
+    ROUNDING_GAIN,
+    SUM_ROUNDINGS,
+    rounded_update,
+)
+from psi_optax.groups.plan import Plan
+from psi_optax.groups.reductions import to_accumulator
+from psi_optax.groups.types import Leaves, Scalars
+
+# Of 1 - c p. Beyond them the step is radial by half a radius, and an error of p
+# could reverse it.
+_LEAST, _MOST = 0.125, 8.0
+
+
+class Coefficients(NamedTuple):
+    """Scalars of a group that make its step, and a fact for the next one.
+
+    Attributes:
+        fall: A.
+        reach: (1 + A) c'.
+        radial: <v', d>, the radial part of d at the new weights.
+    """
+
+    fall: jax.Array
+    reach: jax.Array
+    radial: jax.Array
+
+
+def one_sum_coefficients(
+    plan: Plan,
+    w: Leaves,
+    d: Leaves,
+    rate: Scalars,
+    norm: Scalars,
+    radial: Scalars,
+    radius: Scalars,
+) -> dict[str, Coefficients]:
+    """Return the coefficients of the step of every group name.
+
+    The rules of `step` hold. That of zero steps is by weight: a weight whose
+    direction is exactly zero keeps every bit while its group is on the sphere
+    up to rounding. So does a group at a rate of zero, within
+    `ON_SPHERE_TOLERANCE`.
+
+    Args:
+        plan: the groups.
+        w: the weights.
+        d: directions (degree 0).
+        rate: the factor of d.
+        norm: |w|.
+        radial: <w, d>/|w|. The angle is off by its error, times the rate and
+            the angle itself.
+        radius: of each group's sphere, within reach of the norm.
+    """
+    factors = jax.tree.map(_factor, rate, norm, radial)
+    surplus = {
+        name: _surplus(
+            part.anonymous(),
+            [(w[path], d[path]) for path in part.paths],
+            factors[name],
+            radius[name],
+        )
+        for name, part in plan.parts().items()
+    }
+    return {
+        name: _coefficients(
+            x, factors[name], norm[name], radial[name], radius[name]
+        )
+        for name, x in barrier(surplus).items()
+    }
+
+
+def one_sum_step(
+    plan: Plan,
+    w: Leaves,
+    d: Leaves,
+    norm: Scalars,
+    coefficients: dict[str, Coefficients],
+) -> Leaves:
+    """Return the rounded new weights minus the old, in the dtype of w."""
+    fall = {name: c.fall for name, c in coefficients.items()}
+    reach = {name: c.reach for name, c in coefficients.items()}
+    moved = jax.tree.map(
+        _combine,
+        w,
+        d,
+        plan.broadcast(norm),
+        plan.broadcast(fall),
+        plan.broadcast(reach),
+    )
+    return rounded_update(w, moved)
+
+
+@jax.jit
+def _factor(rate: jax.Array, norm: jax.Array, radial: jax.Array) -> jax.Array:
+    """Return c'."""
+    return rate * norm / jnp.clip(1 - rate * radial, _LEAST, _MOST)
+
+
+# Equal leaves share one trace, and one function of the lowered program.
+@functools.partial(jax.jit, static_argnums=0)
+def _surplus(
+    part: Plan,
+    pairs: list[tuple[jax.Array, jax.Array]],
+    factor: jax.Array,
+    radius: jax.Array,
+) -> jax.Array:
+    """Return N - R^2 of one group name: the sum of u^2 - R^2/n over n weights.
+
+    The partial sums are smaller than those of u^2, and so is their rounding.
+
+    Args:
+        part: the groups of one name.
+        pairs: weights and directions of each leaf.
+        factor: c'.
+        radius: R.
+    """
+    (name,) = part.group_shapes
+    count = max(part.sizes[name], 1)
+    square = radius * radius
+    mean = square / count
+    factors, means = (
+        part.broadcast({name: factor}),
+        part.broadcast({name: mean}),
+    )
+    terms = {}
+    for path, (w, d) in zip(part.paths, pairs, strict=True):
+        u = to_accumulator(w) + factors[path] * to_accumulator(d)
+        terms[path] = u * u - means[path]
+    return part.sum(terms)[name] + (count * mean - square)
+
+
+@jax.jit
+def _coefficients(
+    surplus: jax.Array,
+    factor: jax.Array,
+    norm: jax.Array,
+    radial: jax.Array,
+    radius: jax.Array,
+) -> Coefficients:
+    fall = _fall(surplus, factor, radius)
+    growth = surplus + (radius - norm) * (radius + norm)
+    new = safe_divide(growth, factor) - norm * radial
+    new = new * safe_divide(1 + fall, radius)
+    # Within rounding the sum says nothing of |d|.
+    known = (factor != 0) & (jnp.abs(fall) > _uncertain(fall))
+    return Coefficients(
+        fall, factor + factor * fall, jnp.where(known, new, radial)
+    )
+
+
+def _fall(
+    surplus: jax.Array, factor: jax.Array, radius: jax.Array
+) -> jax.Array:
+    """Return A: a part of it within rounding, and zero for a zero rate.
+
+    See `step` for the part. At N = 0 a group stays where it is.
+    """
+    square = radius * radius + surplus
+    length = jnp.sqrt(jnp.where(square > 0, square, 1))
+    total = -length * (radius + length)
+    rounding = SUM_ROUNDINGS * jnp.finfo(length.dtype).eps
+    off = jnp.abs(surplus)
+    part = jnp.where(off <= rounding * square, ROUNDING_GAIN * surplus, surplus)
+    still = (factor == 0) & (off <= -ON_SPHERE_TOLERANCE * total)
+    # A quotient last: XLA for CPU computes all else anew for every weight.
+    return replace_value(surplus, jnp.where(still, 0, part)) / total
+
+
+def _uncertain(x: jax.Array) -> jax.Array:
+    """Return the greatest |A| of a sum that is R^2 up to rounding."""
+    eps = jnp.finfo(x.dtype).eps
+    return jnp.asarray(SUM_ROUNDINGS * ROUNDING_GAIN * eps, x.dtype)
+
+
+@jax.jit
+def _combine(
+    w: jax.Array,
+    d: jax.Array,
+    norm: jax.Array,
+    fall: jax.Array,
+    reach: jax.Array,
+) -> jax.Array:
+    """Return w + A w + (1 + A) c' d; w for a norm of zero."""
+    w, d = widen_by_bits(w), widen_by_bits(d)
+    still = jnp.where(jnp.abs(fall) <= _uncertain(fall), 0, fall)
+    along = jnp.where(d == 0, still, fall)
+    along = replace_value(jnp.broadcast_to(fall, w.shape), along) * w
+    # In a group of norm zero, d may be non-finite.
+    return w + jnp.where(norm == 0, 0, along + reach * d)

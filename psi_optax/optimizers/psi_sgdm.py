@@ -128,7 +128,8 @@ def psi_sgdm(
         u = buffer = plan.select(steps, "updates")
         if retraction is not None:
             sphere = sphere_radius(radius, state.radius, plan)
-            factor = geometry.retraction_factor(plan, w, u, sphere)
+            sums = geometry.retraction_sums(plan, w, u)
+            factor = geometry.retraction_factor(plan, w, u, sphere, sums)
             buffer = geometry.scale(plan, u, factor)
             u = geometry.apply_retraction_factor(plan, w, u, factor)
         return plan.merge(steps, cast_like(u, g)), PsiSgdmState(

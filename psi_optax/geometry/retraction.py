@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from psi_optax.geometry._scheduling import measure_sequentially
-from psi_optax.geometry.maps import norm, rescaling_factor
+from psi_optax.geometry.maps import rescaling_factor
 from psi_optax.geometry.numerics import replace_value, safe_divide, safe_sqrt
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
@@ -75,15 +75,23 @@ def retract(
         )
     u, found = measure_sequentially(plan, w, u, retraction_sums)
     factor = retraction_factor(plan, w, u, radius, found)
-    return apply_retraction_factor(plan, w, u, factor)
+    return apply_retraction_factor(plan, w, u, factor, found)
 
 
-def retraction_sums(plan: Plan, w: Leaves, u: Leaves) -> RetractionSums:
-    """Return the sums of a retraction."""
+def retraction_sums(
+    plan: Plan, w: Leaves, u: Leaves, square: Scalars | None = None
+) -> RetractionSums:
+    """Return the sums of a retraction.
+
+    Args:
+        plan: the groups.
+        w: the weights.
+        u: steps of the weights.
+        square: the groups' squared norms, if they are known.
+    """
+    square = plan.dot(w, w) if square is None else square
     moved = _sum(w, u)
-    return RetractionSums(
-        plan.dot(w, w), plan.dot(moved, moved), plan.dot(u, u)
-    )
+    return RetractionSums(square, plan.dot(moved, moved), plan.dot(u, u))
 
 
 def retraction_factor(
@@ -110,17 +118,25 @@ def retraction_factor(
 
 
 def apply_retraction_factor(
-    plan: Plan, w: Leaves, u: Leaves, factor: Scalars
+    plan: Plan, w: Leaves, u: Leaves, factor: Scalars, sums: RetractionSums
 ) -> Leaves:
     """Return the update to factor times w + u; zero for a norm of zero."""
     target = jax.tree.map(
-        lambda x, y, f, r: jnp.where(r == 0, to_accumulator(x), f * y),
+        _scaled_sum,
         w,
-        _sum(w, u),
+        u,
         plan.broadcast(factor),
-        plan.broadcast(norm(plan, w)),
+        plan.broadcast(sums.square),
     )
     return rounded_update(w, target)
+
+
+def _scaled_sum(
+    w: jax.Array, u: jax.Array, factor: jax.Array, square: jax.Array
+) -> jax.Array:
+    # XLA would write w + u to memory, if it were also what is measured.
+    u = jnp.where(square == 0, 0, to_accumulator(u))
+    return jnp.where(square == 0, 1, factor) * (to_accumulator(w) + u)
 
 
 def _sum(w: Leaves, u: Leaves) -> Leaves:

@@ -15,6 +15,7 @@ from psi_optax import (
     psi,
     psi_direction,
     psi_sgd,
+    psi_sgdm,
     rotational,
 )
 from psi_optax.geometry import _scheduling
@@ -140,12 +141,22 @@ def test_momentum_is_never_copied(alone):
     assert temporaries(nesterov) > 0.5
 
 
+@needs_bounded_memory
 @pytest.mark.parametrize("recipe", [rotational, hyperball])
 def test_the_length_of_a_step_is_set_without_a_copy(alone, recipe):
     assert temporaries(recipe(0.1, optax.trace(0.9), GROUPS)) < 0.5
     # As a transform of its own.
     normalized = optax.chain(optax.trace(0.9), normalize_by_group_norm(GROUPS))
     assert temporaries(psi_direction(0.1, normalized, GROUPS)) > 0.5
+
+
+@needs_bounded_memory
+def test_the_sum_that_is_retracted_is_not_written(alone):
+    # The buffer of the momentum is the step, without a copy of either.
+    assert temporaries(psi_sgdm(0.1, GROUPS)) < 0.5
+    # A step that is not kept is written, and the sum is not.
+    alone_step = optax.chain(optax.sgd(0.1, 0.9), retract(GROUPS))
+    assert 0.5 < temporaries(alone_step) < 1.5
 
 
 def run(tx, steps=5):

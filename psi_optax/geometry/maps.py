@@ -87,7 +87,8 @@ def rescaling_factor(radius: jax.Array, norm: jax.Array) -> jax.Array:
     It is NaN for an infinite norm, also of finite weights whose squares
     overflow: nothing silently becomes zero.
     """
-    return jnp.where(norm == 0, 1, safe_divide(radius, norm))
+    zero = norm == 0
+    return safe_divide(jnp.where(zero, 1, radius), jnp.where(zero, 1, norm))
 
 
 def transport(plan: Plan, old: Leaves, new: Leaves, x: Leaves) -> Leaves:

@@ -12,6 +12,7 @@ from psi_optax.geometry.maps import (
     transport as transport,
 )
 from psi_optax.geometry.numerics import (
+    replace_value as replace_value,
     safe_divide as safe_divide,
     safe_sqrt as safe_sqrt,
 )
@@ -24,6 +25,12 @@ from psi_optax.geometry.retraction import (
     apply_retraction_factor as apply_retraction_factor,
     retract as retract,
     retraction_factor as retraction_factor,
+    retraction_sums as retraction_sums,
 )
 from psi_optax.geometry.rounding import rounded_update as rounded_update
 from psi_optax.geometry.step import RETRACTIONS as RETRACTIONS, step as step
+from psi_optax.geometry.sums import (
+    StepSums as StepSums,
+    split_direction as split_direction,
+    step_sums as step_sums,
+)

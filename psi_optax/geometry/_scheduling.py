@@ -9,8 +9,9 @@ Other compilers order a program by the memory that it needs.
 All functions here return the bits of their arguments.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,50 +19,54 @@ import jax.numpy as jnp
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.types import Leaves, Scalars
 
-# From a part of a plan, its weights and directions to scalars of its groups.
-_Sums = Callable[[Plan, Leaves, Leaves], Scalars]
+# Scalars of groups by their kind, such as `StepSums`.
+_Sums = TypeVar("_Sums", bound=tuple[Scalars, ...])
 
 
-def step_sums(plan: Plan, w: Leaves, d: Leaves) -> Scalars:
-    """Return scalars that are known after all sums of `step`."""
-    return jax.tree.map(jnp.add, plan.dot(w, d), plan.dot(d, d))
-
-
-def sequential(
+def measure_sequentially(
     plan: Plan,
     w: Leaves,
     d: Leaves,
+    measure: Callable[[Plan, Leaves, Leaves], _Sums],
     *,
     live: Any = (),
-    sums: _Sums = step_sums,
-) -> Leaves:
-    """Return directions that are computed one part of a plan after another.
+) -> tuple[Leaves, _Sums]:
+    """Return directions, computed one part of a plan after another, and sums.
 
     Args:
         plan: the groups.
         w: the weights.
         d: directions, of the shapes of w.
+        measure: maps (part, its weights, its directions) to a named tuple of
+            all sums over groups that the step needs.
         live: a tree. Directions among its leaves exist beyond the step, and
             need not wait.
-        sums: maps (part, its weights, its directions) to scalars that the next
-            part waits for. The step must take the same sums, or they are an
-            additional pass.
     """
     if not _is_traced(d) or jax.device_count() > 1:
-        return d
+        return d, measure(plan, w, d)
     kept = {id(x) for x in jax.tree.leaves(live)}
     ordered: Leaves = {}
-    known = None
-    for name, part in plan.parts().items():
-        here = {
-            path: d[path]
-            if known is None or id(d[path]) in kept
-            else after(d[path], known)
-            for path in part.paths
-        }
-        known = sums(part, {path: w[path] for path in here}, here)[name]
+    found: list[_Sums] = []
+    for part in plan.parts().values():
+        here = {path: d[path] for path in part.paths}
+        if found:
+            known = functools.reduce(jnp.add, jax.tree.leaves(found[-1]))
+            here = {
+                path: x if id(x) in kept else after(x, known)
+                for path, x in here.items()
+            }
+        found.append(measure(part, {path: w[path] for path in here}, here))
         ordered |= here
-    return ordered
+    return ordered, _merge(found)
+
+
+def _merge(parts: list[_Sums]) -> _Sums:
+    """Return the sums of all parts."""
+    merged = [
+        {name: s for part in same for name, s in part.items()}
+        for same in zip(*parts, strict=True)
+    ]
+    return type(parts[0])(*merged)
 
 
 def after(x: jax.Array, known: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ No function divides by zero, so derivatives through them are free of NaN.
 import jax
 import jax.numpy as jnp
 
+from psi_optax.geometry._scheduling import barrier
 from psi_optax.geometry.numerics import safe_divide, safe_sqrt
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
@@ -21,7 +22,7 @@ from psi_optax.groups.types import Leaves, Scalars
 
 def norm(plan: Plan, w: Leaves) -> Scalars:
     """Return the Euclidean norm of every group."""
-    return jax.tree.map(safe_sqrt, plan.dot(w, w))
+    return jax.tree.map(safe_sqrt, barrier(plan.dot(w, w)))
 
 
 def scale(plan: Plan, u: Leaves, factor: Scalars) -> Leaves:
@@ -46,7 +47,8 @@ def direction(plan: Plan, w: Leaves, norms: Scalars) -> Leaves:
 def center(plan: Plan, u: Leaves) -> Leaves:
     """Subtract the mean of every group."""
     ones = jax.tree.map(jnp.ones_like, u)
-    mean = jax.tree.map(safe_divide, plan.dot(u, ones), plan.dot(ones, ones))
+    total = barrier(plan.dot(u, ones))
+    mean = jax.tree.map(safe_divide, total, plan.dot(ones, ones))
     return jax.tree.map(
         lambda x, m: to_accumulator(x) - m, u, plan.broadcast(mean)
     )
@@ -85,7 +87,8 @@ def rescaling_factor(radius: jax.Array, norm: jax.Array) -> jax.Array:
     It is NaN for an infinite norm, also of finite weights whose squares
     overflow: nothing silently becomes zero.
     """
-    return jnp.where(norm == 0, 1, safe_divide(radius, norm))
+    zero = norm == 0
+    return safe_divide(jnp.where(zero, 1, radius), jnp.where(zero, 1, norm))
 
 
 def transport(plan: Plan, old: Leaves, new: Leaves, x: Leaves) -> Leaves:

@@ -17,9 +17,11 @@ def safe_divide(x: jax.Array, y: jax.Array) -> jax.Array:
 
     It is NaN if the denominator is infinite, as an overflown sum of squares.
     """
+    # The division is last: XLA computes it once, where it would repeat selects
+    # after it for every element that the quotient is broadcast to.
     zero = y == 0
-    quotient = x / jnp.where(zero, 1, y)
-    return jnp.where(zero, 0, jnp.where(jnp.isinf(y), jnp.nan, quotient))
+    y = jnp.where(zero, 1, jnp.where(jnp.isinf(y), jnp.nan, y))
+    return jnp.where(zero, 0, x) / y
 
 
 @jax.custom_jvp

@@ -6,12 +6,14 @@ its norm cancels if w + u is short: in float32 it is off by up to 13 % at
 \(|w + u| = 10^{-3}\,|w|\).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
-from psi_optax.geometry._scheduling import sequential
-from psi_optax.geometry.maps import norm, rescaling_factor
-from psi_optax.geometry.numerics import replace_value, safe_divide
+from psi_optax.geometry._scheduling import measure_sequentially
+from psi_optax.geometry.maps import rescaling_factor
+from psi_optax.geometry.numerics import replace_value, safe_divide, safe_sqrt
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
     reachable,
@@ -19,9 +21,24 @@ from psi_optax.geometry.rounding import (
     rounding_shrinkage_limit,
 )
 from psi_optax.geometry.step import step
+from psi_optax.geometry.sums import step_sums
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.groups.types import Leaves, Scalars
+
+
+class RetractionSums(NamedTuple):
+    """Sums over groups of weights w and steps u.
+
+    Attributes:
+        square: the squared norm of w.
+        moved: the squared norm of w + u.
+        length: the squared norm of u.
+    """
+
+    square: Scalars
+    moved: Scalars
+    length: Scalars
 
 
 def retract(
@@ -51,60 +68,87 @@ def retract(
         The rounded new weights minus the old, in the dtype of w.
     """
     if retraction == "exponential":
-        u = sequential(plan, w, u)
-        inverse = jax.tree.map(
-            lambda s: safe_divide(jnp.ones_like(s), s), norm(plan, w)
+        u, sums = measure_sequentially(plan, w, u, step_sums)
+        inverse = jax.tree.map(_inverse_root, sums.square)
+        return step(
+            plan, w, u, inverse, radius, retraction="exponential", sums=sums
         )
-        return step(plan, w, u, inverse, radius, retraction="exponential")
-    u = sequential(plan, w, u, sums=_sums)
-    return apply_retraction_factor(
-        plan, w, u, retraction_factor(plan, w, u, radius)
-    )
+    u, found = measure_sequentially(plan, w, u, retraction_sums)
+    factor = retraction_factor(plan, w, u, radius, found)
+    return apply_retraction_factor(plan, w, u, factor, found)
+
+
+def retraction_sums(
+    plan: Plan, w: Leaves, u: Leaves, square: Scalars | None = None
+) -> RetractionSums:
+    """Return the sums of a retraction.
+
+    Args:
+        plan: the groups.
+        w: the weights.
+        u: steps of the weights.
+        square: the groups' squared norms, if they are known.
+    """
+    square = plan.dot(w, w) if square is None else square
+    moved = _sum(w, u)
+    return RetractionSums(square, plan.dot(moved, moved), plan.dot(u, u))
 
 
 def retraction_factor(
-    plan: Plan, w: Leaves, u: Leaves, radius: Scalars | None
+    plan: Plan,
+    w: Leaves,
+    u: Leaves,
+    radius: Scalars | None,
+    sums: RetractionSums,
 ) -> Scalars:
     """Return the factor that brings w + u to the sphere of each group."""
-    old, moved = norm(plan, w), norm(plan, _sum(w, u))
-    squares = plan.dot(u, u)
     factors: Scalars = {}
     for name, part in plan.parts().items():
+        old = safe_sqrt(sums.square[name])
         target = reachable(
-            old[name] if radius is None else radius[name],
-            old[name],
+            old if radius is None else radius[name],
+            old,
             rounding_shrinkage_limit(
                 x[p].dtype for p in part.paths for x in (w, u)
             ),
         )
-        factors[name] = _factor(target, moved[name], old[name], squares[name])
+        moved = safe_sqrt(sums.moved[name])
+        factors[name] = _factor(target, moved, old, sums.length[name])
     return factors
 
 
 def apply_retraction_factor(
-    plan: Plan, w: Leaves, u: Leaves, factor: Scalars
+    plan: Plan, w: Leaves, u: Leaves, factor: Scalars, sums: RetractionSums
 ) -> Leaves:
     """Return the update to factor times w + u; zero for a norm of zero."""
     target = jax.tree.map(
-        lambda x, y, f, r: jnp.where(r == 0, to_accumulator(x), f * y),
+        _scaled_sum,
         w,
-        _sum(w, u),
+        u,
         plan.broadcast(factor),
-        plan.broadcast(norm(plan, w)),
+        plan.broadcast(sums.square),
     )
     return rounded_update(w, target)
 
 
-def _sums(plan: Plan, w: Leaves, u: Leaves) -> Scalars:
-    """Return scalars that are known after all sums of a retraction."""
-    moved = _sum(w, u)
-    return jax.tree.map(jnp.add, plan.dot(moved, moved), plan.dot(u, u))
+def _scaled_sum(
+    w: jax.Array, u: jax.Array, factor: jax.Array, square: jax.Array
+) -> jax.Array:
+    # XLA would write w + u to memory, if it were also what is measured.
+    u = jnp.where(square == 0, 0, to_accumulator(u))
+    return jnp.where(square == 0, 1, factor) * (to_accumulator(w) + u)
 
 
 def _sum(w: Leaves, u: Leaves) -> Leaves:
     return jax.tree.map(
         lambda x, y: to_accumulator(x) + to_accumulator(y), w, u
     )
+
+
+def _inverse_root(square: jax.Array) -> jax.Array:
+    """Return one over the root, and zero for zero."""
+    root = safe_sqrt(square)
+    return safe_divide(jnp.ones_like(root), root)
 
 
 def _factor(

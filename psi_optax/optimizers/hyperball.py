@@ -15,6 +15,7 @@ from psi_optax._validation import (
 )
 from psi_optax.groups import Groups, joint_groups
 from psi_optax.optimizers._ordinary import require_ordinary, with_ordinary
+from psi_optax.optimizers._step_sizes import Normalized
 from psi_optax.optimizers.psi import on_spheres
 from psi_optax.transforms import (
     normalize_by_group_norm,
@@ -90,19 +91,19 @@ def hyperball(
     check_transformation(direction=direction)
     check_flag(per_tensor=per_tensor, equivariant=equivariant)
     balls = joint_groups(groups) if per_tensor else groups
-    normalized = optax.chain(direction, normalize_by_group_norm(balls))
     if equivariant:
         tx = on_spheres(
-            normalized,
+            optax.chain(direction),  # Its state is the first of a chain.
             balls,
             learning_rate=learning_rate,
             ordinary=ordinary,
             radius=radius,
             tangent=False,
+            step_size=Normalized(),
         )
         return require_ordinary(tx, ordinary, groups)
     tx = optax.chain(
-        normalized,
+        optax.chain(direction, normalize_by_group_norm(balls)),
         optax.scale_by_learning_rate(learning_rate),
         scale_by_group_norm(balls),
         retract(balls, radius=radius),

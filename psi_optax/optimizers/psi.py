@@ -1,6 +1,7 @@
 """Optimizers on the PSI manifold: any optimizer, or any direction."""
 
-from typing import Any, NamedTuple
+import functools
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,16 @@ from psi_optax._validation import (
     check_transformation,
 )
 from psi_optax.geometry import RETRACTIONS
-from psi_optax.geometry._scheduling import barrier, sequential
+from psi_optax.geometry._scheduling import barrier, measure_sequentially
 from psi_optax.groups import Groups, Leaves, Plan, Tree
 from psi_optax.optimizers._ordinary import with_ordinary
 from psi_optax.optimizers._rates import warn_of_large_steps
+from psi_optax.optimizers._step_sizes import (
+    UNCHANGED,
+    StepSizeRule,
+    join_states,
+    split_states,
+)
 from psi_optax.optimizers._warnings import warn_without_groups
 from psi_optax.transforms.contract import cast_like, stateful_transform
 from psi_optax.transforms.radius import (
@@ -34,6 +41,8 @@ from psi_optax.wrappers.nesting import (
     ordinary_paths,
 )
 
+_Tree = TypeVar("_Tree")
+
 
 class PsiState(NamedTuple):
     """State of `psi` and `psi_direction`.
@@ -41,7 +50,8 @@ class PsiState(NamedTuple):
     Attributes:
         count: steps taken; shape=(), dtype=int32.
         radius: `{group name: array of the group shape}`, or None.
-        inner: of the inner optimizer, all of it of degree 0.
+        inner: of the inner optimizer, all of it of degree 0; of `rotational`,
+            followed by the mean squares, as in a chain.
         known: what `psi_sgd` knows of its groups; None for others, and in
             states of earlier versions.
     """
@@ -240,14 +250,29 @@ def on_spheres(
     radius: Radius,
     retraction: str | None = "projection",
     tangent: bool = True,
+    step_size: StepSizeRule = UNCHANGED,
 ) -> optax.GradientTransformationExtraArgs:
     """Return `psi` of an optimizer, or of a direction with a learning rate.
 
     It does not warn: recipes have warnings of their own.
+
+    Args:
+        inner: an optimizer, or a direction.
+        groups: scale groups in any form.
+        learning_rate: of a direction; None for an optimizer.
+        ordinary: see `psi`.
+        radius: see `psi`.
+        retraction: see `psi`.
+        tangent: see `psi`.
+        step_size: a factor of the learning rate for each group. Its state
+            follows that of the inner optimizer, as in a chain.
     """
     radius = _check_sphere(radius, retraction, tangent)
     inner = optax.with_extra_args_support(
         with_ordinary(inner, ordinary, groups)
+    )
+    step = functools.partial(
+        geometry.step, retraction=retraction, tangent=tangent
     )
 
     def init(plan: Plan, params: Tree) -> PsiState:
@@ -259,7 +284,7 @@ def on_spheres(
         return PsiState(
             count=jnp.zeros([], jnp.int32),
             radius=initial_radius(radius, plan, w),
-            inner=state,
+            inner=join_states(step_size, state, step_size.init(plan, w)),
         )
 
     def update(
@@ -270,36 +295,29 @@ def on_spheres(
         **extra_args: Any,
     ) -> tuple[Tree, PsiState]:
         sphere = sphere_radius(radius, state.radius, plan)
+        inner_state, rule_state = split_states(step_size, state.inner)
         w, g = plan.select(params), plan.select(updates, "updates")
         square = barrier(plan.dot(w, w))
         norms = jax.tree.map(geometry.safe_sqrt, square)
         gradient = cast_like(geometry.scale(plan, g, norms), g)
         steps, inner_state = inner.update(
             plan.merge(updates, gradient),
-            state.inner,
+            inner_state,
             _directions(plan, w, norms, params),
             **extra_args,
         )
         d = plan.select_steps(steps, "the inner optimizer's updates")
+        measure = functools.partial(geometry.step_sums, square=square)
+        d, sums = measure_sequentially(plan, w, d, measure, live=inner_state)
+        factors, rule_state = step_size.update(plan, sums, rule_state)
         rate = signed_rate(learning_rate, state.count)
-        moved = geometry.step(
-            plan,
-            w,
-            sequential(plan, w, d, live=inner_state),
-            plan.full(rate),
-            sphere,
-            retraction=retraction,
-            tangent=tangent,
-            square=square,
-        )
+        moved = step(plan, w, d, _times(rate, factors), sphere, sums=sums)
         if learning_rate is not None and ordinary is None:
-            steps = jax.tree.map(
-                lambda x: jnp.asarray(rate, x.dtype) * x, steps
-            )
-        count = optax.safe_increment(state.count)
-        return (
-            plan.merge(steps, cast_like(moved, d)),
-            PsiState(count, state.radius, inner_state),
+            steps = _times(rate, steps)
+        return plan.merge(steps, cast_like(moved, d)), PsiState(
+            optax.safe_increment(state.count),
+            state.radius,
+            join_states(step_size, inner_state, rule_state),
         )
 
     return stateful_transform(groups, update, kind=PsiState, init=init)
@@ -328,6 +346,10 @@ def signed_rate(
         return 1
     rate = learning_rate(count) if callable(learning_rate) else learning_rate
     return -jnp.asarray(rate)
+
+
+def _times(rate: jax.typing.ArrayLike, tree: _Tree) -> _Tree:
+    return jax.tree.map(lambda x: jnp.asarray(rate, x.dtype) * x, tree)
 
 
 def _directions(

@@ -12,6 +12,7 @@ from psi_optax._validation import (
     check_decay,
     check_learning_rate,
 )
+from psi_optax.geometry._scheduling import barrier
 from psi_optax.groups import Groups, Plan, Tree
 from psi_optax.optimizers._ordinary import with_ordinary
 from psi_optax.optimizers._warnings import warn_without_groups
@@ -114,7 +115,8 @@ def psi_sgdm(
     ) -> tuple[Tree, PsiSgdmState]:
         del extra_args
         w, g = plan.select(params), plan.select_steps(updates)
-        r = geometry.norm(plan, w)
+        square = barrier(plan.dot(w, w))
+        r = jax.tree.map(geometry.safe_sqrt, square)
         gradient = geometry.scale(plan, geometry.scale(plan, g, r), r)
         rate = signed_rate(learning_rate, state.count)
         steps = jax.tree.map(
@@ -128,9 +130,10 @@ def psi_sgdm(
         u = buffer = plan.select(steps, "updates")
         if retraction is not None:
             sphere = sphere_radius(radius, state.radius, plan)
-            factor = geometry.retraction_factor(plan, w, u, sphere)
+            sums = geometry.retraction_sums(plan, w, u, square)
+            factor = geometry.retraction_factor(plan, w, u, sphere, sums)
             buffer = geometry.scale(plan, u, factor)
-            u = geometry.apply_retraction_factor(plan, w, u, factor)
+            u = geometry.apply_retraction_factor(plan, w, u, factor, sums)
         return plan.merge(steps, cast_like(u, g)), PsiSgdmState(
             optax.safe_increment(state.count),
             state.radius,

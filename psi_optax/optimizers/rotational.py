@@ -7,16 +7,14 @@ from psi_optax._validation import (
     check_decay,
     check_flag,
     check_learning_rate,
+    check_nonnegative,
     check_transformation,
 )
 from psi_optax.groups import Groups
 from psi_optax.optimizers._ordinary import require_ordinary
+from psi_optax.optimizers._step_sizes import RunningMean
 from psi_optax.optimizers.psi import on_spheres
-from psi_optax.transforms import (
-    project_to_tangent,
-    project_to_zero_mean,
-    scale_by_group_rms,
-)
+from psi_optax.transforms import project_to_zero_mean
 from psi_optax.transforms.radius import Radius
 
 
@@ -80,18 +78,15 @@ def rotational(
     """
     check_transformation(direction=direction)
     check_decay("b2", b2)
+    check_nonnegative("eps", eps)
     check_flag(centered=centered)
     center = project_to_zero_mean(groups) if centered else optax.identity()
     tx = on_spheres(
-        optax.chain(
-            direction,
-            center,
-            project_to_tangent(groups),
-            scale_by_group_rms(groups, b2, eps),
-        ),
+        optax.chain(direction, center),
         groups,
         learning_rate=check_learning_rate(learning_rate),
         ordinary=ordinary,
         radius=radius,
+        step_size=RunningMean(b2, eps),
     )
     return require_ordinary(tx, ordinary, groups)

@@ -96,29 +96,54 @@ def scale_by_group_rms(
     check_decay("decay", decay)
     check_nonnegative("eps", eps)
 
-    def init(plan: Plan, w: Leaves) -> ScaleByGroupRmsState:
-        count = jnp.zeros([], jnp.int32)
-        return ScaleByGroupRmsState(count, _zero_moments(plan, w))
-
     def update(
         plan: Plan, u: Leaves, _: Leaves, state: ScaleByGroupRmsState
     ) -> tuple[Leaves, ScaleByGroupRmsState]:
-        count = jnp.asarray(optax.safe_increment(state.count))
-        squares = stored_scalars("mean squares", state.nu, plan)
-        nu = _mean(decay, squares, plan.dot(u, u))
-        factor = jax.tree.map(
-            lambda s: _inverse_root(s, _debias(decay, count, s), eps, 0), nu
+        factor, state = update_group_rms(
+            plan, plan.dot(u, u), state, decay, eps
         )
-        state = ScaleByGroupRmsState(count, _like_stored(state.nu, nu))
         return geometry.scale(plan, u, factor), state
 
     return grouped_transform(
         groups,
         update,
         kind=ScaleByGroupRmsState,
-        init=init,
+        init=initial_group_rms,
         needs_params=False,
     )
+
+
+def initial_group_rms(plan: Plan, w: Leaves) -> ScaleByGroupRmsState:
+    """Return a state before the first step."""
+    count = jnp.zeros([], jnp.int32)
+    return ScaleByGroupRmsState(count, _zero_moments(plan, w))
+
+
+def update_group_rms(
+    plan: Plan,
+    squares: Scalars,
+    state: ScaleByGroupRmsState,
+    decay: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
+) -> tuple[Scalars, ScaleByGroupRmsState]:
+    """Return one over the root of the mean square, and the next state.
+
+    Args:
+        plan: the groups.
+        squares: of each group at this step.
+        state: of the steps before.
+        decay: of the mean, in [0, 1).
+        eps: added to the root.
+
+    Raises:
+        ValueError: the state was made for other groups.
+    """
+    count = jnp.asarray(optax.safe_increment(state.count))
+    nu = _mean(decay, stored_scalars("mean squares", state.nu, plan), squares)
+    factor = jax.tree.map(
+        lambda s: _inverse_root(s, _debias(decay, count, s), eps, 0), nu
+    )
+    return factor, ScaleByGroupRmsState(count, _like_stored(state.nu, nu))
 
 
 def scale_by_group_adam(

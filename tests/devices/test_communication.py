@@ -5,12 +5,16 @@ import re
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from jax.sharding import NamedSharding
 
+from psi_optax import ScaleGroup, psi_direction, rotational
+from psi_optax.transforms import project_to_tangent, scale_by_group_rms
 from tests.compilation import quick_options
 from tests.devices.meshes import make_mesh, sharded, spec_of
 from tests.devices.network import BLOCKS, step
+from tests.registry import ENTRIES
 
 COLLECTIVE = re.compile(
     r"= (?P<type>\(.*?\)|\S+)"
@@ -64,6 +68,63 @@ def test_sums_are_formed_once_and_sent_together(recipe):
     # The norms, then what the directions need of them; in the XLA of JAX 0.10
     # one after the other, each with the norms of the next parameter.
     assert len(kinds) <= (2 if jax.__version_info__ >= (0, 12) else 4)
+
+
+# The XLA of JAX 0.12 keeps the barriers that batch messages.
+BATCHES = jax.__version_info__ >= (0, 12)
+LEAVES = 5
+COLUMNS = ScaleGroup(axes=0)
+# The sums of a transported momentum follow those of its transport.
+UNBATCHED = ("sgd_g", "adam_g")
+
+
+def messages(tx):
+    """How many sums a step of some leaves sends, their fan-in in shards."""
+    mesh = make_mesh("auto")
+    x = jnp.ones((24, 16))
+    x = jax.device_put(x, NamedSharding(mesh, spec_of(x, 0)))
+    params = {str(i): x for i in range(LEAVES)}
+    with jax.numpy_dtype_promotion("standard"):
+        lowered = jax.jit(step(tx)).lower(params, tx.init(params), params)
+    kinds, sizes = collectives(lowered.compile(quick_options()).as_text())
+    assert set(kinds) == {"all-reduce"}
+    assert set(sizes) <= {16, 1}
+    return len(kinds)
+
+
+# The norms, then what the directions need of them. An earlier XLA sends one
+# after the other, each with the norms of the next parameter.
+MOST = 2 if BATCHES else LEAVES + 1
+
+
+def recipes():
+    return [
+        name
+        for name, entry in ENTRIES.items()
+        if entry.factory.__module__.startswith("psi_optax.optimizers")
+        and not entry.multiplies
+        and name not in UNBATCHED
+    ]
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_sends_two_messages_for_any_number_of_leaves(name):
+    entry = ENTRIES[name]
+    assert 1 <= messages(entry.build(COLUMNS)) <= MOST
+
+
+def test_centering_is_another_message():
+    tx = rotational(0.1, optax.trace(0.9), COLUMNS, centered=True)
+    assert messages(tx) <= (3 if BATCHES else 2 * LEAVES + 1)
+
+
+def test_transforms_that_wait_for_each_other_send_more():
+    chained = optax.chain(
+        optax.trace(0.9),
+        project_to_tangent(COLUMNS),
+        scale_by_group_rms(COLUMNS),
+    )
+    assert messages(psi_direction(0.1, chained, COLUMNS)) > MOST
 
 
 def test_no_norm_is_used_before_all_are_known():

@@ -8,10 +8,19 @@ import pytest
 from jax import export
 from jax.sharding import AxisType
 
-from psi_optax import ScaleGroup, psi, psi_sgd
+from psi_optax import (
+    ScaleGroup,
+    geometry,
+    hyperball,
+    psi,
+    psi_direction,
+    psi_sgd,
+    psi_sgdm,
+    rotational,
+)
 from psi_optax.geometry import _scheduling
 from psi_optax.groups import make_plan
-from psi_optax.transforms import retract
+from psi_optax.transforms import normalize_by_group_norm, retract
 from tests.compilation import needs_bounded_memory
 
 LEAVES, SHAPE = 8, (256, 256)
@@ -42,16 +51,40 @@ def test_waiting_has_the_derivative_of_doing_nothing(alone):
 def test_only_traced_directions_that_end_with_the_step_wait(alone):
     w = {"a": jnp.ones(3), "b": jnp.ones(3)}
     plan = make_plan(GROUPS, w)
-    assert _scheduling.sequential(plan, w, w) is w
+    ordered = lambda d, **options: _scheduling.measure_sequentially(  # noqa: E731
+        plan, w, d, geometry.step_sums, **options
+    )[0]
+    assert ordered(w) is w
 
     @jax.jit
     def waits(d):
-        alive = _scheduling.sequential(plan, w, d, live=[d["b"]])
+        alive = ordered(d, live=[d["b"]])
         assert alive["b"] is d["b"]
-        assert _scheduling.sequential(plan, w, d)["b"] is not d["b"]
+        assert ordered(d)["b"] is not d["b"]
         return alive
 
     assert waits(w)["a"].tobytes() == w["a"].tobytes()
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_sums_of_all_parts_are_those_of_the_whole(monkeypatch, devices):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    w = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones((4, 3))}
+    tied = {"a": ScaleGroup(0), "b": ScaleGroup(0, tie="b"), "c": None}
+    tied["c"] = ScaleGroup((), tie="b")
+    w["c"] = jnp.asarray([1.0, -2.0, 3.0])
+    plan = make_plan(tied, w)
+    expected = geometry.step_sums(plan, w, w)
+
+    @jax.jit
+    def measured(d):
+        return _scheduling.measure_sequentially(plan, w, d, geometry.step_sums)[
+            1
+        ]
+
+    # Sums of a few small whole numbers, which are exact.
+    jax.tree.map(np.testing.assert_array_equal, measured(w), expected)
+    assert type(expected) is geometry.StepSums
 
 
 def test_knowing_all_at_once_changes_no_bit():
@@ -106,6 +139,24 @@ def test_momentum_is_never_copied(alone):
     # Nesterov's direction is not the buffer.
     nesterov = psi_sgd(0.1, GROUPS, momentum=0.9, nesterov=True)
     assert temporaries(nesterov) > 0.5
+
+
+@needs_bounded_memory
+@pytest.mark.parametrize("recipe", [rotational, hyperball])
+def test_the_length_of_a_step_is_set_without_a_copy(alone, recipe):
+    assert temporaries(recipe(0.1, optax.trace(0.9), GROUPS)) < 0.5
+    # As a transform of its own.
+    normalized = optax.chain(optax.trace(0.9), normalize_by_group_norm(GROUPS))
+    assert temporaries(psi_direction(0.1, normalized, GROUPS)) > 0.5
+
+
+@needs_bounded_memory
+def test_the_sum_that_is_retracted_is_not_written(alone):
+    # The buffer of the momentum is the step, without a copy of either.
+    assert temporaries(psi_sgdm(0.1, GROUPS)) < 0.5
+    # A step that is not kept is written, and the sum is not.
+    alone_step = optax.chain(optax.sgd(0.1, 0.9), retract(GROUPS))
+    assert 0.5 < temporaries(alone_step) < 1.5
 
 
 def run(tx, steps=5):

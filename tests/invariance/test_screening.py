@@ -74,7 +74,10 @@ def evaluations(monkeypatch):
 
 
 def use_screen(patch, is_used):
-    patch.setattr(screening, "is_gradient_cheaper", lambda *_: is_used)
+    def is_cheaper(_, evaluations):
+        return is_used and evaluations > 0
+
+    patch.setattr(screening, "is_gradient_cheaper", is_cheaper)
 
 
 def facts(report):

@@ -73,10 +73,10 @@ def find_groups(
     average: a measured group is invariant with other values as well.
 
     The loss is compiled once, in double precision. Its gradient is compiled
-    only if a parameter is inert, or may be invariant without a proof. With both
-    methods, the loss is evaluated about 15 times, five times more with such
-    data, and up to four times more for each parameter without a proof: pass a
-    small batch.
+    only if a parameter is inert, or may be invariant without a proof, or if
+    many have no proof. With both methods, the loss is evaluated about 15 times,
+    five times more with such data, and up to four times more for each parameter
+    without a proof, unless one gradient takes less time: pass a small batch.
 
     Analyse the loss *of training*: with running averages a BatchNorm is not
     invariant. All arrays that `loss_fn` returns have to be invariant: if it

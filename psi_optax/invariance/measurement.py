@@ -14,6 +14,7 @@ from psi_optax.invariance.finding import (
     groups_of,
 )
 from psi_optax.invariance.probe.probe import Probe
+from psi_optax.invariance.probe.screening import make_screen
 from psi_optax.invariance.probe.search import find_candidates, find_measured
 
 _NO_EFFECT = "has no effect on these arguments"
@@ -31,9 +32,10 @@ def measure(probe: Probe, findings: Findings) -> Findings:
     """
     weights = probe.points.paths
     ordinary = [p for p in finding_paths("ordinary", findings) if p in weights]
-    candidates = find_candidates(probe, ordinary)
     loose = _loosely_tied(probe, findings)
     inert = finding_paths("inert", findings)
+    screen = make_screen(probe, ordinary, [*inert, *loose])
+    candidates = find_candidates(probe, ordinary, screen)
     probe.gradients.compiled = frozenset({*inert, *candidates.paths, *loose})
     cross_check_inert(probe, findings)
     candidates = candidates._replace(alone=[*candidates.alone, *loose])

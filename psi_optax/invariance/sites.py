@@ -14,10 +14,9 @@ def site_of(equation: Any) -> str:
     info = equation.source_info
     scope = re.sub(r"(^|/)vmap\(\)", "", str(info.name_stack))
     frames = info.traceback.frames if info.traceback is not None else ()
-    users = [f for f in frames if not _is_library(f.file_name)]
-    if not users:
+    frame = next((f for f in frames if not _is_library(f.file_name)), None)
+    if frame is None:
         return scope
-    frame = users[0]
     line = getattr(frame, "line_num", None) or getattr(frame, "start_line", 0)
     file = frame.file_name.rsplit("/", 1)[-1]
     place = f"{file}:{line} ({frame.function_name})"
@@ -27,11 +26,12 @@ def site_of(equation: Any) -> str:
 def result_sites(jaxpr: Any) -> list[str]:
     """Return the site of each result of a program; "" if unknown."""
     inner, _ = jaxprs.open_jaxpr(jaxpr)
-    sites = {v: site_of(e) for e in inner.eqns for v in e.outvars}
-    return [
-        "" if jaxprs.is_literal(atom) else sites.get(atom, "")
+    made_by = {v: e for e in inner.eqns for v in e.outvars}
+    makers = [
+        None if jaxprs.is_literal(atom) else made_by.get(atom)
         for atom in inner.outvars
     ]
+    return ["" if maker is None else site_of(maker) for maker in makers]
 
 
 def function_site(jaxpr: Any) -> str:

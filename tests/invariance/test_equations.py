@@ -5,11 +5,13 @@ from fractions import Fraction
 
 import pytest
 
+from psi_optax.invariance.analysis import linear_forms
 from psi_optax.invariance.analysis.equations import Equations
 from psi_optax.invariance.analysis.index_digits import (
     Digit,
 )
 from psi_optax.invariance.analysis.linear_forms import (
+    compose,
     digits_of,
     minus,
     move_axes,
@@ -17,6 +19,8 @@ from psi_optax.invariance.analysis.linear_forms import (
     plus,
     times,
 )
+from tests.invariance.holds import analyse
+from tests.invariance.random_programs import draw
 
 
 @pytest.fixture
@@ -153,6 +157,41 @@ def test_copies_of_copies_have_few_layers(equations):
     assert all(equations.reduce(form) == {} for form in forms)
     # Each is larger than the next, and the last is empty at first.
     assert len(equations._layers) <= math.log2(len(forms)) + 2
+
+
+def test_only_a_term_that_is_its_variable_leaves_a_form_as_it_is(equations):
+    form = plus(equations.unknown((3, 3)), equations.unknown((3, 3)))
+    [(whole, _)] = equations.unknown((3, 3)).items()
+    row, column = whole.digits
+    assert compose(form, whole) is form
+    # The controls: other axes, a block of one, and a condition.
+    moved = whole._replace(digits=(column, row))
+    assert set(digits_of(compose(form, moved))) == {row, column}
+    assert compose(form, moved) != form
+    block = whole._replace(digits=(row._replace(stride=4), column))
+    assert row not in digits_of(compose(form, block))
+    part = whole._replace(where=((Digit(2, 1, 5), 3),))
+    composed = compose(form, part)
+    assert [term.where for term in composed] == [part.where] * 2
+
+
+@pytest.mark.usefixtures("x64")
+def test_composing_whole_terms_changes_nothing(monkeypatch):
+    count = 0
+
+    def counted(term):
+        nonlocal count
+        count += is_whole(term)
+        return False
+
+    is_whole = linear_forms._is_whole
+    for program in map(draw, range(60)):
+        params = program.params()
+        quick = analyse(program, params)
+        with monkeypatch.context() as patch:
+            patch.setattr(linear_forms, "_is_whole", counted)
+            assert analyse(program, params) == quick
+    assert count >= 100
 
 
 def test_moving_digits_keeps_conditions(equations):

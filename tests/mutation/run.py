@@ -42,6 +42,8 @@ TESTS = {
     "invariance": [
         "tests/invariance/test_equations.py",
         "tests/invariance/test_depth.py",
+        "tests/invariance/test_ties.py",
+        "tests/invariance/test_screening.py",
         "tests/invariance/test_finder.py",
         "tests/invariance/test_measurement.py",
         "tests/invariance/test_traps.py",

@@ -56,6 +56,8 @@ ZERO: Form = {}
 
 def times(form: Form, factor: Fraction | int) -> Form:
     """Multiply a form by a number."""
+    if factor == 1:
+        return form
     return {term: c * factor for term, c in form.items()} if factor else {}
 
 
@@ -89,7 +91,9 @@ def move_index_digits(form: Form, move: Callable[[Digit], Digit]) -> Form:
     """Replace every digit of a form; the result belongs to another array."""
 
     def moved(term: Term) -> Term:
-        where = conditions((move(d), i) for d, i in term.where)
+        where = term.where
+        if where:
+            where = conditions((move(d), i) for d, i in where)
         return Term(term.variable, tuple(map(move, term.digits)), where)
 
     return total((moved(term), c) for term, c in form.items())
@@ -150,18 +154,35 @@ def conditions(pairs: Iterable[Condition]) -> Conditions:
 
 def compose(form: Form, outer: Term) -> Form:
     """Evaluate a form over the dimensions of a variable at a term's digits."""
+    if not form or _is_whole(outer):
+        return form
 
     def move(digit: Digit) -> Digit:
         at = outer.digits[int(digit.axis)]
-        return at._replace(stride=at.stride * digit.stride, count=digit.count)
+        stride = at.stride * digit.stride
+        return Digit(at.axis, stride, digit.count, at.over)
 
+    form = move_index_digits(form, move)
+    if not (outer.where or any(term.where for term in form)):
+        return form
     composed = []
-    for term, c in move_index_digits(form, move).items():
+    for term, c in form.items():
         values = dict(outer.where)
         if all(values.setdefault(d, i) == i for d, i in term.where):
             where = conditions(values.items())
             composed.append((term._replace(where=where), c))
     return total(composed)
+
+
+def _is_whole(term: Term) -> bool:
+    """Check that a term is its variable, everywhere and axis by axis."""
+    variable, digits, where = term
+    return not where and all(
+        digit == (axis, 1, count, ())
+        for axis, (digit, count) in enumerate(
+            zip(digits, variable.shape, strict=True)
+        )
+    )
 
 
 def merge_cases(form: Form) -> Form:

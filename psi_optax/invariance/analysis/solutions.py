@@ -111,10 +111,12 @@ class Solutions:
             return form
         reduced = []
         for term, c in form.items():
-            one = {term: Fraction(1)}
-            if (solved := known[term]) is not None:
+            solved = known[term]
+            if solved is None:
+                reduced.append((term, c))
+            else:
                 one = compose(self._reduced(term.variable, solved), term)
-            reduced += times(one, c).items()
+                reduced += times(one, c).items()
         return merge_cases(total(reduced))
 
     def _reduced(self, variable: Variable, solved: Solved) -> Form:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Container, Hashable, Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 from psi_optax.invariance.analysis.equations import Equations
@@ -12,7 +13,11 @@ from psi_optax.invariance.analysis.isolation import (
     isolate,
     parameters_of,
 )
-from psi_optax.invariance.analysis.linear_forms import Form, HasForm
+from psi_optax.invariance.analysis.linear_forms import (
+    Form,
+    HasForm,
+    Variable,
+)
 from psi_optax.invariance.analysis.parameters import Parameter
 from psi_optax.invariance.analysis.scale_groups import (
     Digits,
@@ -162,14 +167,37 @@ def _smallest_tie(way: Isolated) -> Symmetries:
             trial = hold(equations, [other])
             if left := trial.reduce(one.form):
                 equations, freedom = trial, _freedom(left)
-    members = [p for p in parameters_of(followed) if equations.reduce(p.form)]
+    forms = {p.path: equations.reduce(p.form) for p in parameters_of(followed)}
+    if _has_two_powers(forms.values()):
+        return {}
+    members = [p for p in parameters_of(followed) if forms[p.path]]
     watched = [x for x in followed if not isinstance(x, Parameter)]
     isolated = Isolated(one, equations, watched)
-    for digits in _options(equations, one, members):
+    for digits in _options(one, forms, members):
         found = groups_by(isolated, digits, members)
         if found is not None:
             return _tied(found)
     return {}
+
+
+def _has_two_powers(forms: Iterable[Form]) -> bool:
+    """Check that an unknown scales two whole arrays by different powers.
+
+    These are in no tie. The mean of p times an unknown v, over an array along
+    whose axes v runs, is p times the mean of v. In a tie, it is the mean of the
+    common scale s, as groups have equal sizes. For two powers p, the mean of v
+    is zero, and so is that of s, which cannot take all values.
+    """
+    powers: dict[Variable, Fraction] = {}
+    for form in forms:
+        if len(form) != 1:
+            continue
+        [(term, power)] = form.items()
+        axes = {digit.axis for digit in term.digits}
+        is_whole = not term.where and len(axes) == len(term.digits)
+        if is_whole and powers.setdefault(term.variable, power) != power:
+            return True
+    return False
 
 
 def _tied(symmetries: Symmetries) -> Symmetries:
@@ -185,13 +213,12 @@ def _tied(symmetries: Symmetries) -> Symmetries:
 
 
 def _options(
-    equations: Equations, one: Parameter, members: Sequence[Parameter]
+    one: Parameter, forms: dict[str, Form], members: Sequence[Parameter]
 ) -> list[dict[str, Digits]]:
     """Return digits of all members at which they have an unknown in common.
 
     Those that distinguish the most groups come first.
     """
-    forms = {m.path: equations.reduce(m.form) for m in members}
     options: list[dict[str, Any]] = []
     for variable in {term.variable for term in forms[one.path]}:
         digits = {}

@@ -32,6 +32,7 @@ class Evaluator:
         given: the given floating-point weights, by path.
         data: all other inputs of the loss: the arrays that it closes over, and
             its arguments.
+        program: the jaxpr.
         fixed: arrays that functions inside of its loops close over.
         precision: the rounding of the coarsest dtype that it computes in.
     """
@@ -47,15 +48,15 @@ class Evaluator:
         self._sent: dict[str, tuple[np.ndarray, jax.Array]] = {}
         held = {path: jax.device_get(w) for path, w in weights.items()}
         try:
-            program, found = self._trace(loss, held, _widened)
+            self.program, found = self._trace(loss, held, _widened)
         except (TypeError, ValueError):
             # A loss may refuse doubles: one that writes to single-precision
             # variables of its own, such as running averages.
-            program, found = self._trace(loss, held, _as_given)
-        self.precision = _precision(program)
-        self._call, constants = jaxprs.without_constants(program)
+            self.program, found = self._trace(loss, held, _as_given)
+        self.precision = _precision(self.program)
+        self._call, constants = jaxprs.without_constants(self.program)
         self.data = constants, self._args
-        self.fixed = list(inner_constants(program))
+        self.fixed = list(inner_constants(self.program))
         self._factors = random.normal(size=found.shape)
         self._compiled = functools.cache(self._compile)
 

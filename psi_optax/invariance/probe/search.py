@@ -19,10 +19,8 @@ import numpy as np
 from psi_optax.groups import ScaleGroup
 from psi_optax.invariance.probe.points import Groups
 from psi_optax.invariance.probe.probe import Probe
+from psi_optax.invariance.probe.screening import CANDIDATE, Screen
 
-# Sums up to this, relative to their terms, may be zero up to an epsilon: the
-# rescaling decides.
-_CANDIDATE = 1e-3
 # The relative change of a loss that is tolerated from an epsilon.
 _EPSILON = 1e-3
 
@@ -44,40 +42,62 @@ class Candidates(NamedTuple):
         return {*self.alone, *itertools.chain(*self.pairs)}
 
 
-def find_candidates(probe: Probe, paths: Iterable[str]) -> Candidates:
+def find_candidates(
+    probe: Probe, paths: Iterable[str], screen: Screen
+) -> Candidates:
     """Return the parameters that no rescaling as a whole rules out.
 
-    Many pairs are tried only where the slopes of both cancel.
+    Args:
+        probe: the measurements.
+        paths: the parameters to try.
+        screen: those of them that need not be rescaled.
     """
     moved = probe.points.moved.weights
     whole = {path: ScaleGroup(tuple(range(moved[path].ndim))) for path in paths}
-    alone = [p for p in whole if probe.may_hold({p: whole[p]}, _EPSILON)]
-    rest = [path for path in whole if path not in alone]
+
+    @functools.cache
+    def may_hold(*some: str) -> bool:
+        return probe.may_hold({path: whole[path] for path in some}, _EPSILON)
+
+    alone = [path for path in whole if screen.passes(path) and may_hold(path)]
     pairs = [
-        (a, b)
-        for a, b in itertools.combinations(rest, 2)
-        if _layer(a) == _layer(b)
+        pair
+        for pair in _pairs_of_layers(whole)
+        if screen.may_vanish(*pair) and not any(map(may_hold, pair))
     ]
-    paired = {*itertools.chain(*pairs)}
-    if len(pairs) > len(paired):
-        slopes = {path: probe.slope(path) for path in paired}
-        pairs = [
-            (a, b)
-            for a, b in pairs
-            if _cancel(slopes[a], slopes[b], probe.slope_noise)
-        ]
-    return Candidates(
-        alone,
-        [
-            (a, b)
-            for a, b in pairs
-            if probe.may_hold({a: whole[a], b: whole[b]}, _EPSILON)
-        ],
+    pairs = _with_opposite_slopes(probe, pairs)
+    return Candidates(alone, [pair for pair in pairs if may_hold(*pair)])
+
+
+def _pairs_of_layers(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Return all pairs of parameters of one layer, in the order of paths."""
+    position = {path: index for index, path in enumerate(paths)}
+    layers: dict[str, list[str]] = {}
+    for path in position:
+        layers.setdefault(_layer(path), []).append(path)
+    pairs = itertools.chain.from_iterable(
+        itertools.combinations(layer, 2) for layer in layers.values()
     )
+    return sorted(pairs, key=lambda pair: position[pair[0]])
+
+
+def _with_opposite_slopes(
+    probe: Probe, pairs: list[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Return the pairs whose slopes cancel, of more pairs than parameters."""
+    paired = {*itertools.chain(*pairs)}
+    if len(pairs) <= len(paired):
+        return pairs
+    slopes = {path: probe.slope(path) for path in paired}
+    return [
+        (a, b)
+        for a, b in pairs
+        if _cancel(slopes[a], slopes[b], probe.slope_noise)
+    ]
 
 
 def _cancel(a: np.ndarray, b: np.ndarray, noise: float) -> bool:
-    bound = _CANDIDATE * np.maximum(np.abs(a), np.abs(b))
+    bound = CANDIDATE * np.maximum(np.abs(a), np.abs(b))
     return bool(np.all(np.abs(a + b) <= np.maximum(bound, noise)))
 
 
@@ -171,7 +191,7 @@ class _Search:
             total, size = total + signed, size + absolute
         # All terms of a dead unit are rounding.
         rounding = self._probe.tolerance * np.max(size, initial=0)
-        return bool(np.all(np.abs(total) <= _CANDIDATE * size + rounding))
+        return bool(np.all(np.abs(total) <= CANDIDATE * size + rounding))
 
     def _sums(self, place: int, path: str, group: ScaleGroup) -> np.ndarray:
         """Return Euler's sums over groups, and sums of absolute values."""

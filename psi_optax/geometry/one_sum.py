@@ -26,14 +26,14 @@ import jax.numpy as jnp
 from psi_optax.geometry._scheduling import barrier
 from psi_optax.geometry.numerics import (
     replace_value,
-    safe_divide,
     widen_by_bits,
 )
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
     ROUNDING_GAIN,
     SUM_ROUNDINGS,
-    rounded_update,
+    reachable,
+    rounding_shrinkage_limit,
 )
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
@@ -44,21 +44,21 @@ from psi_optax.groups.types import Leaves, Scalars
 _LEAST, _MOST = 0.125, 8.0
 
 
-class Coefficients(NamedTuple):
-    """Scalars of a group that make its step, and a fact for the next one.
+class OneSumStep(NamedTuple):
+    """A step of all groups, and facts for the next one.
 
     Attributes:
-        fall: A.
-        reach: (1 + A) c'.
+        moved: the rounded new weights minus the old, in the dtype of w.
         radial: <v', d>, the radial part of d at the new weights.
+        reached: the norm of the new weights, up to rounding.
     """
 
-    fall: jax.Array
-    reach: jax.Array
-    radial: jax.Array
+    moved: Leaves
+    radial: Scalars
+    reached: Scalars
 
 
-def one_sum_coefficients(
+def one_sum_step(
     plan: Plan,
     w: Leaves,
     d: Leaves,
@@ -66,8 +66,9 @@ def one_sum_coefficients(
     norm: Scalars,
     radial: Scalars,
     radius: Scalars,
-) -> dict[str, Coefficients]:
-    """Return the coefficients of the step of every group name.
+    count: Scalars,
+) -> OneSumStep:
+    """Move every group along d on its sphere.
 
     The rules of `step` hold. That of zero steps is by weight: a weight whose
     direction is exactly zero keeps every bit while its group is on the sphere
@@ -82,62 +83,67 @@ def one_sum_coefficients(
         norm: |w|.
         radial: <w, d>/|w|. The angle is off by its error, times the rate and
             the angle itself.
-        radius: of each group's sphere, within reach of the norm.
+        radius: of each group's sphere.
+        count: number of weights in each group of a name, of shape ().
     """
+    parts = plan.parts()
     factors = jax.tree.map(_factor, rate, norm, radial)
-    surplus = {
-        name: _surplus(
+    means = jax.tree.map(_mean_square, norm, count)
+    sums = {
+        name: _sum_of_rest(
             part.anonymous(),
             [(w[path], d[path]) for path in part.paths],
             factors[name],
+            means[name],
+        )
+        for name, part in parts.items()
+    }
+    falls: Scalars = {}
+    step = OneSumStep({}, {}, {})
+    for name, total in barrier(sums).items():
+        dtypes = (leaf.dtype for leaf in parts[name].leaves)
+        falls[name], step.radial[name], step.reached[name] = _coefficients(
+            total,
+            count[name],
+            means[name],
+            factors[name],
+            norm[name],
+            radial[name],
             radius[name],
+            rounding_shrinkage_limit(dtypes),
         )
-        for name, part in plan.parts().items()
-    }
-    return {
-        name: _coefficients(
-            x, factors[name], norm[name], radial[name], radius[name]
-        )
-        for name, x in barrier(surplus).items()
-    }
-
-
-def one_sum_step(
-    plan: Plan,
-    w: Leaves,
-    d: Leaves,
-    norm: Scalars,
-    coefficients: dict[str, Coefficients],
-) -> Leaves:
-    """Return the rounded new weights minus the old, in the dtype of w."""
-    fall = {name: c.fall for name, c in coefficients.items()}
-    reach = {name: c.reach for name, c in coefficients.items()}
     moved = jax.tree.map(
-        _combine,
+        _rounded_move,
         w,
         d,
         plan.broadcast(norm),
-        plan.broadcast(fall),
-        plan.broadcast(reach),
+        plan.broadcast(falls),
+        plan.broadcast(factors),
     )
-    return rounded_update(w, moved)
+    return step._replace(moved=moved)
 
 
 @jax.jit
 def _factor(rate: jax.Array, norm: jax.Array, radial: jax.Array) -> jax.Array:
     """Return c'."""
-    return rate * norm / jnp.clip(1 - rate * radial, _LEAST, _MOST)
+    return rate * norm / jax.lax.clamp(_LEAST, 1 - rate * radial, _MOST)
+
+
+@jax.jit
+def _mean_square(norm: jax.Array, count: jax.Array) -> jax.Array:
+    """Return s^2/n."""
+    return norm * norm / count
 
 
 # Equal leaves share one trace, and one function of the lowered program.
 @functools.partial(jax.jit, static_argnums=0)
-def _surplus(
+def _sum_of_rest(
     part: Plan,
     pairs: list[tuple[jax.Array, jax.Array]],
     factor: jax.Array,
-    radius: jax.Array,
+    mean: jax.Array,
 ) -> jax.Array:
-    """Return N - R^2 of one group name: the sum of u^2 - R^2/n over n weights.
+    """Return the sum of u^2 - s^2/n over the n weights of a group.
 
     The partial sums are smaller than those of u^2, and so is their rounding.
 
@@ -145,58 +151,63 @@ def _surplus(
         part: the groups of one name.
         pairs: weights and directions of each leaf.
         factor: c'.
-        radius: R.
+        mean: s^2/n.
     """
     (name,) = part.group_shapes
-    count = max(part.sizes[name], 1)
-    square = radius * radius
-    mean = square / count
-    factors, means = (
-        part.broadcast({name: factor}),
-        part.broadcast({name: mean}),
-    )
-    terms = {}
+    factors, means = (part.broadcast({name: x}) for x in (factor, mean))
+    rest = {}
     for path, (w, d) in zip(part.paths, pairs, strict=True):
         u = to_accumulator(w) + factors[path] * to_accumulator(d)
-        terms[path] = u * u - means[path]
-    return part.sum(terms)[name] + (count * mean - square)
+        rest[path] = u * u - means[path]
+    return part.sum(rest)[name]
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnums=7)
 def _coefficients(
-    surplus: jax.Array,
+    total: jax.Array,
+    count: jax.Array,
+    mean: jax.Array,
     factor: jax.Array,
     norm: jax.Array,
     radial: jax.Array,
     radius: jax.Array,
-) -> Coefficients:
-    fall = _fall(surplus, factor, radius)
-    growth = surplus + (radius - norm) * (radius + norm)
-    new = safe_divide(growth, factor) - norm * radial
-    new = new * safe_divide(1 + fall, radius)
+    ratio: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return A, the new radial part, and the radius reached in this step."""
+    reached = reachable(radius, norm, ratio)
+    growth = total + (count * mean - norm * norm)  # N - s^2
+    square = norm * norm + growth
+    length = jnp.sqrt(_select(square > 0, square, 1))
+    fall = _fall(growth, square, length, factor, norm, reached)
+    reach = _select(factor == 0, 1, factor) * length
+    along = (growth - factor * norm * radial) / reach
     # Within rounding the sum says nothing of |d|.
     known = (factor != 0) & (jnp.abs(fall) > _uncertain(fall))
-    return Coefficients(
-        fall, factor + factor * fall, jnp.where(known, new, radial)
-    )
+    return fall, jax.lax.select(known, along, radial), reached
 
 
 def _fall(
-    surplus: jax.Array, factor: jax.Array, radius: jax.Array
+    growth: jax.Array,
+    square: jax.Array,
+    length: jax.Array,
+    factor: jax.Array,
+    norm: jax.Array,
+    radius: jax.Array,
 ) -> jax.Array:
     """Return A: a part of it within rounding, and zero for a zero rate.
 
     See `step` for the part. At N = 0 a group stays where it is.
     """
-    square = radius * radius + surplus
-    length = jnp.sqrt(jnp.where(square > 0, square, 1))
+    surplus = growth + (norm - radius) * (norm + radius)  # N - R^2
     total = -length * (radius + length)
     rounding = SUM_ROUNDINGS * jnp.finfo(length.dtype).eps
     off = jnp.abs(surplus)
-    part = jnp.where(off <= rounding * square, ROUNDING_GAIN * surplus, surplus)
+    part = jax.lax.select(
+        off <= rounding * square, ROUNDING_GAIN * surplus, surplus
+    )
     still = (factor == 0) & (off <= -ON_SPHERE_TOLERANCE * total)
     # A quotient last: XLA for CPU computes all else anew for every weight.
-    return replace_value(surplus, jnp.where(still, 0, part)) / total
+    return replace_value(surplus, _select(still, 0, part)) / total
 
 
 def _uncertain(x: jax.Array) -> jax.Array:
@@ -206,17 +217,30 @@ def _uncertain(x: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _combine(
+def _rounded_move(
     w: jax.Array,
     d: jax.Array,
     norm: jax.Array,
     fall: jax.Array,
-    reach: jax.Array,
+    factor: jax.Array,
 ) -> jax.Array:
-    """Return w + A w + (1 + A) c' d; w for a norm of zero."""
-    w, d = widen_by_bits(w), widen_by_bits(d)
-    still = jnp.where(jnp.abs(fall) <= _uncertain(fall), 0, fall)
+    """Return w' - w for w' = w + A w + (1 + A) c' d, rounded; 0 for s = 0."""
+    x, d = widen_by_bits(w), widen_by_bits(d)
+    still = _select(jnp.abs(fall) <= _uncertain(fall), 0, fall)
     along = jnp.where(d == 0, still, fall)
-    along = replace_value(jnp.broadcast_to(fall, w.shape), along) * w
+    along = replace_value(jnp.broadcast_to(fall, w.shape), along) * x
     # In a group of norm zero, d may be non-finite.
-    return w + jnp.where(norm == 0, 0, along + reach * d)
+    moved = along + (factor + factor * fall) * d
+    return (x + jnp.where(norm == 0, 0, moved)).astype(w.dtype) - w
+
+
+def _select(
+    mask: jax.Array, x: jax.typing.ArrayLike, y: jax.typing.ArrayLike
+) -> jax.Array:
+    """Return x or y, one of them a number.
+
+    `jnp.where` would be another function in the program for each call.
+    """
+    dtype = next(a.dtype for a in (x, y) if isinstance(a, jax.Array))
+    x, y = (jnp.broadcast_to(jnp.asarray(a, dtype), mask.shape) for a in (x, y))
+    return jax.lax.select(mask, x, y)

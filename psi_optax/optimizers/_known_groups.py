@@ -1,16 +1,13 @@
 """Norms that a state knows, because the last step left them."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from psi_optax import geometry
-from psi_optax.geometry._scheduling import barrier, runs_on_one_device
-from psi_optax.geometry.rounding import (
-    reachable,
-    rounding_shrinkage_limit,
-)
+from psi_optax.geometry._scheduling import runs_on_one_device
 from psi_optax.groups import Leaves, Plan, Scalars
 from psi_optax.transforms.state_checks import (
     state_or_placeholder,
@@ -50,9 +47,9 @@ def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
 def find_norms(
     plan: Plan, w: Leaves, known: KnownGroups | None, radius: Scalars
 ) -> tuple[Scalars, Scalars]:
-    """Return the norms of groups, and the radii within their reach.
+    """Return the norms of groups, and the number of weights in each.
 
-    Both are the radii of the spheres, unless other code has changed weights.
+    The norms are the radii, unless other code has changed weights.
 
     All groups are measured if the sample of one of them is off by more than
     1 %, or zero. So a change of all weights is seen, and that of a part of a
@@ -66,16 +63,25 @@ def find_norms(
         radius: of each group's sphere.
     """
     if known is None or not plan.leaves or not runs_on_one_device():
-        return _measure(plan, w, radius)
+        return geometry.norm(plan, w), _counts(plan)
     sample = stored_scalars("samples", known.sample, plan)
     now = plan.first_weights(w)
-    near = [_is_near(now[name], sample[name]).reshape(-1) for name in now]
+    # XLA compiles equal functions once, if no constant in them differs. It does
+    # not look for constants in the branches of a conditional.
     return jax.lax.cond(
-        jnp.all(jnp.concatenate(near)),
-        lambda _: (radius, radius),
-        lambda weights: _measure(plan, weights, radius),
+        _all([_is_near(now[name], sample[name]) for name in now]),
+        lambda _: (radius, _counts(plan)),
+        lambda weights: (geometry.norm(plan, weights), _counts(plan)),
         w,
     )
+
+
+def _counts(plan: Plan) -> Scalars:
+    """Return the number of weights in each group of a name, at least 1."""
+    return {
+        name: jnp.asarray(max(size, 1), plan.dtypes[name])
+        for name, size in plan.sizes.items()
+    }
 
 
 def radial_parts(
@@ -98,19 +104,27 @@ def radial_parts(
     return jax.tree.map(lambda b: jnp.asarray(momentum, b.dtype) * b, before)
 
 
-def _measure(plan: Plan, w: Leaves, radius: Scalars) -> tuple[Scalars, Scalars]:
-    """Measure the norms; see `reachable` for the radii."""
-    norm = jax.tree.map(geometry.safe_sqrt, barrier(plan.dot(w, w)))
-    ratios = {
-        name: rounding_shrinkage_limit(leaf.dtype for leaf in part.leaves)
-        for name, part in plan.parts().items()
-    }
-    return norm, jax.tree.map(reachable, radius, norm, ratios)
-
-
 def _is_near(now: jax.Array, before: jax.Array) -> jax.Array:
     """Return whether samples agree; a zero or NaN never does."""
     return jnp.abs(now - before) < _TOLERANCE * jnp.abs(before)
+
+
+def _all(masks: list[jax.Array]) -> jax.Array:
+    """Return whether all elements of all masks are true.
+
+    XLA compiles each function of each shape, once. Here it is one function for
+    all masks, where a sum of each would be two for each shape.
+    """
+    flat: dict[int, jax.Array] = {}
+    for mask in masks:
+        x = mask.reshape(-1)
+        flat[x.size] = flat[x.size] & x if x.size in flat else x
+    longest = max(flat)
+    padded = (
+        jax.lax.pad(x, True, [(0, longest - size, 0)])
+        for size, x in flat.items()
+    )
+    return jnp.all(functools.reduce(jnp.logical_and, padded))
 
 
 def learn_groups(
@@ -118,8 +132,7 @@ def learn_groups(
     known: KnownGroups | None,
     new: Leaves,
     radius: Scalars,
-    reached: Scalars,
-    coefficients: dict[str, geometry.Coefficients],
+    step: geometry.OneSumStep,
 ) -> KnownGroups:
     """Return what the next step can know.
 
@@ -128,21 +141,19 @@ def learn_groups(
         known: of this step.
         new: the new weights.
         radius: of each group's sphere.
-        reached: the norms of the new weights.
-        coefficients: of the step.
+        step: what led to them.
     """
-    radial = {name: c.radial for name, c in coefficients.items()}
     if runs_on_one_device():
         sample = jax.tree.map(
             lambda x, r, s: jnp.where(r == s, x, jnp.nan),
             plan.first_weights(new),
             radius,
-            reached,
+            step.reached,
         )
     elif known is None:
         sample = jax.tree.map(lambda r: jnp.full_like(r, jnp.nan), radius)
     else:
         sample = known.sample
     return KnownGroups(
-        state_or_placeholder(radial), state_or_placeholder(sample)
+        state_or_placeholder(step.radial), state_or_placeholder(sample)
     )

@@ -16,10 +16,7 @@ from psi_optax.geometry.numerics import (
     safe_divide as safe_divide,
     safe_sqrt as safe_sqrt,
 )
-from psi_optax.geometry.one_sum import (
-    OneSumStep as OneSumStep,
-    one_sum_step as one_sum_step,
-)
+from psi_optax.geometry.one_sum import one_sum_step as one_sum_step
 from psi_optax.geometry.retraction import (
     apply_retraction_factor as apply_retraction_factor,
     retract as retract,

@@ -18,7 +18,6 @@ multiplies w' by it, to the last bit.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +31,6 @@ from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
     ROUNDING_GAIN,
     SUM_ROUNDINGS,
-    reachable,
-    rounding_shrinkage_limit,
 )
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
@@ -42,20 +39,6 @@ from psi_optax.groups.types import Leaves, Scalars
 # Of 1 - c p. Beyond them the step is radial by half a radius, and an error of p
 # could reverse it.
 _LEAST, _MOST = 0.125, 8.0
-
-
-class OneSumStep(NamedTuple):
-    """A step of all groups, and facts for the next one.
-
-    Attributes:
-        moved: the rounded new weights minus the old, in the dtype of w.
-        radial: <v', d>, the radial part of d at the new weights.
-        reached: the norm of the new weights, up to rounding.
-    """
-
-    moved: Leaves
-    radial: Scalars
-    reached: Scalars
 
 
 def one_sum_step(
@@ -67,7 +50,7 @@ def one_sum_step(
     radial: Scalars,
     radius: Scalars,
     count: Scalars,
-) -> OneSumStep:
+) -> tuple[Leaves, Scalars]:
     """Move every group along d on its sphere.
 
     The rules of `step` hold. That of zero steps is by weight: a weight whose
@@ -83,8 +66,12 @@ def one_sum_step(
         norm: |w|.
         radial: <w, d>/|w|. The angle is off by its error, times the rate and
             the angle itself.
-        radius: of each group's sphere.
+        radius: of each group's sphere, within reach of the norm.
         count: number of weights in each group of a name, of shape ().
+
+    Returns:
+        The rounded new weights minus the old, in the dtype of w, and the radial
+        part of d at the new weights.
     """
     parts = plan.parts()
     factors = jax.tree.map(_factor, rate, norm, radial)
@@ -98,29 +85,16 @@ def one_sum_step(
         )
         for name, part in parts.items()
     }
-    falls: Scalars = {}
-    step = OneSumStep({}, {}, {})
-    for name, total in barrier(sums).items():
-        dtypes = (leaf.dtype for leaf in parts[name].leaves)
-        falls[name], step.radial[name], step.reached[name] = _coefficients(
-            total,
-            count[name],
-            means[name],
-            factors[name],
-            norm[name],
-            radial[name],
-            radius[name],
-            rounding_shrinkage_limit(dtypes),
-        )
+    fall = jax.tree.map(_fall, barrier(sums), count, means, factors, radius)
     moved = jax.tree.map(
         _rounded_move,
         w,
         d,
         plan.broadcast(norm),
-        plan.broadcast(falls),
+        plan.broadcast(fall),
         plan.broadcast(factors),
     )
-    return step._replace(moved=moved)
+    return moved, jax.tree.map(_radial, fall, factors, norm, radial, radius)
 
 
 @jax.jit
@@ -162,58 +136,70 @@ def _sum_of_rest(
     return part.sum(rest)[name]
 
 
-@functools.partial(jax.jit, static_argnums=7)
-def _coefficients(
+@jax.jit
+def _fall(
     total: jax.Array,
     count: jax.Array,
     mean: jax.Array,
     factor: jax.Array,
-    norm: jax.Array,
-    radial: jax.Array,
-    radius: jax.Array,
-    ratio: float,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return A, the new radial part, and the radius reached in this step."""
-    reached = reachable(radius, norm, ratio)
-    growth = total + (count * mean - norm * norm)  # N - s^2
-    square = norm * norm + growth
-    length = jnp.sqrt(_select(square > 0, square, 1))
-    fall = _fall(growth, square, length, factor, norm, reached)
-    reach = _select(factor == 0, 1, factor) * length
-    along = (growth - factor * norm * radial) / reach
-    # Within rounding the sum says nothing of |d|.
-    known = (factor != 0) & (jnp.abs(fall) > _uncertain(fall))
-    return fall, jax.lax.select(known, along, radial), reached
-
-
-def _fall(
-    growth: jax.Array,
-    square: jax.Array,
-    length: jax.Array,
-    factor: jax.Array,
-    norm: jax.Array,
     radius: jax.Array,
 ) -> jax.Array:
     """Return A: a part of it within rounding, and zero for a zero rate.
 
     See `step` for the part. At N = 0 a group stays where it is.
+
+    Args:
+        total: N - s^2, but for the rounding of the mean.
+        count: n.
+        mean: s^2/n.
+        factor: c'.
+        radius: R.
     """
-    surplus = growth + (norm - radius) * (norm + radius)  # N - R^2
-    total = -length * (radius + length)
-    rounding = SUM_ROUNDINGS * jnp.finfo(length.dtype).eps
-    off = jnp.abs(surplus)
-    part = jax.lax.select(
-        off <= rounding * square, ROUNDING_GAIN * surplus, surplus
+    surplus = total + (count * mean - radius * radius)  # N - R^2
+    square = total + count * mean
+    length = jnp.sqrt(_select(square > 0, square, 1))
+    still = factor == 0
+    zone = _choose(
+        still, 2 * ON_SPHERE_TOLERANCE, SUM_ROUNDINGS * _eps(square), square
     )
-    still = (factor == 0) & (off <= -ON_SPHERE_TOLERANCE * total)
+    part = jax.lax.select(
+        jnp.abs(surplus) <= zone * square,
+        _choose(still, 0, ROUNDING_GAIN, square) * surplus,
+        surplus,
+    )
     # A quotient last: XLA for CPU computes all else anew for every weight.
-    return replace_value(surplus, _select(still, 0, part)) / total
+    return replace_value(surplus, part) / (-length * (radius + length))
+
+
+@jax.jit
+def _radial(
+    fall: jax.Array,
+    factor: jax.Array,
+    norm: jax.Array,
+    radial: jax.Array,
+    radius: jax.Array,
+) -> jax.Array:
+    r"""Return <v', d>; <v, d> if A is within rounding and says nothing of d.
+
+    As \(|u| = R/(1 + A)\), \(N - R^2 = -|u|^2 A\,(2 + A)\).
+    """
+    whole = 1 + fall
+    known = (factor != 0) & (jnp.abs(fall) > _uncertain(fall)) & (radius > 0)
+    length = _select(known, radius, 1) / _select(known, whole, 1)
+    growth = (radius - norm) * (radius + norm) - length * length * (
+        fall * (1 + whole)
+    )
+    along = growth / _select(known, factor, 1) - norm * radial
+    return jax.lax.select(known, along / length, radial)
+
+
+def _eps(x: jax.Array) -> float:
+    return float(jnp.finfo(x.dtype).eps)
 
 
 def _uncertain(x: jax.Array) -> jax.Array:
     """Return the greatest |A| of a sum that is R^2 up to rounding."""
-    eps = jnp.finfo(x.dtype).eps
-    return jnp.asarray(SUM_ROUNDINGS * ROUNDING_GAIN * eps, x.dtype)
+    return jnp.asarray(SUM_ROUNDINGS * ROUNDING_GAIN * _eps(x), x.dtype)
 
 
 @jax.jit
@@ -226,7 +212,7 @@ def _rounded_move(
 ) -> jax.Array:
     """Return w' - w for w' = w + A w + (1 + A) c' d, rounded; 0 for s = 0."""
     x, d = widen_by_bits(w), widen_by_bits(d)
-    still = _select(jnp.abs(fall) <= _uncertain(fall), 0, fall)
+    still = _select(jnp.abs(fall) > _uncertain(fall), fall, 0)
     along = jnp.where(d == 0, still, fall)
     along = replace_value(jnp.broadcast_to(fall, w.shape), along) * x
     # In a group of norm zero, d may be non-finite.
@@ -234,13 +220,14 @@ def _rounded_move(
     return (x + jnp.where(norm == 0, 0, moved)).astype(w.dtype) - w
 
 
-def _select(
-    mask: jax.Array, x: jax.typing.ArrayLike, y: jax.typing.ArrayLike
-) -> jax.Array:
-    """Return x or y, one of them a number.
+def _select(mask: jax.Array, x: jax.Array, y: float) -> jax.Array:
+    """Return x, and a number where the mask is false.
 
     `jnp.where` would be another function in the program for each call.
     """
-    dtype = next(a.dtype for a in (x, y) if isinstance(a, jax.Array))
-    x, y = (jnp.broadcast_to(jnp.asarray(a, dtype), mask.shape) for a in (x, y))
-    return jax.lax.select(mask, x, y)
+    return jax.lax.select(mask, x, jnp.full_like(x, y))
+
+
+def _choose(mask: jax.Array, x: float, y: float, like: jax.Array) -> jax.Array:
+    """Return one of two numbers."""
+    return jax.lax.select(mask, jnp.full_like(like, x), jnp.full_like(like, y))

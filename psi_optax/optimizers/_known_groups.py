@@ -8,6 +8,10 @@ import jax.numpy as jnp
 
 from psi_optax import geometry
 from psi_optax.geometry._scheduling import runs_on_one_device
+from psi_optax.geometry.rounding import (
+    reachable,
+    rounding_shrinkage_limit,
+)
 from psi_optax.groups import Leaves, Plan, Scalars
 from psi_optax.transforms.state_checks import (
     state_or_placeholder,
@@ -46,10 +50,11 @@ def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
 
 def find_norms(
     plan: Plan, w: Leaves, known: KnownGroups | None, radius: Scalars
-) -> tuple[Scalars, Scalars]:
-    """Return the norms of groups, and the number of weights in each.
+) -> tuple[Scalars, Scalars, Scalars]:
+    """Return the norms of groups, radii within reach, and numbers of weights.
 
-    The norms are the radii, unless other code has changed weights.
+    Norms and radii are those of the spheres, unless other code has changed
+    weights.
 
     All groups are measured if the sample of one of them is off by more than
     1 %, or zero. So a change of all weights is seen, and that of a part of a
@@ -63,17 +68,30 @@ def find_norms(
         radius: of each group's sphere.
     """
     if known is None or not plan.leaves or not runs_on_one_device():
-        return geometry.norm(plan, w), _counts(plan)
+        return _measure(plan, w, radius)
     sample = stored_scalars("samples", known.sample, plan)
     now = plan.first_weights(w)
     # XLA compiles equal functions once, if no constant in them differs. It does
     # not look for constants in the branches of a conditional.
     return jax.lax.cond(
         _all([_is_near(now[name], sample[name]) for name in now]),
-        lambda _: (radius, _counts(plan)),
-        lambda weights: (geometry.norm(plan, weights), _counts(plan)),
+        lambda _: (radius, radius, _counts(plan)),
+        lambda weights: _measure(plan, weights, radius),
         w,
     )
+
+
+def _measure(
+    plan: Plan, w: Leaves, radius: Scalars
+) -> tuple[Scalars, Scalars, Scalars]:
+    """Measure the norms; see `reachable` for the radii."""
+    norm = geometry.norm(plan, w)
+    ratios = {
+        name: rounding_shrinkage_limit(leaf.dtype for leaf in part.leaves)
+        for name, part in plan.parts().items()
+    }
+    reached = jax.tree.map(reachable, radius, norm, ratios)
+    return norm, reached, _counts(plan)
 
 
 def _counts(plan: Plan) -> Scalars:
@@ -132,7 +150,8 @@ def learn_groups(
     known: KnownGroups | None,
     new: Leaves,
     radius: Scalars,
-    step: geometry.OneSumStep,
+    reached: Scalars,
+    radial: Scalars,
 ) -> KnownGroups:
     """Return what the next step can know.
 
@@ -141,19 +160,20 @@ def learn_groups(
         known: of this step.
         new: the new weights.
         radius: of each group's sphere.
-        step: what led to them.
+        reached: the norms of the new weights.
+        radial: the radial parts of the directions there.
     """
     if runs_on_one_device():
         sample = jax.tree.map(
             lambda x, r, s: jnp.where(r == s, x, jnp.nan),
             plan.first_weights(new),
             radius,
-            step.reached,
+            reached,
         )
     elif known is None:
         sample = jax.tree.map(lambda r: jnp.full_like(r, jnp.nan), radius)
     else:
         sample = known.sample
     return KnownGroups(
-        state_or_placeholder(step.radial), state_or_placeholder(sample)
+        state_or_placeholder(radial), state_or_placeholder(sample)
     )

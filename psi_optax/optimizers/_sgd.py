@@ -68,7 +68,7 @@ def sgd_on_spheres(
             plan.select(params),
             sphere_radius("init", state.radius, plan),
         )
-        norm, count = find_norms(plan, w, state.known, radius)
+        norm, reached, count = find_norms(plan, w, state.known, radius)
         extra_args[_FACTORS] = plan.broadcast(norm)
         steps, inner_state = inner.update(
             updates, state.inner, params, **extra_args
@@ -79,18 +79,18 @@ def sgd_on_spheres(
         if momentum is None:  # The norm times the gradient is never written.
             rates = jax.tree.map(jnp.multiply, rates, norm)
         radial = radial_parts(plan, w, d, norm, state.known, momentum)
-        step = geometry.one_sum_step(
-            plan, w, d, rates, norm, radial, radius, count
+        moved, radial = geometry.one_sum_step(
+            plan, w, d, rates, norm, radial, reached, count
         )
-        new = jax.tree.map(jnp.add, w, step.moved)
-        known = learn_groups(plan, state.known, new, radius, step)
+        new = jax.tree.map(jnp.add, w, moved)
+        known = learn_groups(plan, state.known, new, radius, reached, radial)
         if momentum is None:
             known = known._replace(radial=None)
         if ordinary is None:
             steps = jax.tree.map(
                 lambda x: jnp.asarray(rate, x.dtype) * x, steps
             )
-        moved = cast_like(step.moved, plan.select(updates, "updates"))
+        moved = cast_like(moved, plan.select(updates, "updates"))
         return plan.merge(steps, moved), PsiState(
             optax.safe_increment(state.count), state.radius, inner_state, known
         )

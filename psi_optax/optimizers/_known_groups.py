@@ -71,10 +71,11 @@ def find_norms(
         return _measure(plan, w, radius)
     sample = stored_scalars("samples", known.sample, plan)
     now = plan.first_weights(w)
+    near = jax.tree.map(_is_near, now, {name: sample[name] for name in now})
     # XLA compiles equal functions once, if no constant in them differs. It does
     # not look for constants in the branches of a conditional.
     return jax.lax.cond(
-        _all([_is_near(now[name], sample[name]) for name in now]),
+        _all(list(near.values())),
         lambda _: (radius, radius, _counts(plan)),
         lambda weights: _measure(plan, weights, radius),
         w,
@@ -122,9 +123,16 @@ def radial_parts(
     return jax.tree.map(lambda b: jnp.asarray(momentum, b.dtype) * b, before)
 
 
+@jax.jit
 def _is_near(now: jax.Array, before: jax.Array) -> jax.Array:
     """Return whether samples agree; a zero or NaN never does."""
     return jnp.abs(now - before) < _TOLERANCE * jnp.abs(before)
+
+
+@jax.jit
+def _sample(x: jax.Array, radius: jax.Array, reached: jax.Array) -> jax.Array:
+    """Return samples: zeros, which never agree, where groups are off."""
+    return x * (radius == reached).astype(x.dtype)
 
 
 def _all(masks: list[jax.Array]) -> jax.Array:
@@ -165,7 +173,7 @@ def learn_groups(
     """
     if runs_on_one_device():
         sample = jax.tree.map(
-            lambda x, r, s: jnp.where(r == s, x, jnp.nan),
+            _sample,
             plan.first_weights(new),
             radius,
             reached,

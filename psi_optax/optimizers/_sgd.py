@@ -126,12 +126,20 @@ def _scaled_trace(
             m = trace[path]
             if path not in factors:
                 return jnp.asarray(decay, m.dtype) * m + g
-            s = factors[path]
-            old = jnp.asarray(decay, s.dtype) * to_accumulator(m)
-            new = old + s * to_accumulator(g)
-            return jnp.where(s == 0, old, new).astype(m.dtype)
+            return _accumulate(m, g, factors[path], decay)
 
         steps = map_with_path(add, updates)
         return steps, optax.TraceState(steps)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+# Equal leaves share one trace, and one function of the lowered program.
+@jax.jit
+def _accumulate(
+    m: jax.Array, g: jax.Array, s: jax.Array, decay: jax.typing.ArrayLike
+) -> jax.Array:
+    """Return decay m + s g, without g for s = 0."""
+    old = jnp.asarray(decay, s.dtype) * to_accumulator(m)
+    new = old + s * to_accumulator(g)
+    return jnp.where(s == 0, old, new).astype(m.dtype)

@@ -75,9 +75,9 @@ def one_sum_step(
     """
     parts = plan.parts()
     factors = jax.tree.map(_factor, rate, norm, radial)
-    means = jax.tree.map(_mean_square, norm, count)
-    sums = {
-        name: _sum_of_rest(
+    means = jax.tree.map(_mean_square, radius, count)
+    surplus = {
+        name: _surplus(
             part.anonymous(),
             [(w[path], d[path]) for path in part.paths],
             factors[name],
@@ -85,7 +85,7 @@ def one_sum_step(
         )
         for name, part in parts.items()
     }
-    fall = jax.tree.map(_fall, barrier(sums), count, means, factors, radius)
+    fall = jax.tree.map(_fall, barrier(surplus), factors, radius)
     moved = jax.tree.map(
         _rounded_move,
         w,
@@ -104,20 +104,20 @@ def _factor(rate: jax.Array, norm: jax.Array, radial: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _mean_square(norm: jax.Array, count: jax.Array) -> jax.Array:
-    """Return s^2/n."""
-    return norm * norm / count
+def _mean_square(radius: jax.Array, count: jax.Array) -> jax.Array:
+    """Return R^2/n."""
+    return radius * radius / count
 
 
 # Equal leaves share one trace, and one function of the lowered program.
 @functools.partial(jax.jit, static_argnums=0)
-def _sum_of_rest(
+def _surplus(
     part: Plan,
     pairs: list[tuple[jax.Array, jax.Array]],
     factor: jax.Array,
     mean: jax.Array,
 ) -> jax.Array:
-    """Return the sum of u^2 - s^2/n over the n weights of a group.
+    """Return N - R^2: the sum of u^2 - R^2/n over the n weights of a group.
 
     The partial sums are smaller than those of u^2, and so is their rounding.
 
@@ -125,38 +125,31 @@ def _sum_of_rest(
         part: the groups of one name.
         pairs: weights and directions of each leaf.
         factor: c'.
-        mean: s^2/n.
+        mean: R^2/n.
     """
     (name,) = part.group_shapes
     factors, means = (part.broadcast({name: x}) for x in (factor, mean))
-    rest = {}
+    terms = {}
     for path, (w, d) in zip(part.paths, pairs, strict=True):
         u = to_accumulator(w) + factors[path] * to_accumulator(d)
-        rest[path] = u * u - means[path]
-    return part.sum(rest)[name]
+        terms[path] = u * u - means[path]
+    return part.sum(terms)[name]
 
 
 @jax.jit
 def _fall(
-    total: jax.Array,
-    count: jax.Array,
-    mean: jax.Array,
-    factor: jax.Array,
-    radius: jax.Array,
+    surplus: jax.Array, factor: jax.Array, radius: jax.Array
 ) -> jax.Array:
     """Return A: a part of it within rounding, and zero for a zero rate.
 
     See `step` for the part. At N = 0 a group stays where it is.
 
     Args:
-        total: N - s^2, but for the rounding of the mean.
-        count: n.
-        mean: s^2/n.
+        surplus: N - R^2.
         factor: c'.
         radius: R.
     """
-    surplus = total + (count * mean - radius * radius)  # N - R^2
-    square = total + count * mean
+    square = radius * radius + surplus
     length = jnp.sqrt(_select(square > 0, square, 1))
     still = factor == 0
     zone = _choose(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from psi_optax import geometry
-from psi_optax.geometry._scheduling import runs_on_one_device
+from psi_optax.geometry._scheduling import barrier, runs_on_one_device
 from psi_optax.geometry.rounding import (
     reachable,
     rounding_shrinkage_limit,
@@ -86,13 +86,26 @@ def _measure(
     plan: Plan, w: Leaves, radius: Scalars
 ) -> tuple[Scalars, Scalars, Scalars]:
     """Measure the norms; see `reachable` for the radii."""
-    norm = geometry.norm(plan, w)
+    square = barrier(plan.dot(w, w))
     ratios = {
         name: rounding_shrinkage_limit(leaf.dtype for leaf in part.leaves)
         for name, part in plan.parts().items()
     }
-    reached = jax.tree.map(reachable, radius, norm, ratios)
+    found = {
+        name: _norm_and_reach(square[name], radius[name], ratio)
+        for name, ratio in ratios.items()
+    }
+    norm = {name: norm for name, (norm, _) in found.items()}
+    reached = {name: reached for name, (_, reached) in found.items()}
     return norm, reached, _counts(plan)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _norm_and_reach(
+    square: jax.Array, radius: jax.Array, ratio: float
+) -> tuple[jax.Array, jax.Array]:
+    norm = geometry.safe_sqrt(square)
+    return norm, reachable(radius, norm, ratio)
 
 
 def _counts(plan: Plan) -> Scalars:
@@ -120,7 +133,9 @@ def radial_parts(
     if known is None:
         return jax.tree.map(geometry.safe_divide, plan.dot(w, d), norm)
     before = stored_scalars("radial parts", known.radial, plan)
-    return jax.tree.map(lambda b: jnp.asarray(momentum, b.dtype) * b, before)
+    return jax.tree.map(
+        lambda b: jax.lax.mul(b, jnp.full_like(b, momentum)), before
+    )
 
 
 @jax.jit

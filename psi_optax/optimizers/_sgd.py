@@ -82,7 +82,7 @@ def sgd_on_spheres(
         moved, radial = geometry.one_sum_step(
             plan, w, d, rates, norm, radial, reached, count
         )
-        new = jax.tree.map(jnp.add, w, moved)
+        new = jax.tree.map(jax.lax.add, w, moved)
         known = learn_groups(plan, state.known, new, radius, reached, radial)
         if momentum is None:
             known = known._replace(radial=None)

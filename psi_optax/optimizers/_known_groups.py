@@ -68,36 +68,53 @@ def find_norms(
         radius: of each group's sphere.
     """
     if known is None or not plan.leaves or not runs_on_one_device():
-        return _measure(plan, w, radius)
+        counts = _count_by_name(plan, _counts(plan))
+        return (*_measure(plan, w, radius), counts)
     sample = stored_scalars("samples", known.sample, plan)
     now = plan.first_weights(w)
     near = jax.tree.map(_is_near, now, {name: sample[name] for name in now})
     # XLA compiles equal functions once, if no constant in them differs. It does
     # not look for constants in the branches of a conditional.
-    return jax.lax.cond(
+    counts = _counts(plan)
+    norm, reached, counts = jax.lax.cond(
         _all(list(near.values())),
-        lambda _: (radius, radius, _counts(plan)),
-        lambda weights: _measure(plan, weights, radius),
+        lambda _: (radius, radius, counts),
+        lambda weights: (*_measure(plan, weights, radius), counts),
         w,
     )
+    return norm, reached, _count_by_name(plan, counts)
 
 
-def _measure(
-    plan: Plan, w: Leaves, radius: Scalars
-) -> tuple[Scalars, Scalars, Scalars]:
+def _counts(plan: Plan) -> dict[tuple[Any, int], jax.Array]:
+    """Return the numbers of weights in a group, by dtype and number."""
+    kinds = {(plan.dtypes[name], n) for name, n in plan.sizes.items()}
+    return {
+        (str(dtype), n): jnp.asarray(max(n, 1), dtype) for dtype, n in kinds
+    }
+
+
+def _count_by_name(
+    plan: Plan, counts: dict[tuple[Any, int], jax.Array]
+) -> Scalars:
+    return {
+        name: counts[str(plan.dtypes[name]), n]
+        for name, n in plan.sizes.items()
+    }
+
+
+def _measure(plan: Plan, w: Leaves, radius: Scalars) -> tuple[Scalars, Scalars]:
     """Measure the norms; see `reachable` for the radii."""
     square = barrier(plan.dot(w, w))
-    ratios = {
-        name: rounding_shrinkage_limit(leaf.dtype for leaf in part.leaves)
+    found = {
+        name: _norm_and_reach(
+            square[name],
+            radius[name],
+            rounding_shrinkage_limit(leaf.dtype for leaf in part.leaves),
+        )
         for name, part in plan.parts().items()
     }
-    found = {
-        name: _norm_and_reach(square[name], radius[name], ratio)
-        for name, ratio in ratios.items()
-    }
     norm = {name: norm for name, (norm, _) in found.items()}
-    reached = {name: reached for name, (_, reached) in found.items()}
-    return norm, reached, _counts(plan)
+    return norm, {name: reached for name, (_, reached) in found.items()}
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -106,14 +123,6 @@ def _norm_and_reach(
 ) -> tuple[jax.Array, jax.Array]:
     norm = geometry.safe_sqrt(square)
     return norm, reachable(radius, norm, ratio)
-
-
-def _counts(plan: Plan) -> Scalars:
-    """Return the number of weights in each group of a name, at least 1."""
-    return {
-        name: jnp.asarray(max(size, 1), plan.dtypes[name])
-        for name, size in plan.sizes.items()
-    }
 
 
 def radial_parts(

@@ -76,7 +76,7 @@ def one_sum_step(
     parts = plan.parts()
     factors = jax.tree.map(_factor, rate, norm, radial)
     means = jax.tree.map(_mean_square, radius, count)
-    surplus = {
+    surplus: Scalars = {
         name: _surplus(
             part.anonymous(),
             [(w[path], d[path]) for path in part.paths],

@@ -88,7 +88,7 @@ def find_norms(
     return norm, reached, _count_by_name(plan, counts)
 
 
-def _counts(plan: Plan) -> dict[tuple[Any, int], jax.Array]:
+def _counts(plan: Plan) -> dict[tuple[str, int], jax.Array]:
     """Return the numbers of weights in a group, by dtype and number."""
     kinds = {(plan.dtypes[name], n) for name, n in plan.sizes.items()}
     return {
@@ -97,7 +97,7 @@ def _counts(plan: Plan) -> dict[tuple[Any, int], jax.Array]:
 
 
 def _count_by_name(
-    plan: Plan, counts: dict[tuple[Any, int], jax.Array]
+    plan: Plan, counts: dict[tuple[str, int], jax.Array]
 ) -> Scalars:
     return {
         name: counts[str(plan.dtypes[name]), n]
@@ -116,8 +116,9 @@ def _measure(plan: Plan, w: Leaves, radius: Scalars) -> tuple[Scalars, Scalars]:
         )
         for name, part in plan.parts().items()
     }
-    norm = {name: norm for name, (norm, _) in found.items()}
-    return norm, {name: reached for name, (_, reached) in found.items()}
+    norm: Scalars = {name: norm for name, (norm, _) in found.items()}
+    reached: Scalars = {name: reached for name, (_, reached) in found.items()}
+    return norm, reached
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -146,10 +146,15 @@ def _store(
         (w, once_per_group(factor)),
     )
 
-    def rounded(x: jax.Array, old: jax.Array, y: jax.Array, n: jax.Array):
-        return computed_once(jnp.where(n == 0, 0, x).astype(old.dtype), y)
+    return jax.tree.map(_rounded, total, m.stored, w, plan.broadcast(square))
 
-    return jax.tree.map(rounded, total, m.stored, w, plan.broadcast(square))
+
+def _rounded(
+    x: jax.Array, stored: jax.Array, w: jax.Array, square: jax.Array
+) -> jax.Array:
+    """Return x in the dtype of the last momentum; zero for w of norm zero."""
+    # The gradient of a group of norm zero may be non-finite.
+    return computed_once(jnp.where(square == 0, 0, x).astype(stored.dtype), w)
 
 
 @jax.jit

@@ -41,6 +41,7 @@ from psi_optax.transforms.radius import (
     initial_radius,
     sphere_radius,
 )
+from psi_optax.transforms.state_checks import check_state_type
 
 
 def sgd_g(
@@ -62,6 +63,11 @@ def sgd_g(
     radians. The paper starts from weights of norm 1 and sees raw gradients.
     This is the same at norm 1, and equivariant at any norm.
 
+    The momentum is stored where the step ends, and no copy of the weights is
+    kept. A group that something else rotates, such as `lookahead` or another
+    transform, takes along the part of its momentum that is tangent there; the
+    rest is dropped. Rescaling it changes nothing.
+
     The paper's penalty on the cosines between filters is
     `chain(add_orthogonality(0.1, groups), sgd_g(...))`.
 
@@ -77,7 +83,7 @@ def sgd_g(
         radius: see `psi`.
 
     Returns:
-        A transform that needs params, with a `PsiState`.
+        A transform that needs params, with a `PsiState` inside a partition.
 
     Raises:
         TypeError: a hyperparameter is of another type.
@@ -114,7 +120,7 @@ def sgd_g(
         return _Weights(*weights), state
 
     return _on_great_circles(
-        _Moments("trace", init, weigh),
+        _Moments(TransportedTraceState, "trace", init, weigh),
         groups,
         learning_rate=learning_rate,
         max_norm=max_norm,
@@ -143,7 +149,8 @@ def adam_g(
 
     The first moment is transported in parallel. The second moment is the mean
     of \(|P\,r g|^2\), one scalar per group, so a step has the direction of the
-    momentum (see `scale_by_group_adam`). A step rotates a group by about
+    momentum (see `scale_by_group_adam`). The first moment is stored as in
+    `sgd_g`. A step rotates a group by about
     `learning_rate` radians or less, whatever its size, and by up to 2.4 times
     that while gradients grow.
 
@@ -160,7 +167,7 @@ def adam_g(
         radius: see `psi`.
 
     Returns:
-        A transform that needs params, with a `PsiState`.
+        A transform that needs params, with a `PsiState` inside a partition.
 
     Raises:
         TypeError: a hyperparameter is of another type.
@@ -199,7 +206,7 @@ def adam_g(
         return _Weights(decay, gain, rates), state
 
     return _on_great_circles(
-        _Moments("mu", initial_group_adam, weigh),
+        _Moments(ScaleByGroupAdamState, "mu", initial_group_adam, weigh),
         groups,
         learning_rate=learning_rate,
         max_norm=max_norm,
@@ -228,12 +235,14 @@ class _Moments(NamedTuple):
     """A momentum that is transported, with all else in its state.
 
     Attributes:
+        kind: the class of the state.
         field: of the state, with the momentum.
         init: maps (plan, params) to a state.
         weigh: maps (plan, squared norms of gradients, minus the learning rate,
             state) to weights and the next state but for the momentum.
     """
 
+    kind: type[tuple]
     field: str
     init: Callable[[Plan, Tree], Any]
     weigh: Callable[..., tuple[_Weights, Any]]
@@ -268,6 +277,7 @@ def _on_great_circles(
         **extra_args: Any,
     ) -> tuple[Tree, PsiState]:
         del extra_args
+        check_state_type(state.inner, moments.kind, "state['inner']")
         sphere = sphere_radius(radius, state.radius, plan)
         trace = getattr(state.inner, moments.field)
         w, g = plan.select(params), plan.select_steps(updates)

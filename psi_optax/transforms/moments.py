@@ -47,7 +47,7 @@ class ScaleByGroupAdamState(NamedTuple):
         mu: the first moment; like params.
         nu: the second moment; `{group name: array of the group shape}`.
         base_point: where mu is tangent, for parallel transport; None
-            otherwise.
+            otherwise, and in `adam_g`.
     """
 
     count: jax.typing.ArrayLike

@@ -193,6 +193,21 @@ def test_rescaled_weights_change_nothing(name):
     np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14)
 
 
+@each_recipe
+def test_a_zero_group_is_as_new_when_something_else_sets_it(name):
+    """Its non-finite gradient, as behind a normalization, is forgotten."""
+    w, g, h = np.random.RandomState(0).normal(size=(3, 9, 5))
+    zeroed, broken = w.copy(), g.copy()
+    zeroed[:, 0], broken[:, 0] = 0, np.nan
+    tx = RECIPES[name](0.5, COLUMNS)
+    kept, state = step(tx, broken, tx.init(w), zeroed)
+    assert not kept[:, 0].any()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+    after, _ = step(tx, h, state, w)
+    assert np.isfinite(after).all()
+    assert np.abs(after - w)[:, 0].min() > 1e-4
+
+
 def read_momentum(name, state):
     found = inner_state(state)
     return found.trace if name == "sgd_g" else found.mu

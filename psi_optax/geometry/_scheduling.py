@@ -116,26 +116,31 @@ def _divide_by_finite(x: jax.Array, w: jax.Array) -> jax.Array:
     return x / (0 * jax.lax.stop_gradient(w) + 1).astype(x.dtype)
 
 
-def once_per_group(scalars: Scalars) -> Scalars:
+def once_per_group(scalars: Scalars, known: Scalars) -> Scalars:
     """Return scalars that a CPU computes once per group.
 
     XLA for CPU computes them again for each weight that they multiply, the sine
     of an angle included, but for a quotient: measured, that took as long as all
-    memory traffic of a step.
+    memory traffic of a step. A constant it may write out for each weight.
+
+    Args:
+        scalars: arrays by name.
+        known: like scalars, computed from arrays of the step.
     """
-    if not _is_traced(scalars):
+    if not _is_traced(known):
         return scalars
     return jax.tree.map(
-        lambda x: jax.lax.platform_dependent(
-            x, cpu=_as_quotient, default=lambda x: x
+        lambda x, y: jax.lax.platform_dependent(
+            x, y, cpu=_divide_by_positive, default=lambda x, _: x
         ),
         scalars,
+        known,
     )
 
 
 @jax.jit
-def _as_quotient(x: jax.Array) -> jax.Array:
-    return x / jnp.maximum((x > 0).astype(x.dtype), 1)
+def _divide_by_positive(x: jax.Array, known: jax.Array) -> jax.Array:
+    return x / jnp.maximum((known > 0).astype(x.dtype), 1)
 
 
 def barrier(scalars: _Tree) -> _Tree:

@@ -176,7 +176,8 @@ def step(
     curve = _CURVES[retraction, tangent]
     alpha, beta = _step_coefficients(plan, w, d, sums, rate, radius, curve)
     if retraction == "exponential":
-        alpha, beta = once_per_group(alpha), once_per_group(beta)
+        alpha = once_per_group(alpha, sums.square)
+        beta = once_per_group(beta, sums.square)
     moved = jax.tree.map(
         _combine,
         w,

@@ -24,7 +24,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from psi_optax.geometry._scheduling import computed_once, once_per_group
+from psi_optax.geometry._scheduling import (
+    barrier,
+    computed_once,
+    once_per_group,
+)
 from psi_optax.geometry.step import exponential, step
 from psi_optax.geometry.sums import StepSums, split_direction
 from psi_optax.groups.plan import Plan
@@ -87,7 +91,7 @@ def transported_step(
         plan,
         w,
         z,
-        once_per_group(jax.tree.map(jnp.multiply, sign, rate)),
+        once_per_group(jax.tree.map(jnp.multiply, sign, rate), sums.square),
         radius,
         retraction="exponential",
         sums=StepSums(sums.square, inner, length),
@@ -107,12 +111,13 @@ def momentum_sums(
         w_z: the inner products of the weights with what is stored.
         w_g: the inner products of the weights with the gradient.
     """
-    total = _combine(plan, (m.stored, m.decay), (m.gradient, m.gain))
+    decay = once_per_group(m.decay, square)
+    total = _combine(plan, (m.stored, decay), (m.gradient, m.gain))
     inner = {
         name: m.decay[name] * w_z[name] + m.gain[name] * w_g[name]
         for name in square
     }
-    return StepSums(square, inner, plan.dot(total, total))
+    return StepSums(square, inner, barrier(plan.dot(total, total)))
 
 
 def _combine(plan: Plan, *terms: tuple[Leaves, Scalars]) -> Leaves:
@@ -141,9 +146,9 @@ def _store(
     )
     total = _combine(
         plan,
-        (m.stored, once_per_group(decay)),
-        (m.gradient, once_per_group(gain)),
-        (w, once_per_group(factor)),
+        (m.stored, once_per_group(decay, square)),
+        (m.gradient, once_per_group(gain, square)),
+        (w, once_per_group(factor, square)),
     )
 
     return jax.tree.map(_rounded, total, m.stored, w, plan.broadcast(square))

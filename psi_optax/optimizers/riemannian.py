@@ -320,7 +320,7 @@ def _clip(
     scaled = jax.tree.map(
         lambda x, r: r * to_accumulator(x), g, plan.broadcast(norms)
     )
-    length = plan.dot(scaled, scaled)
+    length = barrier(plan.dot(scaled, scaled))
     factors: Scalars = {}
     squares: Scalars = {}
     for name, r in norms.items():

@@ -129,13 +129,9 @@ def once_per_group(scalars: Scalars, known: Scalars) -> Scalars:
     """
     if not _is_traced(known):
         return scalars
-    return jax.tree.map(
-        lambda x, y: jax.lax.platform_dependent(
-            x, y, cpu=_divide_by_positive, default=lambda x, _: x
-        ),
-        scalars,
-        known,
-    )
+    # On every platform: branches would have to be sharded alike, and x may be a
+    # constant.
+    return jax.tree.map(_divide_by_positive, scalars, known)
 
 
 @jax.jit

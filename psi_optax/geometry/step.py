@@ -29,6 +29,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from psi_optax.geometry._scheduling import once_per_group
 from psi_optax.geometry.numerics import replace_value, safe_divide, safe_sqrt
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
@@ -53,7 +54,7 @@ def _projection(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     return -q * reach * reach / (1 + reach), reach
 
 
-def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+def exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Follow the geodesic along t: a rotation by |t|."""
     # Both are smooth in q at zero, but the root of q is not: there the
     # derivatives are those of the series.
@@ -115,7 +116,7 @@ def _whole_additive(q: jax.Array, p: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 _CURVES: dict[tuple[str | None, bool], _Curve] = {
     ("projection", True): _projection,
-    ("exponential", True): _exponential,
+    ("exponential", True): exponential,
     (None, True): _additive,
     ("projection", False): _whole_projection,
     (None, False): _whole_additive,
@@ -170,6 +171,9 @@ def step(
     sums = step_sums(plan, w, d) if sums is None else sums
     curve = _CURVES[retraction, tangent]
     alpha, beta = _step_coefficients(plan, w, d, sums, rate, radius, curve)
+    if retraction == "exponential":
+        alpha = once_per_group(alpha, sums.square)
+        beta = once_per_group(beta, sums.square)
     moved = jax.tree.map(
         _combine,
         w,

@@ -222,6 +222,17 @@ def test_tables_of_sets():
     assert cells(text, "sgd_g") == [["8.00 (4.00 to 12.00)", "32", "20"]]
 
 
+def test_tables_of_other_pages():
+    found = report.sections(content())
+    main, family = found["../README.md", "step time"], "sgd_g"
+    assert cells(main, SGD) == [["1", "32", "0 MB", "1.0"]]
+    assert not cells(main, family)
+    assert cells(found["choosing.md", "step time"], family)
+    without = content()
+    del without["parts"]["resnet50"]
+    assert not report.sections(without)
+
+
 # -- the share of a training step ---------------------------------------------
 
 

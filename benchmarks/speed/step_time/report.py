@@ -17,6 +17,7 @@ CPU, ELAPSED = "CPU time", "elapsed time"
 
 FULL = ("bytes", "temporaries", "trace", "compile")
 LEAST = ("bytes", "least")
+SHORT = ("bytes", "temporaries", "compile")
 
 
 def report(content: Content) -> str:
@@ -44,11 +45,16 @@ def _clock(content: Content) -> str:
 
 
 def sections(content: Content) -> dict[tuple[str, str], str]:
-    """Return the shares of training steps."""
-    parts = content["parts"]
-    if "training" not in parts:
-        return {}
-    return {("step-time.md", "training"): shares(parts["training"])}
+    """Return the shares of training steps, and the tables of other pages."""
+    parts, found = content["parts"], {}
+    if "training" in parts:
+        found["step-time.md", "training"] = shares(parts["training"])
+    if part := parts.get("resnet50"):
+        rows, columns = part["rows"], (_clock(content), *SHORT)
+        main = table(_some(part, MAIN), "`resnet50`", *columns)
+        found["../README.md", "step time"] = main
+        found["choosing.md", "step time"] = table(rows, "`resnet50`", *columns)
+    return found
 
 
 def _some(part: Row, names: Collection[str]) -> list[Row]:

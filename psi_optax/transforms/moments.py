@@ -220,18 +220,19 @@ def scale_by_group_adam(
         **extra_args: Any,
     ) -> tuple[Tree, ScaleByGroupAdamState]:
         del extra_args
+        g = plan.select(updates)
+        factors, after = update_group_adam(
+            plan, plan.dot(g, g), state, b1, b2, eps, eps_root
+        )
         mu, base_point = transport_momentum(
             plan, state.mu, state.base_point, params, transport
         )
-        g, m = plan.select(updates), plan.select(mu, "moments")
+        m = plan.select(mu, "moments")
         m = {k: _mix(b1, m[k].astype(x.dtype), x) for k, x in g.items()}
-        factors, state = update_group_adam(
-            plan, plan.dot(g, g), state, b1, b2, eps, eps_root
-        )
         steps = cast_like(geometry.scale(plan, m, factors), g)
         mu = plan.merge(mu, cast_like(m, plan.select(mu)))
-        state = state._replace(mu=mu, base_point=base_point)
-        return plan.merge(updates, steps), state
+        after = after._replace(mu=mu, base_point=base_point)
+        return plan.merge(updates, steps), after
 
     grouped = stateful_transform(
         groups,

@@ -35,6 +35,11 @@ from psi_optax.geometry.sums import (
     split_direction as split_direction,
     step_sums as step_sums,
 )
+from psi_optax.geometry.transported_step import (
+    Momentum as Momentum,
+    momentum_sums as momentum_sums,
+    transported_step as transported_step,
+)
 from psi_optax.geometry.update_parts import (
     UpdateParts as UpdateParts,
     measure_parts as measure_parts,

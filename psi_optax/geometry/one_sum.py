@@ -31,8 +31,6 @@ from psi_optax.geometry.numerics import (
 )
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
-    ROUNDING_GAIN,
-    SUM_ROUNDINGS,
     rounded_update,
 )
 from psi_optax.geometry.update_parts import UpdateParts, tangent_square
@@ -43,6 +41,9 @@ from psi_optax.groups.types import Leaves, Scalars
 # Of 1 - c p. Beyond them the step is radial by half a radius, and an error of p
 # could reverse it.
 _LEAST, _MOST = 0.125, 8.0
+
+# Of A, in units of the precision.
+_ROUNDINGS = 4
 
 
 class Coefficients(NamedTuple):
@@ -86,12 +87,12 @@ def one_sum_coefficients(
         radius: of each group's sphere, within reach of the norm.
     """
     factors = jax.tree.map(_factor, rate, norm, radial)
-    surplus = {
-        name: _surplus(
+    growths = {
+        name: _growth(
             part.anonymous(),
             [(w[path], d[path]) for path in part.paths],
             factors[name],
-            radius[name],
+            norm[name],
         )
         for name, part in plan.parts().items()
     }
@@ -99,7 +100,7 @@ def one_sum_coefficients(
         name: _coefficients(
             x, factors[name], norm[name], radial[name], radius[name]
         )
-        for name, x in barrier(surplus).items()
+        for name, x in barrier(growths).items()
     }
 
 
@@ -184,10 +185,11 @@ def _parts(
     growth = (radius - norm - fall * norm) * (radius + whole * norm)
     seen = safe_divide(growth - square, 2 * whole * norm)
     given = reach * radial
-    rounding = _uncertain(fall) / ROUNDING_GAIN * radius * radius
+    # Of N, which A is half of.
+    rounding = 2 * _ROUNDINGS * jnp.finfo(fall.dtype).eps * radius * radius
     off = jnp.abs(seen - given) * jnp.abs(2 * whole * norm)
     along = jnp.where(off > rounding, seen, given)
-    still = (square == 0) & (jnp.abs(fall) <= _uncertain(fall))
+    still = (square == 0) & _is_rounding(fall)
     change = jnp.where(still, 0, fall * norm + along)
     zero = norm == 0
     return (
@@ -204,13 +206,13 @@ def _factor(rate: jax.Array, norm: jax.Array, radial: jax.Array) -> jax.Array:
 
 # Equal leaves share one trace, and one function of the lowered program.
 @functools.partial(jax.jit, static_argnums=0)
-def _surplus(
+def _growth(
     part: Plan,
     pairs: list[tuple[jax.Array, jax.Array]],
     factor: jax.Array,
-    radius: jax.Array,
+    norm: jax.Array,
 ) -> jax.Array:
-    """Return N - R^2 of one group name: the sum of u^2 - R^2/n over n weights.
+    """Return N - s^2 of one group name: the sum of u^2 - s^2/n over n weights.
 
     The partial sums are smaller than those of u^2, and so is their rounding.
 
@@ -218,11 +220,11 @@ def _surplus(
         part: the groups of one name.
         pairs: weights and directions of each leaf.
         factor: c'.
-        radius: R.
+        norm: s.
     """
     (name,) = part.group_shapes
     count = max(part.sizes[name], 1)
-    square = radius * radius
+    square = norm * norm
     mean = square / count
     factors, means = (
         part.broadcast({name: factor}),
@@ -237,45 +239,38 @@ def _surplus(
 
 @jax.jit
 def _coefficients(
-    surplus: jax.Array,
+    growth: jax.Array,
     factor: jax.Array,
     norm: jax.Array,
     radial: jax.Array,
     radius: jax.Array,
 ) -> Coefficients:
-    fall = _fall(surplus, factor, radius)
-    growth = surplus + (radius - norm) * (radius + norm)
+    fall = _fall(growth, factor, norm, radius)
     new = safe_divide(growth, factor) - norm * radial
     new = new * safe_divide(1 + fall, radius)
     # Within rounding the sum says nothing of |d|.
-    known = (factor != 0) & (jnp.abs(fall) > _uncertain(fall))
+    known = (factor != 0) & ~_is_rounding(fall)
     return Coefficients(
         fall, factor + factor * fall, jnp.where(known, new, radial)
     )
 
 
 def _fall(
-    surplus: jax.Array, factor: jax.Array, radius: jax.Array
+    growth: jax.Array, factor: jax.Array, norm: jax.Array, radius: jax.Array
 ) -> jax.Array:
-    """Return A: a part of it within rounding, and zero for a zero rate.
-
-    See `step` for the part. At N = 0 a group stays where it is.
-    """
-    square = radius * radius + surplus
+    """Return A, and zero for a rate of zero; at N = 0 a group stays."""
+    square = norm * norm + growth
     length = jnp.sqrt(jnp.where(square > 0, square, 1))
-    total = -length * (radius + length)
-    rounding = SUM_ROUNDINGS * jnp.finfo(length.dtype).eps
-    off = jnp.abs(surplus)
-    part = jnp.where(off <= rounding * square, ROUNDING_GAIN * surplus, surplus)
-    still = (factor == 0) & (off <= -ON_SPHERE_TOLERANCE * total)
+    total = length * (radius + length)
+    gap = (radius - norm) * (radius + norm) - growth
+    off = jnp.abs(gap) <= ON_SPHERE_TOLERANCE * total
     # A quotient last: XLA for CPU computes all else anew for every weight.
-    return replace_value(surplus, jnp.where(still, 0, part)) / total
+    return replace_value(gap, jnp.where((factor == 0) & off, 0, gap)) / total
 
 
-def _uncertain(x: jax.Array) -> jax.Array:
-    """Return the greatest |A| of a sum that is R^2 up to rounding."""
-    eps = jnp.finfo(x.dtype).eps
-    return jnp.asarray(SUM_ROUNDINGS * ROUNDING_GAIN * eps, x.dtype)
+def _is_rounding(fall: jax.Array) -> jax.Array:
+    """Return whether A may be the rounding of the sum and of R alone."""
+    return jnp.abs(fall) <= _ROUNDINGS * jnp.finfo(fall.dtype).eps
 
 
 @jax.jit
@@ -288,7 +283,7 @@ def _combine(
 ) -> jax.Array:
     """Return w + A w + (1 + A) c' d; w for a norm of zero."""
     w, d = widen_by_bits(w), widen_by_bits(d)
-    still = jnp.where(jnp.abs(fall) <= _uncertain(fall), 0, fall)
+    still = jnp.where(_is_rounding(fall), 0, fall)
     along = jnp.where(d == 0, still, fall)
     along = replace_value(jnp.broadcast_to(fall, w.shape), along) * w
     # In a group of norm zero, d may be non-finite.

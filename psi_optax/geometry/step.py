@@ -30,6 +30,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from psi_optax.geometry._scheduling import once_per_group
 from psi_optax.geometry.numerics import replace_value, safe_divide, safe_sqrt
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
@@ -55,7 +56,7 @@ def _projection(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     return -q * reach * reach / (1 + reach), reach
 
 
-def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+def exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Follow the geodesic along t: a rotation by |t|."""
     # Both are smooth in q at zero, but the root of q is not: there the
     # derivatives are those of the series.
@@ -117,7 +118,7 @@ def _whole_additive(q: jax.Array, p: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 _CURVES: dict[tuple[str | None, bool], _Curve] = {
     ("projection", True): _projection,
-    ("exponential", True): _exponential,
+    ("exponential", True): exponential,
     (None, True): _additive,
     ("projection", False): _whole_projection,
     (None, False): _whole_additive,
@@ -173,6 +174,9 @@ def step(
     curve = _CURVES[retraction, tangent]
     each = functools.partial(_of_each, plan, w, d, sums, rate, radius, curve)
     alpha, beta = each(_coefficients)
+    if retraction == "exponential":
+        alpha = once_per_group(alpha, sums.square)
+        beta = once_per_group(beta, sums.square)
     moved = jax.tree.map(
         _combine,
         w,

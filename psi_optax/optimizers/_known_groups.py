@@ -78,6 +78,20 @@ def find_norms(
     )
 
 
+def relearn(
+    known: KnownGroups, plan: Plan, w: Leaves, momentum: Leaves
+) -> KnownGroups:
+    """Return the knowledge of a momentum that another run has left."""
+    radial = jax.tree.map(
+        geometry.safe_divide, plan.dot(w, momentum), geometry.norm(plan, w)
+    )
+    return known._replace(
+        radial=jax.tree.map(
+            lambda new, old: new.astype(old.dtype), radial, known.radial
+        )
+    )
+
+
 def radial_parts(
     plan: Plan,
     w: Leaves,

@@ -19,7 +19,8 @@ from psi_optax.optimizers._known_groups import (
 from psi_optax.optimizers._ordinary import with_ordinary
 from psi_optax.optimizers.psi import PsiState, signed_rate
 from psi_optax.transforms.contract import cast_like, stateful_transform
-from psi_optax.transforms.radius import initial_radius, sphere_radius
+from psi_optax.transforms.radius import initial_radius
+from psi_optax.transforms.state_checks import stored_scalars
 
 
 def sgd_on_spheres(
@@ -64,10 +65,8 @@ def sgd_on_spheres(
         params: Tree,
         **extra_args: Any,
     ) -> tuple[Tree, PsiState]:
-        w, radius = (
-            plan.select(params),
-            sphere_radius("init", state.radius, plan),
-        )
+        w = plan.select(params)
+        radius = stored_scalars("radii", state.radius, plan)
         norm, reached = find_norms(plan, w, state.known, radius)
         extra_args[_FACTORS] = plan.broadcast(norm)
         steps, inner_state = inner.update(

@@ -19,6 +19,7 @@ from psi_optax.geometry.numerics import (
 from psi_optax.geometry.one_sum import (
     Coefficients as Coefficients,
     one_sum_coefficients as one_sum_coefficients,
+    one_sum_parts as one_sum_parts,
     one_sum_step as one_sum_step,
 )
 from psi_optax.geometry.retraction import (
@@ -38,4 +39,10 @@ from psi_optax.geometry.transported_step import (
     Momentum as Momentum,
     momentum_sums as momentum_sums,
     transported_step as transported_step,
+)
+from psi_optax.geometry.update_parts import (
+    UpdateParts as UpdateParts,
+    measure_parts as measure_parts,
+    remember_parts as remember_parts,
+    update_parts as update_parts,
 )

@@ -33,6 +33,7 @@ from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
     rounded_update,
 )
+from psi_optax.geometry.update_parts import UpdateParts, tangent_square
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.groups.types import Leaves, Scalars
@@ -122,6 +123,79 @@ def one_sum_step(
         plan.broadcast(reach),
     )
     return rounded_update(w, moved)
+
+
+def one_sum_parts(
+    plan: Plan,
+    d: Leaves,
+    norm: Scalars,
+    radial: Scalars,
+    radius: Scalars,
+    coefficients: dict[str, Coefficients],
+) -> UpdateParts:
+    """Return the parts of the update of `one_sum_step`, by one more sum.
+
+    Args:
+        plan: the groups.
+        d: the directions.
+        norm: of the weights.
+        radial: of the directions, as given to `one_sum_coefficients`.
+        radius: of each group's sphere.
+        coefficients: of the step.
+    """
+    found = {
+        name: _parts(
+            x, norm[name], radial[name], radius[name], coefficients[name]
+        )
+        for name, x in barrier(plan.dot(d, d)).items()
+    }
+    return UpdateParts(
+        norm,
+        {name: along for name, (along, _) in found.items()},
+        {name: across for name, (_, across) in found.items()},
+    )
+
+
+@jax.jit
+def _parts(
+    length: jax.Array,
+    norm: jax.Array,
+    radial: jax.Array,
+    radius: jax.Array,
+    coefficients: Coefficients,
+) -> tuple[jax.Array, jax.Array]:
+    r"""Return the radial and squared tangent part of an update.
+
+    The sum N contains the radial part that the direction really has,
+
+    \[(1 + A)\,(N - s^2) = 2\,s\,b\,p + b^2\,|d|^2/(1 + A),
+      \qquad b = (1 + A)\,c'.\]
+
+    It is used where it differs from the given one by more than rounding.
+
+    Args:
+        length: |d|^2.
+        norm: s.
+        radial: p.
+        radius: R.
+        coefficients: A and b.
+    """
+    fall, reach = coefficients.fall, coefficients.reach
+    square, whole = reach * (reach * length), 1 + fall
+    growth = (radius - norm - fall * norm) * (radius + whole * norm)
+    seen = safe_divide(growth - square, 2 * whole * norm)
+    given = reach * radial
+    # Of N, which A is half of.
+    rounding = 2 * _ROUNDINGS * jnp.finfo(fall.dtype).eps * radius * radius
+    off = jnp.abs(seen - given) * jnp.abs(2 * whole * norm)
+    along = jnp.where(off > rounding, seen, given)
+    still = (square == 0) & _is_rounding(fall)
+    change = jnp.where(still, 0, fall * norm + along)
+    zero = norm == 0
+    return (
+        jnp.where(zero, 0, change),
+        jnp.where(zero, 0, tangent_square(square, along)),
+    )
 
 
 @jax.jit

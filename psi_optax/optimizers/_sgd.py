@@ -92,6 +92,17 @@ def sgd_on_spheres(
             steps = jax.tree.map(
                 lambda x: jnp.asarray(rate, x.dtype) * x, steps
             )
+        geometry.remember_parts(
+            plan,
+            w,
+            moved,
+            lambda u: (
+                u,
+                geometry.one_sum_parts(
+                    plan, d, norm, radial, reached, coefficients
+                ),
+            ),
+        )
         moved = cast_like(moved, plan.select(updates, "updates"))
         return plan.merge(steps, moved), PsiState(
             optax.safe_increment(state.count), state.radius, inner_state, known

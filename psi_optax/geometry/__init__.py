@@ -17,8 +17,7 @@ from psi_optax.geometry.numerics import (
     safe_sqrt as safe_sqrt,
 )
 from psi_optax.geometry.one_sum import (
-    Coefficients as Coefficients,
-    one_sum_coefficients as one_sum_coefficients,
+    OneSum as OneSum,
     one_sum_parts as one_sum_parts,
     one_sum_step as one_sum_step,
 )

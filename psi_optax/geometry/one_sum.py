@@ -29,10 +29,7 @@ from psi_optax.geometry.numerics import (
     safe_divide,
     widen_by_bits,
 )
-from psi_optax.geometry.rounding import (
-    ON_SPHERE_TOLERANCE,
-    rounded_update,
-)
+from psi_optax.geometry.rounding import ON_SPHERE_TOLERANCE
 from psi_optax.geometry.update_parts import UpdateParts, tangent_square
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
@@ -46,21 +43,21 @@ _LEAST, _MOST = 0.125, 8.0
 _ROUNDINGS = 4
 
 
-class Coefficients(NamedTuple):
-    """Scalars of a group that make its step, and a fact for the next one.
+class OneSum(NamedTuple):
+    """Scalars of groups that make their step, and a fact for the next one.
 
     Attributes:
         fall: A.
-        reach: (1 + A) c'.
+        factor: c'.
         radial: <v', d>, the radial part of d at the new weights.
     """
 
-    fall: jax.Array
-    reach: jax.Array
-    radial: jax.Array
+    fall: Scalars
+    factor: Scalars
+    radial: Scalars
 
 
-def one_sum_coefficients(
+def one_sum_step(
     plan: Plan,
     w: Leaves,
     d: Leaves,
@@ -68,8 +65,9 @@ def one_sum_coefficients(
     norm: Scalars,
     radial: Scalars,
     radius: Scalars,
-) -> dict[str, Coefficients]:
-    """Return the coefficients of the step of every group name.
+    count: Scalars,
+) -> tuple[Leaves, OneSum]:
+    """Move every group along d on its sphere.
 
     The rules of `step` hold. That of zero steps is by weight: a weight whose
     direction is exactly zero keeps every bit while its group is on the sphere
@@ -85,44 +83,35 @@ def one_sum_coefficients(
         radial: <w, d>/|w|. The angle is off by its error, times the rate and
             the angle itself.
         radius: of each group's sphere, within reach of the norm.
+        count: number of weights in each group of a name, of shape ().
+
+    Returns:
+        The rounded new weights minus the old, in the dtype of w, and what the
+        step is made of.
     """
+    parts = plan.parts()
     factors = jax.tree.map(_factor, rate, norm, radial)
+    means = jax.tree.map(_mean_square, norm, count)
     growths = {
         name: _growth(
             part.anonymous(),
             [(w[path], d[path]) for path in part.paths],
             factors[name],
-            norm[name],
+            means[name],
         )
-        for name, part in plan.parts().items()
+        for name, part in parts.items()
     }
-    return {
-        name: _coefficients(
-            x, factors[name], norm[name], radial[name], radius[name]
-        )
-        for name, x in barrier(growths).items()
-    }
-
-
-def one_sum_step(
-    plan: Plan,
-    w: Leaves,
-    d: Leaves,
-    norm: Scalars,
-    coefficients: dict[str, Coefficients],
-) -> Leaves:
-    """Return the rounded new weights minus the old, in the dtype of w."""
-    fall = {name: c.fall for name, c in coefficients.items()}
-    reach = {name: c.reach for name, c in coefficients.items()}
+    fall = jax.tree.map(_fall, barrier(growths), factors, norm, radius)
     moved = jax.tree.map(
-        _combine,
+        _rounded_move,
         w,
         d,
         plan.broadcast(norm),
         plan.broadcast(fall),
-        plan.broadcast(reach),
+        plan.broadcast(factors),
     )
-    return rounded_update(w, moved)
+    known = jax.tree.map(_radial, fall, factors, norm, radial, radius)
+    return moved, OneSum(fall, factors, known)
 
 
 def one_sum_parts(
@@ -131,7 +120,7 @@ def one_sum_parts(
     norm: Scalars,
     radial: Scalars,
     radius: Scalars,
-    coefficients: dict[str, Coefficients],
+    step: OneSum,
 ) -> UpdateParts:
     """Return the parts of the update of `one_sum_step`, by one more sum.
 
@@ -139,13 +128,18 @@ def one_sum_parts(
         plan: the groups.
         d: the directions.
         norm: of the weights.
-        radial: of the directions, as given to `one_sum_coefficients`.
+        radial: of the directions, as given to `one_sum_step`.
         radius: of each group's sphere.
-        coefficients: of the step.
+        step: its scalars.
     """
     found = {
         name: _parts(
-            x, norm[name], radial[name], radius[name], coefficients[name]
+            x,
+            norm[name],
+            radial[name],
+            radius[name],
+            step.fall[name],
+            step.factor[name],
         )
         for name, x in barrier(plan.dot(d, d)).items()
     }
@@ -162,7 +156,8 @@ def _parts(
     norm: jax.Array,
     radial: jax.Array,
     radius: jax.Array,
-    coefficients: Coefficients,
+    fall: jax.Array,
+    factor: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     r"""Return the radial and squared tangent part of an update.
 
@@ -178,9 +173,10 @@ def _parts(
         norm: s.
         radial: p.
         radius: R.
-        coefficients: A and b.
+        fall: A.
+        factor: c'.
     """
-    fall, reach = coefficients.fall, coefficients.reach
+    reach = factor + factor * fall
     square, whole = reach * (reach * length), 1 + fall
     growth = (radius - norm - fall * norm) * (radius + whole * norm)
     seen = safe_divide(growth - square, 2 * whole * norm)
@@ -201,7 +197,13 @@ def _parts(
 @jax.jit
 def _factor(rate: jax.Array, norm: jax.Array, radial: jax.Array) -> jax.Array:
     """Return c'."""
-    return rate * norm / jnp.clip(1 - rate * radial, _LEAST, _MOST)
+    return rate * norm / jax.lax.clamp(_LEAST, 1 - rate * radial, _MOST)
+
+
+@jax.jit
+def _mean_square(norm: jax.Array, count: jax.Array) -> jax.Array:
+    """Return s^2/n."""
+    return norm * norm / count
 
 
 # Equal leaves share one trace, and one function of the lowered program.
@@ -210,9 +212,9 @@ def _growth(
     part: Plan,
     pairs: list[tuple[jax.Array, jax.Array]],
     factor: jax.Array,
-    norm: jax.Array,
+    mean: jax.Array,
 ) -> jax.Array:
-    """Return N - s^2 of one group name: the sum of u^2 - s^2/n over n weights.
+    """Return N - s^2: the sum of u^2 - s^2/n over the n weights of a group.
 
     The partial sums are smaller than those of u^2, and so is their rounding.
 
@@ -220,52 +222,58 @@ def _growth(
         part: the groups of one name.
         pairs: weights and directions of each leaf.
         factor: c'.
-        norm: s.
+        mean: s^2/n.
     """
     (name,) = part.group_shapes
-    count = max(part.sizes[name], 1)
-    square = norm * norm
-    mean = square / count
-    factors, means = (
-        part.broadcast({name: factor}),
-        part.broadcast({name: mean}),
-    )
+    factors, means = (part.broadcast({name: x}) for x in (factor, mean))
     terms = {}
     for path, (w, d) in zip(part.paths, pairs, strict=True):
         u = to_accumulator(w) + factors[path] * to_accumulator(d)
         terms[path] = u * u - means[path]
-    return part.sum(terms)[name] + (count * mean - square)
+    return part.sum(terms)[name]
 
 
 @jax.jit
-def _coefficients(
-    growth: jax.Array,
+def _fall(
+    growth: jax.Array, factor: jax.Array, norm: jax.Array, radius: jax.Array
+) -> jax.Array:
+    """Return A, and zero for a rate of zero; at N = 0 a group stays.
+
+    Args:
+        growth: N - s^2.
+        factor: c'.
+        norm: s.
+        radius: R.
+    """
+    square = norm * norm + growth
+    length = jnp.sqrt(_select(square > 0, square, 1))
+    total = length * (radius + length)
+    gap = (radius - norm) * (radius + norm) - growth
+    still = (factor == 0) & (jnp.abs(gap) <= ON_SPHERE_TOLERANCE * total)
+    # A quotient last: XLA for CPU computes all else anew for every weight.
+    return replace_value(gap, _select(~still, gap, 0)) / total
+
+
+@jax.jit
+def _radial(
+    fall: jax.Array,
     factor: jax.Array,
     norm: jax.Array,
     radial: jax.Array,
     radius: jax.Array,
-) -> Coefficients:
-    fall = _fall(growth, factor, norm, radius)
-    new = safe_divide(growth, factor) - norm * radial
-    new = new * safe_divide(1 + fall, radius)
-    # Within rounding the sum says nothing of |d|.
-    known = (factor != 0) & ~_is_rounding(fall)
-    return Coefficients(
-        fall, factor + factor * fall, jnp.where(known, new, radial)
-    )
-
-
-def _fall(
-    growth: jax.Array, factor: jax.Array, norm: jax.Array, radius: jax.Array
 ) -> jax.Array:
-    """Return A, and zero for a rate of zero; at N = 0 a group stays."""
-    square = norm * norm + growth
-    length = jnp.sqrt(jnp.where(square > 0, square, 1))
-    total = length * (radius + length)
-    gap = (radius - norm) * (radius + norm) - growth
-    off = jnp.abs(gap) <= ON_SPHERE_TOLERANCE * total
-    # A quotient last: XLA for CPU computes all else anew for every weight.
-    return replace_value(gap, jnp.where((factor == 0) & off, 0, gap)) / total
+    r"""Return <v', d>; <v, d> if A is within rounding and says nothing of d.
+
+    As \(|u| = R/(1 + A)\), \(N - R^2 = -|u|^2 A\,(2 + A)\).
+    """
+    whole = 1 + fall
+    known = (factor != 0) & ~_is_rounding(fall) & (radius > 0)
+    length = _select(known, radius, 1) / _select(known, whole, 1)
+    growth = (radius - norm) * (radius + norm) - length * length * (
+        fall * (1 + whole)
+    )
+    along = growth / _select(known, factor, 1) - norm * radial
+    return jax.lax.select(known, along / length, radial)
 
 
 def _is_rounding(fall: jax.Array) -> jax.Array:
@@ -274,17 +282,26 @@ def _is_rounding(fall: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _combine(
+def _rounded_move(
     w: jax.Array,
     d: jax.Array,
     norm: jax.Array,
     fall: jax.Array,
-    reach: jax.Array,
+    factor: jax.Array,
 ) -> jax.Array:
-    """Return w + A w + (1 + A) c' d; w for a norm of zero."""
-    w, d = widen_by_bits(w), widen_by_bits(d)
-    still = jnp.where(_is_rounding(fall), 0, fall)
+    """Return w' - w for w' = w + A w + (1 + A) c' d, rounded; 0 for s = 0."""
+    x, d = widen_by_bits(w), widen_by_bits(d)
+    still = _select(~_is_rounding(fall), fall, 0)
     along = jnp.where(d == 0, still, fall)
-    along = replace_value(jnp.broadcast_to(fall, w.shape), along) * w
+    along = replace_value(jnp.broadcast_to(fall, w.shape), along) * x
     # In a group of norm zero, d may be non-finite.
-    return w + jnp.where(norm == 0, 0, along + reach * d)
+    moved = along + (factor + factor * fall) * d
+    return (x + jnp.where(norm == 0, 0, moved)).astype(w.dtype) - w
+
+
+def _select(mask: jax.Array, x: jax.Array, y: float) -> jax.Array:
+    """Return x, and a number where the mask is false.
+
+    `jnp.where` would be another function in the program for each call.
+    """
+    return jax.lax.select(mask, x, jnp.full_like(x, y))

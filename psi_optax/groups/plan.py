@@ -81,6 +81,10 @@ class Plan:
 
     def parts(self) -> dict[str, "Plan"]:
         """Return a plan for each name: one leaf, or the leaves of a tie."""
+        return self._parts
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, "Plan"]:
         leaves: dict[str, tuple[GroupedLeaf, ...]] = defaultdict(tuple)
         for leaf in self.leaves:
             leaves[leaf.name] += (leaf,)
@@ -190,10 +194,10 @@ class Plan:
     def first_weights(self, w: Leaves) -> Scalars:
         """Return one weight of every group, of the first leaf of a tie."""
         return {
-            name: first_in_groups(
-                to_accumulator(w[leaf.path]),
-                leaf.group.axes,
-                leaf.group.blocks,
+            name: to_accumulator(
+                first_in_groups(
+                    w[leaf.path], leaf.group.axes, leaf.group.blocks
+                )
             ).astype(self.dtypes[name])
             for name, leaf in self._first_leaves.items()
         }

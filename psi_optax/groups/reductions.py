@@ -53,11 +53,12 @@ def first_in_groups(
     if x.size == 0:
         return sum_groups(x, axes, blocks)
     counts = dict(blocks)
+    starts, limits, strides = [0] * x.ndim, list(x.shape), [1] * x.ndim
     for axis in axes:
-        length = x.shape[axis] // counts.get(axis, 1)
-        stop = x.shape[axis] if axis in counts else 1
-        x = jax.lax.slice_in_dim(x, 0, stop, length, axis)
-    return jnp.squeeze(x, _unblocked(axes, blocks))
+        strides[axis] = x.shape[axis] // counts.get(axis, 1)
+        limits[axis] = x.shape[axis] if axis in counts else 1
+    first = jax.lax.slice(x, starts, limits, strides)
+    return jax.lax.squeeze(first, _unblocked(axes, blocks))
 
 
 def sum_groups(x: jax.Array, axes: Sequence[int], blocks: Blocks) -> jax.Array:

@@ -1,5 +1,6 @@
 """Norms that a state knows, because the last step left them."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,20 @@ class KnownGroups(NamedTuple):
     sample: Any
 
 
+class FoundNorms(NamedTuple):
+    """Norms of groups, each {group name: array}.
+
+    Attributes:
+        norm: of the weights.
+        reached: the radii of spheres within reach of the norm.
+        count: number of weights in a group, of shape ().
+    """
+
+    norm: Scalars
+    reached: Scalars
+    count: Scalars
+
+
 def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
     """Return a state for weights of any norm and a momentum of zero."""
     zeros = jax.tree.map(jnp.zeros_like, plan.dot(w, w))
@@ -49,10 +64,11 @@ def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
 
 def find_norms(
     plan: Plan, w: Leaves, known: KnownGroups | None, radius: Scalars
-) -> tuple[Scalars, Scalars]:
-    """Return the norms of groups, and the radii within their reach.
+) -> FoundNorms:
+    """Return the norms of groups, radii within reach, and numbers of weights.
 
-    Both are the radii of the spheres, unless other code has changed weights.
+    Norms and radii are those of the spheres, unless other code has changed
+    weights.
 
     All groups are measured if the sample of one of them is off by more than
     1 %, or zero. So a change of all weights is seen, and that of a part of a
@@ -66,16 +82,63 @@ def find_norms(
         radius: of each group's sphere.
     """
     if known is None or not plan.leaves or not runs_on_one_device():
-        return _measure(plan, w, radius)
+        counts = _count_by_name(plan, _counts(plan))
+        return FoundNorms(*_measure(plan, w, radius), counts)
     sample = stored_scalars("samples", known.sample, plan)
     now = plan.first_weights(w)
-    near = [_is_near(now[name], sample[name]).reshape(-1) for name in now]
-    return jax.lax.cond(
-        jnp.all(jnp.concatenate(near)),
-        lambda _: (radius, radius),
-        lambda weights: _measure(plan, weights, radius),
+    near = jax.tree.map(_is_near, now, {name: sample[name] for name in now})
+    # XLA compiles equal functions once, if no constant in them differs. It does
+    # not look for constants in the branches of a conditional.
+    counts = _counts(plan)
+    norm, reached, counts = jax.lax.cond(
+        _all(list(near.values())),
+        lambda _: (radius, radius, counts),
+        lambda weights: (*_measure(plan, weights, radius), counts),
         w,
     )
+    return FoundNorms(norm, reached, _count_by_name(plan, counts))
+
+
+def _counts(plan: Plan) -> dict[tuple[Any, int], jax.Array]:
+    """Return the numbers of weights in a group, by dtype and number."""
+    kinds = {(plan.dtypes[name], n) for name, n in plan.sizes.items()}
+    return {
+        (str(dtype), n): jnp.asarray(max(n, 1), dtype) for dtype, n in kinds
+    }
+
+
+def _count_by_name(
+    plan: Plan, counts: dict[tuple[Any, int], jax.Array]
+) -> Scalars:
+    return {
+        name: counts[str(plan.dtypes[name]), n]
+        for name, n in plan.sizes.items()
+    }
+
+
+def _measure(plan: Plan, w: Leaves, radius: Scalars) -> tuple[Scalars, Scalars]:
+    """Measure the norms; see `reachable` for the radii."""
+    square = barrier(plan.dot(w, w))
+    found = {
+        name: _norm_and_reach(
+            square[name],
+            radius[name],
+            rounding_shrinkage_limit(leaf.dtype for leaf in part.leaves),
+        )
+        for name, part in plan.parts().items()
+    }
+    return (
+        {name: norm for name, (norm, _) in found.items()},
+        {name: reached for name, (_, reached) in found.items()},
+    )
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _norm_and_reach(
+    square: jax.Array, radius: jax.Array, ratio: float
+) -> tuple[jax.Array, jax.Array]:
+    norm = geometry.safe_sqrt(square)
+    return norm, reachable(radius, norm, ratio)
 
 
 def relearn(
@@ -109,22 +172,39 @@ def radial_parts(
     if known is None:
         return jax.tree.map(geometry.safe_divide, plan.dot(w, d), norm)
     before = stored_scalars("radial parts", known.radial, plan)
-    return jax.tree.map(lambda b: jnp.asarray(momentum, b.dtype) * b, before)
+    return jax.tree.map(
+        lambda b: jax.lax.mul(b, jnp.full_like(b, momentum)), before
+    )
 
 
-def _measure(plan: Plan, w: Leaves, radius: Scalars) -> tuple[Scalars, Scalars]:
-    """Measure the norms; see `reachable` for the radii."""
-    norm = jax.tree.map(geometry.safe_sqrt, barrier(plan.dot(w, w)))
-    ratios = {
-        name: rounding_shrinkage_limit(leaf.dtype for leaf in part.leaves)
-        for name, part in plan.parts().items()
-    }
-    return norm, jax.tree.map(reachable, radius, norm, ratios)
-
-
+@jax.jit
 def _is_near(now: jax.Array, before: jax.Array) -> jax.Array:
     """Return whether samples agree; a zero or NaN never does."""
     return jnp.abs(now - before) < _TOLERANCE * jnp.abs(before)
+
+
+@jax.jit
+def _sample(x: jax.Array, radius: jax.Array, reached: jax.Array) -> jax.Array:
+    """Return samples: zeros, which never agree, where groups are off."""
+    return x * (radius == reached).astype(x.dtype)
+
+
+def _all(masks: list[jax.Array]) -> jax.Array:
+    """Return whether all elements of all masks are true.
+
+    XLA compiles each function of each shape, once. Here it is one function for
+    all masks, where a sum of each would be two for each shape.
+    """
+    flat: dict[int, jax.Array] = {}
+    for mask in masks:
+        x = mask.reshape(-1)
+        flat[x.size] = flat[x.size] & x if x.size in flat else x
+    longest = max(flat)
+    padded = (
+        jax.lax.pad(x, True, [(0, longest - size, 0)])
+        for size, x in flat.items()
+    )
+    return jnp.all(functools.reduce(jnp.logical_and, padded))
 
 
 def learn_groups(
@@ -133,7 +213,7 @@ def learn_groups(
     new: Leaves,
     radius: Scalars,
     reached: Scalars,
-    coefficients: dict[str, geometry.Coefficients],
+    radial: Scalars,
 ) -> KnownGroups:
     """Return what the next step can know.
 
@@ -143,12 +223,11 @@ def learn_groups(
         new: the new weights.
         radius: of each group's sphere.
         reached: the norms of the new weights.
-        coefficients: of the step.
+        radial: the radial parts of the directions there.
     """
-    radial = {name: c.radial for name, c in coefficients.items()}
     if runs_on_one_device():
         sample = jax.tree.map(
-            lambda x, r, s: jnp.where(r == s, x, jnp.nan),
+            _sample,
             plan.first_weights(new),
             radius,
             reached,

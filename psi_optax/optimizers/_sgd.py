@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.groups import Groups, Leaves, Plan, Tree
+from psi_optax.groups import Groups, Leaves, Plan, Scalars, Tree
 from psi_optax.groups.paths import leaves_with_paths, map_with_path
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.optimizers._known_groups import (
+    FoundNorms,
     find_norms,
     learn_groups,
     radial_parts,
@@ -67,24 +68,21 @@ def sgd_on_spheres(
     ) -> tuple[Tree, PsiState]:
         w = plan.select(params)
         radius = stored_scalars("radii", state.radius, plan)
-        norm, reached = find_norms(plan, w, state.known, radius)
-        extra_args[_FACTORS] = plan.broadcast(norm)
+        found = find_norms(plan, w, state.known, radius)
+        extra_args[_FACTORS] = plan.broadcast(found.norm)
         steps, inner_state = inner.update(
             updates, state.inner, params, **extra_args
         )
         d = plan.select_steps(steps)
         rate = signed_rate(learning_rate, state.count)
+        radial = radial_parts(plan, w, d, found.norm, state.known, momentum)
         rates = plan.full(rate)
         if momentum is None:  # The norm times the gradient is never written.
-            rates = jax.tree.map(jnp.multiply, rates, norm)
-        radial = radial_parts(plan, w, d, norm, state.known, momentum)
-        coefficients = geometry.one_sum_coefficients(
-            plan, w, d, rates, norm, radial, reached
-        )
-        moved = geometry.one_sum_step(plan, w, d, norm, coefficients)
-        new = jax.tree.map(jnp.add, w, moved)
+            rates = jax.tree.map(jnp.multiply, rates, found.norm)
+        moved, after = _move(plan, w, d, rates, found, radial)
+        new = jax.tree.map(jax.lax.add, w, moved)
         known = learn_groups(
-            plan, state.known, new, radius, reached, coefficients
+            plan, state.known, new, radius, found.reached, after
         )
         if momentum is None:
             known = known._replace(radial=None)
@@ -92,23 +90,34 @@ def sgd_on_spheres(
             steps = jax.tree.map(
                 lambda x: jnp.asarray(rate, x.dtype) * x, steps
             )
-        geometry.remember_parts(
-            plan,
-            w,
-            moved,
-            lambda u: (
-                u,
-                geometry.one_sum_parts(
-                    plan, d, norm, radial, reached, coefficients
-                ),
-            ),
-        )
         moved = cast_like(moved, plan.select(updates, "updates"))
         return plan.merge(steps, moved), PsiState(
             optax.safe_increment(state.count), state.radius, inner_state, known
         )
 
     return stateful_transform(groups, update, kind=PsiState, init=init)
+
+
+def _move(
+    plan: Plan,
+    w: Leaves,
+    d: Leaves,
+    rates: Scalars,
+    found: FoundNorms,
+    radial: Scalars,
+) -> tuple[Leaves, Scalars]:
+    """Return the step, and the radial part of d after it."""
+    moved, scalars = geometry.one_sum_step(
+        plan, w, d, rates, found.norm, radial, found.reached, found.count
+    )
+
+    def parts(u: Leaves) -> tuple[Leaves, geometry.UpdateParts]:
+        return u, geometry.one_sum_parts(
+            plan, d, found.norm, radial, found.reached, scalars
+        )
+
+    geometry.remember_parts(plan, w, moved, parts)
+    return moved, scalars.radial
 
 
 # An argument of `_scaled_trace`, which passes through a partition.
@@ -139,12 +148,20 @@ def _scaled_trace(
             m = trace[path]
             if path not in factors:
                 return jnp.asarray(decay, m.dtype) * m + g
-            s = factors[path]
-            old = jnp.asarray(decay, s.dtype) * to_accumulator(m)
-            new = old + s * to_accumulator(g)
-            return jnp.where(s == 0, old, new).astype(m.dtype)
+            return _accumulate(m, g, factors[path], decay)
 
         steps = map_with_path(add, updates)
         return steps, optax.TraceState(steps)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+# Equal leaves share one trace, and one function of the lowered program.
+@jax.jit
+def _accumulate(
+    m: jax.Array, g: jax.Array, s: jax.Array, decay: jax.typing.ArrayLike
+) -> jax.Array:
+    """Return decay m + s g, without g for s = 0."""
+    old = jnp.asarray(decay, s.dtype) * to_accumulator(m)
+    new = old + s * to_accumulator(g)
+    return jnp.where(s == 0, old, new).astype(m.dtype)

@@ -21,6 +21,9 @@ from psi_optax.transforms.state_checks import (
 # Of one weight in a step of other code that may go unseen.
 _TOLERANCE = 0.01
 
+# Masks in one function. The time to compile it grows faster than their number.
+_BLOCK = 64
+
 
 class KnownGroups(NamedTuple):
     """What a step of `psi_sgd` leaves for the next one.
@@ -192,19 +195,24 @@ def _sample(x: jax.Array, radius: jax.Array, reached: jax.Array) -> jax.Array:
 def _all(masks: list[jax.Array]) -> jax.Array:
     """Return whether all elements of all masks are true.
 
-    XLA compiles each function of each shape, once. Here it is one function for
-    all masks, where a sum of each would be two for each shape.
+    XLA compiles each function of each shape once. Here many masks share one,
+    where a reduction of each would be two for each shape.
     """
-    flat: dict[int, jax.Array] = {}
-    for mask in masks:
-        x = mask.reshape(-1)
-        flat[x.size] = flat[x.size] & x if x.size in flat else x
-    longest = max(flat)
+    flat = sorted((x.reshape(-1) for x in masks), key=lambda x: x.size)
+    blocks = (flat[i : i + _BLOCK] for i in range(0, len(flat), _BLOCK))
+    return functools.reduce(jax.lax.bitwise_and, map(_all_of_block, blocks))
+
+
+def _all_of_block(masks: list[jax.Array]) -> jax.Array:
+    longest = max(x.size for x in masks)
+    same: dict[int, jax.Array] = {}
+    for x in masks:
+        same[x.size] = same[x.size] & x if x.size in same else x
     padded = (
         jax.lax.pad(x, True, [(0, longest - size, 0)])
-        for size, x in flat.items()
+        for size, x in same.items()
     )
-    return jnp.all(functools.reduce(jnp.logical_and, padded))
+    return jnp.all(functools.reduce(jax.lax.bitwise_and, padded))
 
 
 def learn_groups(

@@ -25,8 +25,7 @@ MEASUREMENTS = {
     "input_throughput": "benchmarks.speed.input_throughput",
     "scaling": "benchmarks.speed.scaling",
     "step_time": "benchmarks.speed.step_time",
-    "step_time_variants": "benchmarks.speed.step_time_variants",
-    "training_share": "benchmarks.speed.training_share",
+    "step_time_torch": "benchmarks.speed.step_time_torch",
 }
 """The modules whose `MEASUREMENT` each name runs."""
 

@@ -14,6 +14,7 @@ import jax
 import pytest
 
 from psi_optax._compat import enable_x64
+from psi_optax.optimizers import _known_groups
 from tests.compilation import all_quick
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -24,6 +25,17 @@ def _strict():
     """Nothing is promoted or broadcast across ranks without saying so."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _one_device(request, monkeypatch):
+    """Choose the forms of steps for one device, outside of tests/devices."""
+    if "devices" not in request.path.relative_to(TESTS).parts:
+        monkeypatch.setattr(_known_groups, "runs_on_one_device", _no_mesh)
+
+
+def _no_mesh():
+    return not jax.sharding.get_abstract_mesh().manual_axes
 
 
 # Where programs are compiled as users compile them. All other tests compile for

@@ -243,7 +243,7 @@ ENTRIES = {
     "adam_g": Entry(
         psi_optax.adam_g,
         {"learning_rate": 0.1},
-        trees=4,
+        trees=3,
         promotes=True,
         by_leaf=False,
     ),

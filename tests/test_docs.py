@@ -165,7 +165,7 @@ def test_links_and_images_lead_somewhere(page):
 def test_broken_links_are_found():
     text = """# One, two\n
     [a](#one-two) [b](limits.md) [c](limits.md#floating-point) `[d](none.md)`
-    [e](https://example.org/none) ![f](step-time.png) [g](../README.md)
+    [e](https://example.org/none) ![f](scaling.png) [g](../README.md)
 
     [h](#two) [i](none.md) [j](limits.md#none) ![k](none.png) [l](../../etc)
     """

@@ -86,7 +86,7 @@ def _part(case: Case, turns: int) -> dict[str, float]:
     dataset, layout = case.load(), make_layout({"data": 1})
     with jax.set_mesh(layout.mesh):
         runs = _runs(case.settings, dataset, layout)
-        seconds = time_in_turns(runs, turns, case.steps)
+        seconds = time_in_turns(runs, turns, case.steps).wall
     return {
         name: quartiles(seconds["step"], seconds[name])[1]
         for name in ("input", "training")

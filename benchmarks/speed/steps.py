@@ -5,7 +5,6 @@ a batch.
 """
 
 import re
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.speed.turns import Run, Seconds, time_in_turns
+from benchmarks.speed.turns import Run, Times, clocks, time_in_turns
 
 
 class Case(NamedTuple):
@@ -67,19 +66,6 @@ def build_by_hand(
     return Case(step, plain.params, (plain.state, norms))
 
 
-def build_copy(params: Any) -> Case:
-    """Build a yardstick: an array as large as all parameters is copied."""
-    leaves = jax.tree.leaves(params)
-    numbers = sum(leaf.size for leaf in leaves)
-
-    def step(target, source, gradients):
-        del target, gradients  # The copy takes the place of the target.
-        return jnp.copy(source), source
-
-    target, source = (jnp.ones(numbers, leaves[0].dtype) for _ in range(2))
-    return Case(step, target, source)
-
-
 def size(tree: Any) -> int:
     """Return the bytes of all arrays of a tree."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
@@ -87,34 +73,49 @@ def size(tree: Any) -> int:
 
 def compile_case(case: Case, data: Any) -> tuple[Case, dict[str, float]]:
     """Compile a step as if for the first time; return its costs too."""
-
-    def step(*arguments):  # A new function: jit has not seen it.
-        return case.step(*arguments)
-
-    jax.clear_caches()  # Nor the functions that it calls.
-    # The target of a copy is not used, but kept to be replaced.
-    fresh = jax.jit(step, donate_argnums=(0, 1), keep_unused=True)
-    start = time.perf_counter()
-    lowered = fresh.lower(case.params, case.state, data)
-    traced = time.perf_counter()
+    jax.clear_caches()  # The functions that the step calls are cached as well.
+    marks = [clocks()]
+    lowered = lower(case, data)
+    marks.append(clocks())
     compiled = lowered.compile()
-    done = time.perf_counter()
+    marks.append(clocks())
     memory: Any = compiled.memory_analysis()
     temporary = memory.temp_size_in_bytes
     peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
     peak += temporary - memory.alias_size_in_bytes
     return case._replace(step=compiled), {
-        "trace_s": traced - start,
-        "compile_s": done - traced,
+        **_seconds("trace", *marks[:2]),
+        **_seconds("compile", *marks[1:]),
         "instructions": str(compiled.as_text()).count(" = "),
         "temporary_mb": temporary / 2**20,
         "peak_mb": peak / 2**20,
     }
 
 
+def lower(case: Case, data: Any) -> Any:
+    """Trace and lower a step that replaces parameters and state."""
+
+    def step(*arguments):  # A new function, which jit has not traced.
+        return case.step(*arguments)
+
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower
+    return lowered(case.params, case.state, data)
+
+
+def _seconds(
+    work: str, start: tuple[float, float], end: tuple[float, float]
+) -> dict[str, float]:
+    return {
+        f"{work}_{clock}_s": after - before
+        for clock, before, after in zip(
+            ("wall", "cpu"), start, end, strict=True
+        )
+    }
+
+
 def time_cases(
     cases: dict[str, Case], data: Any, turns: int, count: int, compiles: int
-) -> tuple[Seconds, dict[str, dict[str, float]]]:
+) -> tuple[Times, dict[str, dict[str, float]]]:
     """Return the times of steps, and the least costs of compilations.
 
     Each case is compiled so often, back and forth.

@@ -1,9 +1,9 @@
 """Time of a step of torch's optimizers, on the same parameters.
 
-`python -m benchmarks step_time --peers` runs this in the environments that
-`make oracles` makes, which have torch and no JAX. Kernels come as (out, fan_in)
+`python -m benchmarks step_time_torch` runs this in the environments that `make
+oracles` makes, which have torch and no JAX. Kernels come as (out, fan_in)
 matrices, which some libraries demand; vectors are left to the baseline, and
-their cost is counted. Sets without the family have torch's own alone.
+their cost is counted.
 """
 
 import functools
@@ -20,11 +20,9 @@ from typing import Any
 from benchmarks.harness import processes
 from benchmarks.harness.files import one_message
 from benchmarks.speed.sets import SETS, ParameterSet
-from benchmarks.speed.turns import Run, compared, quartiles, time_in_turns
+from benchmarks.speed.turns import Run, compared, time_in_turns
 
 SGD, ADAMW = "torch SGD(momentum, fused)", "torch AdamW(fused)"
-
-AXPY = "w.add_(g, alpha=0.01)"
 
 TURNS, STEPS = 7, 3
 
@@ -39,12 +37,6 @@ _EMERGING = "emerging_optimizers.riemannian_optimizers"
 LIBRARIES = [
     ("timm.optim.sgdp", "SGDP", _DESCENT),
     ("timm.optim.adamp", "AdamP", _ADAM),
-    ("adamp", "SGDP", _DESCENT),
-    ("adamp", "AdamP", _ADAM),
-    ("pytorch_optimizer", "SGDP", _DESCENT),
-    ("pytorch_optimizer", "LARS", {"lr": 0.01}),
-    ("heavyball", "SGD", _HEAVY),
-    ("heavyball", "AdamW", _HEAVY),
     ("heavyball", "HyperBallAdamW", _HEAVY),
     (_EMERGING, "ObliqueSGD", {**_DESCENT, "dim": 1}),
     ("geoopt.optim", "RiemannianSGD", _DESCENT),
@@ -53,19 +45,12 @@ LIBRARIES = [
 """Module, optimizer and options."""
 
 
-def cases(torch: Any, libraries: bool = True) -> dict[str, Make]:
-    """Return what makes optimizers; without libraries, torch's fused ones."""
-    sgd = functools.partial(torch.optim.SGD, **_DESCENT)
-    adamw = functools.partial(torch.optim.AdamW, **_ADAM)
-    fused: dict[str, Callable] = {
-        name: functools.partial(make, fused=True)
-        for name, make in ((SGD, sgd), (ADAMW, adamw))
-    }
-    found = dict(fused)
-    if libraries:
-        found["torch SGD(momentum)"] = functools.partial(sgd, foreach=False)
-        found["torch AdamW"] = functools.partial(adamw, foreach=False)
-        found |= _libraries()
+def cases(torch: Any) -> dict[str, Make]:
+    """Return the makers of torch's fused optimizers and of the libraries'."""
+    sgd = functools.partial(torch.optim.SGD, **_DESCENT, fused=True)
+    adamw = functools.partial(torch.optim.AdamW, **_ADAM, fused=True)
+    fused: dict[str, Callable] = {SGD: sgd, ADAMW: adamw}
+    found = fused | _libraries()
     return {x: _beside(make, fused[baseline(x)]) for x, make in found.items()}
 
 
@@ -128,32 +113,16 @@ def measure(torch: Any, chosen: ParameterSet, device: str) -> list[dict]:
     """Measure a row for every optimizer that can be imported here."""
     torch.manual_seed(0)
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    drawn = _tensors(torch, chosen, device)
-    weights = [(w.clone(), gradient) for w, gradient in drawn]
-
-    def axpy():
-        for w, gradient in weights:
-            w.add_(gradient, alpha=0.01)
-
-    steps = {AXPY: [axpy]}
-    for name, make in cases(torch, chosen.family).items():
+    drawn, runs = _tensors(torch, chosen, device), {}
+    for name, make in cases(torch).items():
         made = make(*_parameters(torch, drawn))
-        steps[name] = [optimizer.step for optimizer in made]
-    runs = {name: _run(parts, wait) for name, parts in steps.items()}
-    seconds = time_in_turns(runs, TURNS, STEPS)
-    moved = 3 * drawn[0][0].element_size()
-    return [
-        {
-            **compared(name, baseline(name), seconds),
-            "bytes_per_weight": moved * quartiles(own, seconds[AXPY])[1],
-        }
-        for name, own in seconds.items()
-        if name != AXPY
-    ]
+        runs[name] = _run([optimizer.step for optimizer in made], wait)
+    times = time_in_turns(runs, TURNS, STEPS)
+    return [compared(name, baseline(name), times) for name in runs]
 
 
 def _run(parts: list[Callable[[], Any]], wait: Callable[[], None]) -> Run:
-    """Return what takes steps of all these parts."""
+    """Return a function that takes steps of all these parts."""
 
     def run(steps: int) -> None:
         for part in steps * parts:

@@ -16,6 +16,14 @@ def total(x: jax.Array) -> jax.Array:
     return jax.lax.psum(jnp.sum(x), axes) if axes else jnp.sum(x)
 
 
+def totals(*arrays: jax.Array) -> jax.Array:
+    """Return the sums of all entries of arrays of one shape."""
+    rows = jnp.stack(arrays)
+    axes = _varying_axes(rows)
+    sums = jnp.sum(rows, axis=tuple(range(1, rows.ndim)))
+    return jax.lax.psum(sums, axes) if axes else sums
+
+
 def minimum(x: jax.Array) -> jax.Array:
     """Return the least entry."""
     axes = _varying_axes(x)

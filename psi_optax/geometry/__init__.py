@@ -16,7 +16,11 @@ from psi_optax.geometry.numerics import (
     safe_divide as safe_divide,
     safe_sqrt as safe_sqrt,
 )
-from psi_optax.geometry.one_sum import one_sum_step as one_sum_step
+from psi_optax.geometry.one_sum import (
+    OneSum as OneSum,
+    one_sum_parts as one_sum_parts,
+    one_sum_step as one_sum_step,
+)
 from psi_optax.geometry.retraction import (
     apply_retraction_factor as apply_retraction_factor,
     retract as retract,
@@ -29,4 +33,15 @@ from psi_optax.geometry.sums import (
     StepSums as StepSums,
     split_direction as split_direction,
     step_sums as step_sums,
+)
+from psi_optax.geometry.transported_step import (
+    Momentum as Momentum,
+    momentum_sums as momentum_sums,
+    transported_step as transported_step,
+)
+from psi_optax.geometry.update_parts import (
+    UpdateParts as UpdateParts,
+    measure_parts as measure_parts,
+    remember_parts as remember_parts,
+    update_parts as update_parts,
 )

@@ -22,6 +22,8 @@ from psi_optax.groups.types import Leaves, Scalars
 # Scalars of groups by their kind, such as `StepSums`.
 _Sums = TypeVar("_Sums", bound=tuple[Scalars, ...])
 
+_Tree = TypeVar("_Tree")
+
 
 def measure_sequentially(
     plan: Plan,
@@ -90,7 +92,54 @@ def _divide_by_one(x: jax.Array, known: jax.Array) -> jax.Array:
     return x / jax.lax.stop_gradient(jnp.clip(x, one, one))
 
 
-def barrier(scalars: Scalars) -> Scalars:
+def computed_once(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Return x, which a CPU computes once for all of its uses.
+
+    XLA for CPU computes an elementwise x again within each of its users. If x
+    and a user each take the place of an array that both read, that costs a copy
+    of both arrays.
+
+    Args:
+        x: any shape and floating dtype.
+        w: like x. Where it is non-finite, x becomes NaN.
+    """
+    if not isinstance(x, jax.core.Tracer):
+        return x
+    return jax.lax.platform_dependent(
+        x, w, cpu=_divide_by_finite, default=lambda x, _: x
+    )
+
+
+@jax.jit
+def _divide_by_finite(x: jax.Array, w: jax.Array) -> jax.Array:
+    # XLA does not know that this is one, and divides once, not twice.
+    return x / (0 * jax.lax.stop_gradient(w) + 1).astype(x.dtype)
+
+
+def once_per_group(scalars: Scalars, known: Scalars) -> Scalars:
+    """Return scalars that a CPU computes once per group.
+
+    XLA for CPU computes them again for each weight that they multiply, the sine
+    of an angle included, but for a quotient: measured, that took as long as all
+    memory traffic of a step. A constant it may write out for each weight.
+
+    Args:
+        scalars: arrays by name.
+        known: like scalars, computed from arrays of the step.
+    """
+    if not _is_traced(known):
+        return scalars
+    # On every platform: branches would have to be sharded alike, and x may be a
+    # constant.
+    return jax.tree.map(_divide_by_positive, scalars, known)
+
+
+@jax.jit
+def _divide_by_positive(x: jax.Array, known: jax.Array) -> jax.Array:
+    return x / jnp.maximum((known > 0).astype(x.dtype), 1)
+
+
+def barrier(scalars: _Tree) -> _Tree:
     """Return scalars, all of which are known before any is used.
 
     Sums over several devices are messages. XLA sends them one by one in the
@@ -99,7 +148,7 @@ def barrier(scalars: Scalars) -> Scalars:
     count as equal.
 
     Args:
-        scalars: arrays by name.
+        scalars: a tree of arrays.
     """
     manual = jax.sharding.get_abstract_mesh().manual_axes
     if not _is_traced(scalars) or manual or jax.device_count() == 1:
@@ -128,5 +177,6 @@ def read_first(plan: Plan, u: Leaves, seen: Scalars) -> Leaves:
     }
 
 
-def _is_traced(arrays: dict[str, jax.Array]) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in arrays.values())
+def _is_traced(arrays: Any) -> bool:
+    leaves = jax.tree.leaves(arrays)
+    return any(isinstance(x, jax.core.Tracer) for x in leaves)

@@ -18,6 +18,7 @@ multiplies w' by it, to the last bit.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +26,11 @@ import jax.numpy as jnp
 from psi_optax.geometry._scheduling import barrier
 from psi_optax.geometry.numerics import (
     replace_value,
+    safe_divide,
     widen_by_bits,
 )
-from psi_optax.geometry.rounding import (
-    ON_SPHERE_TOLERANCE,
-    ROUNDING_GAIN,
-    SUM_ROUNDINGS,
-)
+from psi_optax.geometry.rounding import ON_SPHERE_TOLERANCE
+from psi_optax.geometry.update_parts import UpdateParts, tangent_square
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.groups.types import Leaves, Scalars
@@ -39,6 +38,23 @@ from psi_optax.groups.types import Leaves, Scalars
 # Of 1 - c p. Beyond them the step is radial by half a radius, and an error of p
 # could reverse it.
 _LEAST, _MOST = 0.125, 8.0
+
+# Of A, in units of the precision.
+_ROUNDINGS = 4
+
+
+class OneSum(NamedTuple):
+    """Scalars of groups that make their step, and a fact for the next one.
+
+    Attributes:
+        fall: A.
+        factor: c'.
+        radial: <v', d>, the radial part of d at the new weights.
+    """
+
+    fall: Scalars
+    factor: Scalars
+    radial: Scalars
 
 
 def one_sum_step(
@@ -50,7 +66,7 @@ def one_sum_step(
     radial: Scalars,
     radius: Scalars,
     count: Scalars,
-) -> tuple[Leaves, Scalars]:
+) -> tuple[Leaves, OneSum]:
     """Move every group along d on its sphere.
 
     The rules of `step` hold. That of zero steps is by weight: a weight whose
@@ -70,14 +86,14 @@ def one_sum_step(
         count: number of weights in each group of a name, of shape ().
 
     Returns:
-        The rounded new weights minus the old, in the dtype of w, and the radial
-        part of d at the new weights.
+        The rounded new weights minus the old, in the dtype of w, and what the
+        step is made of.
     """
     parts = plan.parts()
     factors = jax.tree.map(_factor, rate, norm, radial)
-    means = jax.tree.map(_mean_square, radius, count)
-    surplus: Scalars = {
-        name: _surplus(
+    means = jax.tree.map(_mean_square, norm, count)
+    growths = {
+        name: _growth(
             part.anonymous(),
             [(w[path], d[path]) for path in part.paths],
             factors[name],
@@ -85,7 +101,7 @@ def one_sum_step(
         )
         for name, part in parts.items()
     }
-    fall = jax.tree.map(_fall, barrier(surplus), factors, radius)
+    fall = jax.tree.map(_fall, barrier(growths), factors, norm, radius)
     moved = jax.tree.map(
         _rounded_move,
         w,
@@ -94,7 +110,88 @@ def one_sum_step(
         plan.broadcast(fall),
         plan.broadcast(factors),
     )
-    return moved, jax.tree.map(_radial, fall, factors, norm, radial, radius)
+    known = jax.tree.map(_radial, fall, factors, norm, radial, radius)
+    return moved, OneSum(fall, factors, known)
+
+
+def one_sum_parts(
+    plan: Plan,
+    d: Leaves,
+    norm: Scalars,
+    radial: Scalars,
+    radius: Scalars,
+    step: OneSum,
+) -> UpdateParts:
+    """Return the parts of the update of `one_sum_step`, by one more sum.
+
+    Args:
+        plan: the groups.
+        d: the directions.
+        norm: of the weights.
+        radial: of the directions, as given to `one_sum_step`.
+        radius: of each group's sphere.
+        step: its scalars.
+    """
+    found = {
+        name: _parts(
+            x,
+            norm[name],
+            radial[name],
+            radius[name],
+            step.fall[name],
+            step.factor[name],
+        )
+        for name, x in barrier(plan.dot(d, d)).items()
+    }
+    return UpdateParts(
+        norm,
+        {name: along for name, (along, _) in found.items()},
+        {name: across for name, (_, across) in found.items()},
+    )
+
+
+@jax.jit
+def _parts(
+    length: jax.Array,
+    norm: jax.Array,
+    radial: jax.Array,
+    radius: jax.Array,
+    fall: jax.Array,
+    factor: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    r"""Return the radial and squared tangent part of an update.
+
+    The sum N contains the radial part that the direction really has,
+
+    \[(1 + A)\,(N - s^2) = 2\,s\,b\,p + b^2\,|d|^2/(1 + A),
+      \qquad b = (1 + A)\,c'.\]
+
+    It is used where it differs from the given one by more than rounding.
+
+    Args:
+        length: |d|^2.
+        norm: s.
+        radial: p.
+        radius: R.
+        fall: A.
+        factor: c'.
+    """
+    reach = factor + factor * fall
+    square, whole = reach * (reach * length), 1 + fall
+    growth = (radius - norm - fall * norm) * (radius + whole * norm)
+    seen = safe_divide(growth - square, 2 * whole * norm)
+    given = reach * radial
+    # Of N, which A is half of.
+    rounding = 2 * _ROUNDINGS * jnp.finfo(fall.dtype).eps * radius * radius
+    off = jnp.abs(seen - given) * jnp.abs(2 * whole * norm)
+    along = jnp.where(off > rounding, seen, given)
+    still = (square == 0) & _is_rounding(fall)
+    change = jnp.where(still, 0, fall * norm + along)
+    zero = norm == 0
+    return (
+        jnp.where(zero, 0, change),
+        jnp.where(zero, 0, tangent_square(square, along)),
+    )
 
 
 @jax.jit
@@ -104,20 +201,20 @@ def _factor(rate: jax.Array, norm: jax.Array, radial: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _mean_square(radius: jax.Array, count: jax.Array) -> jax.Array:
-    """Return R^2/n."""
-    return radius * radius / count
+def _mean_square(norm: jax.Array, count: jax.Array) -> jax.Array:
+    """Return s^2/n."""
+    return norm * norm / count
 
 
 # Equal leaves share one trace, and one function of the lowered program.
 @functools.partial(jax.jit, static_argnums=0)
-def _surplus(
+def _growth(
     part: Plan,
     pairs: list[tuple[jax.Array, jax.Array]],
     factor: jax.Array,
     mean: jax.Array,
 ) -> jax.Array:
-    """Return N - R^2: the sum of u^2 - R^2/n over the n weights of a group.
+    """Return N - s^2: the sum of u^2 - s^2/n over the n weights of a group.
 
     The partial sums are smaller than those of u^2, and so is their rounding.
 
@@ -125,7 +222,7 @@ def _surplus(
         part: the groups of one name.
         pairs: weights and directions of each leaf.
         factor: c'.
-        mean: R^2/n.
+        mean: s^2/n.
     """
     (name,) = part.group_shapes
     factors, means = (part.broadcast({name: x}) for x in (factor, mean))
@@ -138,30 +235,23 @@ def _surplus(
 
 @jax.jit
 def _fall(
-    surplus: jax.Array, factor: jax.Array, radius: jax.Array
+    growth: jax.Array, factor: jax.Array, norm: jax.Array, radius: jax.Array
 ) -> jax.Array:
-    """Return A: a part of it within rounding, and zero for a zero rate.
-
-    See `step` for the part. At N = 0 a group stays where it is.
+    """Return A, and zero for a rate of zero; at N = 0 a group stays.
 
     Args:
-        surplus: N - R^2.
+        growth: N - s^2.
         factor: c'.
+        norm: s.
         radius: R.
     """
-    square = radius * radius + surplus
+    square = norm * norm + growth
     length = jnp.sqrt(_select(square > 0, square, 1))
-    still = factor == 0
-    zone = _choose(
-        still, 2 * ON_SPHERE_TOLERANCE, SUM_ROUNDINGS * _eps(square), square
-    )
-    part = jax.lax.select(
-        jnp.abs(surplus) <= zone * square,
-        _choose(still, 0, ROUNDING_GAIN, square) * surplus,
-        surplus,
-    )
+    total = length * (radius + length)
+    gap = (radius - norm) * (radius + norm) - growth
+    still = (factor == 0) & (jnp.abs(gap) <= ON_SPHERE_TOLERANCE * total)
     # A quotient last: XLA for CPU computes all else anew for every weight.
-    return replace_value(surplus, part) / (-length * (radius + length))
+    return replace_value(gap, _select(~still, gap, 0)) / total
 
 
 @jax.jit
@@ -177,7 +267,7 @@ def _radial(
     As \(|u| = R/(1 + A)\), \(N - R^2 = -|u|^2 A\,(2 + A)\).
     """
     whole = 1 + fall
-    known = (factor != 0) & (jnp.abs(fall) > _uncertain(fall)) & (radius > 0)
+    known = (factor != 0) & ~_is_rounding(fall) & (radius > 0)
     length = _select(known, radius, 1) / _select(known, whole, 1)
     growth = (radius - norm) * (radius + norm) - length * length * (
         fall * (1 + whole)
@@ -186,13 +276,9 @@ def _radial(
     return jax.lax.select(known, along / length, radial)
 
 
-def _eps(x: jax.Array) -> float:
-    return float(jnp.finfo(x.dtype).eps)
-
-
-def _uncertain(x: jax.Array) -> jax.Array:
-    """Return the greatest |A| of a sum that is R^2 up to rounding."""
-    return jnp.asarray(SUM_ROUNDINGS * ROUNDING_GAIN * _eps(x), x.dtype)
+def _is_rounding(fall: jax.Array) -> jax.Array:
+    """Return whether A may be the rounding of the sum and of R alone."""
+    return jnp.abs(fall) <= _ROUNDINGS * jnp.finfo(fall.dtype).eps
 
 
 @jax.jit
@@ -205,7 +291,7 @@ def _rounded_move(
 ) -> jax.Array:
     """Return w' - w for w' = w + A w + (1 + A) c' d, rounded; 0 for s = 0."""
     x, d = widen_by_bits(w), widen_by_bits(d)
-    still = _select(jnp.abs(fall) > _uncertain(fall), fall, 0)
+    still = _select(~_is_rounding(fall), fall, 0)
     along = jnp.where(d == 0, still, fall)
     along = replace_value(jnp.broadcast_to(fall, w.shape), along) * x
     # In a group of norm zero, d may be non-finite.
@@ -219,8 +305,3 @@ def _select(mask: jax.Array, x: jax.Array, y: float) -> jax.Array:
     `jnp.where` would be another function in the program for each call.
     """
     return jax.lax.select(mask, x, jnp.full_like(x, y))
-
-
-def _choose(mask: jax.Array, x: float, y: float, like: jax.Array) -> jax.Array:
-    """Return one of two numbers."""
-    return jax.lax.select(mask, jnp.full_like(like, x), jnp.full_like(like, y))

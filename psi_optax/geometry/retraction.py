@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from psi_optax.geometry._scheduling import measure_sequentially
+from psi_optax.geometry._scheduling import after, measure_sequentially
 from psi_optax.geometry.maps import rescaling_factor
 from psi_optax.geometry.numerics import replace_value, safe_divide, safe_sqrt
 from psi_optax.geometry.rounding import (
@@ -22,6 +22,11 @@ from psi_optax.geometry.rounding import (
 )
 from psi_optax.geometry.step import step
 from psi_optax.geometry.sums import step_sums
+from psi_optax.geometry.update_parts import (
+    UpdateParts,
+    remember_parts,
+    tangent_square,
+)
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.groups.types import Leaves, Scalars
@@ -128,7 +133,48 @@ def apply_retraction_factor(
         plan.broadcast(factor),
         plan.broadcast(sums.square),
     )
-    return rounded_update(w, target)
+    moved = rounded_update(w, target)
+
+    def parts(moved: Leaves) -> tuple[Leaves, UpdateParts]:
+        # The inner product would follow from the sums with the rounding of the
+        # squared norm of w, which says nothing of short steps.
+        inner = plan.dot(w, u)
+        return _after_each(plan, moved, inner), _parts(inner, factor, sums)
+
+    remember_parts(plan, w, moved, parts)
+    return moved
+
+
+def _after_each(plan: Plan, u: Leaves, known: Scalars) -> Leaves:
+    """Return u, used after w was read: otherwise a step in place copies w."""
+    return {
+        leaf.path: after(u[leaf.path], known[leaf.name]) for leaf in plan.leaves
+    }
+
+
+def _parts(
+    inner: Scalars, factor: Scalars, sums: RetractionSums
+) -> UpdateParts:
+    """Return the parts of the update to factor times w + u."""
+    norms = jax.tree.map(safe_sqrt, sums.square)
+    before = jax.tree.map(safe_divide, inner, norms)
+    radial = jax.tree.map(_radial_part, norms, before, factor)
+    tangent = jax.tree.map(_tangent_part, norms, before, factor, sums.length)
+    return UpdateParts(norms, radial, tangent)
+
+
+def _radial_part(
+    norm: jax.Array, radial: jax.Array, factor: jax.Array
+) -> jax.Array:
+    change = (factor - 1) * norm + factor * radial
+    return jnp.where(norm == 0, 0, change)
+
+
+def _tangent_part(
+    norm: jax.Array, radial: jax.Array, factor: jax.Array, length: jax.Array
+) -> jax.Array:
+    change = factor * (factor * tangent_square(length, radial))
+    return jnp.where(norm == 0, 0, change)
 
 
 def _scaled_sum(

@@ -25,10 +25,12 @@ last bit.
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from psi_optax.geometry._scheduling import once_per_group
 from psi_optax.geometry.numerics import replace_value, safe_divide, safe_sqrt
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
@@ -39,6 +41,7 @@ from psi_optax.geometry.rounding import (
     rounding_shrinkage_limit,
 )
 from psi_optax.geometry.sums import StepSums, split_direction, step_sums
+from psi_optax.geometry.update_parts import UpdateParts, remember_parts
 from psi_optax.groups.plan import Plan
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.groups.types import Leaves, Scalars
@@ -53,7 +56,7 @@ def _projection(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     return -q * reach * reach / (1 + reach), reach
 
 
-def _exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+def exponential(q: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Follow the geodesic along t: a rotation by |t|."""
     # Both are smooth in q at zero, but the root of q is not: there the
     # derivatives are those of the series.
@@ -115,7 +118,7 @@ def _whole_additive(q: jax.Array, p: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 _CURVES: dict[tuple[str | None, bool], _Curve] = {
     ("projection", True): _projection,
-    ("exponential", True): _exponential,
+    ("exponential", True): exponential,
     (None, True): _additive,
     ("projection", False): _whole_projection,
     (None, False): _whole_additive,
@@ -169,7 +172,11 @@ def step(
     """
     sums = step_sums(plan, w, d) if sums is None else sums
     curve = _CURVES[retraction, tangent]
-    alpha, beta = _step_coefficients(plan, w, d, sums, rate, radius, curve)
+    each = functools.partial(_of_each, plan, w, d, sums, rate, radius, curve)
+    alpha, beta = each(_coefficients)
+    if retraction == "exponential":
+        alpha = once_per_group(alpha, sums.square)
+        beta = once_per_group(beta, sums.square)
     moved = jax.tree.map(
         _combine,
         w,
@@ -178,10 +185,12 @@ def step(
         plan.broadcast(alpha),
         plan.broadcast(beta),
     )
-    return rounded_update(w, moved)
+    u = rounded_update(w, moved)
+    remember_parts(plan, w, u, lambda u: (u, UpdateParts(*each(_parts))))
+    return u
 
 
-def _step_coefficients(
+def _of_each(
     plan: Plan,
     w: Leaves,
     d: Leaves,
@@ -189,16 +198,13 @@ def _step_coefficients(
     rate: Scalars,
     radius: Scalars | None,
     curve: _Curve,
-) -> tuple[Scalars, Scalars]:
-    """Return the coefficients of w and d in the change of w; see `step`.
-
-    Of a group of norm zero they are finite and have no meaning.
-    """
-    alpha: Scalars = {}
-    beta: Scalars = {}
+    function: Callable[..., tuple[jax.Array, ...]],
+) -> list[Scalars]:
+    """Return what a function maps the scalars of each name to; see `step`."""
+    found: dict[str, tuple[jax.Array, ...]] = {}
     for name, part in plan.parts().items():
         dtypes = [x[path].dtype for path in part.paths for x in (w, d)]
-        alpha[name], beta[name] = _coefficients(
+        found[name] = function(
             sums.square[name],
             sums.inner[name],
             sums.length[name],
@@ -207,7 +213,52 @@ def _step_coefficients(
             curve,
             rounding_shrinkage_limit(dtypes),
         )
-    return alpha, beta
+    fields = zip(*found.values(), strict=True)
+    return [dict(zip(found, field, strict=True)) for field in fields]
+
+
+class _Arc(NamedTuple):
+    """The step of a group in the plane of its direction and its step.
+
+    Attributes:
+        s: the norm, 1 for zero.
+        radius: R, as far as it is reachable.
+        gap: R - s, or a part of it.
+        q: the square of t.
+        p: the radial part of the step.
+        fall: f - 1.
+        reach: h.
+    """
+
+    s: jax.Array
+    radius: jax.Array
+    gap: jax.Array
+    q: jax.Array
+    p: jax.Array
+    fall: jax.Array
+    reach: jax.Array
+
+
+def _arc(
+    square: jax.Array,
+    inner: jax.Array,
+    length: jax.Array,
+    rate: jax.Array,
+    radius: jax.Array | None,
+    curve: _Curve,
+    ratio: float,
+) -> _Arc:
+    s, v_d, t_t = split_direction(square, inner, length)
+    q, p = rate * (rate * t_t), rate * v_d
+    fall, reach = curve(q, p)
+    if radius is None:
+        return _Arc(s, s, jnp.zeros_like(s), q, p, fall, reach)
+    # With a zero step all else is zero, but the rounding of R is not.
+    still = rate * (rate * length) == 0
+    gap = _gap(square, s, radius, still)
+    reached = reachable(radius, s, ratio)
+    gap = jnp.where(reached == radius, gap, reached - s)
+    return _Arc(s, reached, gap, q, p, fall, reach)
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6))
@@ -220,20 +271,37 @@ def _coefficients(
     curve: _Curve,
     ratio: float,
 ) -> tuple[jax.Array, jax.Array]:
+    """Return the coefficients of w and d in the change of w.
+
+    Of a group of norm zero they are finite and have no meaning.
+    """
     rate = jnp.asarray(rate, square.dtype)
-    s, v_d, t_t = split_direction(square, inner, length)
-    q, p = rate * (rate * t_t), rate * v_d
-    fall, reach = curve(q, p)
-    if radius is None:
-        radius, gap = s, jnp.zeros_like(s)
-    else:
-        # With a zero step all else is zero, but the rounding of R is not.
-        still = rate * (rate * length) == 0
-        gap = _gap(square, s, radius, still)
-        reached = reachable(radius, s, ratio)
-        gap = jnp.where(reached == radius, gap, reached - s)
-        radius = reached
-    return (gap + radius * (fall - p * reach)) / s, rate * radius * reach
+    x = _arc(square, inner, length, rate, radius, curve, ratio)
+    alpha = (x.gap + x.radius * (x.fall - x.p * x.reach)) / x.s
+    return alpha, rate * x.radius * x.reach
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _parts(
+    square: jax.Array,
+    inner: jax.Array,
+    length: jax.Array,
+    rate: jax.typing.ArrayLike,
+    radius: jax.Array | None,
+    curve: _Curve,
+    ratio: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the fields of `UpdateParts` for the change of w."""
+    rate = jnp.asarray(rate, square.dtype)
+    x = _arc(square, inner, length, rate, radius, curve, ratio)
+    away = x.radius * x.reach
+    radial, tangent = x.gap + x.radius * x.fall, away * (away * x.q)
+    zero = square == 0
+    return (
+        safe_sqrt(square),
+        jnp.where(zero, 0, radial),
+        jnp.where(zero, 0, tangent),
+    )
 
 
 def _gap(

@@ -41,6 +41,20 @@ class KnownGroups(NamedTuple):
     sample: Any
 
 
+class FoundNorms(NamedTuple):
+    """Norms of groups, each {group name: array}.
+
+    Attributes:
+        norm: of the weights.
+        reached: the radii of spheres within reach of the norm.
+        count: number of weights in a group, of shape ().
+    """
+
+    norm: Scalars
+    reached: Scalars
+    count: Scalars
+
+
 def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
     """Return a state for weights of any norm and a momentum of zero."""
     zeros = jax.tree.map(jnp.zeros_like, plan.dot(w, w))
@@ -53,7 +67,7 @@ def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
 
 def find_norms(
     plan: Plan, w: Leaves, known: KnownGroups | None, radius: Scalars
-) -> tuple[Scalars, Scalars, Scalars]:
+) -> FoundNorms:
     """Return the norms of groups, radii within reach, and numbers of weights.
 
     Norms and radii are those of the spheres, unless other code has changed
@@ -72,7 +86,7 @@ def find_norms(
     """
     if known is None or not plan.leaves or not runs_on_one_device():
         counts = _count_by_name(plan, _counts(plan))
-        return (*_measure(plan, w, radius), counts)
+        return FoundNorms(*_measure(plan, w, radius), counts)
     sample = stored_scalars("samples", known.sample, plan)
     now = plan.first_weights(w)
     near = jax.tree.map(_is_near, now, {name: sample[name] for name in now})
@@ -85,10 +99,10 @@ def find_norms(
         lambda weights: (*_measure(plan, weights, radius), counts),
         w,
     )
-    return norm, reached, _count_by_name(plan, counts)
+    return FoundNorms(norm, reached, _count_by_name(plan, counts))
 
 
-def _counts(plan: Plan) -> dict[tuple[str, int], jax.Array]:
+def _counts(plan: Plan) -> dict[tuple[Any, int], jax.Array]:
     """Return the numbers of weights in a group, by dtype and number."""
     kinds = {(plan.dtypes[name], n) for name, n in plan.sizes.items()}
     return {
@@ -97,7 +111,7 @@ def _counts(plan: Plan) -> dict[tuple[str, int], jax.Array]:
 
 
 def _count_by_name(
-    plan: Plan, counts: dict[tuple[str, int], jax.Array]
+    plan: Plan, counts: dict[tuple[Any, int], jax.Array]
 ) -> Scalars:
     return {
         name: counts[str(plan.dtypes[name]), n]
@@ -116,9 +130,10 @@ def _measure(plan: Plan, w: Leaves, radius: Scalars) -> tuple[Scalars, Scalars]:
         )
         for name, part in plan.parts().items()
     }
-    norm: Scalars = {name: norm for name, (norm, _) in found.items()}
-    reached: Scalars = {name: reached for name, (_, reached) in found.items()}
-    return norm, reached
+    return (
+        {name: norm for name, (norm, _) in found.items()},
+        {name: reached for name, (_, reached) in found.items()},
+    )
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -127,6 +142,20 @@ def _norm_and_reach(
 ) -> tuple[jax.Array, jax.Array]:
     norm = geometry.safe_sqrt(square)
     return norm, reachable(radius, norm, ratio)
+
+
+def relearn(
+    known: KnownGroups, plan: Plan, w: Leaves, momentum: Leaves
+) -> KnownGroups:
+    """Return the knowledge of a momentum that another run has left."""
+    radial = jax.tree.map(
+        geometry.safe_divide, plan.dot(w, momentum), geometry.norm(plan, w)
+    )
+    return known._replace(
+        radial=jax.tree.map(
+            lambda new, old: new.astype(old.dtype), radial, known.radial
+        )
+    )
 
 
 def radial_parts(

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import optax
 
 from psi_optax import geometry
-from psi_optax.groups import Groups, Leaves, Plan, Tree
+from psi_optax.groups import Groups, Leaves, Plan, Scalars, Tree
 from psi_optax.groups.paths import leaves_with_paths, map_with_path
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.optimizers._known_groups import (
+    FoundNorms,
     find_norms,
     learn_groups,
     radial_parts,
@@ -19,7 +20,8 @@ from psi_optax.optimizers._known_groups import (
 from psi_optax.optimizers._ordinary import with_ordinary
 from psi_optax.optimizers.psi import PsiState, signed_rate
 from psi_optax.transforms.contract import cast_like, stateful_transform
-from psi_optax.transforms.radius import initial_radius, sphere_radius
+from psi_optax.transforms.radius import initial_radius
+from psi_optax.transforms.state_checks import stored_scalars
 
 
 def sgd_on_spheres(
@@ -64,26 +66,24 @@ def sgd_on_spheres(
         params: Tree,
         **extra_args: Any,
     ) -> tuple[Tree, PsiState]:
-        w, radius = (
-            plan.select(params),
-            sphere_radius("init", state.radius, plan),
-        )
-        norm, reached, count = find_norms(plan, w, state.known, radius)
-        extra_args[_FACTORS] = plan.broadcast(norm)
+        w = plan.select(params)
+        radius = stored_scalars("radii", state.radius, plan)
+        found = find_norms(plan, w, state.known, radius)
+        extra_args[_FACTORS] = plan.broadcast(found.norm)
         steps, inner_state = inner.update(
             updates, state.inner, params, **extra_args
         )
         d = plan.select_steps(steps)
         rate = signed_rate(learning_rate, state.count)
+        radial = radial_parts(plan, w, d, found.norm, state.known, momentum)
         rates = plan.full(rate)
         if momentum is None:  # The norm times the gradient is never written.
-            rates = jax.tree.map(jnp.multiply, rates, norm)
-        radial = radial_parts(plan, w, d, norm, state.known, momentum)
-        moved, radial = geometry.one_sum_step(
-            plan, w, d, rates, norm, radial, reached, count
-        )
+            rates = jax.tree.map(jnp.multiply, rates, found.norm)
+        moved, after = _move(plan, w, d, rates, found, radial)
         new = jax.tree.map(jax.lax.add, w, moved)
-        known = learn_groups(plan, state.known, new, radius, reached, radial)
+        known = learn_groups(
+            plan, state.known, new, radius, found.reached, after
+        )
         if momentum is None:
             known = known._replace(radial=None)
         if ordinary is None:
@@ -96,6 +96,28 @@ def sgd_on_spheres(
         )
 
     return stateful_transform(groups, update, kind=PsiState, init=init)
+
+
+def _move(
+    plan: Plan,
+    w: Leaves,
+    d: Leaves,
+    rates: Scalars,
+    found: FoundNorms,
+    radial: Scalars,
+) -> tuple[Leaves, Scalars]:
+    """Return the step, and the radial part of d after it."""
+    moved, scalars = geometry.one_sum_step(
+        plan, w, d, rates, found.norm, radial, found.reached, found.count
+    )
+
+    def parts(u: Leaves) -> tuple[Leaves, geometry.UpdateParts]:
+        return u, geometry.one_sum_parts(
+            plan, d, found.norm, radial, found.reached, scalars
+        )
+
+    geometry.remember_parts(plan, w, moved, parts)
+    return moved, scalars.radial
 
 
 # An argument of `_scaled_trace`, which passes through a partition.

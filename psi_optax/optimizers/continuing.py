@@ -16,6 +16,7 @@ from psi_optax.optimizers._carry_checks import (
     check_steps,
     check_weights,
 )
+from psi_optax.optimizers._known_groups import KnownGroups, relearn
 from psi_optax.optimizers._moments import (
     MOMENTS,
     Held,
@@ -27,12 +28,14 @@ from psi_optax.optimizers._moments import (
     read_fields,
     read_moments,
 )
+from psi_optax.optimizers.psi import PsiState
 from psi_optax.optimizers.psi_sgdm import PsiSgdmState
 from psi_optax.transforms.moments import (
     ScaleByGroupAdamState,
     ScaleByGroupRmsState,
 )
 from psi_optax.transforms.momentum import TransportedTraceState
+from psi_optax.transforms.state_checks import find_states
 
 # States that count the steps of a run, and hold more that is not carried.
 _BESIDE: dict[type, str] = {
@@ -160,8 +163,10 @@ def carry_moments(
     seen: set[str] = set()
 
     def carry(where: str, node: Any, scaled: frozenset[str]) -> Any:
-        if _is_empty(node):
+        if _is_empty(node) or isinstance(node, KnownGroups):
             return node
+        if isinstance(node, PsiState):
+            node = _with_known_momentum(node, plan, params)
         if type(node) in MOMENTS:
             node, note = _carry_state(node, old, seen, scaled)
         elif field := count_field(node):
@@ -173,6 +178,20 @@ def carry_moments(
         return node
 
     return map_states(carry, new_state, plan), notes
+
+
+def _with_known_momentum(node: PsiState, plan: Plan, params: Tree) -> PsiState:
+    """Return the state of `psi_sgd` with the radial part of its momentum."""
+    if not isinstance(node.known, KnownGroups):
+        return node
+    if not isinstance(node.known.radial, dict):
+        return node
+    traces = find_states(node.inner, optax.TraceState)
+    held = [read_fields(x)["trace"] for x in traces]
+    trace = next(x for x in held if x.keys() >= set(plan.paths))
+    m = {path: jnp.asarray(trace[path]) for path in plan.paths}
+    known = relearn(node.known, plan, plan.select(params), m)
+    return node._replace(known=known)
 
 
 def _is_empty(node: Any) -> bool:

@@ -84,15 +84,22 @@ def clip_by_group_norm(
 
     def function(plan: Plan, u: Leaves, _: Leaves) -> Leaves:
         return geometry.scale(
-            plan, u, jax.tree.map(clip, geometry.norm(plan, u))
+            plan, u, jax.tree.map(factor, geometry.norm(plan, u))
         )
 
-    def clip(norm: jax.Array) -> jax.Array:
-        bound = jnp.asarray(max_norm, norm.dtype)
-        factor = geometry.rescaling_factor(bound, norm)
-        return jnp.where(norm <= bound, 1, factor)
+    def factor(norm: jax.Array) -> jax.Array:
+        return clipping_factor(norm, max_norm)
 
     return stateless_transform(groups, function, needs_params=False)
+
+
+def clipping_factor(
+    norm: jax.Array, max_norm: jax.typing.ArrayLike
+) -> jax.Array:
+    """Return the factor that bounds a norm: 1 within the bound."""
+    bound = jnp.asarray(max_norm, norm.dtype)
+    factor = geometry.rescaling_factor(bound, norm)
+    return jnp.where(norm <= bound, 1, factor)
 
 
 def normalize_by_group_norm(

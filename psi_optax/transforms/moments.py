@@ -47,7 +47,7 @@ class ScaleByGroupAdamState(NamedTuple):
         mu: the first moment; like params.
         nu: the second moment; `{group name: array of the group shape}`.
         base_point: where mu is tangent, for parallel transport; None
-            otherwise.
+            otherwise, and in `adam_g`.
     """
 
     count: jax.typing.ArrayLike
@@ -209,12 +209,8 @@ def scale_by_group_adam(
     check_choice("transport", transport, (*TRANSPORTS, None))
 
     def init(plan: Plan, params: Tree) -> ScaleByGroupAdamState:
-        return ScaleByGroupAdamState(
-            jnp.zeros([], jnp.int32),
-            optax.tree.zeros_like(params),
-            _zero_moments(plan, plan.select(params)),
-            initial_base_point(transport, params),
-        )
+        base_point = initial_base_point(transport, params)
+        return initial_group_adam(plan, params)._replace(base_point=base_point)
 
     def update(
         plan: Plan,
@@ -224,25 +220,19 @@ def scale_by_group_adam(
         **extra_args: Any,
     ) -> tuple[Tree, ScaleByGroupAdamState]:
         del extra_args
-        squares = stored_scalars("mean squares", state.nu, plan)
+        g = plan.select(updates)
+        factors, after = update_group_adam(
+            plan, plan.dot(g, g), state, b1, b2, eps, eps_root
+        )
         mu, base_point = transport_momentum(
             plan, state.mu, state.base_point, params, transport
         )
-        g, m = plan.select(updates), plan.select(mu, "moments")
-        count = jnp.asarray(optax.safe_increment(state.count))
+        m = plan.select(mu, "moments")
         m = {k: _mix(b1, m[k].astype(x.dtype), x) for k, x in g.items()}
-        nu = _mean(b2, squares, plan.dot(g, g))
-
-        def factor(s: jax.Array) -> jax.Array:
-            root = _inverse_root(s, _debias(b2, count, s), eps, eps_root)
-            return _debias(b1, count, s) * root
-
-        factors = jax.tree.map(factor, nu)
         steps = cast_like(geometry.scale(plan, m, factors), g)
         mu = plan.merge(mu, cast_like(m, plan.select(mu)))
-        return plan.merge(updates, steps), ScaleByGroupAdamState(
-            count, mu, _like_stored(state.nu, nu), base_point
-        )
+        after = after._replace(mu=mu, base_point=base_point)
+        return plan.merge(updates, steps), after
 
     grouped = stateful_transform(
         groups,
@@ -259,6 +249,50 @@ def scale_by_group_adam(
         lambda tree: group_labels(tree, groups),
     )
     return floating_transform(both, groups, needs_params=transport is not None)
+
+
+def initial_group_adam(plan: Plan, params: Tree) -> ScaleByGroupAdamState:
+    """Return a state before the first step, without a base point."""
+    return ScaleByGroupAdamState(
+        jnp.zeros([], jnp.int32),
+        optax.tree.zeros_like(params),
+        _zero_moments(plan, plan.select(params)),
+        None,
+    )
+
+
+def update_group_adam(
+    plan: Plan,
+    squares: Scalars,
+    state: ScaleByGroupAdamState,
+    b1: jax.typing.ArrayLike,
+    b2: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
+    eps_root: jax.typing.ArrayLike,
+) -> tuple[Scalars, ScaleByGroupAdamState]:
+    """Return the factor of the first moment, and the next state but for it.
+
+    Args:
+        plan: the groups.
+        squares: of each group's updates at this step.
+        state: of the steps before.
+        b1: decay of the first moment.
+        b2: decay of the second moment.
+        eps: added to the root of the second moment.
+        eps_root: added to the second moment.
+
+    Raises:
+        ValueError: the state was made for other groups.
+    """
+    count = jnp.asarray(optax.safe_increment(state.count))
+    nu = _mean(b2, stored_scalars("mean squares", state.nu, plan), squares)
+
+    def factor(s: jax.Array) -> jax.Array:
+        root = _inverse_root(s, _debias(b2, count, s), eps, eps_root)
+        return _debias(b1, count, s) * root
+
+    new = state._replace(count=count, nu=_like_stored(state.nu, nu))
+    return jax.tree.map(factor, nu), new
 
 
 def _zero_moments(plan: Plan, w: Leaves) -> Any:

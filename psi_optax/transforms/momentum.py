@@ -20,7 +20,8 @@ class TransportedTraceState(NamedTuple):
     Attributes:
         trace: the momentum; like params.
         base_point: where the momentum is tangent; like params, zeros at
-            ordinary leaves. None for projection.
+            ordinary leaves. None where its tangent part is meant: for
+            projection, and in `sgd_g`.
     """
 
     trace: optax.Updates

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import re
 import subprocess
 import sys
 from typing import Annotated
@@ -396,4 +397,4 @@ def test_a_page_shows_the_numbers_that_are_kept(name):
     for (page, _), text in texts.items():
         whole = (pages.DOCS / page).read_text(encoding="utf-8")
         assert text in whole
-        assert text not in whole.replace("1", "2")
+        assert text not in re.sub(r"\d", "0", whole)

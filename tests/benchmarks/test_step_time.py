@@ -5,18 +5,32 @@ import re
 import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.harness.pages import DOCS
-from benchmarks.harness.results import Results, read
-from benchmarks.speed import steps, torch_steps, turns
+import psi_optax
+from benchmarks.harness.processes import alone
+from benchmarks.harness.results import Results
+from benchmarks.speed import step_time_torch, steps, torch_steps, turns
 from benchmarks.speed.sets import SETS
-from benchmarks.speed.step_time import MEASUREMENT, cases, experiment
-from benchmarks.speed.step_time.cases import ADAM, BY_HAND, CASES, SGD, baseline
-from benchmarks.speed.step_time.experiment import AXPY, COPY, measure_set
-from benchmarks.speed.step_time_variants import VARIANTS, build
+from benchmarks.speed.step_time import (
+    MEASUREMENT,
+    cases,
+    experiment,
+    report,
+    training,
+)
+from benchmarks.speed.step_time.cases import (
+    ADAM,
+    BY_HAND,
+    CASES,
+    MAIN,
+    PLAIN,
+    SGD,
+)
+from benchmarks.speed.step_time.experiment import measure_set
+from benchmarks.speed.step_time.traffic import traffic
+from benchmarks.speed.turns import Times
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -26,7 +40,7 @@ SMALL = SETS["small"]
 def test_every_optimizer_has_a_baseline_and_a_step():
     params, gradients = cases.draw(SMALL)
     assert cases.chosen(SMALL) == list(CASES)
-    assert {baseline(name) for name in CASES} == {SGD, ADAM}
+    assert {case.baseline for case in CASES.values()} == {PLAIN, SGD, ADAM}
     for name in CASES:
         tx = cases.make(name, params, SMALL.grouped)
         state = jax.eval_shape(tx.init, params)
@@ -36,86 +50,76 @@ def test_every_optimizer_has_a_baseline_and_a_step():
 
 def test_the_cases_of_a_set():
     assert cases.chosen(SMALL, ("psi_adam",)) == [ADAM, "psi_adam"]
-    few = SMALL._replace(family=False, left_out=("optax.lars",))
-    left = set(CASES) - set(cases.chosen(few))
-    assert {"optax.lars", "sgd_g"} <= left
-    assert "optax.lars" in cases.chosen(few, ("optax.lars",))
+    few = SMALL._replace(family=False)
+    assert cases.chosen(few) == list(MAIN)
+    assert "optax.lars" not in MAIN
+    assert cases.chosen(few, ("optax.lars",)) == [SGD, "optax.lars"]
 
 
 def test_rows_are_held_to_their_baselines():
     found = measure_set("small", 2, 1, 1, (BY_HAND, "psi_adam"))
     assert found["weights"] == 24 * 8 + 8 * 16 + 16 * 8
-    assert min(found["bandwidth"].values()) > 0
     rows = {row["optimizer"]: row for row in found["rows"]}
     assert list(rows) == [SGD, BY_HAND, ADAM, "psi_adam"]
     for row in rows.values():
-        low, high = row["quartiles"]
-        assert 0 < low <= row["ratio"] <= high
+        for clock in ("cpu", "wall"):
+            low, high = row[clock]["quartiles"]
+            assert 0 < low <= row[clock]["ratio"] <= high
+            assert row[clock]["milliseconds"] > 0
         assert row["peak_mb"] >= row["temporary_mb"] >= 0
         assert row["instructions"] > 5
-        for field in ("milliseconds", "bytes_per_weight", "of_bandwidth"):
-            assert row[field] > 0
-    for field in ("ratio", "trace_ratio", "compile_ratio"):
-        assert [rows[name][field] for name in (SGD, ADAM)] == [1, 1]
+    for baseline in (rows[SGD], rows[ADAM]):
+        assert baseline["cpu"]["ratio"] == baseline["wall"]["ratio"] == 1
+        assert baseline["trace_ratio"] == baseline["compile_ratio"] == 1
     # Copies of the weights: one, and two with a counter.
     assert rows[SGD]["state"] == 1
     assert 2 < rows[ADAM]["state"] < 2.1
 
 
-def test_bandwidth_by_the_clock():
-    # 12 numbers of 4 bytes: 3 * 48 and 2 * 48 bytes, in 1 and 0.5 seconds.
-    params = {"w": jnp.ones((4, 3))}
-    case = steps.Case(None, params, params)
-    costs = {x: {"trace_s": 1.0, "compile_s": 1.0} for x in (AXPY, SGD)}
-    seconds = {AXPY: [1.0], COPY: [0.5], SGD: [2.0]}
-    speeds = experiment.bandwidths({**seconds, AXPY: [9.0, 1.0, 0.5]}, 48)
-    assert speeds == {AXPY: 144e-9, COPY: 192e-9}
-    [row] = experiment.rows({AXPY: case, SGD: case}, seconds, costs)
-    # SGD with momentum moves 5 * 48 = 240 bytes, here in 2 seconds, and the
-    # copy would have moved 2 * 192 = 384. It is worth two axpy of 12 bytes.
-    assert row["of_bandwidth"] == pytest.approx(240 / 384, rel=1e-12)
-    assert row["bytes_per_weight"] == 24
-    assert row["milliseconds"] == 2000
+def test_bytes_of_a_step():
+    # Three reads and two writes, or two reads and one write, in one fusion.
+    plain = traffic(PLAIN, "float32")
+    assert plain == {"ordinary": 12, "most": 12, "least": 12}
+    # XLA adds the gradient to the momentum twice rather than read it again.
+    momentum = traffic(SGD, "float32")
+    assert momentum["least"] == 20 <= momentum["ordinary"]
+    assert traffic(PLAIN, "bfloat16")["least"] == 6
 
 
-def test_one_at_a_time_gives_the_same_rows(monkeypatch):
-    monkeypatch.setitem(SETS, "small", SMALL._replace(together=False))
-    rows = measure_set("small", 1, 1, 1, ("psi_sgd(momentum)",))["rows"]
-    names = [row["optimizer"] for row in rows]
-    assert names == [SGD, "psi_sgd(momentum)"]
-    assert rows[0]["ratio"] == 1
+def test_bytes_of_the_branch_that_runs():
+    # On several devices, as in these tests, norms are always measured.
+    one = {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""}
+    asked = traffic, "psi_sgd(momentum)", "float32"
+    found, several = alone(*asked, environment=one), traffic(*asked[1:])
+    # The other branch reads the weights, 4 bytes each. Sums over columns of
+    # 2,304 weights add a few arrays of 1/2304 of that.
+    assert found["most"] - found["ordinary"] == pytest.approx(4, rel=0.01)
+    assert found["ordinary"] > found["least"] > 20
+    assert several["most"] == several["ordinary"]
 
 
-def test_rows_and_peers_that_are_not_asked_for_stay(tmp_path, monkeypatch):
+def test_rows_that_are_not_asked_for_stay(tmp_path, monkeypatch):
     def measured(_, count, *__):
         names = (SGD, "psi_sgd(momentum)") if count == 1 else (SGD, BY_HAND)
         return {"rows": [{"optimizer": x, "turns": count} for x in names]}
 
     monkeypatch.setattr(experiment, "measure_set", measured)
-    monkeypatch.setattr(experiment, "run_peers", lambda name: [name])
     results = Results(tmp_path / "times.json", {}, {"device": "a CPU"})
-    for count, peers in ((1, True), (2, False)):
-        settings = experiment.Settings(("small",), peers=peers, turns=count)
+    for count in (1, 2):
+        settings = experiment.Settings(("small",), training=False, turns=count)
         MEASUREMENT.measure(settings, results)
     part = results.content["parts"]["small"]
     found = [(row["optimizer"], row["turns"]) for row in part["rows"]]
     assert found == [(SGD, 2), (BY_HAND, 2), ("psi_sgd(momentum)", 1)]
-    assert part["peers"] == ["small"]
 
 
 def test_steps_are_in_place_and_not_on_the_callers_arrays():
     params, gradients = cases.draw(SMALL)
     before = params["a/kernel"] + 0
-    ones = steps.build_copy(params)
-    assert ones.params.size == SMALL.weights
-    copy = ones._replace(params=ones.params + 1)
-    moving = cases.build("psi_sgd(momentum)", params, SMALL.grouped)
-    for case in (moving, copy):
-        step = steps.compile_case(case, gradients)[0].step
-        moved, state = step(case.params, case.state, gradients)
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(case.params))
-    assert (moved == 1).all()
-    assert (state == 1).all()
+    case = cases.build("psi_sgd(momentum)", params, SMALL.grouped)
+    step = steps.compile_case(case, gradients)[0].step
+    step(case.params, case.state, gradients)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(case.params))
     assert (params["a/kernel"] == before).all()
 
 
@@ -135,26 +139,10 @@ def test_by_hand_keeps_the_norms_of_what_is_grouped():
     assert (np.abs(norms[SGD] / before - 1) > 5e-4).all()
 
 
-def test_variants_are_the_step_of_the_package():
-    params, gradients = cases.draw(SMALL)
-    grouped = {path: params[path] for path in ("a/kernel", "b/kernel")}
-    gradients = {path: 1e4 * gradients[path] for path in grouped}
-    tx = cases.make("psi_sgd(momentum)", grouped, SMALL.grouped)
-    updates, _ = tx.update(gradients, tx.init(grouped), grouped)
-    for name, sums in VARIANTS.items():
-        case = build(grouped, sums)
-        moved, _ = case.step(case.params, case.state, gradients)
-        off = max(
-            float(abs(moved[path] - w - updates[path]).max())
-            for path, w in grouped.items()
-        )
-        # Weights are below 0.25: a few roundings of at most 2^-26.
-        assert (off < 1e-7) == (name != "none")
-
-
 def test_turns_by_a_clock(monkeypatch):
     clock, calls = types.SimpleNamespace(now=0.0), []
     clock.perf_counter = lambda: clock.now
+    clock.process_time = lambda: 2 * clock.now  # Two threads are busy.
     monkeypatch.setattr(turns, "time", clock)
 
     def running(name, seconds):
@@ -168,8 +156,9 @@ def test_turns_by_a_clock(monkeypatch):
     # fill a second, and of the slowest not even one.
     times = {"a": 0.125, "b": 0.5, "c": 3.0}
     runs = {name: running(name, seconds) for name, seconds in times.items()}
-    seconds = turns.time_in_turns(runs, turns=2, steps=4)
-    assert seconds == {name: [time] * 2 for name, time in times.items()}
+    found = turns.time_in_turns(runs, turns=2, steps=4)
+    assert found.wall == {name: [time] * 2 for name, time in times.items()}
+    assert found.cpu == {name: [2 * time] * 2 for name, time in times.items()}
     warm = [(name, 1) for name in "abc" for _ in range(2)]
     assert calls == warm + 2 * [("a", 4), ("b", 2), ("c", 1)]
 
@@ -182,17 +171,111 @@ def test_the_sets_are_networks_with_groups():
         assert sum(grouped) > 0.6 * chosen.weights
 
 
-def test_the_chart_has_a_bar_for_all_but_the_baselines():
-    content = read(DOCS / "numbers" / "step_time.json")
-    part, bars = content["parts"]["resnet50"], []
-    rows = part["rows"] + [x for each in part["peers"] for x in each["rows"]]
-    for axes in MEASUREMENT.figures(content)["step-time"].axes:
-        bars += [label.get_text() for label in axes.get_yticklabels()]
-        ends = [bar.get_width() for bar in axes.patches]
-        assert ends == sorted(ends)
-    baselines = {row["baseline"] for row in rows}
-    assert len(bars) == len(rows) - len(baselines)
-    assert set(bars) == {row["optimizer"] for row in rows} - baselines
+# -- tables -------------------------------------------------------------------
+
+
+def timed(name, cpu, compiling):
+    """Return a row of an optimizer."""
+    return {
+        "optimizer": name,
+        "baseline": CASES[name].baseline,
+        "cpu": {"ratio": cpu, "quartiles": [cpu, cpu]},
+        "wall": {"ratio": 2 * cpu, "quartiles": [cpu, 3 * cpu]},
+        "bytes": {"ordinary": 32.1, "most": 36.1, "least": 20.0},
+        "temporary_mb": 0.4,
+        "trace_ratio": compiling,
+        "compile_ratio": compiling,
+    }
+
+
+def content(platform="cpu"):
+    """Return results of three sets, one of them with the family."""
+    versions = {"platform": platform, "device": "x", "cores": 2}
+    rows = [timed(SGD, 1, 1), timed("psi_sgd(momentum)", 1.5, 2)]
+    slow = [timed("psi_sgd(momentum)", 3.0, 17)]
+    parts = {
+        "resnet50": {"rows": [*rows, timed("sgd_g", 4, 3)]},
+        "vit_b16": {"rows": rows},
+        "tiny": {"rows": slow},
+    }
+    versions |= {"jax": "1", "optax": "1"}
+    return {"versions": versions, "parts": parts}
+
+
+def cells(text, name):
+    """Return the cells of the lines of an optimizer."""
+    lines = [x for x in text.splitlines() if x.startswith(f"| `{name}` ")]
+    return [[c.strip() for c in x.split("|")[2:-1]] for x in lines]
+
+
+def test_tables_of_sets():
+    text = report.report(content())
+    psi, once = cells(text, "psi_sgd(momentum)"), "1.50 (1.50 to 1.50)"
+    assert psi[0] == [once, "32", "0 MB", "2.0", "2.0"]
+    assert psi[1] == [once, "3.00 (3.00 to 3.00)", "2.0 to 17.0"]
+    assert cells(text, "sgd_g") == [["4.00 (4.00 to 4.00)", "32", "20"]]
+    assert cells(text, SGD) == [["1", "32", "0 MB", "1.0", "1.0"]]
+    # A GPU works while the CPU waits.
+    text = report.report(content("gpu"))
+    assert "elapsed time" in text
+    assert "CPU time" not in text
+    assert cells(text, "sgd_g") == [["8.00 (4.00 to 12.00)", "32", "20"]]
+
+
+def test_tables_of_other_pages():
+    found = report.sections(content())
+    main, family = found["../README.md", "step time"], "sgd_g"
+    assert cells(main, SGD) == [["1", "32", "0 MB", "1.0"]]
+    assert not cells(main, family)
+    assert cells(found["choosing.md", "step time"], family)
+    without = content()
+    del without["parts"]["resnet50"]
+    assert not report.sections(without)
+
+
+# -- the share of a training step ---------------------------------------------
+
+
+def test_shares_of_times_that_are_known():
+    cpu = {training.PASSES: [3.0, 6.0], SGD: [1.0, 2.0], "psi_adam": [3.0, 2.0]}
+    found = training.shares(Times(cpu, cpu))
+    # 1/4 in both turns, though the second was slower.
+    assert found[SGD] == {"share": 0.25, "quartiles": [0.25, 0.25]}
+    # Ratios of 1 and 1/3, hence a median of 2/3 to one.
+    assert found["psi_adam"]["share"] == pytest.approx(0.4, rel=1e-12)
+    text = report.shares({"cnn": found})
+    assert text == f"On `cnn` it is: `{SGD}` 25 %, `psi_adam` 40 %."
+
+
+# Three layers of 9 * (8 + 8 * 16 + 16 * 32) weights, 2 * 56 of their norms and
+# 330 of the head; one more than three stages of three blocks of two.
+@pytest.mark.parametrize(
+    ("name", "kernels", "weights"),
+    [("cnn", 3, 6_274), ("resnet20", 19, 269_722)],
+)
+def test_the_filters_behind_a_norm_are_grouped(name, kernels, weights):
+    network = training.NETWORKS[name]
+    variables, _ = jax.eval_shape(lambda: training.draw(network, 1))
+    params = training.by_path(variables["params"])
+    groups = psi_optax.output_channels(params, where=network.grouped)
+    filters = {path for path, w in params.items() if w.ndim == 4}
+    assert filters == {x for x, group in groups.items() if group is not None}
+    assert len(filters) == kernels
+    assert sum(w.size for w in params.values()) == weights
+
+
+def test_passes_keep_weights_and_write_statistics():
+    network = training.NETWORKS["cnn"]
+    variables, batch = training.draw(network, 2)
+    before = variables["params"]["hidden_0"]["kernel"] + 0
+    case = training.build_passes(network, variables)
+    step = steps.compile_case(case, batch)[0].step
+    params, (rest, gradients) = step(case.params, case.state, batch)
+    assert (params["hidden_0"]["kernel"] == before).all()
+    assert (gradients["hidden_0"]["kernel"] != 0).any()
+    assert (rest["batch_stats"]["norm_0"]["mean"] != 0).all()
+    # Copies were donated.
+    assert (variables["params"]["hidden_0"]["kernel"] == before).all()
 
 
 # -- torch's libraries --------------------------------------------------------
@@ -202,9 +285,9 @@ def test_the_first_environment_counts(monkeypatch):
     first = {"torch": "2", "rows": [{"optimizer": "x"}]}
     second = {"torch": "3", "rows": [*first["rows"], {"optimizer": "y"}]}
     found = [first, second, first]
-    monkeypatch.setattr(experiment, "in_torch", lambda *_: found)
+    monkeypatch.setattr(step_time_torch, "in_torch", lambda *_: found)
     rest = {"torch": "3", "rows": [{"optimizer": "y"}]}
-    assert experiment.run_peers("tiny") == [first, rest]
+    assert step_time_torch.run_peers("tiny") == [first, rest]
 
 
 class Optimizer:
@@ -220,11 +303,9 @@ def test_libraries_that_are_there_are_found(monkeypatch):
     heavyball = types.SimpleNamespace(**dict.fromkeys(kinds, Optimizer))
     monkeypatch.setattr(torch_steps, "load", {"heavyball": heavyball}.get)
     torch = types.SimpleNamespace(optim=heavyball)
-    own = torch_steps.cases(torch, libraries=False)
-    assert list(own) == [torch_steps.SGD, torch_steps.ADAMW]
     found = torch_steps.cases(torch)
-    assert {f"heavyball {kind}" for kind in kinds} < set(found)
-    assert len(found) == 4 + len(kinds)
+    own = [torch_steps.SGD, torch_steps.ADAMW]
+    assert list(found) == [*own, "heavyball HyperBallAdamW"]
     for name, make in found.items():
         matrices, vectors = make(["m"], ["v"])
         assert (matrices.params, vectors.params) == (["m"], ["v"])

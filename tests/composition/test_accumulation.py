@@ -46,7 +46,8 @@ def accumulate(tx):
 
 
 PLACES = {
-    "around": lambda: accumulate(psi_sgd(RATES, GROUP, momentum=0.9)),
+    # These gradients have radial parts, which psi_sgd takes to be zero.
+    "around": lambda: accumulate(psi_direction(RATES, optax.trace(0.9), GROUP)),
     "around an optimizer": lambda: accumulate(psi(SGD, GROUP)),
     "inside": lambda: psi(accumulate(SGD), GROUP),
 }

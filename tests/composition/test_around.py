@@ -99,7 +99,9 @@ def sharpness_aware(w, ascending, descending):
 
 @pytest.mark.usefixtures("x64")
 def test_sam_around_psi():
-    history = run(optax.contrib.sam(psi_sgd(0.05, GROUP), ascent()))
+    # The gradient is that of other weights, and has a radial part.
+    descent = psi_optax.psi(optax.sgd(0.05), GROUP)
+    history = run(optax.contrib.sam(descent, ascent()))
     w = COLUMNS.params
     for pair in COLUMNS.batches.reshape(STEPS // 2, 2, 9, 9):
         w = sharpness_aware(w, *pair)

@@ -66,7 +66,7 @@ def test_a_foreign_state_is_one_error(tx):
 
 
 # Theirs have no state inside of the PsiState, and read none.
-INSIDE_OF_PSI = ["psi_ordinary", "psi_sgd", "psi_adam", "sgd_g", "adam_g"]
+INSIDE_OF_PSI = ["psi_ordinary", "psi_sgd", "psi_adam"]
 INSIDE_OF_PSI += ["rotational", "adamh", "muonh"]
 
 
@@ -81,6 +81,25 @@ def test_a_foreign_state_inside_says_where(tx):
         assert str(error.value).startswith("state['inner'] ")
         assert type(own.inner).__name__ in str(error.value)
         assert type(inner).__name__ in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["sgd_g", "adam_g"])
+def test_a_foreign_state_inside_of_a_partition_says_where(tx):
+    own = jax.eval_shape(tx.init, draw(0))
+    scale = own.inner_states["scale"]
+    psi_state = scale.inner_state
+    wrong = psi_state._replace(inner=optax.EmptyState())
+    states = {
+        **own.inner_states,
+        "scale": scale._replace(inner_state=wrong),
+    }
+    with pytest.raises(ValueError, match=r"init\(params\)") as error:
+        jax.eval_shape(
+            tx.update, draw(1), own._replace(inner_states=states), draw(0)
+        )
+    assert str(error.value).startswith("state['inner_states']['scale']")
+    assert "['inner'] " in str(error.value)
+    assert type(psi_state.inner).__name__ in str(error.value)
 
 
 @each_entry

@@ -112,10 +112,17 @@ def test_the_trajectory_is_that_of_one_device(recipe):
 
 @pytest.mark.parametrize("path", ["batch/kernel", "group/kernel"])
 def test_a_forgotten_name_goes_elsewhere(path):
-    on_shards = OnShards("psi_sgd", {**SHARDED, path: GROUPS[path]})
+    on_shards = OnShards("psi", {**SHARDED, path: GROUPS[path]})
     last, _ = on_shards.run(on_shards.state_from_outside)
-    expected = on_one_device("psi_sgd", "float64")
+    expected = on_one_device("psi", "float64")
     assert distance(last, expected) > 1e6 * tolerance("float64")
+
+
+@pytest.mark.parametrize("path", ["batch/kernel", "group/kernel"])
+def test_a_forgotten_name_is_caught_where_the_state_has_sums(path):
+    on_shards = OnShards("psi_sgd", {**SHARDED, path: GROUPS[path]})
+    with pytest.raises(ValueError, match="radial .*replicated"):
+        on_shards.run(on_shards.state_from_outside)
 
 
 def test_a_forgotten_name_is_caught_by_jax_where_it_looks():

@@ -1,5 +1,7 @@
 """Directions that wait for each other: the same bits, less memory."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from jax import export
 from jax.sharding import AxisType
 
+import psi_optax
 from psi_optax import (
     ScaleGroup,
     geometry,
@@ -243,3 +246,60 @@ def test_what_is_not_finite_stays_where_it_is(alone):
     assert jnp.isnan(u["b"]).all(0).tolist() == [True, False]
     assert not jnp.isnan(u["a"]).any()
     assert not jnp.isnan(u["c"]).any()
+
+
+SPECIAL = [0.0, -0.0, np.inf, -np.inf, 1e-3, -7, 65504]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_computing_once_changes_no_bit(dtype):
+    x = jnp.asarray(SPECIAL, dtype)
+    w = jnp.asarray([1, -2, 0, 3e4, 1e-4, -0.0, 5], dtype)
+    once = jax.jit(_scheduling.computed_once)(x, w)
+    assert once.tobytes() == x.tobytes()
+    [again] = jax.jit(_scheduling.once_per_group)([x], [w])
+    assert again.tobytes() == x.tobytes()
+    assert jnp.isnan(jax.jit(_scheduling.computed_once)(x * jnp.nan, w)).all()
+
+
+def test_computing_once_has_the_derivative_of_doing_nothing():
+    x = jnp.asarray([2.0, -3.0, 0.0])
+    slopes = jax.jit(jax.jacfwd(_scheduling.computed_once, (0, 1)))(x, x)
+    np.testing.assert_array_equal(slopes[0], np.eye(3))
+    np.testing.assert_array_equal(slopes[1], np.zeros((3, 3)))
+    [slope] = jax.jit(jax.jacfwd(_scheduling.once_per_group))([x], [x])
+    np.testing.assert_array_equal(slope[0], np.eye(3))
+
+
+@pytest.mark.parametrize("name", ["sgd_g", "adam_g"])
+@jax.numpy_dtype_promotion("standard")
+def test_momentum_takes_the_place_of_the_last(name):
+    """No temporary array is of the size of the weights, or a tenth of it."""
+    w = {"x": jnp.ones(SHAPE)}
+    make = {"sgd_g": psi_optax.sgd_g, "adam_g": psi_optax.adam_g}[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tx = make(1e-3, ScaleGroup(axes=0))
+        state = tx.init(w)
+    assert temporary_leaves(tx, w, state) < 0.1
+
+    def twice(updates, state, params):
+        """Control: the same with the update in use beside the weights."""
+        updates, new = tx.update(updates, state, params)
+        halved = jax.tree.map(lambda u: jnp.sort(u, axis=0), updates)
+        return halved, new
+
+    wasteful = optax.GradientTransformation(tx.init, twice)
+    assert temporary_leaves(wasteful, w, state) > 0.9
+
+
+def temporary_leaves(tx, w, state):
+    """Temporary memory of a step in place, in arrays like the weights."""
+
+    def step(params, state, gradient):
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(w, state, w)
+    memory = lowered.compile().memory_analysis()
+    return memory.temp_size_in_bytes / w["x"].nbytes

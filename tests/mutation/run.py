@@ -62,6 +62,7 @@ TESTS = {
 }
 # How a program is ordered, and what it sends, is seen where it is looked at.
 _PROGRAM = ["tests/devices/test_communication.py"]
+_ONE_SUM = ["tests/theory/test_one_sum.py"]
 _REPORT = ["tests/invariance/test_report.py"]
 _ENTRANCE = ["tests/conformance/test_entrance.py"]
 _FRAMEWORKS = [
@@ -70,7 +71,9 @@ _FRAMEWORKS = [
 ]
 ALSO = {
     "geometry/_scheduling.py": _PROGRAM,
+    "geometry/one_sum.py": _ONE_SUM,
     "groups/plan.py": _ENTRANCE,
+    "optimizers/_known_groups.py": _ONE_SUM,
     "optimizers/psi.py": _PROGRAM,
     "transforms/_sharding.py": ["tests/devices/test_products.py"],
     "transforms/contract.py": _ENTRANCE,

@@ -149,8 +149,11 @@ def on_tangents(rate, direction):
     )
 
 
+# The recorded gradients are not tangent: psi_sgd would take them for it.
 DESCENTS = {
-    "geoopt_sgd": lambda seen, rate: psi_optax.psi_sgd(rate, FILTERS),
+    "geoopt_sgd": lambda seen, rate: psi_optax.psi_direction(
+        rate, optax.identity(), FILTERS
+    ),
     "geoopt_sgd_exact": lambda seen, rate: psi_optax.psi_sgd(
         rate, FILTERS, retraction="exponential"
     ),
@@ -166,8 +169,8 @@ DESCENTS = {
             FILTERS, **adam_of(seen), transport="projection"
         ),
     ),
-    "emerging_oblique_sgd": lambda seen, rate: psi_optax.psi_sgd(
-        rate, FILTERS, momentum=seen.settings["momentum"]
+    "emerging_oblique_sgd": lambda seen, rate: psi_optax.psi_direction(
+        rate, optax.trace(seen.settings["momentum"]), FILTERS
     ),
     "emerging_oblique_adam": lambda seen, rate: psi_optax.psi_adam(
         rate, FILTERS, **adam_of(seen)

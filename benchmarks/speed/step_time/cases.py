@@ -1,6 +1,7 @@
 """The optimizers that are timed, by their names in tables."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,73 +9,84 @@ import numpy as np
 import optax
 
 import psi_optax
-from benchmarks.optimizers import OPTIMIZERS, Optimizer
+from benchmarks.optimizers import OPTIMIZERS
 from benchmarks.speed import steps
 from benchmarks.speed.sets import ParameterSet
 from psi_optax.diagnostics import monitor_groups
 
-SGD, ADAM = "optax.sgd(momentum)", "optax.adam"
+PLAIN, SGD, ADAM = "optax.sgd", "optax.sgd(momentum)", "optax.adam"
 
 BY_HAND = "sgd, then renormalize by hand"
 """A training step without psi_optax that keeps the norms of filters."""
 
-_BASELINES, _RATES = {"sgd": SGD, "adam": ADAM}, {"sgd": 0.01, "adam": 1e-3}
+_RATES = {PLAIN: 0.01, SGD: 0.01, ADAM: 1e-3}
 
 
-def _within_psi(name: str) -> Optimizer:
-    inner = OPTIMIZERS[name]
-    return inner._replace(
-        make=lambda rate, groups: psi_optax.psi(inner.make(rate), groups)
-    )
+class Timed(NamedTuple):
+    """An optimizer that is timed.
+
+    Attributes:
+        make: function of groups.
+        baseline: the optimizer that it is compared with.
+    """
+
+    make: Callable[[Any], optax.GradientTransformation]
+    baseline: str
 
 
-def _monitored(rate: float, groups: Any) -> optax.GradientTransformation:
-    return optax.chain(
-        OPTIMIZERS["psi_sgd"].make(rate, groups), monitor_groups(groups)
-    )
+def _known(name: str, baseline: str = SGD, **options: Any) -> Timed:
+    make = OPTIMIZERS[name].make
+    return Timed(lambda x: make(_RATES[baseline], x, **options), baseline)
 
 
-CASES = {
-    SGD: OPTIMIZERS["sgd"],
-    BY_HAND: OPTIMIZERS["sgd"],
-    "psi_sgd(momentum)": OPTIMIZERS["psi_sgd"],
-    "psi(optax.sgd(momentum))": _within_psi("sgd"),
-    "sgd, then retract": OPTIMIZERS["sgd_retracted"],
-    "optax.lars": OPTIMIZERS["lars"],
-    ADAM: OPTIMIZERS["adam"],
-    # All parameters decay: no mask is timed.
-    "optax.adamw": Optimizer(lambda rate, _: optax.adamw(rate), "adam"),
-    "psi_adam": OPTIMIZERS["psi_adam"],
-    "psi(optax.adam)": _within_psi("adam"),
-    "optax.lamb": OPTIMIZERS["lamb"],
-    "optax.contrib.muon": OPTIMIZERS["muon"],
-    "psi_sgd(momentum), monitor_groups": Optimizer(_monitored),
-    "psi_sgdm": OPTIMIZERS["psi_sgdm"],
-    "sgd_g": OPTIMIZERS["sgd_g"],
-    "sgdp": OPTIMIZERS["sgdp"],
-    "weight_rescaling(optax.sgd(momentum))": OPTIMIZERS["weight_rescaling"],
-    "rotational(optax.trace)": OPTIMIZERS["rotational"],
-    "hyperball(optax.trace)": OPTIMIZERS["hyperball"],
-    "adam_g": OPTIMIZERS["adam_g"],
-    "adamp": OPTIMIZERS["adamp"],
-    "adamh": OPTIMIZERS["adamh"],
-    "optax.novograd": OPTIMIZERS["novograd"],
+def _within_psi(name: str, baseline: str) -> Timed:
+    inner = OPTIMIZERS[name].make(_RATES[baseline])
+    return Timed(lambda groups: psi_optax.psi(inner, groups), baseline)
+
+
+def _monitored(groups: Any) -> optax.GradientTransformation:
+    optimizer = MAIN["psi_sgd(momentum)"].make(groups)
+    return optax.chain(optimizer, monitor_groups(groups))
+
+
+MAIN = {
+    SGD: _known("sgd"),
+    BY_HAND: _known("sgd"),
+    "psi_sgd(momentum)": _known("psi_sgd"),
+    PLAIN: _known("sgd", PLAIN, momentum=None),
+    "psi_sgd()": _known("psi_sgd", PLAIN, momentum=None),
+    ADAM: _known("adam", ADAM),
+    "psi_adam": _known("psi_adam", ADAM),
 }
+"""Those that are timed on each set of parameters."""
 
-# The others are timed on sets with the whole family.
-_MAIN = list(CASES)[: list(CASES).index("optax.contrib.muon") + 1]
+FAMILY = {
+    "psi_sgd(nesterov)": _known("psi_sgd", nesterov=True),
+    "psi_sgd(momentum), monitor_groups": Timed(_monitored, SGD),
+    "psi(optax.sgd(momentum))": _within_psi("sgd", SGD),
+    "sgd, then retract": _known("sgd_retracted"),
+    "sgdp": _known("sgdp"),
+    "weight_rescaling(optax.sgd(momentum))": _known("weight_rescaling"),
+    "psi_sgdm": _known("psi_sgdm"),
+    "hyperball(optax.trace)": _known("hyperball"),
+    "rotational(optax.trace)": _known("rotational"),
+    "sgd_g": _known("sgd_g"),
+    "optax.lars": _known("lars"),
+    "psi(optax.adam)": _within_psi("adam", ADAM),
+    "adamp": _known("adamp", ADAM),
+    "adamh": _known("adamh", ADAM),
+    "adam_g": _known("adam_g", ADAM),
+    "optax.lamb": _known("lamb", ADAM),
+}
+"""The others, timed on sets with the whole family."""
 
-
-def baseline(name: str) -> str:
-    """Return the optimizer that a case is compared with."""
-    return _BASELINES[CASES[name].baseline]
+CASES = MAIN | FAMILY
 
 
 def chosen(parameters: ParameterSet, only: tuple[str, ...] = ()) -> list[str]:
     """Return the cases of a set, or the named ones, with their baselines."""
-    usual = CASES if parameters.family else _MAIN
-    asked = only or [x for x in usual if x not in parameters.left_out]
-    wanted = {*asked, *map(baseline, asked)}
+    asked = only or (CASES if parameters.family else MAIN)
+    wanted = {*asked, *(CASES[name].baseline for name in asked)}
     return [name for name in CASES if name in wanted]
 
 
@@ -92,9 +104,7 @@ def draw(parameters: ParameterSet) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def make(name: str, params: Any, grouped: str) -> optax.GradientTransformation:
     """Make an optimizer; each output channel of a pattern is a group."""
-    optimizer = CASES[name]
-    groups = psi_optax.output_channels(params, where=grouped)
-    return optimizer.make(_RATES[optimizer.baseline], groups)
+    return CASES[name].make(psi_optax.output_channels(params, where=grouped))
 
 
 def build(name: str, params: dict[str, Any], grouped: str) -> steps.Case:

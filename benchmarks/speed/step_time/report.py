@@ -1,185 +1,129 @@
-"""Tables and a bar chart of step times, and where they stand."""
+"""Tables of step times, and where they stand."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullLocator
-
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.results import Content
 from benchmarks.speed.sets import SETS
+from benchmarks.speed.step_time.cases import CASES, FAMILY, MAIN
 
 Row = dict[str, Any]
 
-IN_README = (
-    *("sgd, then renormalize by hand", "psi_sgd(momentum)"),
-    *("psi(optax.sgd(momentum))", "optax.lars"),
-    *("psi_adam", "psi(optax.adam)", "optax.lamb"),
-)
+SHOWN = ("resnet50", "vit_b16", "gpt_124m", "gpt_124m_bf16", "tiny")
+"""The sets on the page."""
+
+CPU, ELAPSED = "CPU time", "elapsed time"
+
+FULL = ("bytes", "temporaries", "trace", "compile")
+LEAST = ("bytes", "least")
+SHORT = ("bytes", "temporaries", "compile")
 
 
 def report(content: Content) -> str:
-    """Return a heading and tables for each set."""
-    versions, texts = content["versions"], []
-    used = "{cores} cores, JAX {jax}, optax {optax}".format(**versions)
-    for name in SETS:
-        if part := content["parts"].get(name):
-            speeds = [
-                f"{x}: {s:.3g} GB/s" for x, s in part["bandwidth"].items()
-            ]
-            about = f"{part['weights']:,} weights in {part['dtype']}."
-            about = pages.wrap(f"{about} {'; '.join(speeds)}. {used}.")
-            rows = table(part["rows"], versions["device"])
-            texts += [f"### `{name}`", about, rows, *_to_torch(part["peers"])]
+    """Return the tables of sets with the family, and one of all others."""
+    parts = {x: content["parts"][x] for x in SETS if x in content["parts"]}
+    texts, clock = [_about(content["versions"])], _clock(content)
+    for name in [x for x in parts if SETS[x].family]:
+        for names, columns in ((MAIN, FULL), (FAMILY, LEAST)):
+            if rows := _some(parts[name], names):
+                texts.append(table(rows, f"`{name}`", clock, *columns))
+    if others := {x: parts[x] for x in parts if not SETS[x].family}:
+        texts.append(across_sets(others, clock))
     return "\n\n".join(texts)
 
 
-def _to_torch(peers: list[Row]) -> list[str]:
-    return [
-        "To torch's own, in a process of their own, torch"
-        f" {part['torch']}:\n\n{table(part['rows'], part['device'], PEERS)}"
-        for part in peers
-    ]
+def _about(versions: dict[str, Any]) -> str:
+    return "{device}, {cores} cores, JAX {jax}, optax {optax}.".format(
+        **versions
+    )
+
+
+def _clock(content: Content) -> str:
+    """Return the column of ratios: CPU time waits for no accelerator."""
+    return CPU if content["versions"]["platform"] == "cpu" else ELAPSED
 
 
 def sections(content: Content) -> dict[tuple[str, str], str]:
-    """Return short tables of ResNet-50 for other pages, if it was timed."""
-    part = content["parts"].get("resnet50")
-    if part is None:
-        return {}
-    rows, device = part["rows"], content["versions"]["device"]
-    some = [row for row in rows if row["optimizer"] in IN_README]
-    return {
-        ("choosing.md", "step time"): table(rows, device, SHORT),
-        ("../README.md", "step time"): table(some, device, SHORT),
-    }
+    """Return the shares of training steps, and the tables of other pages."""
+    parts, found = content["parts"], {}
+    if "training" in parts:
+        found["step-time.md", "training"] = shares(parts["training"])
+    if part := parts.get("resnet50"):
+        rows, columns = part["rows"], (_clock(content), *SHORT)
+        main = table(_some(part, MAIN), "`resnet50`", *columns)
+        found["../README.md", "step time"] = main
+        found["choosing.md", "step time"] = table(rows, "`resnet50`", *columns)
+    return found
 
 
-def cell(row: Row) -> str:
-    """Return a ratio and its quartiles.
+def _some(part: Row, names: Collection[str]) -> list[Row]:
+    return [row for row in part["rows"] if row["optimizer"] in names]
+
+
+def cell(row: Row, clock: str = CPU) -> str:
+    """Return a ratio of times and its quartiles; of a baseline one.
 
     Examples:
-        >>> cell({"ratio": 1.5, "quartiles": [1.25, 12.0]})
+        >>> times = {"ratio": 1.5, "quartiles": [1.25, 12.0]}
+        >>> cell({"optimizer": "x", "baseline": "y", "cpu": times})
         '1.50 (1.25 to 12.00)'
     """
-    return "{:.2f} ({:.2f} to {:.2f})".format(row["ratio"], *row["quartiles"])
-
-
-def duration(row: Row) -> str:
-    """Return milliseconds: three digits, or all before the point.
-
-    Examples:
-        >>> duration({"milliseconds": 1.2345}), duration({"milliseconds": 9470})
-        ('1.23', '9,470')
-    """
-    time = row["milliseconds"]
-    return f"{time:,.0f}" if time >= 1000 else f"{time:.3g}"
+    if _is_baseline(row):
+        return "1"
+    times = row["cpu" if clock == CPU else "wall"]
+    return "{:.2f} ({:.2f} to {:.2f})".format(
+        times["ratio"], *times["quartiles"]
+    )
 
 
 _CELLS = {
-    "ratio": cell,
-    "to": lambda row: f"`{row['baseline']}`",
-    "ms": duration,
-    "bytes": lambda row: f"{row['bytes_per_weight']:.0f}",
-    "of bandwidth": lambda row: f"{100 * row['of_bandwidth']:.0f} %",
-    "state": lambda row: f"{row['state']:.1f}",
+    CPU: cell,
+    ELAPSED: lambda row: cell(row, ELAPSED),
+    "bytes": lambda row: f"{row['bytes']['ordinary']:.0f}",
+    "least": lambda row: f"{row['bytes']['least']:.0f}",
     "temporaries": lambda row: f"{row['temporary_mb']:.0f} MB",
-    "peak": lambda row: f"{row['peak_mb']:.0f} MB",
     "trace": lambda row: f"{row['trace_ratio']:.1f}",
     "compile": lambda row: f"{row['compile_ratio']:.1f}",
-    "HLO": lambda row: str(row["instructions"]),
 }
 
-SHORT = ("ratio", "to", "bytes", "temporaries", "compile")
-PEERS = ("ratio", "to", "ms", "bytes")
+
+def _is_baseline(row: Row) -> bool:
+    return row["optimizer"] == row["baseline"]
 
 
-def table(
-    rows: list[Row], device: str, columns: Sequence[str] = tuple(_CELLS)
-) -> str:
+def table(rows: list[Row], head: str, *columns: str) -> str:
     """Return a table with a line for each row."""
     lines = [
         [f"`{row['optimizer']}`", *(_CELLS[column](row) for column in columns)]
         for row in rows
     ]
-    return pages.table([[f"one step on {device}", *columns], *lines])
+    return pages.table([[head, *columns], *lines])
 
 
-_COLOURS = {
-    "psi_optax": COLOURS[6],
-    "optax, or by hand": COLOURS[0],
-    "libraries for torch": COLOURS[4],
-}
-_OURS, _OPTAX, _TORCH = _COLOURS
+def across_sets(parts: dict[str, Row], clock: str) -> str:
+    """Return a table of ratios: a line an optimizer, a column a set.
 
-_HEIGHT = 0.21
-"""Inches of a bar, with the gap to the next."""
-
-
-def figures(content: Content) -> dict[str, Figure]:
-    """Draw ResNet-50's ratios to SGD and to Adam, but not those baselines."""
-    part = content["parts"].get("resnet50")
-    if part is None:
-        return {}
-    bars = [{**row, "whose": _origin(row["optimizer"])} for row in part["rows"]]
-    for peers in part["peers"]:
-        bars += [{**row, "whose": _TORCH} for row in peers["rows"]]
-    bars = [bar for bar in bars if bar["optimizer"] != bar["baseline"]]
-    bars.sort(key=lambda bar: bar["ratio"])
-    return {"step-time": _chart(bars, content["versions"]["device"])}
+    The last column has the least and the largest ratio of compilation.
+    """
+    rows = [row for part in parts.values() for row in part["rows"]]
+    timed = {row["optimizer"] for row in rows if not _is_baseline(row)}
+    lines = [_line(x, parts, clock) for x in CASES if x in timed]
+    return pages.table([[clock, *(f"`{x}`" for x in parts), "compile"], *lines])
 
 
-def _chart(bars: list[Row], device: str) -> Figure:
-    adam = [bar for bar in bars if "adam" in bar["baseline"].lower()]
-    sgd = [bar for bar in bars if bar not in adam]
-    lengths = [max(1, len(part)) for part in (sgd, adam)]
-    size = 8, 1.8 + _HEIGHT * sum(lengths)
-    drawn = Figure(figsize=size, layout="constrained")
-    upper, lower = drawn.subplots(2, sharex=True, height_ratios=lengths)
-    _draw(upper, sgd, "to SGD with momentum")
-    _draw(lower, adam, "to Adam")
-    about = "time of one step, as a ratio to the plain optimizer of the same"
-    lower.set_xlabel(f"{about} library, on {device}", fontsize=9)
-    shown = {bar["whose"] for bar in bars}
-    handles = [
-        Patch(color=_COLOURS[x], label=x) for x in _COLOURS if x in shown
-    ]
-    drawn.legend(handles=handles, loc="outside upper center", ncols=3)
-    return drawn
+def _line(optimizer: str, parts: dict[str, Row], clock: str) -> list[str]:
+    rows = [_some(part, [optimizer]) for part in parts.values()]
+    cells = [_CELLS[clock](row[0]) if row else "" for row in rows]
+    ratios = [row[0]["compile_ratio"] for row in rows if row]
+    compiling = f"{min(ratios):.1f} to {max(ratios):.1f}"
+    return [f"`{optimizer}`", *cells, compiling]
 
 
-def _origin(name: str) -> str:
-    others = name.startswith("optax.") or "by hand" in name
-    return _OPTAX if others else _OURS
-
-
-def _draw(axes: Axes, part: list[Row], title: str) -> None:
-    """Draw bars from 1 on, on a logarithmic axis; the least ratio on top."""
-    ratios = np.array([bar["ratio"] for bar in part])
-    around = np.reshape([bar["quartiles"] for bar in part], (-1, 2)).T
-    drawn = axes.barh(
-        [bar["optimizer"] for bar in part],
-        ratios - 1,
-        left=1,
-        height=0.7,
-        color=[_COLOURS[bar["whose"]] for bar in part],
-        xerr=np.abs(around - ratios),
-        error_kw={"linewidth": 1, "capsize": 2},
-    )
-    texts = [f"{x:.2f}" if x < 10 else f"{x:.1f}" for x in ratios]
-    axes.bar_label(drawn, texts, padding=5, fontsize=8)
-    axes.set_title(title, fontsize=9, loc="left")
-    axes.set_xscale("log", base=2)
-    axes.tick_params("y", labelsize=8)
-    axes.invert_yaxis()
-    axes.margins(x=0.1, y=0.01)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
+def shares(networks: dict[str, dict[str, Row]]) -> str:
+    """Return a sentence on the optimizers' shares for each network."""
+    texts = []
+    for name, found in networks.items():
+        each = [f"`{x}` {100 * y['share']:.2g} %" for x, y in found.items()]
+        texts.append(f"On `{name}` it is: {', '.join(each)}.")
+    return pages.wrap(" ".join(texts))

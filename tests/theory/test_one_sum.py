@@ -1,0 +1,351 @@
+"""psi_sgd by one sum per group: the steps of three sums, and when it measures.
+
+Three sums are those of `psi_direction`, which measures |w|, <w, d> and |d|.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import psi_optax
+from psi_optax import ScaleGroup, psi_direction, psi_sgd
+from tests.theory.training import lenient
+
+GROUPS = {"kernel": ScaleGroup(axes=0), "blocks": ScaleGroup(0, blocks={0: 2})}
+SHAPES = {"kernel": (16, 5), "blocks": (12, 3), "head": (4,)}
+GROUPS |= {"head": None}
+RATE, MOMENTUM, STEPS = 0.02, 0.9, 40
+
+# Each step of either form is off by a few roundings of 1.1e-16, and 40 steps
+# carry them on.
+CLOSE = 1e-13
+
+
+def three_sums(rate=RATE, momentum=MOMENTUM):
+    direction = optax.identity() if momentum is None else optax.trace(momentum)
+    return psi_direction(rate, direction, GROUPS)
+
+
+def one_sum(rate=RATE, momentum=MOMENTUM):
+    return psi_sgd(rate, GROUPS, momentum=momentum)
+
+
+def draw(seed, scale=1.0):
+    random = np.random.RandomState(seed)
+    return {k: scale * random.normal(size=s) for k, s in SHAPES.items()}
+
+
+def by_group(name, x):
+    """Columns of groups: (weights, groups)."""
+    if name == "blocks":
+        return np.moveaxis(np.reshape(x, (2, 6, 3)), 1, 0).reshape(6, 6)
+    return x
+
+
+def like_leaf(name, columns):
+    if name == "blocks":
+        return np.moveaxis(columns.reshape(6, 2, 3), 0, 1).reshape(12, 3)
+    return columns
+
+
+def gradient(params, seed, radial=0.0):
+    """Random gradients of norm about 3 in direction space.
+
+    Args:
+        params: the weights.
+        seed: of the draw.
+        radial: share of the norm that lies along the weights.
+    """
+    found = draw(seed)
+    for name in ("kernel", "blocks"):
+        w, z = by_group(name, params[name]), by_group(name, found[name])
+        r = np.linalg.norm(w, axis=0)
+        z = z - w * ((w * z).sum(0) / r**2)
+        z *= 3 / np.linalg.norm(z, axis=0)
+        g = np.sqrt(1 - radial**2) * z + 3 * radial * w / r
+        found[name] = like_leaf(name, g / r)
+    return found
+
+
+def walk(tx, params, state=None, steps=STEPS, first=0, radial=0.0):
+    """Return the weights after every step, and the last state."""
+    state = tx.init(params) if state is None else state
+    update = jax.jit(tx.update)
+    path = []
+    for i in range(first, first + steps):
+        updates, state = update(gradient(params, i, radial), state, params)
+        params = jax.tree.map(np.add, params, jax.device_get(updates))
+        path.append(params)
+    return path, state
+
+
+def angles(old, new):
+    """Return the rotation of every group."""
+    found = []
+    for name in ("kernel", "blocks"):
+        a, b = by_group(name, old[name]), by_group(name, new[name])
+        a, b = a / np.linalg.norm(a, axis=0), b / np.linalg.norm(b, axis=0)
+        found.append(2 * np.arcsin(np.linalg.norm(a - b, axis=0) / 2))
+    return np.concatenate(found)
+
+
+def distance(a, b):
+    return max(np.abs(a[name] - b[name]).max() for name in a)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("momentum", [None, MOMENTUM])
+def test_it_takes_the_steps_of_three_sums(momentum):
+    ours, _ = walk(one_sum(momentum=momentum), draw(101))
+    theirs, _ = walk(three_sums(momentum=momentum), draw(101))
+    for a, b in zip(ours, theirs, strict=True):
+        assert distance(a, b) < CLOSE
+    # They have moved, and other gradients would lead elsewhere.
+    assert distance(ours[0], ours[-1]) > 0.1
+    other, _ = walk(one_sum(momentum=momentum), draw(101), radial=0.3)
+    measured, _ = walk(three_sums(momentum=momentum), draw(101), radial=0.3)
+    assert distance(other[-1], measured[-1]) > 1e6 * CLOSE
+
+
+# Errors of the angle of one step, radians. For a share x of the gradient that
+# is radial, and a rotation of a, it is about x a^2: the error of <v, d>, times
+# the learning rate, is a part x a of the length of the step.
+ERRORS = [
+    (0.01, 0.01, 1e-6),
+    (0.01, 0.1, 1e-4),
+    (0.1, 0.01, 1e-5),
+    (0.1, 0.1, 1e-3),
+    (0.3, 0.01, 1e-4),
+    (0.3, 0.04, 1e-3),
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("share", "angle", "bound"), ERRORS)
+def test_the_angle_of_gradients_with_radial_parts(share, angle, bound):
+    assert angle_error(share, angle) < bound
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_angle_of_large_steps_with_radial_parts():
+    # The docs say so: measure such steps.
+    assert angle_error(0.3, 0.3) > 2e-3
+    assert angle_error(0.0, 0.3) < 1e-4
+
+
+def angle_error(share, angle):
+    """Return the mean error of the last ten steps, in radians."""
+    # The momentum has about 1/sqrt(1 - 0.9^2) = 2.3 times the gradient's 3.
+    rate = angle / 7
+    ours = one_sum(rate)
+    path, _ = walk(ours, draw(102), radial=share, steps=30)
+    errors, rotations = [], []
+    state = walk(ours, draw(102), radial=share, steps=20)[1]
+    params = path[19]
+    for i in range(20, 30):
+        g = gradient(params, i, share)
+        old = three_sums(rate).init(params)
+        old = old._replace(radius=state.radius, inner=state.inner)
+        exact = jax.tree.map(
+            np.add, params, three_sums(rate).update(g, old, params)[0]
+        )
+        updates, state = ours.update(g, state, params)
+        moved = jax.tree.map(np.add, params, jax.device_get(updates))
+        here = angles(params, exact)
+        errors.append(np.abs(angles(params, moved) - here).mean())
+        rotations.append(here.mean())
+        params = moved
+    assert 0.5 * angle < np.mean(rotations) < 2 * angle
+    return np.mean(errors)
+
+
+CHANGES = {
+    "shrunk": lambda w: w / 8,
+    "far shrunk": lambda w: w / 512,
+    "grown": lambda w: 8 * w,
+    "averaged": lambda w: 0.5 * w + 0.5 * np.roll(w, 1, axis=0),
+    "replaced": lambda w: np.cos(7 * w + 1),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("momentum", [None, MOMENTUM])
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_weights_are_measured(change, momentum):
+    tx = one_sum(momentum=momentum)
+    path, state = walk(tx, draw(103), steps=5)
+    params = {name: CHANGES[change](w) for name, w in path[-1].items()}
+    _check_next_step(tx, params, state, momentum)
+
+
+@pytest.mark.usefixtures("x64")
+def test_one_changed_group_is_enough():
+    tx = one_sum()
+    path, state = walk(tx, draw(103), steps=5)
+    params = dict(path[-1])
+    params["kernel"] = params["kernel"] * np.array([1, 1, 5, 1, 1])
+    _check_next_step(tx, params, state, MOMENTUM)
+
+
+def _check_next_step(tx, params, state, momentum):
+    """Compare the rotation of a step with that of three sums."""
+    g = gradient(params, 99)
+    old = three_sums(momentum=momentum).init(params)
+    old = old._replace(radius=state.radius, inner=state.inner)
+    steps, _ = three_sums(momentum=momentum).update(g, old, params)
+    exact = angles(params, jax.tree.map(np.add, params, steps))
+    moved, after = tx.update(g, state, params)
+    moved = jax.tree.map(np.add, params, jax.device_get(moved))
+    # The norm is exact. <v, m> is that of the old weights: its error, times
+    # the rate and the angle, is of second order.
+    bound = CLOSE if momentum is None else 0.1 * exact
+    assert (np.abs(angles(params, moved) - exact) <= bound).all()
+    for name in ("kernel", "blocks"):
+        norms = np.linalg.norm(by_group(name, moved[name]), axis=0).ravel()
+        radius = np.asarray(after.radius[name]).ravel()
+        np.testing.assert_allclose(norms, radius, rtol=1e-14)
+    # Taken for those of the last step, the weights turn by another angle.
+    fooled = state.known._replace(
+        sample=_first_weights(params, state.known.sample)
+    )
+    wrong, _ = tx.update(g, state._replace(known=fooled), params)
+    wrong = jax.tree.map(np.add, params, jax.device_get(wrong))
+    assert (np.abs(angles(params, wrong) - exact) > 0.1 * exact).any()
+
+
+def _first_weights(params, sample):
+    first = {"kernel": params["kernel"][0], "blocks": params["blocks"][::6]}
+    return {name: jnp.asarray(first[name]) for name in sample}
+
+
+@pytest.mark.usefixtures("x64")
+def test_states_of_earlier_versions_load():
+    ours, theirs = one_sum(), three_sums()
+    path, old = walk(theirs, draw(104), steps=10)
+    # It had the fields count, radius and inner.
+    state = type(old)(old.count, old.radius, old.inner)
+    assert state.known is None
+    found, last = walk(ours, path[-1], state, first=10, steps=10)
+    wanted, _ = walk(theirs, path[-1], old, first=10, steps=10)
+    assert distance(found[-1], wanted[-1]) < CLOSE
+    assert jax.tree.structure(last) == jax.tree.structure(ours.init(draw(104)))
+    # A momentum of another radial part would have been seen.
+    begun = ours.init(draw(104))._replace(
+        count=old.count, radius=old.radius, inner=old.inner
+    )
+    other, _ = walk(ours, path[-1], begun, first=10, steps=10)
+    assert distance(other[-1], wanted[-1]) > 1e6 * CLOSE
+
+
+def warm_up(count):
+    """Return zero for five steps."""
+    return jnp.where(count < 5, 0.0, RATE)
+
+
+def accumulate(tx):
+    many = optax.MultiSteps(tx, 3, accumulator_dtype="float64")
+    return many.gradient_transformation()
+
+
+PATTERNS = {
+    "rate of zero": lambda form: form(warm_up),
+    "accumulated": lambda form: accumulate(form()),
+    "rejected": lambda form: optax.apply_if_finite(form(), 10),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_steps_that_do_not_move_leave_the_knowledge_right(pattern):
+    make = PATTERNS[pattern]
+    ours, theirs = lenient(make(one_sum)), lenient(make(three_sums))
+    params, other = draw(105), draw(105)
+    state, known = ours.init(params), theirs.init(other)
+    update, reference = jax.jit(ours.update), jax.jit(theirs.update)
+    for i in range(24):
+        g = gradient(params, i if pattern != "accumulated" else i // 3)
+        if pattern == "rejected" and i % 4 == 1:
+            g = jax.tree.map(lambda x: x * np.nan, g)
+        u, state = update(g, state, params)
+        v, known = reference(g, known, other)
+        params = jax.tree.map(np.add, params, jax.device_get(u))
+        other = jax.tree.map(np.add, other, jax.device_get(v))
+    assert distance(params, other) < CLOSE
+    assert distance(params, draw(105)) > 0.1
+
+
+@pytest.mark.usefixtures("x64")
+def test_in_scan_it_is_the_same():
+    tx = one_sum()
+    path, state = walk(tx, draw(106), steps=8)
+    starts = [draw(106), *path[:-1]]
+    found = [gradient(w, i) for i, w in enumerate(starts)]
+    gradients = jax.tree.map(lambda *x: np.stack(x), *found)
+
+    def body(carry, g):
+        updates, last = tx.update(g, carry[1], carry[0])
+        return (optax.apply_updates(carry[0], updates), last), None
+
+    start = jax.tree.map(jnp.asarray, draw(106))
+    (last, after), _ = jax.lax.scan(body, (start, tx.init(start)), gradients)
+    assert distance(jax.device_get(last), path[-1]) < CLOSE
+    for a, b in zip(
+        jax.tree.leaves(after), jax.tree.leaves(state), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_vanished_group_stays_and_revives():
+    tx = psi_sgd(0.001, ScaleGroup(axes=0), momentum=0.9)
+    w = np.random.RandomState(0).normal(size=(6, 3)).astype(np.float32)
+    state = tx.init(w)
+    g = np.random.RandomState(1).normal(size=(6, 3))
+    g = (g - w * ((w * g).sum(0) / (w * w).sum(0))).astype(np.float32)
+    _, state = tx.update(g, state, w)
+    dead = w * np.array([0, 1, 1], np.float32)
+    bad = g + np.array([np.nan, 0, 0], np.float32)
+    for _ in range(3):
+        updates, state = tx.update(bad, state, dead)
+        assert (np.asarray(updates)[:, 0] == 0).all()
+        assert np.isfinite(np.asarray(updates)).all()
+        dead = dead + np.asarray(updates)
+    dead[:, 0] = w[:, 0]
+    updates, _ = tx.update(g, state, dead)
+    moved = np.linalg.norm(dead + np.asarray(updates), axis=0)
+    # A rounding or two of 6e-8.
+    np.testing.assert_allclose(moved, np.linalg.norm(w, axis=0), rtol=2e-7)
+
+
+def compiled(tx, shape=(256, 512)):
+    w = jax.ShapeDtypeStruct(shape, "float32")
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(w, state, g):
+        updates, state = tx.update(g, state, w)
+        return optax.apply_updates(w, updates), state
+
+    return step.lower(w, jax.eval_shape(tx.init, w), w).compile(), shape
+
+
+LEAF = psi_optax.ScaleGroup(axes=0)
+# Passes over w, m, g and their results, of 4 bytes a weight: m' from m and g,
+# the sum of w and m', w' from w and m'; and |w|, in the branch that measures.
+PASSES = {MOMENTUM: 3 + 2 + 3 + 1, None: 2 + 3 + 1}
+
+
+@pytest.mark.parametrize("momentum", PASSES)
+def test_weights_are_read_once_for_one_sum(momentum):
+    program, shape = compiled(psi_sgd(0.1, LEAF, momentum=momentum))
+    size = np.prod(shape)
+    moved = program.cost_analysis()["bytes accessed"] / size / 4
+    # Scalars of groups are 1/256 of the weights each.
+    assert moved < PASSES[momentum] + 0.3
+    assert program.memory_analysis().temp_size_in_bytes < size
+    direction = optax.identity() if momentum is None else optax.trace(momentum)
+    three, _ = compiled(psi_direction(0.1, direction, LEAF))
+    more = three.cost_analysis()["bytes accessed"] / size / 4
+    assert more > moved + 0.7

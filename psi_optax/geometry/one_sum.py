@@ -23,12 +23,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from psi_optax.geometry._scheduling import barrier
-from psi_optax.geometry.numerics import (
-    replace_value,
-    safe_divide,
-    widen_by_bits,
-)
+from psi_optax.geometry._scheduling import apart, barrier
+from psi_optax.geometry.numerics import replace_value, safe_divide
 from psi_optax.geometry.rounding import (
     ON_SPHERE_TOLERANCE,
     rounded_update,
@@ -232,9 +228,14 @@ def _growth(
     )
     terms = {}
     for path, (w, d) in zip(part.paths, pairs, strict=True):
-        u = to_accumulator(w) + factors[path] * to_accumulator(d)
+        u = _widen(w) + factors[path] * _widen(d)
         terms[path] = u * u - means[path]
     return part.sum(terms)[name] + (count * mean - square)
+
+
+def _widen(x: jax.Array) -> jax.Array:
+    """Return `to_accumulator(x)`, of bfloat16 for one use alone."""
+    return to_accumulator(apart(x))
 
 
 @jax.jit
@@ -282,9 +283,16 @@ def _combine(
     reach: jax.Array,
 ) -> jax.Array:
     """Return w + A w + (1 + A) c' d; w for a norm of zero."""
-    w, d = widen_by_bits(w), widen_by_bits(d)
-    still = jnp.where(_is_rounding(fall), 0, fall)
-    along = jnp.where(d == 0, still, fall)
-    along = replace_value(jnp.broadcast_to(fall, w.shape), along) * w
+    wide, d = to_accumulator(w), to_accumulator(d)
+    along = _falls(w, d, fall) * wide
     # In a group of norm zero, d may be non-finite.
-    return w + jnp.where(norm == 0, 0, along + reach * d)
+    return wide + jnp.where(norm == 0, 0, along + reach * d)
+
+
+def _falls(w: jax.Array, d: jax.Array, fall: jax.Array) -> jax.Array:
+    """Return A of each weight: zero within rounding where d is zero."""
+    if w.dtype.itemsize < fall.dtype.itemsize:
+        return fall  # Rounding to the dtype of w turns w + A w into w.
+    still = jnp.where(_is_rounding(fall), 0, fall)
+    falls = jnp.where(d == 0, still, fall)
+    return replace_value(jnp.broadcast_to(fall, w.shape), falls)

@@ -92,23 +92,23 @@ def sgd_on_spheres(
             steps = jax.tree.map(
                 lambda x: jnp.asarray(rate, x.dtype) * x, steps
             )
-        geometry.remember_parts(
-            plan,
-            w,
-            moved,
-            lambda u: (
-                u,
-                geometry.one_sum_parts(
-                    plan, d, norm, radial, reached, coefficients
-                ),
-            ),
-        )
+        facts = (d, norm, radial, reached, coefficients)
+        _remember(plan, w, moved, *facts)
         moved = cast_like(moved, plan.select(updates, "updates"))
         return plan.merge(steps, moved), PsiState(
             optax.safe_increment(state.count), state.radius, inner_state, known
         )
 
     return stateful_transform(groups, update, kind=PsiState, init=init)
+
+
+def _remember(plan: Plan, w: Leaves, u: Leaves, *facts: Any) -> None:
+    """Let a monitor know the parts of u; see `geometry.one_sum_parts`."""
+
+    def parts(u: Leaves) -> tuple[Leaves, geometry.UpdateParts]:
+        return u, geometry.one_sum_parts(plan, *facts)
+
+    geometry.remember_parts(plan, w, u, parts)
 
 
 # An argument of `_scaled_trace`, which passes through a partition.

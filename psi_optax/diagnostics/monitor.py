@@ -50,8 +50,11 @@ def monitor_groups(
 
     It belongs last in a chain, where updates are the final change of params. It
     costs three inner products per group, and makes a compiled step store the
-    updates for them. Read its state by `read_monitor`, or one quantity by
-    `optax.tree.get(state, "rotation")`.
+    updates for them. Directly after a step of this package in the same compiled
+    function, with the same groups and weights of float32 or float64, it costs
+    one at most: the step knows the rest. Values then are those before the new
+    weights are rounded, which turns float32 weights by 3e-8 radians. Those of
+    `psi_sgd` assume tangent gradients, where its sum does not show otherwise.
 
     The rotation is computed from the inner products alone: in an almost radial
     update, a tangent part below 3e-4 of its length is rounding error. Inside

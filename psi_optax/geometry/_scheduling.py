@@ -162,6 +162,27 @@ def runs_on_one_device() -> bool:
     return jax.device_count() == 1 and not manual
 
 
+def apart(x: jax.Array) -> jax.Array:
+    """Return x, for a use that XLA for CPU keeps apart from the others.
+
+    XLA for CPU widens bfloat16 to float32 for each operation. It merges equal
+    widenings, and writes the one that a sum shares with an update out, in twice
+    the memory of x. It also repeats the rounding to bfloat16 for each use of a
+    result, and keeps the operands for that. A use behind a barrier reads x
+    itself, which is in memory anyway.
+
+    Args:
+        x: any shape and dtype. It is returned itself unless it is bfloat16.
+    """
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    traced = isinstance(x, jax.core.Tracer)
+    if x.dtype != jnp.bfloat16 or not traced or manual:
+        return x
+    return jax.lax.platform_dependent(
+        x, cpu=jax.lax.optimization_barrier, default=lambda x: x
+    )
+
+
 def read_first(plan: Plan, u: Leaves, seen: Scalars) -> Leaves:
     """Return updates that are used after `seen` was computed from them.
 

@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from psi_optax.groups.reductions import to_accumulator
-
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
     """Return the square root, with derivative zero at zero. NaN stays NaN."""
@@ -40,18 +38,3 @@ def _derivative_of_smooth(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     return replace_value(*primals), tangents[0]
-
-
-def widen_by_bits(x: jax.Array) -> jax.Array:
-    """Return `to_accumulator(x)`, of bfloat16 by a shift of its bits.
-
-    XLA for CPU writes a conversion to float32 out if it has two users. A sum
-    that converts and an update that shifts have one each.
-    """
-    wide = to_accumulator(x)
-    if x.dtype != jnp.bfloat16:
-        return wide
-    bits = jax.lax.bitcast_convert_type(x, jnp.uint16).astype(jnp.uint32)
-    return replace_value(
-        wide, jax.lax.bitcast_convert_type(bits << 16, jnp.float32)
-    )

@@ -23,12 +23,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from psi_optax.geometry._scheduling import barrier
-from psi_optax.geometry.numerics import (
-    replace_value,
-    safe_divide,
-    widen_by_bits,
-)
+from psi_optax.geometry._scheduling import apart, barrier
+from psi_optax.geometry.numerics import replace_value, safe_divide
 from psi_optax.geometry.rounding import ON_SPHERE_TOLERANCE
 from psi_optax.geometry.update_parts import UpdateParts, tangent_square
 from psi_optax.groups.plan import Plan
@@ -228,9 +224,14 @@ def _growth(
     factors, means = (part.broadcast({name: x}) for x in (factor, mean))
     terms = {}
     for path, (w, d) in zip(part.paths, pairs, strict=True):
-        u = to_accumulator(w) + factors[path] * to_accumulator(d)
+        u = _widen(w) + factors[path] * _widen(d)
         terms[path] = u * u - means[path]
     return part.sum(terms)[name]
+
+
+def _widen(x: jax.Array) -> jax.Array:
+    """Return `to_accumulator(x)`, of bfloat16 for one use alone."""
+    return to_accumulator(apart(x))
 
 
 @jax.jit
@@ -290,13 +291,19 @@ def _rounded_move(
     factor: jax.Array,
 ) -> jax.Array:
     """Return w' - w for w' = w + A w + (1 + A) c' d, rounded; 0 for s = 0."""
-    x, d = widen_by_bits(w), widen_by_bits(d)
-    still = _select(~_is_rounding(fall), fall, 0)
-    along = jnp.where(d == 0, still, fall)
-    along = replace_value(jnp.broadcast_to(fall, w.shape), along) * x
+    wide, d = to_accumulator(w), to_accumulator(d)
     # In a group of norm zero, d may be non-finite.
-    moved = along + (factor + factor * fall) * d
-    return (x + jnp.where(norm == 0, 0, moved)).astype(w.dtype) - w
+    moved = _falls(w, d, fall) * wide + (factor + factor * fall) * d
+    return (wide + jnp.where(norm == 0, 0, moved)).astype(w.dtype) - w
+
+
+def _falls(w: jax.Array, d: jax.Array, fall: jax.Array) -> jax.Array:
+    """Return A of each weight: zero within rounding where d is zero."""
+    if w.dtype.itemsize < fall.dtype.itemsize:
+        return fall  # Rounding to the dtype of w turns w + A w into w.
+    still = _select(~_is_rounding(fall), fall, 0)
+    falls = jnp.where(d == 0, still, fall)
+    return replace_value(jnp.broadcast_to(fall, w.shape), falls)
 
 
 def _select(mask: jax.Array, x: jax.Array, y: float) -> jax.Array:

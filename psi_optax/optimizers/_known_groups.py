@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from psi_optax import geometry
-from psi_optax.geometry._scheduling import barrier, runs_on_one_device
+from psi_optax.geometry._scheduling import apart, barrier, runs_on_one_device
 from psi_optax.geometry.rounding import (
     reachable,
     rounding_shrinkage_limit,
@@ -236,7 +236,7 @@ def learn_groups(
     if runs_on_one_device():
         sample = jax.tree.map(
             _sample,
-            plan.first_weights(new),
+            plan.first_weights(jax.tree.map(apart, new)),
             radius,
             reached,
         )

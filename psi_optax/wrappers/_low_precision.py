@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from psi_optax.geometry._scheduling import apart
 from psi_optax.geometry.rounding import rounding_shrinkage_limit
 
 HALF_DTYPES = (jnp.dtype("bfloat16"), jnp.dtype("float16"))
@@ -44,11 +45,13 @@ def limit_shrinkage(w: jax.Array, new: jax.Array) -> jax.Array:
     if w.size == 1:
         return new
     wide, ratio = upcast_half(w), rounding_shrinkage_limit([w.dtype])
-    falls = _largest(new) * ratio < _largest(wide)
+    falls = _largest(new) * ratio < _largest(w)
     least = wide / ratio
-    small = (new != 0) & (jnp.abs(new) < jnp.abs(least))
+    # The magnitude of `new` would be written out for two users.
+    bound = jnp.abs(least)
+    small = (new != 0) & (-bound < new) & (new < bound)
     return jnp.where(falls & small, least, new)
 
 
 def _largest(x: jax.Array) -> jax.Array:
-    return jnp.max(jnp.abs(x), initial=0)
+    return jnp.max(jnp.abs(upcast_half(apart(x))), initial=0)

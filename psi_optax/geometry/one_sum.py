@@ -193,7 +193,7 @@ def _parts(
 @jax.jit
 def _factor(rate: jax.Array, norm: jax.Array, radial: jax.Array) -> jax.Array:
     """Return c'."""
-    return rate * norm / jax.lax.clamp(_LEAST, 1 - rate * radial, _MOST)
+    return rate * norm / jnp.clip(1 - rate * radial, _LEAST, _MOST)
 
 
 @jax.jit

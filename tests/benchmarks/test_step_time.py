@@ -31,6 +31,7 @@ from benchmarks.speed.step_time.cases import (
 from benchmarks.speed.step_time.experiment import measure_set
 from benchmarks.speed.step_time.traffic import traffic
 from benchmarks.speed.turns import Times
+from psi_optax.optimizers import _known_groups
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -86,8 +87,9 @@ def test_bytes_of_a_step():
     assert traffic(PLAIN, "bfloat16")["least"] == 6
 
 
-def test_bytes_of_the_branch_that_runs():
-    # On several devices, as in these tests, norms are always measured.
+def test_bytes_of_the_branch_that_runs(monkeypatch):
+    # On several devices norms are always measured.
+    monkeypatch.setattr(_known_groups, "runs_on_one_device", lambda: False)
     one = {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""}
     asked = traffic, "psi_sgd(momentum)", "float32"
     found, several = alone(*asked, environment=one), traffic(*asked[1:])

@@ -31,7 +31,7 @@ def _strict():
 def _one_device(request, monkeypatch):
     """Choose the forms of steps for one device, outside of tests/devices."""
     if "devices" not in request.path.relative_to(TESTS).parts:
-        monkeypatch.setattr(_known_groups, "runs_on_one_device", _no_mesh)
+        monkeypatch.setattr(_known_groups, "checks_weights", _no_mesh)
 
 
 def _no_mesh():

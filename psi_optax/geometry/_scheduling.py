@@ -156,10 +156,15 @@ def barrier(scalars: _Tree) -> _Tree:
     return jax.lax.optimization_barrier(scalars)
 
 
-def runs_on_one_device() -> bool:
-    """Return whether sums over groups are never messages between devices."""
+def checks_weights() -> bool:
+    """Return whether a step checks weights, or else measures all of them.
+
+    A check is a conditional. Between several devices its predicate would be a
+    message, and a GPU would have to send it to the host.
+    """
     manual = jax.sharding.get_abstract_mesh().manual_axes
-    return jax.device_count() == 1 and not manual
+    one = jax.device_count() == 1 and jax.default_backend() == "cpu"
+    return one and not manual
 
 
 def apart(x: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from psi_optax import geometry
-from psi_optax.geometry._scheduling import apart, barrier, runs_on_one_device
+from psi_optax.geometry._scheduling import apart, barrier, checks_weights
 from psi_optax.geometry.rounding import (
     reachable,
     rounding_shrinkage_limit,
@@ -75,8 +75,8 @@ def find_norms(
 
     All groups are measured if the sample of one of them is off by more than
     1 %, or zero. So a change of all weights is seen, and that of a part of a
-    group unless it spares the sample. On several devices, where the check would
-    be a message, all groups are measured at every step.
+    group unless it spares the sample. On several devices and on accelerators
+    all groups are measured at every step, see `checks_weights`.
 
     Args:
         plan: the groups.
@@ -84,7 +84,7 @@ def find_norms(
         known: left by the last step, if anything.
         radius: of each group's sphere.
     """
-    if known is None or not plan.leaves or not runs_on_one_device():
+    if known is None or not plan.leaves or not checks_weights():
         counts = _count_by_name(plan, _counts(plan))
         return FoundNorms(*_measure(plan, w, radius), counts)
     sample = stored_scalars("samples", known.sample, plan)
@@ -233,7 +233,7 @@ def learn_groups(
         reached: the norms of the new weights.
         radial: the radial parts of the directions there.
     """
-    if runs_on_one_device():
+    if checks_weights():
         sample = jax.tree.map(
             _sample,
             plan.first_weights(jax.tree.map(apart, new)),

@@ -33,17 +33,18 @@ def psi_sgd(
     rate, ideally to zero: norms do not grow here, and so do not decay it.
 
     *One sum.* With `radius="init"`, by projection and without Nesterov
-    momentum, a step takes one sum per group, \(|w + c\,m|^2\). The norm
-    of the weights is that of the last step, and so is the radial part of the
-    momentum, since gradients of a scale-invariant loss are tangent. Both are in
-    the state (`known`), with one weight of each group: if one of these has
-    changed by more than 1 %, other code has moved the weights, and norms are
-    measured. On several devices they always are. A state of an earlier version,
-    with `known=None`, loads. Gradients with a radial part (SAM, a penalty on
-    the weights) change the length of a step by about the rotation times the
-    radial share of the momentum: at 0.04 radians and a share of 0.3 by less
-    than 0.001 radians. `psi_direction(learning_rate, optax.trace(0.9), groups)`
-    measures three sums at every step, for any gradients.
+    momentum, a step takes one sum per group, \(|w + c\,m|^2\). The norm of the
+    weights is that of the last step, and so is the radial part of the momentum,
+    since gradients of a scale-invariant loss are tangent. Both are in the state
+    (`known`), with one weight of each group: if one of these has changed by
+    more than 1 %, other code has moved the weights, and norms are measured. On
+    several devices and on accelerators they always are. A state of an earlier
+    version, with `known=None`, loads. Gradients with a radial part (SAM, a
+    penalty on the weights) change the length of a step by about the rotation
+    times the radial share of the momentum: at 0.04 radians and a share of 0.3
+    by less than 0.001 radians. For any gradients,
+    `psi_direction(learning_rate, optax.trace(0.9), groups)` measures three sums
+    at every step.
 
     Args:
         learning_rate: a number or a schedule. It is not an angle: a step

@@ -89,7 +89,7 @@ def test_bytes_of_a_step():
 
 def test_bytes_of_the_branch_that_runs(monkeypatch):
     # On several devices norms are always measured.
-    monkeypatch.setattr(_known_groups, "runs_on_one_device", lambda: False)
+    monkeypatch.setattr(_known_groups, "checks_weights", lambda: False)
     one = {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""}
     asked = traffic, "psi_sgd(momentum)", "float32"
     found, several = alone(*asked, environment=one), traffic(*asked[1:])

@@ -202,6 +202,8 @@ def _of_each(
 ) -> list[Scalars]:
     """Return what a function maps the scalars of each name to; see `step`."""
     found: dict[str, tuple[jax.Array, ...]] = {}
+    if not plan.leaves:
+        return [{} for _ in range(count)]
     for name, part in plan.parts().items():
         dtypes = [x[path].dtype for path in part.paths for x in (w, d)]
         found[name] = function(

@@ -84,7 +84,11 @@ def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
 def momentum_leaves(plan: Plan, state: Any) -> Leaves | None:
     """Return the momentum of groups in a state; None if it has none."""
     for found in find_states(state, optax.TraceState):
-        trace = dict(leaves_with_paths(found.trace))
+        trace = {
+            x.path: x.leaf
+            for x in leaves_with_paths(found.trace)
+            if not x.is_placeholder  # As in the trace of ordinary parameters.
+        }
         if trace.keys() >= set(plan.paths):
             return {path: trace[path] for path in plan.paths}
     return None

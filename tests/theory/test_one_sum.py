@@ -192,6 +192,23 @@ def test_one_changed_group_is_enough():
     _check_next_step(tx, params, state, MOMENTUM)
 
 
+@pytest.mark.usefixtures("x64")
+def test_the_momentum_of_ordinary_parameters_is_another():
+    ordinary = optax.sgd(RATE, MOMENTUM)
+    ours = psi_sgd(RATE, GROUPS, momentum=MOMENTUM, ordinary=ordinary)
+    trace = optax.trace(MOMENTUM)
+    theirs = psi_direction(RATE, trace, GROUPS, ordinary=ordinary)
+    path, state = walk(ours, draw(109), steps=5)
+    other, known = walk(theirs, draw(109), steps=5)
+    mirrored = jax.tree.map(np.negative, path[-1])
+    found, _ = walk(ours, mirrored, state, first=5, steps=5)
+    wanted, _ = walk(theirs, mirrored, known, first=5, steps=5)
+    assert distance(found[-1], wanted[-1]) < CLOSE
+    # The momentum goes on: without it the weights would end elsewhere.
+    anew, _ = walk(theirs, mirrored, first=5, steps=5)
+    assert distance(anew[-1], wanted[-1]) > 1e6 * CLOSE
+
+
 def _check_next_step(tx, params, state, momentum):
     """Compare the rotation of a step with that of three sums."""
     g = gradient(params, 99)

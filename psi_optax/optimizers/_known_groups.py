@@ -73,10 +73,12 @@ class FoundNorms(NamedTuple):
 
 def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
     """Return a state for weights of any norm and a momentum of zero."""
-    zeros = jax.tree.map(jnp.zeros_like, plan.dot(w, w))
+    square = plan.dot(w, w)
+    # Two arrays: buffers that are donated must not be one.
+    radial, sample = (jax.tree.map(jnp.zeros_like, square) for _ in range(2))
     return KnownGroups(
-        state_or_placeholder(zeros) if momentum else None,
-        state_or_placeholder(zeros),
+        state_or_placeholder(radial) if momentum else None,
+        state_or_placeholder(sample),
         jnp.full([], jnp.inf, jnp.float32) if momentum else None,
     )
 

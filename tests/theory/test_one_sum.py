@@ -199,7 +199,7 @@ def test_the_momentum_of_ordinary_parameters_is_another():
     trace = optax.trace(MOMENTUM)
     theirs = psi_direction(RATE, trace, GROUPS, ordinary=ordinary)
     path, state = walk(ours, draw(109), steps=5)
-    other, known = walk(theirs, draw(109), steps=5)
+    _, known = walk(theirs, draw(109), steps=5)
     mirrored = jax.tree.map(np.negative, path[-1])
     found, _ = walk(ours, mirrored, state, first=5, steps=5)
     wanted, _ = walk(theirs, mirrored, known, first=5, steps=5)
@@ -380,6 +380,18 @@ def test_norms_after_steps_that_are_much_longer_than_the_radius():
         norms = np.linalg.norm(np.float64(w), axis=0)
         # Some roundings of 6e-8: of the sum, its root, two quotients and w.
         np.testing.assert_allclose(norms, radius, rtol=6e-7)
+
+
+def test_the_first_state_can_be_donated():
+    tx = psi_sgd(0.1, LEAF, momentum=0.9)
+    w = jnp.ones((3, 2))
+    update = jax.jit(tx.update, donate_argnums=1)
+    for _ in range(2):
+        update(w, tx.init(w), w)
+    state = tx.init(w)
+    same = state._replace(known=state.known._replace(sample=state.known.radial))
+    with pytest.raises(Exception, match="donate"):
+        update(w, same, w)
 
 
 def test_nothing_is_nan_before_the_first_step():

@@ -66,12 +66,14 @@ def one_step(tx, params=None, gradient=None):
 def test_an_optimizer_and_its_direction_with_a_rate_agree():
     whole, _ = one_step(psi(optax.sgd(0.1, momentum=0.9), GROUPS))
     split, _ = one_step(psi_direction(0.1, optax.trace(0.9), GROUPS))
-    recipe, _ = one_step(psi_sgd(0.1, GROUPS, momentum=0.9))
+    recipe, _ = one_step(psi_sgd(0.1, GROUPS, momentum=0.9, nesterov=True))
+    nesterov = optax.trace(0.9, nesterov=True)
+    same, _ = one_step(psi_direction(0.1, nesterov, GROUPS))
     # The rate is multiplied in before or after the sums: a few roundings of
     # weights that are about 1.
     np.testing.assert_allclose(whole["w"], split["w"], atol=5e-7)
     np.testing.assert_array_equal(whole["o"], split["o"])
-    jax.tree.map(np.testing.assert_array_equal, split, recipe)
+    jax.tree.map(np.testing.assert_array_equal, same, recipe)
 
 
 @pytest.mark.usefixtures("optax_promotion")

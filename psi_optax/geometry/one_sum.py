@@ -45,11 +45,13 @@ class OneSum(NamedTuple):
     Attributes:
         fall: A.
         factor: c'.
+        reach: (1 + A) c'.
         radial: <v', d>, the radial part of d at the new weights.
     """
 
     fall: Scalars
     factor: Scalars
+    reach: Scalars
     radial: Scalars
 
 
@@ -97,17 +99,19 @@ def one_sum_step(
         )
         for name, part in parts.items()
     }
-    fall = jax.tree.map(_fall, barrier(growths), factors, norm, radius)
+    growths = barrier(growths)
+    fall = jax.tree.map(_fall, growths, factors, norm, radius)
+    reach = jax.tree.map(_reach, growths, factors, norm, radius)
     moved = jax.tree.map(
         _rounded_move,
         w,
         d,
         plan.broadcast(norm),
         plan.broadcast(fall),
-        plan.broadcast(factors),
+        plan.broadcast(reach),
     )
     known = jax.tree.map(_radial, fall, factors, norm, radial, radius)
-    return moved, OneSum(fall, factors, known)
+    return moved, OneSum(fall, factors, reach, known)
 
 
 def one_sum_parts(
@@ -135,7 +139,7 @@ def one_sum_parts(
             radial[name],
             radius[name],
             step.fall[name],
-            step.factor[name],
+            step.reach[name],
         )
         for name, x in barrier(plan.dot(d, d)).items()
     }
@@ -153,7 +157,7 @@ def _parts(
     radial: jax.Array,
     radius: jax.Array,
     fall: jax.Array,
-    factor: jax.Array,
+    reach: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     r"""Return the radial and squared tangent part of an update.
 
@@ -170,9 +174,8 @@ def _parts(
         radial: p.
         radius: R.
         fall: A.
-        factor: c'.
+        reach: b.
     """
-    reach = factor + factor * fall
     square, whole = reach * (reach * length), 1 + fall
     growth = (radius - norm - fall * norm) * (radius + whole * norm)
     seen = safe_divide(growth - square, 2 * whole * norm)
@@ -246,13 +249,26 @@ def _fall(
         norm: s.
         radius: R.
     """
-    square = norm * norm + growth
-    length = jnp.sqrt(_select(square > 0, square, 1))
+    length = _length(norm, growth)
     total = length * (radius + length)
     gap = (radius - norm) * (radius + norm) - growth
     still = (factor == 0) & (jnp.abs(gap) <= ON_SPHERE_TOLERANCE * total)
     # A quotient last: XLA for CPU computes all else anew for every weight.
     return replace_value(gap, _select(~still, gap, 0)) / total
+
+
+def _length(norm: jax.Array, growth: jax.Array) -> jax.Array:
+    """Return |u|, and one at N = 0."""
+    square = norm * norm + growth
+    return jnp.sqrt(_select(square > 0, square, 1))
+
+
+@jax.jit
+def _reach(
+    growth: jax.Array, factor: jax.Array, norm: jax.Array, radius: jax.Array
+) -> jax.Array:
+    """Return (1 + A) c', in which A near -1 would cancel."""
+    return factor * radius / _length(norm, growth)
 
 
 @jax.jit
@@ -288,12 +304,12 @@ def _rounded_move(
     d: jax.Array,
     norm: jax.Array,
     fall: jax.Array,
-    factor: jax.Array,
+    reach: jax.Array,
 ) -> jax.Array:
     """Return w' - w for w' = w + A w + (1 + A) c' d, rounded; 0 for s = 0."""
     wide, d = to_accumulator(w), to_accumulator(d)
     # In a group of norm zero, d may be non-finite.
-    moved = _falls(w, d, fall) * wide + (factor + factor * fall) * d
+    moved = _falls(w, d, fall) * wide + reach * d
     return (wide + jnp.where(norm == 0, 0, moved)).astype(w.dtype) - w
 
 

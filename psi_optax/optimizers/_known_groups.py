@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from psi_optax import geometry
 from psi_optax.geometry._scheduling import apart, barrier, checks_weights
@@ -13,13 +14,19 @@ from psi_optax.geometry.rounding import (
     rounding_shrinkage_limit,
 )
 from psi_optax.groups import Leaves, Plan, Scalars
+from psi_optax.groups.paths import leaves_with_paths
 from psi_optax.transforms.state_checks import (
+    find_states,
     state_or_placeholder,
     stored_scalars,
 )
 
 # Of one weight in a step of other code that may go unseen.
 _TOLERANCE = 0.01
+
+# Of a learning rate, since radial parts were measured. The error of one is that
+# of a norm over the rate at which it was learned.
+_GROWTH = 2.0
 
 # Masks in one function. The time to compile it grows faster than their number.
 _BLOCK = 64
@@ -34,72 +41,130 @@ class KnownGroups(NamedTuple):
         radial: the inner product of the direction of the weights and the
             momentum; None without momentum.
         sample: one weight of each group, by which weights are recognized that
-            other code has changed. NaN if nothing is known.
+            other code has changed. Zero, which never agrees, if nothing is
+            known: `jax.debug_nans` would stop at a NaN.
+        rate: the least learning rate since radial parts were measured, of shape
+            (), infinite if nothing is known; None without momentum.
     """
 
     radial: Any
     sample: Any
+    rate: Any
 
 
 class FoundNorms(NamedTuple):
-    """Norms of groups, each {group name: array}.
+    """Facts about groups before a step, each {group name: array}.
 
     Attributes:
         norm: of the weights.
         reached: the radii of spheres within reach of the norm.
+        radial: the inner product of the direction of the weights and the last
+            momentum; None without momentum, or if it is not known.
         count: number of weights in a group, of shape ().
+        rate: for `KnownGroups`.
     """
 
     norm: Scalars
     reached: Scalars
+    radial: Scalars | None
     count: Scalars
+    rate: jax.Array | None
 
 
 def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
     """Return a state for weights of any norm and a momentum of zero."""
-    zeros = jax.tree.map(jnp.zeros_like, plan.dot(w, w))
-    unknown = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), zeros)
+    square = plan.dot(w, w)
+    # Two arrays: buffers that are donated must not be one.
+    radial, sample = (jax.tree.map(jnp.zeros_like, square) for _ in range(2))
     return KnownGroups(
-        state_or_placeholder(zeros) if momentum else None,
-        state_or_placeholder(unknown),
+        state_or_placeholder(radial) if momentum else None,
+        state_or_placeholder(sample),
+        jnp.full([], jnp.inf, jnp.float32) if momentum else None,
     )
 
 
+def momentum_leaves(plan: Plan, state: Any) -> Leaves | None:
+    """Return the momentum of groups in a state; None if it has none."""
+    for found in find_states(state, optax.TraceState):
+        trace = {
+            x.path: x.leaf
+            for x in leaves_with_paths(found.trace)
+            if not x.is_placeholder  # As in the trace of ordinary parameters.
+        }
+        if trace.keys() >= set(plan.paths):
+            return {path: trace[path] for path in plan.paths}
+    return None
+
+
 def find_norms(
-    plan: Plan, w: Leaves, known: KnownGroups | None, radius: Scalars
+    plan: Plan,
+    w: Leaves,
+    momentum: Leaves | None,
+    known: KnownGroups | None,
+    radius: Scalars,
+    rate: jax.typing.ArrayLike,
 ) -> FoundNorms:
-    """Return the norms of groups, radii within reach, and numbers of weights.
+    """Return norms, radii within reach, radial parts and numbers of weights.
 
     Norms and radii are those of the spheres, unless other code has changed
     weights.
 
     All groups are measured if the sample of one of them is off by more than
     1 %, or zero. So a change of all weights is seen, and that of a part of a
-    group unless it spares the sample. On several devices and on accelerators
-    all groups are measured at every step, see `checks_weights`.
+    group unless it spares the sample. They are also measured if the learning
+    rate has doubled: the rounding of weights, or a change that was not seen,
+    makes an error of the radial part of that size over the rate. On several
+    devices and on accelerators norms are measured at every step, see
+    `checks_weights`.
 
     Args:
         plan: the groups.
         w: the weights.
+        momentum: of the last step, if any.
         known: left by the last step, if anything.
         radius: of each group's sphere.
+        rate: the learning rate of this step, of either sign.
     """
+    now = jax.lax.stop_gradient(jnp.abs(jnp.asarray(rate, jnp.float32)))
     if known is None or not plan.leaves or not checks_weights():
         counts = _count_by_name(plan, _counts(plan))
-        return FoundNorms(*_measure(plan, w, radius), counts)
-    sample = stored_scalars("samples", known.sample, plan)
-    now = plan.first_weights(w)
-    near = jax.tree.map(_is_near, now, {name: sample[name] for name in now})
+        norm, reached = _measure(plan, w, radius)
+        return FoundNorms(norm, reached, _radial(plan, known), counts, now)
+    near = _is_known(plan, w, known, now)
+    before = _radial(plan, known)
+    m = None if before is None else momentum
     # XLA compiles equal functions once, if no constant in them differs. It does
     # not look for constants in the branches of a conditional.
     counts = _counts(plan)
-    norm, reached, counts = jax.lax.cond(
-        _all(list(near.values())),
-        lambda _: (radius, radius, counts),
-        lambda weights: (*_measure(plan, weights, radius), counts),
+    norm, reached, before, counts = jax.lax.cond(
+        near,
+        lambda *_: (radius, radius, before, counts),
+        lambda w, m: (*_measure_all(plan, w, m, radius, before), counts),
         w,
+        m,
     )
-    return FoundNorms(norm, reached, _count_by_name(plan, counts))
+    if known.rate is not None:
+        now = jnp.where(near, jnp.minimum(now, known.rate), now)
+    return FoundNorms(norm, reached, before, _count_by_name(plan, counts), now)
+
+
+def _radial(plan: Plan, known: KnownGroups | None) -> Scalars | None:
+    if known is None or known.radial is None:
+        return None
+    stored = stored_scalars("radial parts", known.radial, plan)
+    return {name: stored[name] for name in plan.group_shapes}
+
+
+def _is_known(
+    plan: Plan, w: Leaves, known: KnownGroups, rate: jax.Array
+) -> jax.Array:
+    """Return whether all samples agree, and the rate has not doubled."""
+    sample = stored_scalars("samples", known.sample, plan)
+    now = plan.first_weights(w)
+    near = _all(
+        list(jax.tree.map(_is_near, now, {x: sample[x] for x in now}).values())
+    )
+    return near if known.rate is None else near & (rate <= _GROWTH * known.rate)
 
 
 def _counts(plan: Plan) -> dict[tuple[Any, int], jax.Array]:
@@ -136,6 +201,26 @@ def _measure(plan: Plan, w: Leaves, radius: Scalars) -> tuple[Scalars, Scalars]:
     )
 
 
+def _measure_all(
+    plan: Plan,
+    w: Leaves,
+    momentum: Leaves | None,
+    radius: Scalars,
+    radial: Scalars | None,
+) -> tuple[Scalars, Scalars, Scalars | None]:
+    """Measure the norms, and the radial part of a momentum if there is one."""
+    norm, reached = _measure(plan, w, radius)
+    if radial is None or momentum is None:
+        return norm, reached, radial
+    return norm, reached, _measure_radial(plan, w, momentum, norm)
+
+
+def _measure_radial(
+    plan: Plan, w: Leaves, momentum: Leaves, norm: Scalars
+) -> Scalars:
+    return jax.tree.map(geometry.safe_divide, plan.dot(w, momentum), norm)
+
+
 @functools.partial(jax.jit, static_argnums=2)
 def _norm_and_reach(
     square: jax.Array, radius: jax.Array, ratio: float
@@ -148,9 +233,7 @@ def relearn(
     known: KnownGroups, plan: Plan, w: Leaves, momentum: Leaves
 ) -> KnownGroups:
     """Return the knowledge of a momentum that another run has left."""
-    radial = jax.tree.map(
-        geometry.safe_divide, plan.dot(w, momentum), geometry.norm(plan, w)
-    )
+    radial = _measure_radial(plan, w, momentum, geometry.norm(plan, w))
     return known._replace(
         radial=jax.tree.map(
             lambda new, old: new.astype(old.dtype), radial, known.radial
@@ -162,8 +245,7 @@ def radial_parts(
     plan: Plan,
     w: Leaves,
     d: Leaves,
-    norm: Scalars,
-    known: KnownGroups | None,
+    found: FoundNorms,
     momentum: jax.typing.ArrayLike | None,
 ) -> Scalars:
     """Return the radial parts of directions d: what is left of the last.
@@ -171,12 +253,11 @@ def radial_parts(
     A state without knowledge, of an earlier version, has them measured.
     """
     if momentum is None:
-        return jax.tree.map(jnp.zeros_like, norm)
-    if known is None:
-        return jax.tree.map(geometry.safe_divide, plan.dot(w, d), norm)
-    before = stored_scalars("radial parts", known.radial, plan)
+        return jax.tree.map(jnp.zeros_like, found.norm)
+    if found.radial is None:
+        return _measure_radial(plan, w, d, found.norm)
     return jax.tree.map(
-        lambda b: jax.lax.mul(b, jnp.full_like(b, momentum)), before
+        lambda b: jax.lax.mul(b, jnp.full_like(b, momentum)), found.radial
     )
 
 
@@ -220,7 +301,7 @@ def learn_groups(
     known: KnownGroups | None,
     new: Leaves,
     radius: Scalars,
-    reached: Scalars,
+    found: FoundNorms,
     radial: Scalars,
 ) -> KnownGroups:
     """Return what the next step can know.
@@ -230,7 +311,7 @@ def learn_groups(
         known: of this step.
         new: the new weights.
         radius: of each group's sphere.
-        reached: the norms of the new weights.
+        found: before this step; its radii are the norms of the new weights.
         radial: the radial parts of the directions there.
     """
     if checks_weights():
@@ -238,12 +319,12 @@ def learn_groups(
             _sample,
             plan.first_weights(jax.tree.map(apart, new)),
             radius,
-            reached,
+            found.reached,
         )
     elif known is None:
-        sample = jax.tree.map(lambda r: jnp.full_like(r, jnp.nan), radius)
+        sample = jax.tree.map(jnp.zeros_like, radius)
     else:
         sample = known.sample
     return KnownGroups(
-        state_or_placeholder(radial), state_or_placeholder(sample)
+        state_or_placeholder(radial), state_or_placeholder(sample), found.rate
     )

@@ -14,6 +14,7 @@ from psi_optax.optimizers._known_groups import (
     FoundNorms,
     find_norms,
     learn_groups,
+    momentum_leaves,
     radial_parts,
     unknown_groups,
 )
@@ -68,24 +69,23 @@ def sgd_on_spheres(
     ) -> tuple[Tree, PsiState]:
         w = plan.select(params)
         radius = stored_scalars("radii", state.radius, plan)
-        found = find_norms(plan, w, state.known, radius)
+        rate = signed_rate(learning_rate, state.count)
+        before = momentum_leaves(plan, state.inner)
+        found = find_norms(plan, w, before, state.known, radius, rate)
         extra_args[_FACTORS] = plan.broadcast(found.norm)
         steps, inner_state = inner.update(
             updates, state.inner, params, **extra_args
         )
         d = plan.select_steps(steps)
-        rate = signed_rate(learning_rate, state.count)
-        radial = radial_parts(plan, w, d, found.norm, state.known, momentum)
+        radial = radial_parts(plan, w, d, found, momentum)
         rates = plan.full(rate)
         if momentum is None:  # The norm times the gradient is never written.
             rates = jax.tree.map(jnp.multiply, rates, found.norm)
         moved, after = _move(plan, w, d, rates, found, radial)
         new = jax.tree.map(jax.lax.add, w, moved)
-        known = learn_groups(
-            plan, state.known, new, radius, found.reached, after
-        )
+        known = learn_groups(plan, state.known, new, radius, found, after)
         if momentum is None:
-            known = known._replace(radial=None)
+            known = known._replace(radial=None, rate=None)
         if ordinary is None:
             steps = jax.tree.map(
                 lambda x: jnp.asarray(rate, x.dtype) * x, steps

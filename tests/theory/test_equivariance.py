@@ -222,7 +222,9 @@ def test_coupled_decay_is_projected_away_where_nothing_mixes_it(retraction):
     # takes the tangent part of the step. Rounding leaves 1e-16 of its size in
     # direction space, DECAY r^2, so the norms may not have grown much.
     problem = rayleigh(20)
-    tx = psi_optax.psi_sgd(RATE, problem.groups, retraction=retraction)
+    tx = psi_optax.psi_direction(
+        RATE, optax.identity(), problem.groups, retraction=retraction
+    )
     decayed = optax.chain(optax.add_decayed_weights(DECAY), tx)
     paths = path_of(tx, problem), path_of(decayed, problem)
     assert norms(paths[0], problem.ids).max() < 100

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 
-import psi_optax
 from psi_optax import ScaleGroup, psi_direction, psi_sgd
 from tests.theory.training import lenient
 
@@ -19,6 +18,8 @@ GROUPS = {"kernel": ScaleGroup(axes=0), "blocks": ScaleGroup(0, blocks={0: 2})}
 SHAPES = {"kernel": (16, 5), "blocks": (12, 3), "head": (4,)}
 GROUPS |= {"head": None}
 RATE, MOMENTUM, STEPS = 0.02, 0.9, 40
+
+LEAF = ScaleGroup(axes=0)
 
 # Each step of either form is off by a few roundings of 1.1e-16, and 40 steps
 # carry them on.
@@ -191,6 +192,23 @@ def test_one_changed_group_is_enough():
     _check_next_step(tx, params, state, MOMENTUM)
 
 
+@pytest.mark.usefixtures("x64")
+def test_the_momentum_of_ordinary_parameters_is_another():
+    ordinary = optax.sgd(RATE, MOMENTUM)
+    ours = psi_sgd(RATE, GROUPS, momentum=MOMENTUM, ordinary=ordinary)
+    trace = optax.trace(MOMENTUM)
+    theirs = psi_direction(RATE, trace, GROUPS, ordinary=ordinary)
+    path, state = walk(ours, draw(109), steps=5)
+    _, known = walk(theirs, draw(109), steps=5)
+    mirrored = jax.tree.map(np.negative, path[-1])
+    found, _ = walk(ours, mirrored, state, first=5, steps=5)
+    wanted, _ = walk(theirs, mirrored, known, first=5, steps=5)
+    assert distance(found[-1], wanted[-1]) < CLOSE
+    # The momentum goes on: without it the weights would end elsewhere.
+    anew, _ = walk(theirs, mirrored, first=5, steps=5)
+    assert distance(anew[-1], wanted[-1]) > 1e6 * CLOSE
+
+
 def _check_next_step(tx, params, state, momentum):
     """Compare the rotation of a step with that of three sums."""
     g = gradient(params, 99)
@@ -200,10 +218,7 @@ def _check_next_step(tx, params, state, momentum):
     exact = angles(params, jax.tree.map(np.add, params, steps))
     moved, after = tx.update(g, state, params)
     moved = jax.tree.map(np.add, params, jax.device_get(moved))
-    # The norm is exact. <v, m> is that of the old weights: its error, times
-    # the rate and the angle, is of second order.
-    bound = CLOSE if momentum is None else 0.1 * exact
-    assert (np.abs(angles(params, moved) - exact) <= bound).all()
+    assert (np.abs(angles(params, moved) - exact) <= CLOSE).all()
     for name in ("kernel", "blocks"):
         norms = np.linalg.norm(by_group(name, moved[name]), axis=0).ravel()
         radius = np.asarray(after.radius[name]).ravel()
@@ -233,11 +248,18 @@ def test_states_of_earlier_versions_load():
     wanted, _ = walk(theirs, path[-1], old, first=10, steps=10)
     assert distance(found[-1], wanted[-1]) < CLOSE
     assert jax.tree.structure(last) == jax.tree.structure(ours.init(draw(104)))
-    # A momentum of another radial part would have been seen.
+    # So does one of weights that were never seen, with another momentum.
     begun = ours.init(draw(104))._replace(
         count=old.count, radius=old.radius, inner=old.inner
     )
-    other, _ = walk(ours, path[-1], begun, first=10, steps=10)
+    found, _ = walk(ours, path[-1], begun, first=10, steps=10)
+    assert distance(found[-1], wanted[-1]) < CLOSE
+    # A momentum of another radial part would have been seen.
+    _, seen = walk(ours, path[-1], state, first=10, steps=1)
+    zeros = jax.tree.map(jnp.zeros_like, seen.known.radial)
+    seen = seen._replace(known=seen.known._replace(radial=zeros))
+    path, _ = walk(ours, path[-1], state, first=10, steps=1)
+    other, _ = walk(ours, path[-1], seen, first=11, steps=9)
     assert distance(other[-1], wanted[-1]) > 1e6 * CLOSE
 
 
@@ -299,6 +321,85 @@ def test_in_scan_it_is_the_same():
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
+def restart(count):
+    """Return a learning rate that falls to nearly nothing, and starts anew."""
+    return jnp.where((count >= 10) & (count < 20), 1e-7, 0.02)
+
+
+def steps_of(tx, gradients, state, w):
+    """Return rotations of bfloat16 weights, the last state and weights."""
+    found, update = [], jax.jit(tx.update)
+    for g in gradients:
+        updates, state = update(g.astype(w.dtype), state, w)
+        new = optax.apply_updates(w, updates)
+        a, b = (
+            x / np.linalg.norm(x, axis=0) for x in map(np.float64, (w, new))
+        )
+        found.append(2 * np.arcsin(np.linalg.norm(a - b, axis=0) / 2))
+        w = new
+    return np.array(found), state, w
+
+
+def test_the_first_step_of_a_warm_restart():
+    # Weights of bfloat16 are off their sphere by up to 2e-3. Over a rate of
+    # 1e-7 this is 1e4 times as much of a radial part as there can be.
+    tx = psi_sgd(restart, LEAF, momentum=0.9)
+    three = psi_direction(restart, optax.trace(0.9), LEAF)
+    random = np.random.RandomState(107)
+    w = jnp.asarray(random.normal(size=(100, 8)), "bfloat16")
+    # About 1 in direction space, most of it the same at each step.
+    g = random.normal(size=(100, 8)) + 0.3 * random.normal(size=(30, 100, 8))
+    wide = np.float32(w)
+    g -= wide * ((wide * g).sum(1, keepdims=True) / (wide**2).sum(0))
+    g = jnp.asarray(g / 100, "float32")
+    _, state, w = steps_of(tx, g[:20], tx.init(w), w)
+    other = three.init(w)._replace(
+        count=state.count, radius=state.radius, inner=state.inner
+    )
+    found, *_ = steps_of(tx, g[20:25], state, w)
+    wanted, *_ = steps_of(three, g[20:25], other, w)
+    # The random radial parts of gradients, about 0.1, count as in
+    # `test_the_angle_of_gradients_with_radial_parts`; 0.01 is a rounding.
+    np.testing.assert_allclose(found, wanted, rtol=0.1, atol=0.01)
+    # Without a look at the rate, steps are eight times as long, or as short.
+    blind = state._replace(known=state.known._replace(rate=jnp.float32(1)))
+    found, *_ = steps_of(tx, g[20:21], blind, w)
+    ratio = found[0] / wanted[0]
+    assert ((ratio > 3) | (ratio < 1 / 3)).mean() > 0.8
+
+
+def test_norms_after_steps_that_are_much_longer_than_the_radius():
+    tx = psi_sgd(30.0, LEAF, momentum=0.9)
+    random = np.random.RandomState(108)
+    w = random.normal(size=(50, 6)).astype(np.float32)
+    radius, state = np.linalg.norm(np.float64(w), axis=0), tx.init(w)
+    for _ in range(30):
+        g = random.normal(size=w.shape).astype(np.float32)
+        updates, state = jax.jit(tx.update)(g, state, w)
+        w = w + np.asarray(updates)
+        norms = np.linalg.norm(np.float64(w), axis=0)
+        # Some roundings of 6e-8: of the sum, its root, two quotients and w.
+        np.testing.assert_allclose(norms, radius, rtol=6e-7)
+
+
+def test_the_first_state_can_be_donated():
+    tx = psi_sgd(0.1, LEAF, momentum=0.9)
+    w = jnp.ones((3, 2))
+    update = jax.jit(tx.update, donate_argnums=1)
+    for _ in range(2):
+        update(w, tx.init(w), w)
+    state = tx.init(w)
+    same = state._replace(known=state.known._replace(sample=state.known.radial))
+    with pytest.raises(Exception, match="donate"):
+        update(w, same, w)
+
+
+def test_nothing_is_nan_before_the_first_step():
+    with jax.debug_nans(True):
+        state = psi_sgd(0.1, LEAF, momentum=0.9).init(jnp.ones((3, 2)))
+    assert all(not np.isnan(x).any() for x in jax.tree.leaves(state))
+
+
 def test_a_vanished_group_stays_and_revives():
     tx = psi_sgd(0.001, ScaleGroup(axes=0), momentum=0.9)
     w = np.random.RandomState(0).normal(size=(6, 3)).astype(np.float32)
@@ -331,10 +432,11 @@ def compiled(tx, shape=(256, 512)):
     return step.lower(w, jax.eval_shape(tx.init, w), w).compile(), shape
 
 
-LEAF = psi_optax.ScaleGroup(axes=0)
 # Passes over w, m, g and their results, of 4 bytes a weight: m' from m and g,
-# the sum of w and m', w' from w and m'; and |w|, in the branch that measures.
-PASSES = {MOMENTUM: 3 + 2 + 3 + 1, None: 2 + 3 + 1}
+# the sum of w and m', w' from w and m'; and, in the branch that measures, |w|
+# and <w, m>.
+MEASURED = {MOMENTUM: 1 + 2, None: 1}
+PASSES = {MOMENTUM: 3 + 2 + 3 + 3, None: 2 + 3 + 1}
 
 
 @pytest.mark.parametrize("momentum", PASSES)
@@ -348,4 +450,4 @@ def test_weights_are_read_once_for_one_sum(momentum):
     direction = optax.identity() if momentum is None else optax.trace(momentum)
     three, _ = compiled(psi_direction(0.1, direction, LEAF))
     more = three.cost_analysis()["bytes accessed"] / size / 4
-    assert more > moved + 0.7
+    assert more > moved - MEASURED[momentum] + 1.7

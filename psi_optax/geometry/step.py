@@ -170,6 +170,8 @@ def step(
     Returns:
         The rounded new weights minus the old, in the dtype of w.
     """
+    if not plan.leaves:
+        return {}
     sums = step_sums(plan, w, d) if sums is None else sums
     curve = _CURVES[retraction, tangent]
     each = functools.partial(_of_each, plan, w, d, sums, rate, radius, curve)
@@ -202,8 +204,6 @@ def _of_each(
 ) -> list[Scalars]:
     """Return what a function maps the scalars of each name to; see `step`."""
     found: dict[str, tuple[jax.Array, ...]] = {}
-    if not plan.leaves:
-        return [{} for _ in range(count)]
     for name, part in plan.parts().items():
         dtypes = [x[path].dtype for path in part.paths for x in (w, d)]
         found[name] = function(

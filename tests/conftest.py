@@ -27,11 +27,13 @@ def _strict():
         yield
 
 
-@pytest.fixture(autouse=True)
-def _one_device(request, monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def _one_device(request):
     """Choose the forms of steps for one device, outside of tests/devices."""
-    if "devices" not in request.path.relative_to(TESTS).parts:
-        monkeypatch.setattr(_known_groups, "checks_weights", _no_mesh)
+    with pytest.MonkeyPatch.context() as patch:
+        if "devices" not in request.path.relative_to(TESTS).parts:
+            patch.setattr(_known_groups, "checks_weights", _no_mesh)
+        yield
 
 
 def _no_mesh():

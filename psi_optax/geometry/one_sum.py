@@ -110,7 +110,7 @@ def one_sum_step(
         plan.broadcast(fall),
         plan.broadcast(reach),
     )
-    known = jax.tree.map(_radial, fall, factors, norm, radial, radius)
+    known = jax.tree.map(_radial, fall, factors, reach, norm, radial, radius)
     return moved, OneSum(fall, factors, reach, known)
 
 
@@ -275,6 +275,7 @@ def _reach(
 def _radial(
     fall: jax.Array,
     factor: jax.Array,
+    reach: jax.Array,
     norm: jax.Array,
     radial: jax.Array,
     radius: jax.Array,
@@ -283,9 +284,10 @@ def _radial(
 
     As \(|u| = R/(1 + A)\), \(N - R^2 = -|u|^2 A\,(2 + A)\).
     """
-    whole = 1 + fall
     known = (factor != 0) & ~_is_rounding(fall) & (radius > 0)
-    length = _select(known, radius, 1) / _select(known, whole, 1)
+    # Not 1 + A, which is zero where |u| is 1e8 radii.
+    whole = _select(known, reach, 1) / _select(known, factor, 1)
+    length = _select(known, radius, 1) / whole
     growth = (radius - norm) * (radius + norm) - length * length * (
         fall * (1 + whole)
     )

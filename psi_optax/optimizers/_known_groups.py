@@ -111,8 +111,9 @@ def find_norms(
 
     All groups are measured if the sample of one of them is off by more than
     1 %, or zero. So a change of all weights is seen, and that of a part of a
-    group unless it spares the sample. They are also measured if the learning
-    rate has doubled: the rounding of weights, or a change that was not seen,
+    group unless it spares the sample. Those that have changed have the radial
+    part of their momentum measured, and all do if the learning rate has
+    doubled: the rounding of weights, or a change that was not seen,
     makes an error of the radial part of that size over the rate. On several
     devices and on accelerators norms are measured at every step, see
     `checks_weights`.
@@ -130,21 +131,22 @@ def find_norms(
         counts = _count_by_name(plan, _counts(plan))
         norm, reached = _measure(plan, w, radius)
         return FoundNorms(norm, reached, _radial(plan, known), counts, now)
-    near = _is_known(plan, w, known, now)
+    near, steady = _are_near(plan, w, known), _is_steady(known, now)
     before = _radial(plan, known)
+    right = {name: x & steady for name, x in near.items()}
     m = None if before is None else momentum
     # XLA compiles equal functions once, if no constant in them differs. It does
     # not look for constants in the branches of a conditional.
     counts = _counts(plan)
     norm, reached, before, counts = jax.lax.cond(
-        near,
+        _all(list(near.values())) & steady,
         lambda *_: (radius, radius, before, counts),
-        lambda w, m: (*_measure_all(plan, w, m, radius, before), counts),
+        lambda w, m: (*_measure_all(plan, w, m, radius, before, right), counts),
         w,
         m,
     )
     if known.rate is not None:
-        now = jnp.where(near, jnp.minimum(now, known.rate), now)
+        now = jnp.where(steady, jnp.minimum(now, known.rate), now)
     return FoundNorms(norm, reached, before, _count_by_name(plan, counts), now)
 
 
@@ -155,16 +157,18 @@ def _radial(plan: Plan, known: KnownGroups | None) -> Scalars | None:
     return {name: stored[name] for name in plan.group_shapes}
 
 
-def _is_known(
-    plan: Plan, w: Leaves, known: KnownGroups, rate: jax.Array
-) -> jax.Array:
-    """Return whether all samples agree, and the rate has not doubled."""
+def _are_near(plan: Plan, w: Leaves, known: KnownGroups) -> Scalars:
+    """Return masks of the groups whose samples agree."""
     sample = stored_scalars("samples", known.sample, plan)
-    now = plan.first_weights(w)
-    near = _all(
-        list(jax.tree.map(_is_near, now, {x: sample[x] for x in now}).values())
-    )
-    return near if known.rate is None else near & (rate <= _GROWTH * known.rate)
+    return {
+        name: _is_near(now, sample[name])
+        for name, now in plan.first_weights(w).items()
+    }
+
+
+def _is_steady(known: KnownGroups, rate: jax.Array) -> jax.Array:
+    """Return whether the rate has not doubled; it may without momentum."""
+    return rate <= _GROWTH * (jnp.inf if known.rate is None else known.rate)
 
 
 def _counts(plan: Plan) -> dict[tuple[Any, int], jax.Array]:
@@ -207,12 +211,18 @@ def _measure_all(
     momentum: Leaves | None,
     radius: Scalars,
     radial: Scalars | None,
+    right: Scalars,
 ) -> tuple[Scalars, Scalars, Scalars | None]:
-    """Measure the norms, and the radial part of a momentum if there is one."""
+    """Measure the norms, and radial parts of a momentum if there is one.
+
+    Those of gradients are not known exactly. A group whose radial part is right
+    keeps it, so that its steps do not depend on the changes of others.
+    """
     norm, reached = _measure(plan, w, radius)
     if radial is None or momentum is None:
         return norm, reached, radial
-    return norm, reached, _measure_radial(plan, w, momentum, norm)
+    found = _measure_radial(plan, w, momentum, norm)
+    return norm, reached, jax.tree.map(jnp.where, right, radial, found)
 
 
 def _measure_radial(

@@ -368,8 +368,9 @@ def test_the_first_step_of_a_warm_restart():
     assert ((ratio > 3) | (ratio < 1 / 3)).mean() > 0.8
 
 
-def test_norms_after_steps_that_are_much_longer_than_the_radius():
-    tx = psi_sgd(30.0, LEAF, momentum=0.9)
+@pytest.mark.parametrize("rate", [30.0, 1e9])
+def test_norms_after_steps_that_are_much_longer_than_the_radius(rate):
+    tx = psi_sgd(rate, LEAF, momentum=0.9)
     random = np.random.RandomState(108)
     w = random.normal(size=(50, 6)).astype(np.float32)
     radius, state = np.linalg.norm(np.float64(w), axis=0), tx.init(w)

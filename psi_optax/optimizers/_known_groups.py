@@ -228,7 +228,8 @@ def _measure_all(
 def _measure_radial(
     plan: Plan, w: Leaves, momentum: Leaves, norm: Scalars
 ) -> Scalars:
-    return jax.tree.map(geometry.safe_divide, plan.dot(w, momentum), norm)
+    dots = plan.dot(jax.tree.map(apart, w), jax.tree.map(apart, momentum))
+    return jax.tree.map(geometry.safe_divide, dots, norm)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -33,7 +33,7 @@ _BLOCK = 64
 
 
 class KnownGroups(NamedTuple):
-    """What a step of `psi_sgd` leaves for the next one.
+    """Facts about groups that a step of `psi_sgd` leaves for the next one.
 
     Each is {group name: array of the group shape}.
 

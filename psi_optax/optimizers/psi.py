@@ -52,7 +52,7 @@ class PsiState(NamedTuple):
         radius: `{group name: array of the group shape}`, or None.
         inner: of the inner optimizer, all of it of degree 0; of `rotational`,
             followed by the mean squares, as in a chain.
-        known: what `psi_sgd` knows of its groups; None for others, and in
+        known: facts that `psi_sgd` keeps of its groups; None for others, and in
             states of earlier versions.
     """
 

@@ -16,7 +16,11 @@ from psi_optax.optimizers._carry_checks import (
     check_steps,
     check_weights,
 )
-from psi_optax.optimizers._known_groups import KnownGroups, relearn
+from psi_optax.optimizers._known_groups import (
+    KnownGroups,
+    momentum_leaves,
+    relearn,
+)
 from psi_optax.optimizers._moments import (
     MOMENTS,
     Held,
@@ -35,7 +39,6 @@ from psi_optax.transforms.moments import (
     ScaleByGroupRmsState,
 )
 from psi_optax.transforms.momentum import TransportedTraceState
-from psi_optax.transforms.state_checks import find_states
 
 # States that count the steps of a run, and hold more that is not carried.
 _BESIDE: dict[type, str] = {
@@ -186,10 +189,8 @@ def _with_known_momentum(node: PsiState, plan: Plan, params: Tree) -> PsiState:
         return node
     if not isinstance(node.known.radial, dict):
         return node
-    traces = find_states(node.inner, optax.TraceState)
-    held = [read_fields(x)["trace"] for x in traces]
-    trace = next(x for x in held if x.keys() >= set(plan.paths))
-    m = {path: jnp.asarray(trace[path]) for path in plan.paths}
+    found = momentum_leaves(plan, node.inner)
+    m = {path: jnp.asarray(x) for path, x in (found or {}).items()}
     known = relearn(node.known, plan, plan.select(params), m)
     return node._replace(known=known)
 

@@ -14,7 +14,7 @@ import jax
 import pytest
 
 from psi_optax._compat import enable_x64
-from psi_optax.optimizers import _known_groups
+from psi_optax.geometry import _scheduling, stacks
 from tests.compilation import all_quick
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -32,7 +32,8 @@ def _one_device(request):
     """Choose the forms of steps for one device, outside of tests/devices."""
     with pytest.MonkeyPatch.context() as patch:
         if "devices" not in request.path.relative_to(TESTS).parts:
-            patch.setattr(_known_groups, "checks_weights", _no_mesh)
+            for module in (_scheduling, stacks):
+                patch.setattr(module, "on_one_device", _no_mesh)
         yield
 
 

@@ -113,7 +113,7 @@ SETS = {
     "gpt_1_3b_bf16": _LARGE._replace(dtype="bfloat16"),
     # Small kernels, which cost dispatch and compile for long.
     "tiny": ParameterSet(
-        {f"layer_{i}/kernel": (16, 16) for i in range(250)},
+        {f"layer_{i}/kernel": (16, 16) for i in range(1000)},
         r".*/kernel",
     ),
     # Of 8 and 16 groups, to try the command.

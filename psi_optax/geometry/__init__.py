@@ -28,6 +28,10 @@ from psi_optax.geometry.retraction import (
     retraction_sums as retraction_sums,
 )
 from psi_optax.geometry.rounding import rounded_update as rounded_update
+from psi_optax.geometry.stacks import (
+    Stacks as Stacks,
+    stack_leaves as stack_leaves,
+)
 from psi_optax.geometry.step import RETRACTIONS as RETRACTIONS, step as step
 from psi_optax.geometry.sums import (
     StepSums as StepSums,

@@ -139,6 +139,15 @@ def _divide_by_positive(x: jax.Array, known: jax.Array) -> jax.Array:
     return x / jnp.maximum((known > 0).astype(x.dtype), 1)
 
 
+def stored(x: jax.Array) -> jax.Array:
+    """Return x, of which each slice would else be computed by a kernel.
+
+    Args:
+        x: any shape and floating dtype.
+    """
+    return _divide_by_positive(x, x) if _is_traced(x) else x
+
+
 def barrier(scalars: _Tree) -> _Tree:
     """Return scalars, all of which are known before any is used.
 
@@ -156,15 +165,19 @@ def barrier(scalars: _Tree) -> _Tree:
     return jax.lax.optimization_barrier(scalars)
 
 
+def on_one_device() -> bool:
+    """Return whether there is one device, and no `shard_map` around."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    return jax.device_count() == 1 and not manual
+
+
 def checks_weights() -> bool:
     """Return whether a step checks weights, or else measures all of them.
 
     A check is a conditional. Between several devices its predicate would be a
     message, and a GPU would have to send it to the host.
     """
-    manual = jax.sharding.get_abstract_mesh().manual_axes
-    one = jax.device_count() == 1 and jax.default_backend() == "cpu"
-    return one and not manual
+    return on_one_device() and jax.default_backend() == "cpu"
 
 
 def apart(x: jax.Array) -> jax.Array:

@@ -87,31 +87,37 @@ def one_sum_step(
         The rounded new weights minus the old, in the dtype of w, and what the
         step is made of.
     """
-    parts = plan.parts()
-    factors = jax.tree.map(_factor, rate, norm, radial)
-    means = jax.tree.map(_mean_square, norm, count)
-    growths = {
-        name: _growth(
-            part.anonymous(),
-            [(w[path], d[path]) for path in part.paths],
-            factors[name],
-            means[name],
+    known = {
+        name: _Known(
+            rate[name], norm[name], radial[name], radius[name], count[name]
         )
-        for name, part in parts.items()
+        for name in plan.group_shapes
     }
-    growths = barrier(growths)
-    fall = jax.tree.map(_fall, growths, factors, norm, radius)
-    reach = jax.tree.map(_reach, growths, factors, norm, radius)
+    start = {name: _start(x) for name, x in known.items()}
+    growth = barrier(
+        {
+            name: _growth(
+                part.anonymous(),
+                [(w[path], d[path]) for path in part.paths],
+                *start[name],
+            )
+            for name, part in plan.parts().items()
+        }
+    )
+    step = OneSum({}, {}, {}, {})
+    for name, x in known.items():
+        scalars = _finish(growth[name], start[name][0], x)
+        for field, scalar in zip(step, scalars, strict=True):
+            field[name] = scalar
     moved = jax.tree.map(
         _rounded_move,
         w,
         d,
         plan.broadcast(norm),
-        plan.broadcast(fall),
-        plan.broadcast(reach),
+        plan.broadcast(step.fall),
+        plan.broadcast(step.reach),
     )
-    known = jax.tree.map(_radial, fall, factors, reach, norm, radial, radius)
-    return moved, OneSum(fall, factors, reach, known)
+    return moved, step
 
 
 def one_sum_parts(
@@ -193,19 +199,25 @@ def _parts(
     )
 
 
-@jax.jit
-def _factor(rate: jax.Array, norm: jax.Array, radial: jax.Array) -> jax.Array:
-    """Return c'."""
-    return rate * norm / jnp.clip(1 - rate * radial, _LEAST, _MOST)
+class _Known(NamedTuple):
+    """Scalars of groups before the sum, see `one_sum_step`."""
 
-
-@jax.jit
-def _mean_square(norm: jax.Array, count: jax.Array) -> jax.Array:
-    """Return s^2/n."""
-    return norm * norm / count
+    rate: jax.Array
+    norm: jax.Array
+    radial: jax.Array
+    radius: jax.Array
+    count: jax.Array
 
 
 # Equal leaves share one trace, and one function of the lowered program.
+@jax.jit
+def _start(known: _Known) -> tuple[jax.Array, jax.Array]:
+    """Return c' and s^2/n."""
+    share = jnp.clip(1 - known.rate * known.radial, _LEAST, _MOST)
+    factor = known.rate * known.norm / share
+    return factor, known.norm * known.norm / known.count
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _growth(
     part: Plan,
@@ -232,72 +244,56 @@ def _growth(
     return part.sum(terms)[name]
 
 
+@jax.jit
+def _finish(
+    growth: jax.Array, factor: jax.Array, known: _Known
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return the fields of `OneSum` for the sum N - s^2."""
+    length = _length(known.norm, growth)
+    fall = _fall(growth, length, factor, known)
+    reach = factor * known.radius / length
+    return fall, factor, reach, _radial(growth, length, fall, factor, known)
+
+
 def _widen(x: jax.Array) -> jax.Array:
     """Return `to_accumulator(x)`, of bfloat16 for one use alone."""
     return to_accumulator(apart(x))
 
 
-@jax.jit
-def _fall(
-    growth: jax.Array, factor: jax.Array, norm: jax.Array, radius: jax.Array
-) -> jax.Array:
-    """Return A, and zero for a rate of zero; at N = 0 a group stays.
+def _length(norm: jax.Array, growth: jax.Array) -> jax.Array:
+    """Return |u|, and one at N = 0."""
+    square = norm * norm + growth
+    return jax.lax.sqrt(_select(square > 0, square, 1))
 
-    Args:
-        growth: N - s^2.
-        factor: c'.
-        norm: s.
-        radius: R.
-    """
-    length = _length(norm, growth)
-    total = length * (radius + length)
-    gap = (radius - norm) * (radius + norm) - growth
-    still = (factor == 0) & (jnp.abs(gap) <= ON_SPHERE_TOLERANCE * total)
+
+def _fall(
+    growth: jax.Array, length: jax.Array, factor: jax.Array, known: _Known
+) -> jax.Array:
+    """Return A, and zero for a rate of zero; at N = 0 a group stays."""
+    total = length * (known.radius + length)
+    gap = (known.radius - known.norm) * (known.radius + known.norm) - growth
+    is_near = jax.lax.abs(gap) <= ON_SPHERE_TOLERANCE * total
+    still = (factor == 0) & is_near
     # A quotient last: XLA for CPU computes all else anew for every weight.
     return replace_value(gap, _select(~still, gap, 0)) / total
 
 
-def _length(norm: jax.Array, growth: jax.Array) -> jax.Array:
-    """Return |u|, and one at N = 0."""
-    square = norm * norm + growth
-    return jnp.sqrt(_select(square > 0, square, 1))
-
-
-@jax.jit
-def _reach(
-    growth: jax.Array, factor: jax.Array, norm: jax.Array, radius: jax.Array
-) -> jax.Array:
-    """Return (1 + A) c', in which A near -1 would cancel."""
-    return factor * radius / _length(norm, growth)
-
-
-@jax.jit
 def _radial(
+    growth: jax.Array,
+    length: jax.Array,
     fall: jax.Array,
     factor: jax.Array,
-    reach: jax.Array,
-    norm: jax.Array,
-    radial: jax.Array,
-    radius: jax.Array,
+    known: _Known,
 ) -> jax.Array:
-    r"""Return <v', d>; <v, d> if A is within rounding and says nothing of d.
-
-    As \(|u| = R/(1 + A)\), \(N - R^2 = -|u|^2 A\,(2 + A)\).
-    """
-    known = (factor != 0) & ~_is_rounding(fall) & (radius > 0)
-    # Not 1 + A, which is zero where |u| is 1e8 radii.
-    whole = _select(known, reach, 1) / _select(known, factor, 1)
-    length = _select(known, radius, 1) / whole
-    growth = (radius - norm) * (radius + norm) - length * length * (
-        fall * (1 + whole)
-    )
-    along = growth / _select(known, factor, 1) - norm * radial
-    return jax.lax.select(known, along / length, radial)
+    """Return <v', d>; <v, d> if A is within rounding and says nothing of d."""
+    says = (factor != 0) & ~_is_rounding(fall) & (known.radius > 0)
+    along = growth / _select(says, factor, 1) - known.norm * known.radial
+    return jax.lax.select(says, along / length, known.radial)
 
 
 def _is_rounding(fall: jax.Array) -> jax.Array:
     """Return whether A may be the rounding of the sum and of R alone."""
-    return jnp.abs(fall) <= _ROUNDINGS * jnp.finfo(fall.dtype).eps
+    return jax.lax.abs(fall) <= _ROUNDINGS * jnp.finfo(fall.dtype).eps
 
 
 @jax.jit

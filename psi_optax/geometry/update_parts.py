@@ -30,6 +30,10 @@ class UpdateParts(NamedTuple):
     radial: Scalars
     tangent: Scalars
 
+    def map(self, function: Callable[[Scalars], Scalars]) -> "UpdateParts":
+        """Return the parts with a function applied to each of them."""
+        return UpdateParts(*map(function, self))
+
 
 def remember_parts(
     plan: Plan,

@@ -1,6 +1,7 @@
 """Norms that a state knows, because the last step left them."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -28,21 +29,17 @@ _TOLERANCE = 0.01
 # of a norm over the rate at which it was learned.
 _GROWTH = 2.0
 
-# Masks in one function. The time to compile it grows faster than their number.
-_BLOCK = 64
-
 
 class KnownGroups(NamedTuple):
     """Facts about groups that a step of `psi_sgd` leaves for the next one.
 
-    Each is {group name: array of the group shape}.
-
     Attributes:
         radial: the inner product of the direction of the weights and the
-            momentum; None without momentum.
-        sample: one weight of each group, by which weights are recognized that
-            other code has changed. Zero, which never agrees, if nothing is
-            known: `jax.debug_nans` would stop at a NaN.
+            momentum, {group name: array of the group shape}; None without
+            momentum.
+        sample: one weight of each group, in one vector, by which weights are
+            recognized that other code has changed. Zeros, which never agree, if
+            nothing is known: `jax.debug_nans` would stop at a NaN.
         rate: the least learning rate since radial parts were measured, of shape
             (), infinite if nothing is known; None without momentum.
     """
@@ -53,7 +50,7 @@ class KnownGroups(NamedTuple):
 
 
 class FoundNorms(NamedTuple):
-    """Facts about groups before a step, each {group name: array}.
+    """Facts about groups before a step, most as {group name: array}.
 
     Attributes:
         norm: of the weights.
@@ -73,12 +70,10 @@ class FoundNorms(NamedTuple):
 
 def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
     """Return a state for weights of any norm and a momentum of zero."""
-    square = plan.dot(w, w)
-    # Two arrays: buffers that are donated must not be one.
-    radial, sample = (jax.tree.map(jnp.zeros_like, square) for _ in range(2))
+    radial = jax.tree.map(jnp.zeros_like, plan.dot(w, w))
     return KnownGroups(
         state_or_placeholder(radial) if momentum else None,
-        state_or_placeholder(sample),
+        _no_sample(plan),
         jnp.full([], jnp.inf, jnp.float32) if momentum else None,
     )
 
@@ -110,11 +105,10 @@ def find_norms(
     weights.
 
     All groups are measured if the sample of one of them is off by more than
-    1 %, or zero. So a change of all weights is seen, and that of a part of a
-    group unless it spares the sample. Those that have changed have the radial
-    part of their momentum measured, and all do if the learning rate has
-    doubled: the rounding of weights, or a change that was not seen,
-    makes an error of the radial part of that size over the rate. On several
+    1 %, or zero, or if the learning rate has doubled. So a change of all
+    weights is seen, and that of a part of a group unless it spares the sample.
+    The rounding of weights, or a change that was not seen, makes an error of
+    the radial part of its own size over the learning rate. On several
     devices and on accelerators norms are measured at every step, see
     `checks_weights`.
 
@@ -130,40 +124,26 @@ def find_norms(
     if known is None or not plan.leaves or not checks_weights():
         counts = _count_by_name(plan, _counts(plan))
         norm, reached = _measure(plan, w, radius)
-        return FoundNorms(norm, reached, _radial(plan, known), counts, now)
-    near, steady = _are_near(plan, w, known), _is_steady(known, now)
-    before = _radial(plan, known)
-    right = {name: x & steady for name, x in near.items()}
+        before = None if known is None else known.radial
+        return FoundNorms(norm, reached, before, counts, now)
+    near = _is_near(_sample(plan, w), known.sample)
+    steady = _is_steady(known, now)
+    before = known.radial
     m = None if before is None else momentum
     # XLA compiles equal functions once, if no constant in them differs. It does
     # not look for constants in the branches of a conditional.
     counts = _counts(plan)
     norm, reached, before, counts = jax.lax.cond(
-        _all(list(near.values())) & steady,
+        jnp.all(near) & steady,
         lambda *_: (radius, radius, before, counts),
-        lambda w, m: (*_measure_all(plan, w, m, radius, before, right), counts),
+        lambda w, m: (*_measure_all(plan, w, m, radius, before), counts),
         w,
         m,
     )
     if known.rate is not None:
         now = jnp.where(steady, jnp.minimum(now, known.rate), now)
-    return FoundNorms(norm, reached, before, _count_by_name(plan, counts), now)
-
-
-def _radial(plan: Plan, known: KnownGroups | None) -> Scalars | None:
-    if known is None or known.radial is None:
-        return None
-    stored = stored_scalars("radial parts", known.radial, plan)
-    return {name: stored[name] for name in plan.group_shapes}
-
-
-def _are_near(plan: Plan, w: Leaves, known: KnownGroups) -> Scalars:
-    """Return masks of the groups whose samples agree."""
-    sample = stored_scalars("samples", known.sample, plan)
-    return {
-        name: _is_near(now, sample[name])
-        for name, now in plan.first_weights(w).items()
-    }
+    counts = _count_by_name(plan, counts)
+    return FoundNorms(norm, reached, before, counts, now)
 
 
 def _is_steady(known: KnownGroups, rate: jax.Array) -> jax.Array:
@@ -211,18 +191,15 @@ def _measure_all(
     momentum: Leaves | None,
     radius: Scalars,
     radial: Scalars | None,
-    right: Scalars,
 ) -> tuple[Scalars, Scalars, Scalars | None]:
     """Measure the norms, and radial parts of a momentum if there is one.
 
-    Those of gradients are not known exactly. A group whose radial part is right
-    keeps it, so that its steps do not depend on the changes of others.
+    Those of gradients are not known exactly.
     """
     norm, reached = _measure(plan, w, radius)
-    if radial is None or momentum is None:
-        return norm, reached, radial
-    found = _measure_radial(plan, w, momentum, norm)
-    return norm, reached, jax.tree.map(jnp.where, right, radial, found)
+    if radial is not None and momentum is not None:
+        radial = _measure_radial(plan, w, momentum, norm)
+    return norm, reached, radial
 
 
 def _measure_radial(
@@ -272,70 +249,72 @@ def radial_parts(
     )
 
 
-@jax.jit
 def _is_near(now: jax.Array, before: jax.Array) -> jax.Array:
     """Return whether samples agree; a zero or NaN never does."""
     return jnp.abs(now - before) < _TOLERANCE * jnp.abs(before)
 
 
-@jax.jit
-def _sample(x: jax.Array, radius: jax.Array, reached: jax.Array) -> jax.Array:
-    """Return samples: zeros, which never agree, where groups are off."""
-    return x * (radius == reached).astype(x.dtype)
+def _sample(plan: Plan, w: Leaves) -> jax.Array:
+    """Return one weight of each group, in one vector."""
+    return _ravel(plan, plan.first_weights(w))
 
 
-def _all(masks: list[jax.Array]) -> jax.Array:
-    """Return whether all elements of all masks are true.
-
-    XLA compiles each function of each shape once. Here many masks share one,
-    where a reduction of each would be two for each shape.
-    """
-    flat = sorted((x.reshape(-1) for x in masks), key=lambda x: x.size)
-    blocks = (flat[i : i + _BLOCK] for i in range(0, len(flat), _BLOCK))
-    return functools.reduce(jax.lax.bitwise_and, map(_all_of_block, blocks))
+def _no_sample(plan: Plan) -> jax.Array:
+    count = sum(map(math.prod, plan.group_shapes.values()))
+    return jnp.zeros(count, _widest(plan))
 
 
-def _all_of_block(masks: list[jax.Array]) -> jax.Array:
-    longest = max(x.size for x in masks)
-    same: dict[int, jax.Array] = {}
-    for x in masks:
-        same[x.size] = same[x.size] & x if x.size in same else x
-    padded = (
-        jax.lax.pad(x, True, [(0, longest - size, 0)])
-        for size, x in same.items()
+def _ravel(plan: Plan, scalars: Scalars) -> jax.Array:
+    """Return scalars of groups as one vector."""
+    found = [scalars[name].reshape(-1) for name in plan.group_shapes]
+    dtype = _widest(plan)
+    return jnp.concatenate(
+        [jnp.zeros(0, dtype), *(x.astype(dtype) for x in found)]
     )
-    return jnp.all(functools.reduce(jax.lax.bitwise_and, padded))
+
+
+def _widest(plan: Plan) -> jnp.dtype:
+    """Return the widest dtype of scalars, float32 at least."""
+    dtypes = {jnp.dtype(jnp.float32), *plan.dtypes.values()}
+    return max(dtypes, key=lambda x: x.itemsize)
 
 
 def learn_groups(
-    plan: Plan,
+    stacks: geometry.Stacks,
     known: KnownGroups | None,
     new: Leaves,
     radius: Scalars,
     found: FoundNorms,
-    radial: Scalars,
+    radial: Scalars | None,
 ) -> KnownGroups:
     """Return what the next step can know.
 
     Args:
-        plan: the groups.
+        stacks: the groups.
         known: of this step.
         new: the new weights.
         radius: of each group's sphere.
         found: before this step; its radii are the norms of the new weights.
-        radial: the radial parts of the directions there.
+        radial: the radial parts of the momentum there; None without momentum.
     """
-    if checks_weights():
-        sample = jax.tree.map(
-            _sample,
-            plan.first_weights(jax.tree.map(apart, new)),
-            radius,
-            found.reached,
-        )
-    elif known is None:
-        sample = jax.tree.map(jnp.zeros_like, radius)
+    plan = stacks.plan
+    if not checks_weights():
+        sample = _no_sample(plan) if known is None else known.sample
     else:
-        sample = known.sample
-    return KnownGroups(
-        state_or_placeholder(radial), state_or_placeholder(sample), found.rate
-    )
+        off = _ravel(plan, radius) != _ravel(plan, found.reached)
+        sample = _sample(plan, jax.tree.map(apart, new))
+        sample = jnp.where(jnp.any(off), 0, sample)
+    if radial is None:
+        return KnownGroups(None, sample, None)
+    radial = state_or_placeholder(stacks.split(radial))
+    return KnownGroups(radial, sample, found.rate)
+
+
+def join_known(
+    stacks: geometry.Stacks, plan: Plan, known: KnownGroups | None
+) -> KnownGroups | None:
+    """Return a state, of which the plan has been checked, for stacks."""
+    if known is None or known.radial is None:
+        return known
+    radial = stored_scalars("radial parts", known.radial, plan)
+    return known._replace(radial=stacks.join(radial))

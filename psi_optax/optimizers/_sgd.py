@@ -1,5 +1,6 @@
 """SGD on spheres, by one sum over the weights of each group."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from psi_optax.groups.reductions import to_accumulator
 from psi_optax.optimizers._known_groups import (
     FoundNorms,
     find_norms,
+    join_known,
     learn_groups,
     momentum_leaves,
     radial_parts,
@@ -67,31 +69,35 @@ def sgd_on_spheres(
         params: Tree,
         **extra_args: Any,
     ) -> tuple[Tree, PsiState]:
-        w = plan.select(params)
-        radius = stored_scalars("radii", state.radius, plan)
+        stacks = geometry.stack_leaves(plan)
+        w = stacks.join(plan.select(params))
+        radius = stacks.join(stored_scalars("radii", state.radius, plan))
+        known = join_known(stacks, plan, state.known)
         rate = signed_rate(learning_rate, state.count)
         before = momentum_leaves(plan, state.inner)
-        found = find_norms(plan, w, before, state.known, radius, rate)
-        extra_args[_FACTORS] = plan.broadcast(found.norm)
+        before = None if before is None else stacks.join(before)
+        found = find_norms(stacks.plan, w, before, known, radius, rate)
+        extra_args[_FACTORS] = plan.broadcast(stacks.split(found.norm))
         steps, inner_state = inner.update(
             updates, state.inner, params, **extra_args
         )
-        d = plan.select_steps(steps)
-        radial = radial_parts(plan, w, d, found, momentum)
-        rates = plan.full(rate)
-        if momentum is None:  # The norm times the gradient is never written.
-            rates = jax.tree.map(jnp.multiply, rates, found.norm)
-        moved, after = _move(plan, w, d, rates, found, radial)
+        d = stacks.join(plan.select_steps(steps))
+        moved, parts, after = _move(stacks.plan, w, d, rate, found, momentum)
         new = jax.tree.map(jax.lax.add, w, moved)
-        known = learn_groups(plan, state.known, new, radius, found, after)
-        if momentum is None:
-            known = known._replace(radial=None, rate=None)
+        known = learn_groups(stacks, known, new, radius, found, after)
         if ordinary is None:
             steps = jax.tree.map(
                 lambda x: jnp.asarray(rate, x.dtype) * x, steps
             )
-        moved = cast_like(moved, plan.select(updates, "updates"))
-        return plan.merge(steps, moved), PsiState(
+        u = stacks.split(moved)
+        geometry.remember_parts(
+            plan,
+            plan.select(params),
+            u,
+            lambda u: (u, parts().map(stacks.split)),
+        )
+        u = cast_like(u, plan.select(updates, "updates"))
+        return plan.merge(steps, u), PsiState(
             optax.safe_increment(state.count), state.radius, inner_state, known
         )
 
@@ -102,22 +108,29 @@ def _move(
     plan: Plan,
     w: Leaves,
     d: Leaves,
-    rates: Scalars,
+    rate: jax.typing.ArrayLike,
     found: FoundNorms,
-    radial: Scalars,
-) -> tuple[Leaves, Scalars]:
-    """Return the step, and the radial part of d after it."""
+    momentum: jax.typing.ArrayLike | None,
+) -> tuple[Leaves, Callable[[], geometry.UpdateParts], Scalars | None]:
+    """Return the step, its parts, and the radial part of the momentum after it.
+
+    Without momentum the direction is a gradient, of which the norm of the group
+    is a factor: their product is never written.
+    """
+    radial = radial_parts(plan, w, d, found, momentum)
+    rates = plan.full(rate)
+    if momentum is None:
+        rates = jax.tree.map(jnp.multiply, rates, found.norm)
     moved, scalars = geometry.one_sum_step(
         plan, w, d, rates, found.norm, radial, found.reached, found.count
     )
 
-    def parts(u: Leaves) -> tuple[Leaves, geometry.UpdateParts]:
-        return u, geometry.one_sum_parts(
+    def parts() -> geometry.UpdateParts:
+        return geometry.one_sum_parts(
             plan, d, found.norm, radial, found.reached, scalars
         )
 
-    geometry.remember_parts(plan, w, moved, parts)
-    return moved, scalars.radial
+    return moved, parts, None if momentum is None else scalars.radial
 
 
 # An argument of `_scaled_trace`, which passes through a partition.

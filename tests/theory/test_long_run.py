@@ -94,8 +94,10 @@ PSI_SGD = functools.partial(psi_optax.psi_sgd, 0.05, GROUPS, momentum=0.9)
 
 # Half an ulp or so for each of the square of the radius, the rounding of the
 # squares and that of the weights, and what is left of the rounding of the sums,
-# which over the last few steps cancels (`geometry.step`).
-ULPS = 2
+# which over the last few steps cancels (`geometry.step`). Of 900 norms the
+# largest error is a tail: with 26 draws of the noise and with and without AVX2
+# it is 1.4 to 1.8 in most groups, and 2.23 in the worst.
+ULPS = 2.5
 
 # The one sum of psi_sgd is corrected in full: half of its rounding, of up to
 # twice the precision of 1 to 2 ulp, is that of each norm.

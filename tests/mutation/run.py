@@ -38,6 +38,12 @@ TESTS = {
     ],
     "diagnostics": ["tests/diagnostics"],
     "dynamics": ["tests/dynamics"],
+    "landscape": [
+        "tests/landscape/test_space.py",
+        "tests/landscape/test_spectrum.py",
+        "tests/landscape/test_stability.py",
+        "tests/landscape",
+    ],
     "batch_stats.py": ["tests/test_batch_stats.py"],
     "invariance": [
         "tests/invariance/test_equations.py",

@@ -49,11 +49,8 @@ def arpack(
             raise _NonFiniteError
         return found
 
-    options = {
-        "v0": np.asarray(flat),
-        "ncv": num_vectors,
-        "tol": tolerance,
-    }
+    v0 = np.asarray(flat)
+    options = {"v0": v0, "ncv": num_vectors, "tol": tolerance}
     try:
         parts = [
             _extreme(product, which, k, options)
@@ -61,7 +58,7 @@ def arpack(
             if k
         ]
     except _NonFiniteError:
-        parts = [_not_a_number(num + num_smallest, flat)]
+        parts = [_not_a_number(num + num_smallest, v0)]
     pairs = Pairs(*(np.concatenate(x) for x in zip(*parts, strict=True)))
     return pairs, unravel
 
@@ -78,8 +75,13 @@ def _extreme(
     operator = linalg.LinearOperator(
         (v0.size, v0.size), matvec=product, dtype=v0.dtype
     )
-    # By default SciPy looks for the largest modulus, which may be negative.
-    values, vectors = linalg.eigsh(operator, k, which=which, **options)
+    try:
+        # By default SciPy finds the largest modulus, which may be negative.
+        values, vectors = linalg.eigsh(operator, k, which=which, **options)
+    except linalg.ArpackError:
+        if product(v0).any():
+            raise
+        return _of_kernel(v0, k)
     order = np.argsort(-values)
     values, vectors = values[order], vectors.T[order]
     residuals = [
@@ -89,12 +91,20 @@ def _extreme(
     return Pairs(values, vectors, np.array(residuals, v0.dtype))
 
 
-def _not_a_number(k: int, flat: jax.Array) -> Pairs:
-    dtype = np.asarray(flat).dtype
+def _of_kernel(v0: np.ndarray, k: int) -> Pairs:
+    """Return the pair of a start whose product is zero: no other is found."""
+    pairs = _not_a_number(k, v0)
+    pairs.values[:], pairs.vectors[:] = -np.inf, 0
+    pairs.values[0], pairs.residuals[0] = 0, 0
+    pairs.vectors[0] = v0 / np.linalg.norm(v0)
+    return pairs
+
+
+def _not_a_number(k: int, v0: np.ndarray) -> Pairs:
     return Pairs(
-        np.full(k, np.nan, dtype),
-        np.full((k, flat.size), np.nan, dtype),
-        np.full(k, np.inf, dtype),
+        np.full(k, np.nan, v0.dtype),
+        np.full((k, v0.size), np.nan, v0.dtype),
+        np.full(k, np.inf, v0.dtype),
     )
 
 

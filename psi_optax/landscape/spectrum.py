@@ -90,7 +90,8 @@ def eigenpairs(
 
     One start shows each eigenvalue once, whatever its multiplicity. A Lanczos
     iteration stores `num_matvecs` vectors of the size of params, twice. It is
-    compiled at each call: call it inside `jax.jit` to compile once.
+    compiled at each call: call it inside `jax.jit` to compile once. Sharded
+    weights need a mesh whose axes are automatic.
 
     Args:
         curvature: of `hessian` or `dataset_hessian`.

@@ -10,6 +10,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from psi_optax import ScaleGroup
+from psi_optax.landscape import hessian
 
 GROUPS = {
     "a": {"kernel": ScaleGroup(0)},
@@ -106,3 +107,9 @@ def radii_and_projection(params):
             projection -= np.outer(v, v)
             directions.append((filter_index, v))
     return radius, projection, directions
+
+
+def of_matrix(matrix, dtype=None):
+    """Return the curvature of a quadratic loss."""
+    matrix = jnp.asarray(matrix, dtype)
+    return hessian(lambda w: w @ matrix @ w / 2, jnp.zeros_like(matrix[0]))

@@ -20,7 +20,7 @@ from psi_optax.landscape import (
     trace,
 )
 from tests.invariance.test_frameworks import SCRIPTS
-from tests.landscape.network import GROUPS, dense, loss, make_net
+from tests.landscape.network import GROUPS, dense, loss
 
 KEY = jax.random.key(2)
 
@@ -36,11 +36,6 @@ def close(found, expected, rtol=1e-12):
         np.testing.assert_allclose(a, b, rtol, 1e-14)
 
 
-@pytest.fixture
-def net(x64):
-    return make_net()
-
-
 def products(params, batches, u):
     return [
         hessian(loss, params, *batch, groups=GROUPS).matvec(u)
@@ -48,7 +43,7 @@ def products(params, batches, u):
     ]
 
 
-def test_an_average_is_the_mean_over_batches(net):
+def test_an_average_is_the_mean_over_batches(net, x64):
     params, args = net
     batches = split(args, [8, 8, 8])
     u = tangent_space(params, GROUPS).random(KEY)
@@ -63,7 +58,7 @@ def test_an_average_is_the_mean_over_batches(net):
     assert abs(whole["head"]["kernel"] - mean["head"]["kernel"]).max() > 1e-3
 
 
-def test_a_data_set_is_weighted_by_examples(net):
+def test_a_data_set_is_weighted_by_examples(net, x64):
     params, args = net
     batches = split(args, [12, 8, 4])
     u = tangent_space(params, GROUPS).random(KEY)
@@ -84,7 +79,7 @@ def test_a_data_set_is_weighted_by_examples(net):
     )
 
 
-def test_eigenvalues_and_traces_of_a_data_set(net):
+def test_eigenvalues_and_traces_of_a_data_set(net, x64):
     params, args = net
     batches = split(args, [12, 12])
     averaged = hessian(average_loss(loss, batches), params, groups=GROUPS)

@@ -21,14 +21,6 @@ FACTORS = np.exp(2 * np.random.RandomState(0).normal(size=(1, 6)))
 STEPS = jnp.array([-1.0, -0.5, 0.0, 0.5, 1.0])
 
 
-@pytest.fixture(scope="module")
-def net():
-    from psi_optax._compat import enable_x64
-
-    with enable_x64(True):
-        return make_net()
-
-
 def lines(params, args, groups):
     """Return a surface along two fixed directions."""
     space = tangent_space(params, GROUPS)

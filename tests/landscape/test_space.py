@@ -32,14 +32,6 @@ def close(found, expected, atol=TIGHT):
     np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
-@pytest.fixture(scope="module")
-def net():
-    from psi_optax._compat import enable_x64
-
-    with enable_x64(True):
-        return make_net()
-
-
 def of_groups(params, args, groups=GROUPS, **options):
     return dense(hessian(loss, params, *args, groups=groups, **options), params)
 

@@ -39,10 +39,11 @@ TESTS = {
     "diagnostics": ["tests/diagnostics"],
     "dynamics": ["tests/dynamics"],
     "landscape": [
-        "tests/landscape/test_space.py",
-        "tests/landscape/test_spectrum.py",
-        "tests/landscape/test_stability.py",
-        "tests/landscape",
+        f"tests/landscape/test_{part}.py"
+        for part in (
+            *("space", "stability", "krylov", "eigenpairs", "spectrum"),
+            *("lines", "noise", "data", "flow", "plot"),
+        )
     ],
     "batch_stats.py": ["tests/test_batch_stats.py"],
     "invariance": [

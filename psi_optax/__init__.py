@@ -6,6 +6,7 @@ from psi_optax import (
     batch_stats as batch_stats,
     diagnostics as diagnostics,
     dynamics as dynamics,
+    landscape as landscape,
     optimizers as optimizers,
     transforms as transforms,
     wrappers as wrappers,
@@ -47,7 +48,15 @@ from psi_optax.optimizers import (
 
 __version__ = "0.1.0"
 
-_ROOMS = (transforms, wrappers, optimizers, diagnostics, dynamics, batch_stats)
+_ROOMS = (
+    transforms,
+    wrappers,
+    optimizers,
+    diagnostics,
+    dynamics,
+    landscape,
+    batch_stats,
+)
 
 
 if not TYPE_CHECKING:

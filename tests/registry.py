@@ -319,6 +319,7 @@ ROOMS = [
     psi_optax.optimizers,
     psi_optax.diagnostics,
     psi_optax.dynamics,
+    psi_optax.landscape,
     psi_optax.batch_stats,
 ]
 

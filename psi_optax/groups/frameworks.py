@@ -109,7 +109,16 @@ def _without_nnx(model: Any, args: Args) -> Inputs:
         return _of_equinox(model, args)
     if _is_variables(model):
         return _of_variables(model, args)
-    return Inputs(model, (), args, lambda params, _, args: (params, *args))
+    return Inputs(model, (), args, _join_weights)
+
+
+def _join_weights(params: Tree, state: Tree, args: Args) -> Args:
+    """Return the arguments of a loss of weights.
+
+    One function, so that two losses of weights can be compared.
+    """
+    del state
+    return (params, *args)
 
 
 def _holds(kind: type, tree: Any) -> bool:

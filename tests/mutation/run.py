@@ -38,6 +38,13 @@ TESTS = {
     ],
     "diagnostics": ["tests/diagnostics"],
     "dynamics": ["tests/dynamics"],
+    "landscape": [
+        f"tests/landscape/test_{part}.py"
+        for part in (
+            *("space", "stability", "krylov", "eigenpairs", "spectrum"),
+            *("lines", "noise", "data", "flow", "plot"),
+        )
+    ],
     "batch_stats.py": ["tests/test_batch_stats.py"],
     "invariance": [
         "tests/invariance/test_equations.py",

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matfree import decomp, eig
 
 from benchmarks.experiments.convergence.descent import Problem
+from psi_optax import landscape
 
 PRODUCTS = 40
 """Number of products with the matrix in a Lanczos iteration."""
@@ -19,13 +19,10 @@ class Smoothness:
     def __init__(self, problem: Problem):
         self.ids = problem.ids
         self._hessian = jax.jit(jax.hessian(problem.loss))
-        gradient = jax.grad(problem.loss)
 
         def curvature(x, rates):
-            root = jnp.sqrt(rates)[problem.ids]
-            return _outermost(
-                lambda v: root * jax.jvp(gradient, (x,), (root * v,))[1], x.size
-            )
+            units = jnp.sqrt(rates)[problem.ids]
+            return _outermost(landscape.hessian(problem.loss, x, units=units))
 
         self._curvature = jax.jit(curvature)
 
@@ -58,10 +55,12 @@ def block_bounds(hessian: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return sizes.sum(1)
 
 
-def _outermost(product, size):
-    """Return the eigenvalue of a symmetric matrix that is largest in size."""
-    eigh = eig.eigh_partial(decomp.tridiag_sym(min(PRODUCTS, size)))
+def _outermost(curvature):
+    """Return the eigenvalue of a Hessian that is largest in size."""
+    size = curvature.space.size
     # A fixed start makes the result reproducible.
-    start = np.random.RandomState(0).normal(size=size)
-    values, _ = eigh(product, jnp.asarray(start))
+    start = jnp.asarray(np.random.RandomState(0).normal(size=size))
+    values = landscape.eigenpairs(
+        curvature, start, num_smallest=1, num_matvecs=min(PRODUCTS, size)
+    ).values
     return values[jnp.abs(values).argmax()]

@@ -1,0 +1,24 @@
+"""Evaluation at several points, on the host or in a loop on the device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def map_points(function: Callable[[Any], Any], points: jax.Array) -> Any:
+    """Return the function of each point, stacked.
+
+    While a program is traced the points are in one loop on the device.
+    Otherwise they are on the host, since XLA for CPUs makes convolutions in
+    loops slow.
+    """
+    if _is_traced():
+        return jax.lax.map(function, points)
+    return jax.tree.map(lambda *x: jnp.stack(x), *map(function, points))
+
+
+def _is_traced() -> bool:
+    """Return whether operations are traced: then even zeros are."""
+    return isinstance(jnp.zeros([]), jax.core.Tracer)

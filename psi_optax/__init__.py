@@ -7,12 +7,12 @@ from psi_optax import (
     diagnostics as diagnostics,
     dynamics as dynamics,
     optimizers as optimizers,
+    reparametrize as reparametrize,
     transforms as transforms,
     wrappers as wrappers,
 )
 from psi_optax.diagnostics import (
     group_norms as group_norms,
-    normalize as normalize,
     rotation as rotation,
 )
 from psi_optax.groups import (
@@ -44,10 +44,19 @@ from psi_optax.optimizers import (
     sgdp as sgdp,
     weight_rescaling as weight_rescaling,
 )
+from psi_optax.reparametrize import normalize as normalize
 
 __version__ = "0.1.0"
 
-_ROOMS = (transforms, wrappers, optimizers, diagnostics, dynamics, batch_stats)
+_ROOMS = (
+    transforms,
+    wrappers,
+    optimizers,
+    reparametrize,
+    diagnostics,
+    dynamics,
+    batch_stats,
+)
 
 
 if not TYPE_CHECKING:

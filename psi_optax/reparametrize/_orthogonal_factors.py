@@ -88,6 +88,7 @@ def gram_schmidt(z: jax.Array, replacement: jax.Array) -> jax.Array:
     is_zero = jnp.sum(z * z, axis=-1) == 0
     # Zero rows are the last, so that no other is orthogonal to a replacement.
     order = jnp.argsort(is_zero, axis=-1, stable=True)
+    replacement = jnp.broadcast_to(replacement, z.shape)
     z = jnp.where(is_zero[..., None], replacement, z)
     z = jnp.take_along_axis(z, order[..., None], axis=-2)
     q, r = jnp.linalg.qr(z.mT)

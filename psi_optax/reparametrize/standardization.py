@@ -53,8 +53,7 @@ def standardized(
             groups of one weight with ddof 1.
 
     Examples:
-        >>> import jax
-    import jax.numpy as jnp
+        >>> import jax.numpy as jnp
         >>> from psi_optax import ScaleGroup
         >>> w = standardized(jnp.array([3.0, 7.0]), ScaleGroup(0))
         >>> print(jnp.round(w, 4))

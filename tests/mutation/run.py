@@ -36,6 +36,7 @@ TESTS = {
         _CONTRACT,
         _ARGUMENTS,
     ],
+    "reparametrize": ["tests/reparametrize", "tests/diagnostics"],
     "diagnostics": ["tests/diagnostics"],
     "dynamics": ["tests/dynamics"],
     "batch_stats.py": ["tests/test_batch_stats.py"],

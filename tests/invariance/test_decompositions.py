@@ -94,6 +94,10 @@ INVARIANT = {
         lambda w, x: NUMBERS @ unit(triangle_of_mixture(w), 1),
         MATRIX,
     ),
+    "a triangle of a mixture over its scale": (
+        lambda w, x: triangle_of_mixture(w) / jnp.sqrt(norm(w, (0, 1))),
+        MATRIX,
+    ),
     "solved from the left, transposed": (
         lambda w, x: unit(solved(w, trans=1), 1),
         ScaleGroup(0),
@@ -125,6 +129,9 @@ NOT_INVARIANT = {
     "a triangle": lambda w, x: jnp.linalg.cholesky(w.T @ w),
     "a triangle over w squared": lambda w, x: (
         jnp.linalg.cholesky(w.T @ w) / jnp.sum(w * w)
+    ),
+    "a triangle of a mixture over w": lambda w, x: (
+        triangle_of_mixture(w) / norm(w, (0, 1))
     ),
     "a triangular solve": lambda w, x: solve_triangular(w[:4], x.T[:4]),
     "ones on the diagonal": lambda w, x: solve_triangular(

@@ -36,6 +36,12 @@ def triangle_of_mixture(w):
     return jnp.linalg.cholesky(product + product.T + w.T @ unit(w, (0, 1)))
 
 
+def scaled_rows(w):
+    """Return a matrix whose rows scale, and whose columns do not."""
+    # With a diagonal that dominates, so that it has a triangle.
+    return w.T @ unit(w, 0) * (0.1 + 0.9 * EYE)
+
+
 def solved(w, **options):
     """Return the inverse of a triangle, transposed or not, times numbers."""
     triangle = jnp.linalg.cholesky(w.T @ w)
@@ -92,6 +98,15 @@ INVARIANT = {
     ),
     "cholesky of a mixture": (
         lambda w, x: NUMBERS @ unit(triangle_of_mixture(w), 1),
+        MATRIX,
+    ),
+    "a triangle of what is not symmetric": (
+        lambda w, x: (
+            NUMBERS
+            @ unit(
+                jnp.linalg.cholesky(scaled_rows(w), symmetrize_input=False), 1
+            )
+        ),
         MATRIX,
     ),
     "a triangle of a mixture over its scale": (

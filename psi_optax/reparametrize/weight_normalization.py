@@ -23,7 +23,7 @@ class Reparametrized(NamedTuple):
         gains: an array of the group shape for the name of each group.
 
     Raises:
-        Nothing.
+        AttributeError: an attribute is set.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -45,7 +45,7 @@ class Reparametrization(NamedTuple):
             removes the reparametrization.
 
     Raises:
-        Nothing.
+        AttributeError: an attribute is set.
 
     Examples:
         >>> import jax.numpy as jnp

@@ -41,14 +41,14 @@ def orthogonal(
     With a row of Z for each group, \(W = g\,(Z Z^\top)^{-1/2} Z\), the nearest
     matrix of orthonormal rows: orthogonal weight normalization. The loss does
     not depend on any singular value of Z, nor on the means of rows if Z is
-    centered. The parameter as a whole, or each block, is a scale group; one
-    filter alone is none, but for "qr".
+    centered. The parameter as a whole, or each block, is a scale group. With
+    "qr" each group is one.
 
     | method | value | derivative | cost |
     |---|---|---|---|
     | "newton_schulz" | nearly orthonormal after `steps` | bounded | products |
-    | "svd" | exact | exact; large for nearly dependent groups | high |
-    | "qr" | Gram-Schmidt in the order of groups | as QR's | between them |
+    | "svd" | exact | exact; large for nearly dependent groups | largest |
+    | "qr" | Gram-Schmidt in the order of groups | exact | between them |
 
     Args:
         params: arrays.
@@ -98,6 +98,8 @@ def orthogonal(
     check_flag(centered=centered)
     check_choice("method", method, METHODS)
     _check_steps(steps, method)
+    if blocks is not None:
+        check_period("blocks", blocks)
     plan = make_plan(groups, params)
     check_whole(plan, "orthogonal")
     w = plan.select(params)

@@ -286,6 +286,9 @@ def test_other_errors():
         orthogonal(params, groups, method="svd", steps=5)
     with pytest.raises(ValueError, match="steps=0"):
         orthogonal(params, groups, steps=0)
+    for blocks in (0, 2.0):
+        with pytest.raises(ValueError, match="blocks"):
+            orthogonal(params, groups, blocks=blocks)
     with pytest.raises(TypeError, match="centered"):
         orthogonal(params, groups, centered=1)
 

@@ -23,6 +23,7 @@ MEASUREMENTS = {
     "find_groups": "benchmarks.speed.find_groups",
     "find_groups_compile": "benchmarks.speed.find_groups_compile",
     "input_throughput": "benchmarks.speed.input_throughput",
+    "reparametrizations": "benchmarks.speed.reparametrizations",
     "scaling": "benchmarks.speed.scaling",
     "step_time": "benchmarks.speed.step_time",
     "step_time_torch": "benchmarks.speed.step_time_torch",

@@ -8,12 +8,12 @@ from psi_optax import (
     dynamics as dynamics,
     landscape as landscape,
     optimizers as optimizers,
+    reparametrize as reparametrize,
     transforms as transforms,
     wrappers as wrappers,
 )
 from psi_optax.diagnostics import (
     group_norms as group_norms,
-    normalize as normalize,
     rotation as rotation,
 )
 from psi_optax.groups import (
@@ -45,6 +45,7 @@ from psi_optax.optimizers import (
     sgdp as sgdp,
     weight_rescaling as weight_rescaling,
 )
+from psi_optax.reparametrize import normalize as normalize
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ _ROOMS = (
     transforms,
     wrappers,
     optimizers,
+    reparametrize,
     diagnostics,
     dynamics,
     landscape,

@@ -317,6 +317,7 @@ ROOMS = [
     psi_optax.transforms,
     psi_optax.wrappers,
     psi_optax.optimizers,
+    psi_optax.reparametrize,
     psi_optax.diagnostics,
     psi_optax.dynamics,
     psi_optax.landscape,

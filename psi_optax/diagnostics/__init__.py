@@ -12,9 +12,7 @@ from psi_optax.diagnostics.monitor import (
     monitor_groups as monitor_groups,
     read_monitor as read_monitor,
 )
-from psi_optax.diagnostics.norms import (
-    group_norms as group_norms,
-    normalize as normalize,
-)
+from psi_optax.diagnostics.norms import group_norms as group_norms
 from psi_optax.diagnostics.plot import plot_monitor as plot_monitor
 from psi_optax.diagnostics.rotation import rotation as rotation
+from psi_optax.reparametrize import normalize as normalize

@@ -46,9 +46,11 @@ def direction(plan: Plan, w: Leaves, norms: Scalars) -> Leaves:
 
 def center(plan: Plan, u: Leaves) -> Leaves:
     """Subtract the mean of every group."""
-    ones = jax.tree.map(jnp.ones_like, u)
-    total = barrier(plan.dot(u, ones))
-    mean = jax.tree.map(safe_divide, total, plan.dot(ones, ones))
+    # A number, by which the finder recognizes a mean.
+    mean = {
+        name: total / max(plan.sizes[name], 1)
+        for name, total in barrier(plan.sum(u)).items()
+    }
     return jax.tree.map(
         lambda x, m: to_accumulator(x) - m, u, plan.broadcast(mean)
     )

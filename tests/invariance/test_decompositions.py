@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen as nn
+from jax.lax.linalg import triangular_solve
 from jax.scipy.linalg import solve_triangular
 
 from psi_optax import ScaleGroup
@@ -23,6 +25,34 @@ def found(function):
 def by_triangle(w, x):
     triangle = jnp.linalg.cholesky(w.T @ w)
     return x @ solve_triangular(triangle, w.T, lower=True).T
+
+
+EYE = jnp.eye(4)
+
+
+def triangle_of_mixture(w):
+    """A sum with the transpose of a product that one side scales."""
+    product = w.T @ unit(w, 0)
+    return jnp.linalg.cholesky(product + product.T + w.T @ unit(w, (0, 1)))
+
+
+def scaled_rows(w):
+    """Return a matrix whose rows scale, and whose columns do not."""
+    # With a diagonal that dominates, so that it has a triangle.
+    return w.T @ unit(w, 0) * (0.1 + 0.9 * EYE)
+
+
+def solved(w, **options):
+    """Return the inverse of a triangle, transposed or not, times numbers."""
+    triangle = jnp.linalg.cholesky(w.T @ w)
+    return solve_triangular(triangle, NUMBERS[:4], lower=True, **options)
+
+
+def solved_from_the_right(w, **options):
+    triangle = jnp.linalg.cholesky(w.T @ w)
+    return triangular_solve(
+        triangle, NUMBERS[:4], left_side=False, lower=True, **options
+    )
 
 
 def by_eigenvectors(w, x):
@@ -53,7 +83,53 @@ INVARIANT = {
     "spectral norm": (divided(2), MATRIX),
     "nuclear norm": (divided("nuc"), MATRIX),
     "svd": (lambda w, x: x @ jnp.linalg.svd(w, full_matrices=False)[0], MATRIX),
-    "cholesky": (by_triangle, MATRIX),
+    "cholesky": (by_triangle, ScaleGroup(0)),
+    "rows of a triangle": (
+        lambda w, x: NUMBERS @ unit(jnp.linalg.cholesky(w.T @ w), 1),
+        ScaleGroup(0),
+    ),
+    "columns of a triangle": (
+        lambda w, x: NUMBERS @ unit(jnp.linalg.cholesky(w.T @ w), 0),
+        MATRIX,
+    ),
+    "cholesky of a sum": (
+        lambda w, x: NUMBERS @ unit(jnp.linalg.cholesky(w.T @ w + EYE), 0),
+        None,
+    ),
+    "cholesky of a mixture": (
+        lambda w, x: NUMBERS @ unit(triangle_of_mixture(w), 1),
+        MATRIX,
+    ),
+    "a triangle of what is not symmetric": (
+        lambda w, x: (
+            NUMBERS
+            @ unit(
+                jnp.linalg.cholesky(scaled_rows(w), symmetrize_input=False), 1
+            )
+        ),
+        MATRIX,
+    ),
+    "a triangle of a mixture over its scale": (
+        lambda w, x: triangle_of_mixture(w) / jnp.sqrt(norm(w, (0, 1))),
+        MATRIX,
+    ),
+    "solved from the left, transposed": (
+        lambda w, x: unit(solved(w, trans=1), 1),
+        ScaleGroup(0),
+    ),
+    "rows that are mixed": (lambda w, x: unit(solved(w), 1), MATRIX),
+    "solved from the right": (
+        lambda w, x: unit(solved_from_the_right(w), 0),
+        ScaleGroup(0),
+    ),
+    "solved from the right, transposed": (
+        lambda w, x: unit(solved_from_the_right(w, transpose_a=True), 0),
+        MATRIX,
+    ),
+    "rows of the right side": (
+        lambda w, x: unit(solved_from_the_right(w, transpose_a=True), 1),
+        MATRIX,
+    ),
     "eigh": (by_eigenvectors, MATRIX),
     "a triangular solve": (
         lambda w, x: solve_triangular(w[:4], w[:4].T),
@@ -69,6 +145,9 @@ NOT_INVARIANT = {
     "a triangle over w squared": lambda w, x: (
         jnp.linalg.cholesky(w.T @ w) / jnp.sum(w * w)
     ),
+    "a triangle of a mixture over w": lambda w, x: (
+        triangle_of_mixture(w) / norm(w, (0, 1))
+    ),
     "a triangular solve": lambda w, x: solve_triangular(w[:4], x.T[:4]),
     "ones on the diagonal": lambda w, x: solve_triangular(
         w[:4], w[:4].T, unit_diagonal=True
@@ -80,6 +159,26 @@ NOT_INVARIANT = {
 def test_decompositions_that_lose_the_scale(name):
     function, group = INVARIANT[name]
     assert found(function) == group
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in INVARIANT if "triang" in name or "sol" in name]
+)
+def test_the_scales_of_columns_in_numbers(name):
+    """All matter together at most; one by one where that is the answer."""
+    function, group = INVARIANT[name]
+    random = np.random.RandomState(0)
+    w = random.normal(size=W.shape) + 2 * np.eye(*W.shape)
+    w, x = jnp.float32(w), jnp.float32(random.normal(size=X.shape))
+
+    def change(factors):
+        moved = function(w * jnp.float32(factors), x) - function(w, x)
+        return float(jnp.abs(moved).max())
+
+    # A solution divides some ten roundings by values of down to 0.1.
+    same = 1e-5
+    assert (change(1.7) < same) == (group is not None)
+    assert (change([[1.0, 2.0, 0.4, 1.5]]) < same) == (group == ScaleGroup(0))
 
 
 @pytest.mark.parametrize("name", NOT_INVARIANT)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import psi_optax
 from psi_optax import ScaleGroup
 from tests.invariance.losses import arrays, normalized, report_on
 
@@ -255,3 +256,76 @@ def test_the_least_bound_of_what_scales_counts(method):
     bounds = [report[path].bound for path in "abc"]
     assert bounds == [pytest.approx(1e4), pytest.approx(1e6), math.inf]
     assert "1e+04" in str(report)
+
+
+# -- guards of norms, behind other guards ------------------------------------
+
+
+def safe_norm(w, axis=0):
+    """Return a norm whose derivative at zero is zero."""
+    square = jnp.sum(w * w, axis, keepdims=True)
+    zero = square == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
+
+
+def over_norm(w, norm):
+    """Divide by a norm as `geometry` does."""
+    zero = norm == 0
+    factor = jnp.where(zero, 0.0, 1.0) / jnp.where(zero, 1.0, norm)
+    return w * jnp.where(factor == 0, 0.0, factor)
+
+
+def of_weights(function, method="analysis"):
+    def product(params, x):
+        return x @ function(params["w"])
+
+    return report_on(product, {"w": W}, X, method=method)["w"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_norm_of_weights_is_known_behind_its_guards(method):
+    for function in (
+        lambda w: over_norm(w, safe_norm(w)),
+        lambda w: over_norm(w, 2 * safe_norm(w) ** 1.0),
+        lambda w: w / jnp.where(safe_norm(w) == 0, 1.0, safe_norm(w)),
+        lambda w: over_norm(w, jnp.where(safe_norm(w) == 0, 1.0, safe_norm(w))),
+        lambda w: psi_optax.normalize(w, ScaleGroup(0), 2.0),
+    ):
+        found = of_weights(function, method=method)
+        assert found.kind == "proved"
+        assert found.group == ScaleGroup(0)
+
+
+def masked(h):
+    return jnp.where(jnp.arange(8)[:, None] % 2 == 0, h, 0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_norm_that_may_be_zero_is_not_known_behind_guards(method):
+    """Rows that a mask has made zero take the other case, which scales."""
+
+    def function(h):
+        norm = safe_norm(masked(h), -1)
+        units = h / jnp.linalg.norm(h, axis=-1, keepdims=True)
+        return jnp.where(norm == 0, h, units)
+
+    assert finding(function, method=method).group is None
+    # The control: without zero rows the case is never taken.
+    found = of_weights(
+        lambda w: jnp.where(safe_norm(w) == 0, w, over_norm(w, safe_norm(w)))
+    )
+    assert found.group == ScaleGroup(0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_result_of_such_a_guard_may_be_zero(method):
+    """Where the tested norm may be zero, so may the result, though w is not."""
+
+    def function(params, x):
+        w = params["w"]
+        zero = jnp.sum(masked(x @ w) ** 2, -1, keepdims=True) == 0
+        size = jnp.where(zero, 0.0, jnp.sum(w * w)[None, None])
+        return jnp.where(size == 0, x @ w, x @ w / jnp.sqrt(jnp.sum(w * w)))
+
+    found = report_on(function, {"w": W}, X, method=method)["w"]
+    assert found.group is None

@@ -10,7 +10,8 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
-from psi_optax import ScaleGroup, find_groups
+from psi_optax import ScaleGroup, find_groups, geometry
+from psi_optax.groups import make_plan
 from psi_optax.invariance.analysis.rules.shapes import axis_sources
 from tests.invariance.losses import (
     normalized,
@@ -329,3 +330,25 @@ def test_the_sources_of_the_axes_of_a_reshape(size):
                     known += other[axis] > 1
                     assert np.all(np.diff(x, axis=axis) == 0)
     assert known
+
+
+def test_the_mean_of_groups_is_known_as_one():
+    """A shift that `geometry.center` removes has no effect."""
+
+    def function(centers):
+        def shifted(params, x):
+            w = params["w"] + params["shift"][None]
+            if centers:
+                plan = make_plan(ScaleGroup(0), w)
+                w = geometry.center(plan, {"": w})[""]
+            return x @ unit(w, 0)
+
+        return shifted
+
+    params = shapes(w=(6, 4), shift=(4,))
+    report = report_on(function(centers=True), params, X)
+    assert report["w"].group == ScaleGroup(0)
+    assert report["shift"].kind == "inert"
+    report = report_on(function(centers=False), params, X)
+    assert report["w"].group == ScaleGroup(0, tie=report["w"].group.tie)
+    assert report["w"].group.tie == report["shift"].group.tie is not None

@@ -36,6 +36,7 @@ TESTS = {
         _CONTRACT,
         _ARGUMENTS,
     ],
+    "reparametrize": ["tests/reparametrize", "tests/diagnostics"],
     "diagnostics": ["tests/diagnostics"],
     "dynamics": ["tests/dynamics"],
     "landscape": [

@@ -35,7 +35,13 @@ from benchmarks.harness.files import one_message
 from benchmarks.harness.names import unknown
 from tests.oracles.frozen import DATA
 
-INSTALLED = ("torch_optim", "projected", "geoopt_spheres", "pymanopt_oblique")
+INSTALLED = (
+    "torch_optim",
+    "torch_parametrizations",
+    "projected",
+    "geoopt_spheres",
+    "pymanopt_oblique",
+)
 KNOWN = (*INSTALLED, "emerging")
 CLONED = {
     "riemannian_bn": "riemannian-batch-normalization-pytorch",

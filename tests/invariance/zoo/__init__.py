@@ -14,6 +14,7 @@ from . import (
     parallel,
     plain,
     quantized,
+    reparametrized,
     sequences,
     vision,
 )

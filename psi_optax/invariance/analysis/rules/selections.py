@@ -185,7 +185,12 @@ def _select_by_zero_test(call: Call) -> Value:
         form = context.unify_all(cases)
         return elementwise(operands, shape, form, is_zero_or_inf=zero)
     found = elementwise(
-        operands, shape, usual.form, is_zero_or_inf=usual.is_zero_or_inf
+        operands,
+        shape,
+        usual.form,
+        is_zero_or_inf=usual.is_zero_or_inf,
+        # What is tested is never zero, and the result is the usual case.
+        nonzero=usual.nonzero if norm is None else 0,
     )
     if norm is None or zero:
         return found

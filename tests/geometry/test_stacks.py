@@ -53,7 +53,8 @@ def test_equal_small_leaves_are_one():
     assert set(shapes) == {x for x in plan.paths if "equal" not in x}
     assert found.plan.group_shapes["equal_00"] == (11, 2, 4)
     assert found.plan.sizes["equal_00"] == plan.sizes["equal_00"] == 3
-    assert "also_tied" in found.plan.dtypes and "tied" not in found.plan.dtypes
+    assert "also_tied" in found.plan.dtypes
+    assert "tied" not in found.plan.dtypes
 
 
 def test_seventeen_are_two_and_large_ones_stay_alone():

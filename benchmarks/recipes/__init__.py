@@ -1,0 +1,1 @@
+"""Published methods as short programs on public parts of the package."""

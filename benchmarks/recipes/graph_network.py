@@ -180,14 +180,12 @@ def scale_by_kronecker_factors(
     def damped(matrix: jax.Array) -> jax.Array:
         return matrix + damping**0.5 * jnp.eye(len(matrix), dtype=matrix.dtype)
 
-    def update(
-        updates: Any, state: optax.EmptyState, params: Any = None
-    ) -> tuple[Any, optax.EmptyState]:
+    def precondition(updates: Any, params: Any) -> Any:
         solve = jax.scipy.linalg.solve
         steps = {}
         for name, (a, b) in factors_fn(params).items():
             left = solve(damped(a), updates[name], assume_a="pos")
             steps[name] = solve(damped(b), left.T, assume_a="pos").T
-        return steps, state
+        return steps
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.stateless(precondition)

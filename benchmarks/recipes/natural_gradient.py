@@ -100,9 +100,7 @@ def scale_by_inverse_fisher(
     if not damping > 0:
         raise ValueError(f"damping is {damping}: pass a positive number.")
 
-    def update(
-        updates: Any, state: optax.EmptyState, params: Any = None
-    ) -> tuple[Any, optax.EmptyState]:
+    def solve(updates: Any, params: Any) -> Any:
         if params is None:
             raise ValueError(
                 "pass params to update: Fisher matrices need them."
@@ -110,7 +108,6 @@ def scale_by_inverse_fisher(
         flat, unravel = ravel_pytree(updates)
         matrix = fisher_fn(params)
         matrix = matrix + damping * jnp.eye(len(flat), dtype=matrix.dtype)
-        solution = jax.scipy.linalg.solve(matrix, flat, assume_a="pos")
-        return unravel(solution), state
+        return unravel(jax.scipy.linalg.solve(matrix, flat, assume_a="pos"))
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.stateless(solve)

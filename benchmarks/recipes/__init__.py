@@ -1,1 +1,1 @@
-"""Published methods as short programs on public parts of the package."""
+"""Published methods as short programs on parts of the package."""

@@ -54,31 +54,41 @@ def members():
     return jax.vmap(member)(jax.random.split(jax.random.key(0), MEMBERS))
 
 
-def evolve(params, cross, threshold=NEVER, generations=2, steps=5):
-    optimizer = psi_optax.psi_sgd(0.3, GROUPS, momentum=0.9)
-    step = evolution.make_training_step(loss, optimizer, GROUPS, threshold)
-    batches = np.random.RandomState(0).permutation(300).reshape(-1, 50)
+OPTIMIZER = psi_optax.psi_sgd(0.3, GROUPS, momentum=0.9)
 
-    @jax.jit
-    def generation(key, population, x, y):
-        def one(population, batch):
-            return step(population, x[batch], y[batch])
 
+@functools.cache
+def generation(cross, threshold, steps):
+    """Compile some steps of training, then a crossover, if there is one."""
+    step = evolution.make_training_step(loss, OPTIMIZER, GROUPS, threshold)
+    order = np.random.RandomState(0).permutation(300).reshape(-1, 50)
+    batches = jnp.asarray(order[:steps])
+
+    def one(key, population, x, y):
         population, losses = jax.lax.scan(
-            one, population, jnp.asarray(batches[:steps])
+            lambda population, i: step(population, x[i], y[i]),
+            population,
+            batches,
         )
         if cross is None:
-            return population, losses[-1]
+            return population
         # The losses before the last step rank the members.
-        return evolution.breed(key, population, losses[-1], cross), losses[-1]
+        return evolution.breed(key, population, losses[-1], cross)
 
-    population = Population(params, jax.vmap(optimizer.init)(params))
+    return jax.jit(one)
+
+
+def evolve(params, cross, threshold=NEVER, generations=2, steps=5):
+    population = Population(params, jax.vmap(OPTIMIZER.init)(params))
     x, y = map(jnp.asarray, digits())
     for seed in range(generations):
-        population, _ = generation(jax.random.key(seed), population, x, y)
+        key = jax.random.key(seed)
+        one = generation(cross, threshold, steps)
+        population = one(key, population, x, y)
     return population.params
 
 
+@jax.jit
 def all_losses(params):
     x, y = map(jnp.asarray, digits())
     return jax.vmap(lambda p: loss(p, x, y))(params)
@@ -121,14 +131,14 @@ def rescaled(params):
 
 def test_evolution_ignores_the_scale_of_each_filter_of_each_member():
     params = members()
-    for threshold in (NEVER, 0.3):
-        expected = all_losses(evolve(params, spherical, threshold))
-        found = all_losses(evolve(rescaled(params), spherical, threshold))
-        # The powers of norms in a child are rounded; 5 steps follow.
-        np.testing.assert_allclose(found, expected, rtol=1e-10)
+    expected = all_losses(evolve(params, spherical, 0.3))
+    found = all_losses(evolve(rescaled(params), spherical, 0.3))
+    # The powers of norms in a child are rounded; 5 steps follow.
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
     # The control: the longer parent has more weight in a linear child.
-    expected = all_losses(evolve(params, evolution.linear_crossover))
-    found = all_losses(evolve(rescaled(params), evolution.linear_crossover))
+    linear = evolution.linear_crossover
+    expected = all_losses(evolve(params, linear, 0.3))
+    found = all_losses(evolve(rescaled(params), linear, 0.3))
     assert np.abs(found - expected).max() > 1e-3
 
 
@@ -179,5 +189,5 @@ def test_suppression_separates_clones():
 def test_it_trains_on_digits():
     params = members()
     before = all_losses(params)
-    after = evolve(params, spherical, 0.5, generations=4)
+    after = evolve(params, spherical, 0.3, generations=4)
     assert all_losses(after).max() < before.min() - 0.3

@@ -1,0 +1,97 @@
+"""The edge of stability: its descent, its units, and the numbers kept."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matfree")
+
+from benchmarks.experiments.edge.methods import B2, EPS, METHODS, adam_units
+from benchmarks.experiments.edge.report import ratios, runs, warm_errors
+from benchmarks.experiments.full_batch import Lengths, make_descent, make_problem
+from benchmarks.experiments.noisy_data import split
+from benchmarks.harness import pages, results
+from psi_optax.landscape import eigenpairs, hessian
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+
+@pytest.fixture(scope="module")
+def problem():
+    _, digits = split("digits", 100, 0, 2, 0.0)
+    with jax.numpy_dtype_promotion("standard"):
+        return make_problem(digits, (4,), seed=0)
+
+
+def test_the_loss_ignores_the_scale_of_hidden_kernels_alone(problem):
+    params = problem.params
+    assert problem.groups["hidden_0"]["kernel"].axes == (0,)
+    assert problem.groups["head"]["kernel"] is None
+    hidden = jax.tree.map(lambda x: 4 * x, params["hidden_0"])
+    head = jax.tree.map(lambda x: 4 * x, params["head"])
+    before = problem.loss(params)
+    assert problem.loss(params | {"hidden_0": hidden}) == before
+    assert abs(problem.loss(params | {"head": head}) - before) > 0.1
+
+
+def test_a_descent_is_that_of_its_optimizer_with_its_eigenvalues(problem):
+    method = METHODS["psi_sgd"]
+    descend = make_descent(
+        problem,
+        lambda rate: method.build(rate, problem.groups),
+        lambda *where: {"top": method.curvature(problem, *where)},
+        Lengths(total=8, record=2, check=4),
+    )
+    found = descend(0.1)
+    assert found["loss"].shape == (8,)
+    assert found["warm"]["top"].shape == (4,)
+    assert found["cold"]["top"].shape == (2,)
+
+    tx, params, losses = method.build(0.1, problem.groups), problem.params, []
+    state, step = tx.init(params), jax.jit(jax.value_and_grad(problem.loss))
+    for _ in range(8):
+        loss, gradient = step(params)
+        updates, state = tx.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(loss)
+    # Rounding of float32, which 8 smooth steps amplify little.
+    np.testing.assert_allclose(found["loss"], losses, rtol=1e-5)
+
+    def top(groups):
+        curvature = hessian(problem.loss, params, groups=groups)
+        return eigenpairs(curvature, jax.random.key(1), num_matvecs=40)
+
+    expected = top(problem.groups).values[0]
+    np.testing.assert_allclose(found["cold"]["top"][-1], expected, rtol=1e-3)
+    assert abs(top(None).values[0] / expected - 1) > 0.01
+
+
+def test_units_of_adam_are_those_of_its_steps(problem):
+    method, params = METHODS["psi_adam"], problem.params
+    tx = method.build(1e-3, problem.groups)
+    gradient = jax.grad(problem.loss)(params)
+    updates, state = tx.update(gradient, tx.init(params), params)
+    units = adam_units(state)
+    # After one step both moments are those of one gradient: c² g is the step.
+    head, bias = gradient["head"]["bias"], units["head"]["bias"]
+    expected = -1e-3 * bias**2 * head
+    np.testing.assert_allclose(updates["head"]["bias"], expected, rtol=1e-3)
+    np.testing.assert_allclose(bias**-2, jnp.abs(head) + EPS, rtol=1e-3)
+    # Without the correction of bias it is another size.
+    assert B2 < 1
+    raw = optax.tree.get(state, "nu")["head"]["bias"] ** 0.5
+    assert jnp.all(raw < 0.1 * bias**-2)
+
+
+def test_four_products_follow_the_top_eigenvalue_to_the_edge():
+    content = results.read(pages.DOCS / "numbers" / "edge.json")
+    for name, multiple, run in runs(content):
+        errors = warm_errors(content, run)
+        assert np.median(errors) < 0.02, name
+        last = ratios(run)[-25:].mean()
+        if multiple == min(content["settings"]["multiples"]):
+            continue
+        assert 0.85 < last < 1.15, (name, multiple)

@@ -66,31 +66,31 @@ def make_problem(
 
 def make_descent(
     problem: Problem,
-    build: Callable[[Any], optax.GradientTransformation],
+    build: Callable[..., optax.GradientTransformation],
     curvatures: Callable[[Any, Any], dict[str, Curvature]],
     lengths: Lengths,
     look: Callable[[Any], dict[str, jax.Array]] = lambda _: {},
-) -> Callable[[float], dict[str, Any]]:
-    """Compile a descent, a function of the learning rate.
+) -> Callable[..., dict[str, Any]]:
+    """Compile a descent, a function of the hyperparameters.
 
     A warm measurement makes a few products from the eigenvector of the last
     one. A cold one, from a random vector, checks it.
 
     Args:
         problem: the loss and where to start.
-        build: makes an optimizer from a learning rate.
+        build: makes an optimizer from the hyperparameters.
         curvatures: Hessians of the loss, of params and the optimizer's state.
         lengths: numbers of steps.
         look: what else to record, of params.
 
     Returns:
-        A function of the rate. It returns "loss" before each step, and of each
-        record the top eigenvalues by the names of the curvatures, "warm", and
-        "seen"; of each check "cold" and its "residual".
+        A function of hyperparameters. It returns "loss" before each step; of
+        each record the top eigenvalues by the names of the curvatures, "warm",
+        and "seen"; of each check "cold" and its "residual".
     """
 
-    def descend(rate):
-        optimizer = build(rate)
+    def descend(*hyperparameters):
+        optimizer = build(*hyperparameters)
         loss_and_gradient = jax.value_and_grad(problem.loss)
 
         def step(carry, _):
@@ -120,8 +120,8 @@ def make_descent(
 
     compiled = jax.jit(descend)
 
-    def run(rate):
-        losses, warm, seen, cold, residual = compiled(rate)
+    def run(*hyperparameters):
+        losses, warm, seen, cold, residual = compiled(*hyperparameters)
         flat = {"loss": losses.ravel(), "warm": _joined(warm)}
         found = {**flat, "seen": _joined(seen)}
         found |= {"cold": cold, "residual": residual}

@@ -51,10 +51,12 @@ class Method(NamedTuple):
 
 def adam_units(state: Any) -> Any:
     """Return the units of Adam's steps, from its second moment."""
-    nu, count = (optax.tree.get(state, name) for name in ("nu", "count"))
+    moments = optax.tree.get(state, "ScaleByAdamState")
     # Before the first step the moment is zero, whatever its correction.
-    corrected = 1 - B2 ** jnp.maximum(count, 1).astype(float)
-    return jax.tree.map(lambda x: (jnp.sqrt(x / corrected) + EPS) ** -0.5, nu)
+    corrected = 1 - B2 ** jnp.maximum(moments.count, 1).astype(float)
+    return jax.tree.map(
+        lambda x: (jnp.sqrt(x / corrected) + EPS) ** -0.5, moments.nu
+    )
 
 
 def _psi_adam(rate, groups):

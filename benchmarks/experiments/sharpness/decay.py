@@ -23,16 +23,19 @@ KINDS = ("plain", "spherical")
 
 
 def make_decay_run(
-    problem: Problem, decay: float, lengths: Lengths
-) -> Callable[[float], dict[str, Any]]:
-    """Compile descent with decay of the grouped weights, at a learning rate."""
+    problem: Problem, lengths: Lengths
+) -> Callable[[float, float], dict[str, Any]]:
+    """Compile descent with decay of the grouped weights.
+
+    It is a function of learning rate and decay.
+    """
     is_grouped = jax.tree.map(
         lambda group: group is not None,
         problem.groups,
         is_leaf=lambda group: group is None,
     )
 
-    def build(rate):
+    def build(rate, decay):
         decayed = optax.add_decayed_weights(decay, is_grouped)
         return optax.chain(decayed, optax.sgd(rate))
 
@@ -50,8 +53,8 @@ def make_decay_run(
 
     descend = make_descent(problem, build, curvatures, lengths, norms)
 
-    def run(rate):
-        found = descend(rate)
+    def run(rate, decay):
+        found = descend(rate, decay)
         found["loss"], losses = found["loss"][:: lengths.record], found["loss"]
         return {
             **{kind: short(found["warm"][kind]) for kind in KINDS},

@@ -64,9 +64,9 @@ def measure(settings: Settings, results: Results) -> None:
     results.expect(2 + len(settings.products) + len(points))
     problem = make_problem(dataset, settings.widths, seed=0)
     lengths = Lengths(settings.steps, settings.record, settings.check)
+    descend = decay.make_decay_run(problem, lengths)
     for name, strength in (("decay", settings.decay), ("no decay", 0.0)):
-        descend = decay.make_decay_run(problem, strength, lengths)
-        results.part(name, partial(descend, settings.rate))
+        results.part(name, partial(descend, settings.rate, strength))
     for product in settings.products:
         part = partial(decay.flow, product, times=16, last=1.6)
         results.part(f"flow, {product:g}", part)

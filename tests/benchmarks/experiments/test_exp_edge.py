@@ -11,7 +11,11 @@ pytest.importorskip("matfree")
 
 from benchmarks.experiments.edge.methods import B2, EPS, METHODS, adam_units
 from benchmarks.experiments.edge.report import ratios, runs, warm_errors
-from benchmarks.experiments.full_batch import Lengths, make_descent, make_problem
+from benchmarks.experiments.full_batch import (
+    Lengths,
+    make_descent,
+    make_problem,
+)
 from benchmarks.experiments.noisy_data import split
 from benchmarks.harness import pages, results
 from psi_optax.landscape import eigenpairs, hessian

@@ -28,9 +28,8 @@ def test_decay_shortens_grouped_kernels_alone(digits):
     with jax.numpy_dtype_promotion("standard"):
         problem = make_problem(digits, (4,), seed=0)
     lengths = Lengths(total=20, record=10, check=20)
-    with_decay, without = (
-        make_decay_run(problem, decay, lengths)(0.1) for decay in (0.5, 0.0)
-    )
+    run = make_decay_run(problem, lengths)
+    with_decay, without = run(0.1, 0.5), run(0.1, 0.0)
     norms = [x["norms"]["hidden_0"] for x in (with_decay, without)]
     # A factor of 1 - 0.05 each step; gradients lengthen weights a little.
     start = np.linalg.norm(problem.params["hidden_0"]["kernel"])

@@ -155,6 +155,18 @@ def _joined(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
+def warm_errors(warm: Any, cold: Any) -> np.ndarray:
+    """Return relative errors of warm values where cold ones were measured.
+
+    Examples:
+        >>> warm_errors([1.0, 1.0, 1.0, 3.0], [1.0, 2.0])
+        array([0. , 0.5])
+    """
+    warm, cold = np.array(warm, float), np.array(cold, float)
+    every = len(warm) // len(cold)
+    return np.abs(warm[every - 1 :: every] / cold - 1)
+
+
 def rising_share(losses: np.ndarray) -> float:
     """Return the share of steps that raise the loss.
 

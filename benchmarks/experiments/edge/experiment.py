@@ -32,9 +32,9 @@ class Settings:
     # Optimizers.
     methods: Annotated[tuple[str, ...], some(one_of(METHODS))] = tuple(METHODS)
     # Factors of the optimizers' learning rates.
-    multiples: Positives = (0.3, 1.0, 3.0)
-    steps: Count = 2000  # Steps.
-    record: Count = 20  # Steps from one warm measurement to the next.
+    multiples: Positives = (0.1, 0.3, 1.0)
+    steps: Count = 4000  # Steps.
+    record: Count = 10  # Steps from one warm measurement to the next.
     check: Count = 200  # Steps from one cold measurement to the next.
     seed: int = 0  # Seed of the initial weights.
 

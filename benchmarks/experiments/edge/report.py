@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.experiments.edge.methods import METHODS
+from benchmarks.experiments.full_batch import warm_errors
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.figures import styled
@@ -18,16 +19,9 @@ LINES = (":", "--", "-")
 Run = dict[str, Any]
 
 
-def ratios(run: Run, kind: str = "warm") -> np.ndarray:
+def ratios(run: Run) -> np.ndarray:
     """Return top eigenvalues over their threshold, NaN where not finite."""
-    return np.array(run[kind], float) / run["threshold"]
-
-
-def warm_errors(content: Content, run: Run) -> np.ndarray:
-    """Return relative errors of warm measurements where cold ones were made."""
-    settings = content["settings"]
-    every = settings["check"] // settings["record"]
-    return np.abs(ratios(run)[every - 1 :: every] / ratios(run, "cold") - 1)
+    return np.array(run["warm"], float) / run["threshold"]
 
 
 def runs(content: Content) -> Iterator[tuple[str, float, Run]]:
@@ -47,7 +41,7 @@ def report(content: Content) -> str:
     )
     rows = [head]
     for name, _, run in runs(content):
-        ratio, errors = ratios(run), 100 * warm_errors(content, run)
+        ratio, errors = ratios(run), 100 * warm_errors(run["warm"], run["cold"])
         last = ratio[3 * len(ratio) // 4 :]
         cells = (
             *(f"{run['rate']:g}", f"{run['threshold']:.4g}"),

@@ -33,20 +33,20 @@ class Settings:
     widths: tuple[Count, ...] = (32, 32)  # Hidden units of each layer.
     rate: Positive = 0.3  # Learning rate of full-batch descent.
     decay: Positive = 2e-3  # Decay of grouped weights in full-batch descent.
-    steps: Count = 4000  # Steps of full-batch descent.
+    steps: Count = 8000  # Steps of full-batch descent.
     record: Count = 50  # Steps from one warm measurement to the next.
     check: Count = 500  # Steps from one cold measurement to the next.
     # Learning rate times decay of the loss of three weights.
     products: Positives = (1e-2, 1e-3)
     # Learning rates of the grid.
-    rates: Positives = (0.03, 0.1, 0.3)
+    rates: Positives = (0.01, 0.03, 0.1, 0.3)
     # Batch sizes of the grid.
     batch_sizes: Counts = (16, 64, 256)
     # Additions to the training of a plain network.
     additions: Annotated[tuple[str, ...], some(one_of(grid.LABELS))] = tuple(
         grid.LABELS
     )
-    epochs: Count = 30  # Epochs of each training of the grid.
+    updates: Count = 4000  # Steps of each training of the grid.
     seeds: Count = 3  # Seeds of the grid.
     sam_radius: Positive = 0.1  # Norm of the perturbations of SAM.
     dropout: Share = 0.2  # Share of hidden units that are dropped.
@@ -72,7 +72,7 @@ def measure(settings: Settings, results: Results) -> None:
         results.part(f"flow, {product:g}", part)
     trainings = grid.Sizes(
         settings.widths,
-        settings.epochs,
+        settings.updates,
         settings.seeds,
         settings.sam_radius,
         settings.dropout,
@@ -100,7 +100,7 @@ MEASUREMENT = Measurement(
         rates=(0.1, 0.3),
         batch_sizes=(50,),
         additions=("sam", "batch_norm"),
-        epochs=1,
+        updates=2,
         seeds=2,
     ),
     measure=measure,

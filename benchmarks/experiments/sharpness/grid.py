@@ -31,14 +31,14 @@ class Sizes(NamedTuple):
 
     Attributes:
         widths: of the hidden layers.
-        epochs: of each training.
+        steps: of each training.
         seeds: number of trainings.
         radius: of the perturbations of SAM, a norm of all weights.
         dropout: share of units that are dropped.
     """
 
     widths: tuple[int, ...]
-    epochs: int
+    steps: int
     seeds: int
     radius: float
     dropout: float
@@ -68,9 +68,11 @@ def make_training(
     images, seeds = dataset.train_images, range(sizes.seeds)
 
     def run(rate, batch_size):
+        epochs = -(-sizes.steps // (len(images) // batch_size))
         variables, batches = training.begin(
-            model, images, seeds, batch_size, sizes.epochs
+            model, images, seeds, batch_size, epochs
         )
+        batches = batches[:, : sizes.steps]
         keys = jax.vmap(jax.random.key)(np.asarray(seeds))
         variables = train(variables, batches, keys, rate)
         accuracy, _ = evaluate(variables)

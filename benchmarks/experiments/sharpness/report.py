@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
+from benchmarks.experiments.full_batch import warm_errors
 from benchmarks.experiments.sharpness.decay import KINDS
 from benchmarks.experiments.sharpness.grid import LABELS
 from benchmarks.harness import pages
@@ -26,8 +27,8 @@ def report(content: Content) -> str:
         "**The flow** and a descent on the loss of three weights: the sharpness"
         " of the sphere.",
         _flow(content),
-        "**The grid.** Top eigenvalue, plain and spherical, and test error in"
-        " percent: means over seeds.",
+        "**The grid.** Plain top eigenvalue / spherical top eigenvalue / test"
+        " error in percent, means over seeds.",
         _grid(content),
         "**Rank correlations** of top eigenvalue and test error over rates and"
         " batch sizes.",
@@ -55,8 +56,12 @@ def _decay(content):
             cells = (f"{np.nan if x is None else x:.3g}" for x in values)
             cells = list(cells)
             rows.append([name, line, *(cells[x] for x in shown)])
-        rises = f"{100 * run['rises']:.1f}"
-        rows.append([name, "steps that raise the loss, %", "", "", "", rises])
+        shares = {"steps that raise the loss, %": run["rises"]}
+        for kind in KINDS:
+            error = warm_errors(run[kind], run["cold"][kind]).max()
+            shares[f"{kind}: largest warm error, %"] = error
+        for line, share in shares.items():
+            rows.append([name, line, "", "", "", f"{100 * share:.2g}"])
     return pages.table(rows, right=True)
 
 
@@ -103,17 +108,22 @@ def _additions(content: Content) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
 
 def _grid(content):
     settings = content["settings"]
-    heads = (
-        [f"{kind}, {rate:g}" for rate in settings["rates"]]
-        for kind in (*KINDS, "error")
-    )
-    rows = [["", "batch size", *(x for head in heads for x in head)]]
+    rates = (f"rate {rate:g}" for rate in settings["rates"])
+    rows = [["", "batch size", *rates]]
     for label, found in _additions(content):
-        for index, size in enumerate(settings["batch_sizes"]):
-            cells = [f"{x:.3g}" for kind in KINDS for x in found[kind][index]]
-            cells += [f"{100 * x:.1f}" for x in found["error"][index]]
+        columns = (found["plain"], found["spherical"], 100 * found["error"])
+        for size, *points in zip(
+            settings["batch_sizes"], *columns, strict=True
+        ):
+            cells = map(_point, *points)
             rows.append([label, str(size), *cells])
     return pages.table(rows, right=True)
+
+
+def _point(plain, spherical, error):
+    if not np.isfinite(plain):
+        return "diverged"
+    return f"{plain:.3g} / {spherical:.3g} / {error:.1f}"
 
 
 def _correlations(content):

@@ -10,11 +10,12 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matfree")
 
 from benchmarks.experiments.edge.methods import B2, EPS, METHODS, adam_units
-from benchmarks.experiments.edge.report import ratios, runs, warm_errors
+from benchmarks.experiments.edge.report import ratios, runs
 from benchmarks.experiments.full_batch import (
     Lengths,
     make_descent,
     make_problem,
+    warm_errors,
 )
 from benchmarks.experiments.noisy_data import split
 from benchmarks.harness import pages, results
@@ -93,7 +94,7 @@ def test_units_of_adam_are_those_of_its_steps(problem):
 def test_four_products_follow_the_top_eigenvalue_to_the_edge():
     content = results.read(pages.DOCS / "numbers" / "edge.json")
     for name, multiple, run in runs(content):
-        errors = warm_errors(content, run)
+        errors = warm_errors(run["warm"], run["cold"])
         assert np.median(errors) < 0.02, name
         last = ratios(run)[-25:].mean()
         if multiple == min(content["settings"]["multiples"]):

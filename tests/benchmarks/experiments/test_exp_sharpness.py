@@ -16,7 +16,7 @@ from benchmarks.harness import pages, results
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-SIZES = Sizes(widths=(8,), epochs=2, seeds=2, radius=0.5, dropout=0.5)
+SIZES = Sizes(widths=(8,), steps=10, seeds=2, radius=0.5, dropout=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -60,23 +60,24 @@ def _loss(run):
 
 @styled
 def figures(content: Content) -> dict[str, Figure]:
-    """Draw the ratios; a colour is a method, a style of line is a rate."""
+    """Draw the medians of the ratios between two cold measurements.
+
+    A colour is a method, a style of line is a rate.
+    """
     found, settings = list(runs(content)), content["settings"]
-    every = settings["record"]
-    steps = np.arange(every, settings["steps"] + 1, every)
     values = np.array([run["warm"] for *_, run in found], float)
+    records = settings["check"] // settings["record"]
+    medians = np.median(values.reshape(len(found), -1, records), axis=2)
+    steps = settings["check"] * np.arange(1, medians.shape[1] + 1)
     thresholds = [run["threshold"] for *_, run in found]
-    figure = plot_edge(values.T, thresholds, steps=steps)
+    figure = plot_edge(medians.T, thresholds, steps=steps)
     [axes] = figure.axes
     for line, (name, multiple, run) in zip(axes.lines, found, strict=False):
-        colour = list(METHODS).index(name)
         line.set(
-            color=COLOURS[(0, 1, 3, 6, 7)[colour]],
+            color=COLOURS[list(METHODS).index(name)],
             linestyle=LINES[settings["multiples"].index(multiple) % 3],
-            linewidth=1,
             label=f"{METHODS[name].label}, {run['rate']:g}",
         )
-    axes.set_ylim(0, 1.5)
     figure.set_size_inches(9, 4.5)
     figure.legend(loc="outside right center")
     return {"edge": figure}

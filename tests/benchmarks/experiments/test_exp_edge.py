@@ -10,7 +10,12 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matfree")
 
 from benchmarks.experiments.edge.methods import B2, EPS, METHODS, adam_units
-from benchmarks.experiments.edge.report import ratios, runs
+from benchmarks.experiments.edge.report import (
+    figures,
+    ratios,
+    report,
+    runs,
+)
 from benchmarks.experiments.full_batch import (
     Lengths,
     make_descent,
@@ -91,12 +96,34 @@ def test_units_of_adam_are_those_of_its_steps(problem):
     assert jnp.all(raw < 0.1 * bias**-2)
 
 
-def test_four_products_follow_the_top_eigenvalue_to_the_edge():
+def test_losses_rise_where_the_threshold_is_exceeded_and_only_there():
     content = results.read(pages.DOCS / "numbers" / "edge.json")
-    for name, multiple, run in runs(content):
+    stable, unstable = [], []
+    for _, multiple, run in runs(content):
+        above = ratios(run).max() > 1
+        (unstable if above else stable).append(run["rises"])
+        if multiple == max(content["settings"]["multiples"]):
+            assert above
+    assert max(stable) < 0.002
+    assert min(unstable) > 0.05
+
+
+def test_warm_eigenvalues_are_those_of_cold_starts():
+    content = results.read(pages.DOCS / "numbers" / "edge.json")
+    for _, multiple, run in runs(content):
+        residual = np.array(run["residual"]) / np.array(run["cold"])
+        assert residual.max() < 1e-4
         errors = warm_errors(run["warm"], run["cold"])
-        assert np.median(errors) < 0.02, name
-        last = ratios(run)[-25:].mean()
+        assert np.median(errors) < 0.02
         if multiple == min(content["settings"]["multiples"]):
-            continue
-        assert 0.85 < last < 1.15, (name, multiple)
+            assert errors.max() < 0.01
+
+
+def test_a_diverged_run_shows():
+    settings = {"methods": ["gd"], "multiples": [1.0], "record": 1, "check": 2}
+    lost = [None, None]
+    run = {"rate": 1.0, "threshold": 2.0, "warm": lost, "cold": [None]}
+    run |= {"residual": [None], "loss": lost, "rises": 0.5}
+    content = {"settings": settings, "parts": {"gd, 1": run}}
+    assert report(content).count("diverged") == 2
+    figures(content)

@@ -22,7 +22,7 @@ def report(content: Content) -> str:
     """Return four tables: decay, its flow, the grid, and rank correlations."""
     texts = (
         pages.settings(content),
-        "**Weight decay.**",
+        "**Weight decay.** Medians over quarters of the descent.",
         _decay(content),
         "**The flow** and a descent on the loss of three weights: the sharpness"
         " of the sphere.",
@@ -30,6 +30,7 @@ def report(content: Content) -> str:
         "**The grid.** Plain top eigenvalue / spherical top eigenvalue / test"
         " error in percent, means over seeds.",
         _grid(content),
+        _deviations(content),
         "**Rank correlations** of top eigenvalue and test error over rates and"
         " batch sizes.",
         _correlations(content),
@@ -38,28 +39,26 @@ def report(content: Content) -> str:
 
 
 def _decay(content):
-    settings = content["settings"]
-    count = settings["steps"] // settings["record"]
-    shown = [count * part // 4 - 1 for part in range(1, 5)]
-    steps = [f"{(x + 1) * settings['record']}" for x in shown]
-    rows = [["", "step", *steps]]
+    steps = content["settings"]["steps"]
+    ends = [f"to step {steps * part // 4}" for part in range(1, 5)]
+    rows = [["", "", *ends]]
     for name in DESCENTS:
         run = content["parts"][name]
         lines = {
             "plain": run["plain"],
             "plain / threshold": _ratio(run),
             "spherical": run["spherical"],
-            **{f"norm of {k}": x for k, x in run["norms"].items()},
+            **{f"norm of {key}": x for key, x in run["norms"].items()},
             "loss": run["loss"],
         }
         for line, values in lines.items():
-            cells = (f"{np.nan if x is None else x:.3g}" for x in values)
-            cells = list(cells)
-            rows.append([name, line, *(cells[x] for x in shown)])
+            quarters = np.array_split(np.array(values, float), 4)
+            cells = (f"{np.median(x):.3g}" for x in quarters)
+            rows.append([name, line, *cells])
         shares = {"steps that raise the loss, %": run["rises"]}
         for kind in KINDS:
-            error = warm_errors(run[kind], run["cold"][kind]).max()
-            shares[f"{kind}: largest warm error, %"] = error
+            error = np.median(warm_errors(run[kind], run["cold"][kind]))
+            shares[f"{kind}: median warm error, %"] = error
         for line, share in shares.items():
             rows.append([name, line, "", "", "", f"{100 * share:.2g}"])
     return pages.table(rows, right=True)
@@ -126,6 +125,26 @@ def _point(plain, spherical, error):
     return f"{plain:.3g} / {spherical:.3g} / {error:.1f}"
 
 
+def _deviations(content):
+    """Return a sentence on deviations over seeds, and on residuals."""
+    runs = [
+        run
+        for run in content["parts"].values()
+        if "residual" in run and None not in run["plain"]
+    ]
+    deviations = [100 * np.std(run["error"], ddof=1) for run in runs]
+    residuals = [
+        np.max(np.divide(run["residual"], np.minimum(*(run[x] for x in KINDS))))
+        for run in runs
+    ]
+    return (
+        "Standard deviations of test errors over seeds have the median"
+        f" {np.median(deviations):.1f} and are at most"
+        f" {np.max(deviations):.1f} points. Residuals are at most"
+        f" {100 * np.max(residuals):.1g} % of the eigenvalue."
+    )
+
+
 def _correlations(content):
     rows = [["", *KINDS, "training loss"]]
     for label, found in _additions(content):
@@ -188,8 +207,9 @@ def _draw_flow(axes, content):
             run["time"],
             run["measured"],
             MARKERS[index],
-            color=COLOURS[index],
-            markersize=4,
+            color=COLOURS[1 + index],
+            fillstyle="none",
+            markersize=8 - 4 * index,
             label=f"rate times decay {product:g}",
         )
     axes.set(xlabel="steps times rate times decay")

@@ -138,9 +138,9 @@ def _deviations(content):
         for run in runs
     ]
     return (
-        "Standard deviations of test errors over seeds have the median"
-        f" {np.median(deviations):.1f} and are at most"
-        f" {np.max(deviations):.1f} points. Residuals are at most"
+        "The median standard deviation of test errors over seeds is"
+        f" {np.median(deviations):.1f} points, the largest"
+        f" {np.max(deviations):.1f}. Residuals are at most"
         f" {100 * np.max(residuals):.1g} % of the eigenvalue."
     )
 

@@ -36,7 +36,7 @@ def test_decay_shortens_grouped_kernels_alone(digits):
     np.testing.assert_allclose(norms[0][1], start * 0.95**20, rtol=0.15)
     assert norms[1][1] > start
     # Shorter weights have a larger plain eigenvalue.
-    assert with_decay["plain"][1] > 2 * without["plain"][1]
+    assert with_decay["plain"][1] > without["plain"][1]
 
 
 def test_additions_change_the_training(digits):
@@ -69,8 +69,13 @@ def test_the_flow_is_reached_to_first_order():
 
 def test_decay_reduces_the_spherical_sharpness_of_the_numbers_kept():
     parts = results.read(pages.DOCS / "numbers" / "sharpness.json")["parts"]
-    decayed, control = (parts[name] for name in DESCENTS)
-    assert decayed["spherical"][-1] < 0.8 * max(decayed["spherical"])
-    assert control["spherical"][-1] > 0.9 * max(control["spherical"])
+    first, last = (
+        [np.median(parts[name]["spherical"][part]) for name in DESCENTS]
+        for part in (slice(40), slice(-40, None))
+    )
+    assert last[0] < 0.7 * first[0]
+    # The control: without decay it grows.
+    assert last[1] > 1.5 * first[1]
+    assert parts["decay"]["plain"][-1] > parts["decay"]["plain"][0]
     errors = [parts[f"flow, {x:g}"]["error"] for x in (1e-2, 1e-3)]
     assert 8 < errors[0] / errors[1] < 12

@@ -43,7 +43,7 @@ def log_slope(angle: float) -> float:
     return -16 * np.cos(angle) * np.sin(angle) / sharpness_at(angle)
 
 
-def predict(times: Sequence[float]) -> np.ndarray:
+def predict(times: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return the sharpness of the flow at ascending times.
 
     Examples:
@@ -107,7 +107,7 @@ def run_with_decay(product: float, times: np.ndarray) -> np.ndarray:
     """
     decay = optax.add_decayed_weights(product / RATE)
     # On the edge: the plain sharpness is that of the sphere over the square.
-    norm = np.sqrt(sharpness_at(START) / stability_threshold(RATE))
+    norm = float(sharpness_at(START) / stability_threshold(RATE)) ** 0.5
     square = 2 * product / (4 + log_slope(START) ** 2)
     at = np.rint(times / product).astype(int)
     tx = optax.chain(decay, optax.sgd(RATE))

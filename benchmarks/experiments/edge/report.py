@@ -69,7 +69,7 @@ def figures(content: Content) -> dict[str, Figure]:
     records = settings["check"] // settings["record"]
     medians = np.median(values.reshape(len(found), -1, records), axis=2)
     steps = settings["check"] * np.arange(1, medians.shape[1] + 1)
-    thresholds = [run["threshold"] for *_, run in found]
+    thresholds = np.array([run["threshold"] for *_, run in found])
     figure = plot_edge(medians.T, thresholds, steps=steps)
     [axes] = figure.axes
     for line, (name, multiple, run) in zip(axes.lines, found, strict=False):

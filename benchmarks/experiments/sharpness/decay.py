@@ -44,7 +44,7 @@ def make_decay_run(
         found = (hessian(problem.loss, params, groups=x) for x in groups)
         return dict(zip(KINDS, found, strict=True))
 
-    def norms(params):
+    def norms(params: Any) -> dict[str, jax.Array]:
         return {
             name: jnp.linalg.norm(leaf["kernel"])
             for name, leaf in params.items()

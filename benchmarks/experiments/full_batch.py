@@ -10,6 +10,7 @@ import optax
 
 from benchmarks.data import Dataset
 from benchmarks.experiments.tanh_mlp import TanhMLP, column_groups, make_loss
+from benchmarks.harness.files import InputError
 from psi_optax.landscape import Curvature, Eigenpairs, eigenpairs
 
 WARM, COLD = 4, 40
@@ -87,7 +88,16 @@ def make_descent(
         A function of hyperparameters. It returns "loss" before each step; of
         each record the top eigenvalues by the names of the curvatures, "warm",
         and "seen"; of each check "cold" and its "residual".
+
+    Raises:
+        InputError: a length is no multiple of the shorter one.
     """
+    if lengths.total % lengths.check or lengths.check % lengths.record:
+        raise InputError(
+            f"{lengths.total} steps with checks every {lengths.check} and"
+            f" records every {lengths.record}: make steps a multiple of check,"
+            " and check one of record."
+        )
 
     def descend(*hyperparameters):
         optimizer = build(*hyperparameters)

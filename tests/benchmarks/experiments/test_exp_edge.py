@@ -24,6 +24,7 @@ from benchmarks.experiments.full_batch import (
 )
 from benchmarks.experiments.noisy_data import split
 from benchmarks.harness import pages, results
+from benchmarks.harness.files import InputError
 from psi_optax.landscape import eigenpairs, hessian
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -79,6 +80,12 @@ def test_a_descent_is_that_of_its_optimizer_with_its_eigenvalues(problem):
     expected, plain = jax.jit(lambda: (top(problem.groups), top(None)))()
     np.testing.assert_allclose(found["cold"]["top"][-1], expected, rtol=1e-3)
     assert abs(plain / expected - 1) > 0.01
+
+
+@pytest.mark.parametrize("lengths", [(9, 2, 4), (8, 3, 4)])
+def test_lengths_are_multiples(problem, lengths):
+    with pytest.raises(InputError, match="multiple"):
+        make_descent(problem, optax.sgd, lambda *_: {}, Lengths(*lengths))
 
 
 def test_units_of_adam_are_those_of_its_steps(problem):

@@ -51,13 +51,13 @@ class Settings:
     rates: Positives = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     # Factors of the initial kernels of hidden layers; 1 has to be one of them.
     scales: Positives = (0.125, 0.5, 1.0, 2.0, 8.0)
-    seeds: Count = 3  # Seeds.
+    seeds: Count = 4  # Seeds.
     dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"  # Data set.
-    train: Count = 2000  # Training images.
+    train: Count = 4000  # Training images.
     validation: Count = 2000  # Validation images.
     pool: Count = 2  # Side of the squares of pixels that become one.
     epochs: Count = 10  # Epochs.
-    batch_size: Count = 64  # Examples in a batch.
+    batch_size: Count = 128  # Examples in a batch.
     widths: Counts = (32, 32)  # Hidden units of each layer.
     bn_epsilon: Positive = 1e-20  # Epsilon of batch normalization.
     bn_momentum: Share = 0.9  # Momentum of its running statistics.
@@ -111,9 +111,10 @@ class Runs:
         sizes = settings.batch_size, settings.epochs
         self.start = training.begin(self.model, images, seeds, *sizes)
         self.filters = _filters(self.start[0]["params"])
-        self.evaluate = [
-            training.make_evaluate(self.model, part) for part in splits
-        ]
+        self.evaluate = {
+            name: training.make_evaluate(self.model, part)
+            for name, part in zip(("validation", "test"), splits, strict=True)
+        }
 
     def groups(self) -> Any:
         """Return the filters, or what is found to be scale-invariant."""
@@ -140,22 +141,17 @@ class Runs:
             variables, batches = self.start
             variables = scale_filters(variables, self.filters, scale)
             trained, _ = train(variables, batches, rates, 0.0)
-            return dict(
-                zip(
-                    ("validation", "test"),
-                    (self._accuracy(trained, x) for x in self.evaluate),
-                    strict=True,
-                )
-            )
+            return self._accuracies(trained)
 
         return accuracies
 
-    def _accuracy(self, trained: Any, evaluate: Callable) -> list:
-        """Return accuracies, by rate and seed."""
+    def _accuracies(self, trained: Any) -> dict[str, Any]:
         shape = self.settings.seeds, len(self.settings.rates)
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trained)
-        accuracy, _ = evaluate(flat)
-        return np.asarray(accuracy, float).reshape(shape).T.tolist()
+        return {
+            name: np.asarray(evaluate(flat)[0], float).reshape(shape).T.tolist()
+            for name, evaluate in self.evaluate.items()
+        }
 
 
 def _filters(params: Any) -> Any:

@@ -29,6 +29,8 @@ _SUBJECTS = {
     "fixed gains": "weights, with norms fixed",
     "learned gains": "weights, with norms learned",
     "gains": "learned norms, from their start",
+}
+_CONTROLS = {
     "centered": "control: weights, with means removed",
     "without BatchNorm": "control: weights, without a BatchNorm",
 }
@@ -133,7 +135,8 @@ def _rate(settings: dict[str, Any], index: int) -> str:
 def _equality(content: Content) -> str:
     part = content["parts"][EQUALITY]
     head = ["difference that weight normalization makes", "largest"]
-    shown = [[label, f"{part[key]:.1g}"] for key, label in _SUBJECTS.items()]
+    labels = _SUBJECTS | _CONTROLS
+    shown = [[label, f"{part[key]:.1g}"] for key, label in labels.items()]
     return pages.table([head, *shown], right=True)
 
 
@@ -145,23 +148,14 @@ def faults(content: Content) -> list[str]:
     accuracy, to the bit, where groups were found.
     """
     part = content["parts"][EQUALITY]
-    wrong = [
-        f"{EQUALITY}, {label}: a difference of {part[key]:.1g}."
-        for key, label in _SUBJECTS.items()
-        if not _holds(part[key], label)
-    ]
+    wrong = [x for key, x in _SUBJECTS.items() if part[key] > _ROUNDING]
+    wrong += [x for key, x in _CONTROLS.items() if part[key] < _VISIBLE]
     exact = all(math.frexp(x)[0] == 0.5 for x in content["settings"]["scales"])
-    return wrong + [
+    return [f"{EQUALITY}, wrong difference of {x}." for x in wrong] + [
         f"{row.label}: accuracies depend on the scale."
         for row in rows(content)
         if exact and row.is_invariant and not row.is_constant()
     ]
-
-
-def _holds(difference: float, label: str) -> bool:
-    if label.startswith("control"):
-        return difference > _VISIBLE
-    return difference < _ROUNDING
 
 
 @styled

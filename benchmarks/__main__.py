@@ -17,6 +17,7 @@ MEASUREMENTS = {
     "equivariance": "benchmarks.experiments.equivariance.experiment",
     "language": "benchmarks.experiments.language",
     "matching": "benchmarks.experiments.matching",
+    "normalizations": "benchmarks.experiments.normalizations",
     "precision": "benchmarks.experiments.precision",
     "rescaling": "benchmarks.experiments.rescaling",
     "sensitivity": "benchmarks.experiments.sensitivity",

@@ -11,18 +11,22 @@ statistics.
 """
 
 from psi_optax.models.linen.cnn import CNN
+from psi_optax.models.linen.group_batch_norm import GroupBatchNorm
 from psi_optax.models.linen.mlp import MLP
 from psi_optax.models.linen.resnet import PreActResNet, ResNet
 from psi_optax.models.linen.transformer import Transformer
 from psi_optax.models.linen.vgg import VGG
 from psi_optax.models.linen.vit import ViT
+from psi_optax.models.linen.whitened_batch_norm import WhitenedBatchNorm
 
 __all__ = [
     "CNN",
     "MLP",
     "VGG",
+    "GroupBatchNorm",
     "PreActResNet",
     "ResNet",
     "Transformer",
     "ViT",
+    "WhitenedBatchNorm",
 ]

@@ -14,18 +14,22 @@ statistics. `model.eval()` switches to the running statistics and
 """
 
 from psi_optax.models.nnx.cnn import CNN
+from psi_optax.models.nnx.group_batch_norm import GroupBatchNorm
 from psi_optax.models.nnx.mlp import MLP
 from psi_optax.models.nnx.resnet import PreActResNet, ResNet
 from psi_optax.models.nnx.transformer import Transformer
 from psi_optax.models.nnx.vgg import VGG
 from psi_optax.models.nnx.vit import ViT
+from psi_optax.models.nnx.whitened_batch_norm import WhitenedBatchNorm
 
 __all__ = [
     "CNN",
     "MLP",
     "VGG",
+    "GroupBatchNorm",
     "PreActResNet",
     "ResNet",
     "Transformer",
     "ViT",
+    "WhitenedBatchNorm",
 ]

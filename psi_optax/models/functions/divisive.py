@@ -33,7 +33,7 @@ def divisive_normalization(
             None for the whole image.
         suppression_window: that of the window B.
         sigma: nonnegative, a number or an array of shape (), which may be
-            learned. Positions where the root is zero are zero.
+            learned. With zero, a window of equal elements gives NaN.
 
     Returns:
         An array like x.
@@ -68,7 +68,7 @@ def divisive_normalization(
     square = jnp.asarray(sigma, x.dtype) ** 2 + _local_mean(
         v * v, suppression_window
     )
-    return v / jnp.sqrt(jnp.where(square == 0, 1, square))
+    return v / jnp.sqrt(square)
 
 
 def _local_mean(x: jax.Array, window: int | None) -> jax.Array:

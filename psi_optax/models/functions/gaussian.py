@@ -9,9 +9,9 @@ import numpy as np
 
 __all__ = ["gaussian_moments"]
 
-# The density at 12 is 1e-32, and 200 nodes resolve it to rounding.
+# The density at 12 is 1e-32, and 100 nodes resolve it to rounding.
 _END = 12.0
-_NODES = 200
+_NODES = 100
 
 
 def gaussian_moments(

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from psi_optax._validation import check_nonnegative
+
 __all__ = ["mixed_labels_loss", "moment_exchange"]
 
 
@@ -14,7 +16,7 @@ def moment_exchange(
     x: jax.Array,
     order: ArrayLike,
     axes: int | Sequence[int] = -1,
-    epsilon: float = 0.0,
+    epsilon: float = 1e-5,
 ) -> jax.Array:
     r"""Give each example the mean and deviation of another one.
 
@@ -28,24 +30,27 @@ def moment_exchange(
         axes: those of the moments: -1 for each position (positional
             normalization), those of positions for each channel (instance
             normalization).
-        epsilon: added to variances.
+        epsilon: nonnegative, added to variances. With zero, features that do
+            not vary give NaN.
 
     Returns:
-        An array like x. Features that do not vary become the other's mean.
+        An array like x.
 
     Raises:
+        TypeError: the epsilon is not a number.
         ValueError: `order` is no permutation of the batch, if it is known;
-            moments over the batch.
+            moments over the batch; a negative epsilon.
 
     Examples:
         >>> x = jnp.array([[1.0, 3.0], [10.0, 30.0]])
-        >>> moment_exchange(x, jnp.array([1, 0])).tolist()
+        >>> moment_exchange(x, jnp.array([1, 0]), epsilon=0.0).tolist()
         [[10.0, 30.0], [1.0, 3.0]]
 
     References:
         Li et al., [On feature normalization and data
         augmentation](https://arxiv.org/abs/2002.11102), CVPR 2021.
     """
+    check_nonnegative("epsilon", epsilon)
     order = _checked(order, len(x))
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
     if 0 in axes or -x.ndim in axes:
@@ -55,10 +60,8 @@ def moment_exchange(
     mean = jnp.mean(x, axis=axes, keepdims=True)
     rest = x - mean
     variance = jnp.mean(rest * rest, axis=axes, keepdims=True) + epsilon
-    varies = variance != 0
-    deviation = jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)
-    unit = rest / jnp.where(varies, deviation, 1)
-    return unit * deviation[order] + mean[order]
+    deviation = jnp.sqrt(variance)
+    return rest / deviation * deviation[order] + mean[order]
 
 
 def mixed_labels_loss(

@@ -84,7 +84,6 @@ def _newton_schulz(
     inverse. An iteration of Z alone diverges once it has converged.
     """
     trace = jnp.trace(covariance, axis1=-2, axis2=-1)[..., None, None]
-    trace = jnp.where(trace == 0, 1, trace)
 
     def step(
         _: int, pair: tuple[jax.Array, jax.Array]
@@ -103,7 +102,7 @@ def _newton_schulz(
 @jax.custom_jvp
 def _by_eigenvalues(covariance: jax.Array) -> jax.Array:
     values, vectors = jnp.linalg.eigh(covariance)
-    return _symmetric(vectors, _inverse(jnp.sqrt(_positive(values))))
+    return _symmetric(vectors, 1 / _roots(values))
 
 
 @_by_eigenvalues.defjvp
@@ -117,27 +116,22 @@ def _derivative_by_eigenvalues(
     """
     [covariance], [moved] = primals, tangents
     values, vectors = jnp.linalg.eigh(covariance)
-    roots = jnp.sqrt(_positive(values))
-    inverse = _inverse(roots)
-    sums = roots[..., :, None] + roots[..., None, :]
-    factors = -inverse[..., :, None] * inverse[..., None, :] * _inverse(sums)
+    roots = _roots(values)
+    rows, columns = roots[..., :, None], roots[..., None, :]
     inside = jnp.matmul(vectors.mT, moved, precision=_EXACT)
-    inside = factors * jnp.matmul(inside, vectors, precision=_EXACT)
+    inside = jnp.matmul(inside, vectors, precision=_EXACT)
+    inside = inside / (rows * columns * (rows + columns))
     found = jnp.matmul(vectors, inside, precision=_EXACT)
     return (
-        _symmetric(vectors, inverse),
-        jnp.matmul(found, vectors.mT, precision=_EXACT),
+        _symmetric(vectors, 1 / roots),
+        -jnp.matmul(found, vectors.mT, precision=_EXACT),
     )
 
 
-def _positive(values: jax.Array) -> jax.Array:
-    """Return eigenvalues, with zeros for rounding errors."""
+def _roots(values: jax.Array) -> jax.Array:
+    """Return roots of eigenvalues, at least of the rounding error."""
     smallest = values.shape[-1] * float(jnp.finfo(values.dtype).eps)
-    return jnp.where(values > smallest * values[..., -1:], values, 0)
-
-
-def _inverse(x: jax.Array) -> jax.Array:
-    return jnp.where(x == 0, 0, 1 / jnp.where(x == 0, 1, x))
+    return jnp.sqrt(jnp.maximum(values, smallest * values[..., -1:]))
 
 
 def _symmetric(vectors: jax.Array, values: jax.Array) -> jax.Array:

@@ -36,7 +36,8 @@ class WhitenedBatchNorm(nn.Module):
             variance below about \((3/2)^{-2 t}\) of the sum remain small.
         use_running_average: True for evaluation mode; here or in the call.
         momentum: see `psi_optax.models.options.BatchNormOptions`.
-        epsilon: number that is added to the variances.
+        epsilon: number that is added to the variances. At 0 the scale
+            invariance is exact, and a group of constant channels gives NaN.
         axis_name: see `BatchNormOptions`.
         dtype: type of the outputs; the computation is in float32 at least. None
             for that of the inputs.

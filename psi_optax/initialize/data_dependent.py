@@ -87,7 +87,7 @@ def data_dependent_initialization(
         batch = tuple(range(t.ndim - 1))
         deviation = jnp.std(t, batch if per_unit else None)
         _check_varies(kernel, t, deviation)
-        mean = jnp.mean(t, batch) * centered
+        mean = jnp.mean(t, batch) * float(centered)
         divided = to_accumulator(leaves[kernel]) / _row(
             deviation, leaves[kernel]
         )

@@ -88,12 +88,11 @@ def data_dependent_initialization(
         deviation = jnp.std(t, batch if per_unit else None)
         _check_varies(kernel, t, deviation)
         mean = jnp.mean(t, batch) * float(centered)
-        divided = to_accumulator(leaves[kernel]) / _row(
-            deviation, leaves[kernel]
-        )
-        moved = {kernel: divided}
+        moved = {kernel: to_accumulator(leaves[kernel])}
         if bias is not None:
-            moved[bias] = (to_accumulator(leaves[bias]) - mean) / deviation
+            b = to_accumulator(leaves[bias])
+            moved[bias] = b - _row(mean, b)
+        moved = {path: y / _row(deviation, y) for path, y in moved.items()}
         params = _replace(params, moved)
     return params
 

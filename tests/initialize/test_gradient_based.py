@@ -148,14 +148,26 @@ def test_multipliers_of_groups_have_no_effect_with_psi():
 
 
 def test_adam_is_refused_at_zero_gradients():
-    tx = optax.adam(3e-3)
-    # Units that no example reaches have gradients of zero.
-    params = {**start(), "b1": start()["b1"].at[0].set(-1e3)}
-    with pytest.raises(ValueError, match=r"(?s)'b1'.*sign_sgd.*eps_root"):
-        gradient_initialization(loss, params, batches(), tx, steps=2)
+    def rectified(params, x):
+        hidden = x @ params["k"] + params["b"].reshape(1, -1)
+        return jnp.mean((jax.nn.relu(hidden).sum(axis=1) - 1) ** 2)
+
+    def run(params, tx, **options):
+        pairs = [((data()[0],), (data()[0],))] * 2
+        return gradient_initialization(
+            rectified, params, pairs, tx, steps=2, **options
+        )
+
+    adam = optax.adam(3e-3)
+    params = {"k": start()["k0"][:, :2], "b": jnp.zeros(2)}
+    run(params, adam)
+    # A unit that no example reaches has gradients of zero.
+    params["b"] = params["b"].at[0].set(-1e3)
+    with pytest.raises(ValueError, match=r"(?s)'b', 'k'.*sign_sgd.*eps_root"):
+        run(params, adam)
+    run(params, adam, detach=True)
     for other in (optax.sign_sgd(3e-3), optax.adam(3e-3, eps_root=1e-8)):
-        gradient_initialization(loss, params, batches(), other, steps=2)
-    gradient_initialization(loss, params, batches(), tx, steps=2, detach=True)
+        run(params, other)
 
 
 def test_a_loss_that_is_not_finite_is_not_blamed_on_the_optimizer():

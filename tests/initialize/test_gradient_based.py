@@ -149,8 +149,9 @@ def test_multipliers_of_groups_have_no_effect_with_psi():
 
 def test_adam_is_refused_at_zero_gradients():
     def rectified(params, x):
-        hidden = x @ params["k"] + params["b"].reshape(1, -1)
-        return jnp.mean((jax.nn.relu(hidden).sum(axis=1) - 1) ** 2)
+        hidden = jnp.tanh(x @ params["first"]) @ params["k"]
+        hidden = jax.nn.relu(hidden + params["b"].reshape(1, -1))
+        return jnp.mean((hidden.sum(axis=1) - 1) ** 2)
 
     def run(params, tx, **options):
         pairs = [((data()[0],), (data()[0],))] * 2
@@ -159,11 +160,12 @@ def test_adam_is_refused_at_zero_gradients():
         )
 
     adam = optax.adam(3e-3)
-    params = {"k": start()["k0"][:, :2], "b": jnp.zeros(2)}
+    params = {"first": start()["k0"][:, :3], "b": jnp.zeros(2)}
+    params["k"] = start()["k1"][:3, :2]
     run(params, adam)
     # A unit that no example reaches has gradients of zero.
     params["b"] = params["b"].at[0].set(-1e3)
-    with pytest.raises(ValueError, match=r"(?s)'b', 'k'.*sign_sgd.*eps_root"):
+    with pytest.raises(ValueError, match=r"(?s)'first'.*sign_sgd.*eps_root"):
         run(params, adam)
     run(params, adam, detach=True)
     for other in (optax.sign_sgd(3e-3), optax.adam(3e-3, eps_root=1e-8)):
@@ -176,6 +178,23 @@ def test_a_loss_that_is_not_finite_is_not_blamed_on_the_optimizer():
 
     with pytest.raises(ValueError, match="is the loss finite"):
         gradient_initialization(infinite, start(), batches(), optax.sgd(0.1))
+
+
+def test_the_loss_is_of_the_second_batch():
+    """Here a step is none, and each batch has a best scale of its own."""
+
+    def square(params, target):
+        return (params["w"] - target) ** 2
+
+    def found(first, second):
+        pairs = [((jnp.array(first),), (jnp.array(second),))] * 20
+        params, _ = gradient_initialization(
+            square, {"w": jnp.ones(())}, pairs, optax.sgd(0.0), steps=20
+        )
+        return float(params["w"])
+
+    assert found(0.0, 2.0) > 1.1
+    assert found(2.0, 0.0) < 0.9
 
 
 def test_selected_parameters_and_the_floor():

@@ -1,13 +1,16 @@
-"""Networks in Flax Linen.
+"""Networks and normalization layers in Flax Linen.
 
 Each has a twin of the same name in `psi_optax.models.nnx` with the same
 parameter paths, shapes and outputs.
 
-All are called as `model(x, train)` and return logits of shape
+Networks are called as `model(x, train)` and return logits of shape
 `(batch, num_classes)`, the Transformer `(batch, length, vocabulary)`. With
 `train` batch normalization uses the statistics of the batch, and updates the
 running statistics if `batch_stats` is mutable. Otherwise it uses the running
 statistics.
+
+`GroupBatchNorm` and `WhitenedBatchNorm` are layers, called as `layer(x)`. Like
+Flax's `BatchNorm` they take `use_running_average`.
 """
 
 from psi_optax.models.linen.cnn import CNN

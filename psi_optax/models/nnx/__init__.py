@@ -6,11 +6,11 @@ groups. The constructors take the number of input features or channels first
 (the Transformer does not), then the arguments of the twin, and random keys, of
 which they use the stream `params`.
 
-Networks are called as `model(x)` and return logits of shape `(batch, num_classes)`,
-the Transformer `(batch, length, vocabulary)`. A new model is in training mode:
-batch normalization uses the statistics of the batch, and updates the running
-statistics. `model.eval()` switches to the running statistics and
-`model.train()` back.
+Networks are called as `model(x)` and return logits of shape
+`(batch, num_classes)`, the Transformer `(batch, length, vocabulary)`. A new
+model is in training mode: batch normalization uses the statistics of the batch,
+and updates the running statistics. `model.eval()` switches to the running
+statistics and `model.train()` back.
 
 `GroupBatchNorm` and `WhitenedBatchNorm` are layers, called as `layer(x)`, with
 the same modes.

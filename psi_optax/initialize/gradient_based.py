@@ -51,7 +51,7 @@ def gradient_initialization(
 
     over \(\alpha\), with another batch \(\tilde S\). Where the norm of the
     gradient exceeds a bound, Adam minimizes that norm instead. A trial costs a
-    gradient of a gradient.
+    gradient of second order.
 
     With `psi` as the optimizer the multiplier of a scale group has no effect,
     neither on this objective nor in training: select ordinary parameters.
@@ -60,8 +60,7 @@ def gradient_initialization(
         loss_fn: called as loss_fn(params, \*args); returns a scalar.
         params: floating arrays.
         batches: a pair of args for each trial, for S and its other batch. About
-            half of the examples should be in both: with none the objective is
-            generalization, with all it is the fit of one batch.
+            half of the examples should be in both.
         optimizer: the one of training, such as `optax.sgd(0.1)`, or
             `optax.sign_sgd` in place of Adam.
         max_gradient_norm: the bound; None for none.

@@ -318,6 +318,7 @@ ROOMS = [
     psi_optax.wrappers,
     psi_optax.optimizers,
     psi_optax.reparametrize,
+    psi_optax.initialize,
     psi_optax.diagnostics,
     psi_optax.dynamics,
     psi_optax.landscape,

@@ -9,6 +9,7 @@ from benchmarks.harness.names import unknown
 
 MEASUREMENTS = {
     "accuracy": "benchmarks.experiments.accuracy",
+    "batch_size": "benchmarks.experiments.batch_size",
     "concepts": "benchmarks.experiments.concepts",
     "convergence": "benchmarks.experiments.convergence",
     "conversion": "benchmarks.experiments.conversion",
@@ -19,6 +20,8 @@ MEASUREMENTS = {
     "precision": "benchmarks.experiments.precision",
     "rescaling": "benchmarks.experiments.rescaling",
     "sensitivity": "benchmarks.experiments.sensitivity",
+    "smoothness": "benchmarks.experiments.smoothness",
+    "surfaces": "benchmarks.experiments.surfaces",
     "unbalanced": "benchmarks.experiments.unbalanced",
     "find_groups": "benchmarks.speed.find_groups",
     "find_groups_compile": "benchmarks.speed.find_groups_compile",

@@ -49,7 +49,7 @@ class Settings:
     noise_batch: Count = 32  # Examples in the batches of the noise scale.
     # Examples in the batches of the Hessians.
     hessian_batches: Counts = (16, 32, 64, 128, 256, 512)
-    draws: Annotated[int, at_least(2)] = 24  # Batches of each size.
+    draws: Annotated[int, at_least(2)] = 16  # Batches of each size.
     products: Count = 24  # Products of a Lanczos iteration.
     probes: Count = 4  # Random steps for each batch.
     power: Count = 3  # Filters are rescaled by 2^-power to 2^power.
@@ -171,12 +171,12 @@ MEASUREMENT = Measurement(
     smoke=Settings(
         widths=(8,),
         epochs=(0, 1),
-        hessian_batches=(16, 64),
+        hessian_batches=(64,),
         draws=2,
         products=6,
         probes=1,
         optimizers=("sgd",),
-        batches=(128, 512),
+        batches=(512,),
         rates=2,
         rate_epochs=1,
         seeds=1,

@@ -122,8 +122,12 @@ def figures(content: Content) -> dict[str, Figure]:
     excess.set(xlabel="batch size", title="excess of the top eigenvalue")
     noise.set(xlabel="epoch", title="noise scale, examples", yscale="log")
     rates.set(xlabel="batch size", title="best rate / that of the first")
-    for axes in (excess, rates):
+    settings = content["settings"]
+    sizes = settings["hessian_batches"], settings["batches"]
+    for axes, ticks in zip((excess, rates), sizes, strict=True):
         axes.set(xscale="log", yscale="log")
+        axes.set_xticks(ticks, [str(x) for x in ticks])
+        axes.minorticks_off()
     for axes in (excess, noise, rates):
         axes.legend(fontsize="x-small")
     return {"batch-size": drawn}

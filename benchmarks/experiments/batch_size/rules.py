@@ -15,7 +15,7 @@ from benchmarks.optimizers import OPTIMIZERS
 RULES = {"linear": 1.0, "square root": 0.5}
 """The powers of the batch size that the rules multiply a rate by."""
 
-LOWEST = {"sgd": -9, "psi_sgd": -9, "adam": -12, "psi_adam": -12}
+LOWEST = {"sgd": -7, "psi_sgd": -7, "adam": -10, "psi_adam": -10}
 """The optimizers, and the power of two that is their lowest rate."""
 
 

@@ -40,7 +40,7 @@ class Settings:
     every: Count = 10  # Steps from one of them to the next.
     # Factors of the learning rate, lengths of the probed steps.
     multiples: Positives = (0.5, 1.0, 2.0, 4.0)
-    seeds: Count = 3  # Seeds.
+    seeds: Count = 5  # Seeds.
     power: Count = 3  # Filters are rescaled by 2^-power to 2^power.
 
 

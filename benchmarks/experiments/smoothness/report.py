@@ -18,6 +18,7 @@ MEASURES = {
     "cosine": "least cosine",
     "smoothness": "effective smoothness",
 }
+SHOWN = ("range", "change", "smoothness")
 COORDINATES = ("weights", "directions")
 RESCALED = "{}, rescaled"
 ROUNDING = 1e-5
@@ -27,14 +28,15 @@ ROUNDING = 1e-5
 def rescaling(part: dict[str, Any], coordinates: str) -> float:
     """Return the largest factor by which rescaled filters change a mean.
 
-    It is 1 for measures that do not depend on the scale of filters.
+    It is 1 for measures that do not depend on the scale of filters. Cosines,
+    which may be near 0, do not count.
     """
     views = part["views"]
     pairs = [views[x.format(coordinates)] for x in ("{}", RESCALED)]
     before, after = (
-        np.array([x["means"] for x in view.values()], float) for view in pairs
+        np.array([view[x]["means"] for x in SHOWN], float) for view in pairs
     )
-    return float(np.max(np.exp(np.abs(np.log(np.abs(after / before))))))
+    return float(np.exp(np.max(np.abs(np.log(after / before)))))
 
 
 def faults(content: Content) -> list[str]:
@@ -60,7 +62,7 @@ def report(content: Content) -> str:
         pages.settings(content),
         "**Along the gradient.** Means over the points of a training, ±"
         " standard deviation over seeds; *factor*: the largest by which"
-        " rescaled filters change one of the means.",
+        " rescaled filters change a mean, cosines excepted.",
         _measures(content),
         "**Internal covariate shift.** Means over kernels but the first, over"
         " points and seeds.",
@@ -114,17 +116,16 @@ def figures(content: Content) -> dict[str, Figure]:
     """Draw measures at the largest rate, a row for each of the coordinates."""
     drawn, rate = Figure(figsize=(13, 6)), max(content["settings"]["rates"])
     panels = drawn.subplots(len(COORDINATES), 4, sharex="col")
-    shown = ("range", "change", "smoothness")
     for view, row in zip(COORDINATES, panels, strict=True):
         for colour, network in zip(COLOURS, NETWORKS, strict=False):
             part = content["parts"][f"{network}, rate {rate:g}"]
-            _draw(row, part, view, network, shown, {"color": colour})
+            _draw(row, part, view, network, {"color": colour})
             other = RESCALED.format(view)
             if other in part["views"]:
                 style = {"color": COLOURS[5], "linestyle": ":"}
                 label = f"{network}, rescaled"
-                _draw(row[:3], part, other, label, shown, style)
-        for axes, name in zip(row, shown, strict=False):
+                _draw(row[:3], part, other, label, style)
+        for axes, name in zip(row, SHOWN, strict=False):
             axes.set(yscale="log", title=f"{MEASURES[name]}, {view}")
         row[3].set(title=f"covariate shift, {view}", ylabel="cosine")
         row[0].legend()
@@ -134,9 +135,9 @@ def figures(content: Content) -> dict[str, Figure]:
     return {"smoothness": drawn}
 
 
-def _draw(row, part, view, label, shown, style):
-    for axes, name in zip(row, shown, strict=False):
+def _draw(row, part, view, label, style):
+    for axes, name in zip(row, SHOWN, strict=False):
         curve = _floats(part["views"][view][name]["curve"])
         axes.plot(part["step"], curve, label=label, **style)
-    if len(row) > len(shown):
+    if len(row) > len(SHOWN):
         row[3].plot(_floats(part["shifts"][view]["cosine"]), **style)

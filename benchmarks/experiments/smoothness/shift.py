@@ -34,9 +34,8 @@ def covariate_shift(
     Source: Santurkar et al. (2018), definition 2.1.
     """
     depths = {name: depth(name, params) for name in params}
-    kernels = sorted(
-        (name for name in params if "kernel" in params[name]), key=depths.get
-    )
+    kernels = [name for name in params if "kernel" in params[name]]
+    kernels.sort(key=lambda name: depths[name])
     plan = make_plan(groups, params)
     norms = geometry.norm(plan, plan.select(params))
 

@@ -77,8 +77,7 @@ class Runs:
         self.settings, self.normalized = settings, normalized
         self.dataset = dataset
         sizes = settings.widths, dataset.num_classes
-        options = {"activation": nn.relu, **EXACT}
-        self.model = DenseNetwork(*sizes, normalized, **options)
+        self.model = DenseNetwork(*sizes, normalized, nn.relu, **EXACT)
         self.loss = training_loss(self.model)
         self.data = dataset.train_images, dataset.train_labels
         self._solutions = {}
@@ -115,30 +114,17 @@ class Runs:
         extent, groups = settings.extent, columns(trained)
         steps = np.linspace(-extent, extent, settings.side, dtype=np.float32)
         other = rescale(trained, self.normalized, settings.power)
-        keys = jax.random.split(jax.random.key(0))
-        pairs = {
-            name: [draw(params, groups, key) for key in keys]
-            for name, params in (("trained", trained), ("rescaled", other))
-        }
-        # A direction of weights is one vector: it does not know of the copy.
-        pairs["rescaled"] = [
-            new._replace(weights=old.weights)
-            for new, old in zip(*reversed(pairs.values()), strict=True)
-        ]
+        pairs = _draw_pairs(trained, other, groups)
         found = {}
         for index, name in enumerate(COORDINATES):
             known = groups if name == "angles" else None
-            both = [
-                surface(
-                    *(self.loss, params, self.data),
-                    *([direction[index] for direction in pair], steps, known),
-                )
-                for params, pair in zip(
-                    (trained, other), pairs.values(), strict=True
-                )
-            ]
+            both = []
+            for params, pair in zip((trained, other), pairs, strict=True):
+                chosen = [direction[index] for direction in pair]
+                options = self.data, chosen, steps, known
+                both.append(surface(self.loss, params, *options))
             found[name] = _compare(*both)
-        first = pairs["trained"][0]
+        first, *_ = pairs[0]
         shift = identity(self.loss, trained, self.data, first, steps, groups)
         return {
             "loss": listed(self.loss(trained, *self.data)),
@@ -156,13 +142,26 @@ class Runs:
             for first, last in pairs:
                 other = rescale(last, self.normalized, settings.power)
                 for kind, end in zip(kinds, (last, other), strict=True):
-                    losses = path(
-                        *(self.loss, (first, end), self.data),
-                        *(settings.points, groups),
-                    )
+                    options = self.data, settings.points, groups
+                    losses = path(self.loss, (first, end), *options)
                     kinds[kind].append(listed(losses, 7))
             found[name] = kinds
         return found
+
+
+def _draw_pairs(trained, other, groups):
+    """Draw two directions from a solution, and the same from its copy."""
+    keys = jax.random.split(jax.random.key(0))
+    first, second = (
+        [draw(params, groups, key) for key in keys]
+        for params in (trained, other)
+    )
+    # A direction of weights is one vector: it does not depend on the copy.
+    second = [
+        new._replace(weights=old.weights)
+        for new, old in zip(second, first, strict=True)
+    ]
+    return first, second
 
 
 def _compare(trained, rescaled):

@@ -17,7 +17,7 @@ def path(
     groups: Any,
 ) -> np.ndarray:
     """Return the loss at evenly spaced points; without groups of a line."""
-    at = jax.jit(lambda ends, t: geodesic(*ends, groups)(t))
+    at = jax.jit(lambda ends, t: geodesic(ends[0], ends[1], groups)(t))
     return np.array(
         [loss(at(ends, t), *args) for t in np.linspace(0, 1, points)]
     )

@@ -48,25 +48,25 @@ def report(content: Content) -> str:
 
 
 def _surfaces(content):
-    head = ("", "coordinates", "centre", "mean", "mean, rescaled")
-    rows = [(*head, "difference", "identity")]
+    head = ["", "coordinates", "centre", "mean", "mean, rescaled"]
+    rows = [[*head, "difference", "identity"]]
     for network in NETWORKS:
         part = content["parts"][f"{network}, surfaces"]
         for name in COORDINATES:
             shown = part["surfaces"][name]
             means = [np.mean(shown[x]) for x in ("trained", "rescaled")]
             known = name == "filters"
-            cells = (
-                *(f"{part['loss']:.4f}", *(f"{x:.4f}" for x in means)),
+            cells = [
+                *(f"{x:.4f}" for x in (part["loss"], *means)),
                 f"{shown['difference']:.2g}",
                 f"{part['identity']:.2g}" if known else "",
-            )
-            rows.append((network, name, *cells))
+            ]
+            rows.append([network, name, *cells])
     return pages.table(rows, right=True)
 
 
 def _paths(content):
-    rows = [("", "solutions", "path", "barrier", "barrier, one end rescaled")]
+    rows = [["", "solutions", "path", "barrier", "barrier, one end rescaled"]]
     for network in NETWORKS:
         for start in STARTS:
             part = content["parts"][f"{network}, paths, {start}"]
@@ -75,7 +75,7 @@ def _paths(content):
                     pages.spread(list(map(barrier, losses)), 4)
                     for losses in part[name].values()
                 ]
-                rows.append((network, start, name, *cells))
+                rows.append([network, start, name, *cells])
     return pages.table(rows, right=True)
 
 
@@ -92,9 +92,10 @@ def _draw_surfaces(content):
     settings = content["settings"]
     extent = settings["extent"]
     steps = np.linspace(-extent, extent, settings["side"])
-    drawn = Figure(figsize=(9, 11))
+    drawn = Figure(figsize=(7.5, 9.5))
     kinds = [(x, y) for x in NETWORKS for y in ("trained", "rescaled")]
-    panels = drawn.subplots(len(kinds), len(COORDINATES), squeeze=False)
+    shape = len(kinds), len(COORDINATES)
+    panels = drawn.subplots(*shape, squeeze=False, sharex=True, sharey=True)
     for (network, kind), row in zip(kinds, panels, strict=True):
         shown = content["parts"][f"{network}, surfaces"]["surfaces"]
         row[0].set_ylabel(f"{network}, {kind}")
@@ -128,9 +129,11 @@ def _draw_paths(content):
             for colour, name in zip(COLOURS, PATHS, strict=False):
                 for kind, style in (("trained", "-"), ("rescaled", ":")):
                     losses = np.mean(part[name][kind], 0)
+                    width = 1.5 if kind == "trained" else 2.5
                     label = name + ", one end rescaled" * (kind == "rescaled")
                     t = np.linspace(0, 1, len(losses))
-                    axes.plot(t, losses, style, color=colour, label=label)
+                    line = {"color": colour, "linewidth": width}
+                    axes.plot(t, losses, style, label=label, **line)
             axes.set(title=f"{network}, {start}", xlabel="t", ylabel="loss")
     panels[0, 0].legend()
     return drawn

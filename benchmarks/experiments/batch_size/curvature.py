@@ -61,7 +61,7 @@ class BatchCurvature:
         return hessian(self.loss, self.params, *batch, groups=self.groups)
 
     def batches(self, size: int, seeds: Sequence[int]) -> dict[str, Any]:
-        """Measure batches of a size, and return means of all of them.
+        """Return each measure of one batch of a size for each seed.
 
         The square of R is the mean of |N u|²/|u|² over random u, with N the
         Hessian of a batch less that of all examples. With the top eigenvector

@@ -26,7 +26,12 @@ from benchmarks.experiments.surfaces.planes import (
     identity,
     surface,
 )
-from benchmarks.experiments.surfaces.report import faults, figures, report
+from benchmarks.experiments.surfaces.report import (
+    STARTS,
+    faults,
+    figures,
+    report,
+)
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import (
     Count,
@@ -63,7 +68,7 @@ def measure(settings: Settings, results: Results) -> None:
     for name, normalized in NETWORKS.items():
         runs = Runs(settings, dataset, normalized)
         results.part(f"{name}, surfaces", runs.surfaces)
-        for start in ("same start", "other starts"):
+        for start in STARTS:
             run = partial(runs.paths, start)
             results.part(f"{name}, paths, {start}", run)
 

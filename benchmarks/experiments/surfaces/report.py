@@ -106,7 +106,8 @@ def _draw_surfaces(content):
             axes.contour(
                 steps, steps, values, levels, cmap="viridis", linewidths=0.9
             )
-            axes.set(aspect="equal")
+            ticks = [-extent / 2, 0, extent / 2]
+            axes.set(box_aspect=1, xticks=ticks, yticks=ticks)
             axes.grid(visible=False)
     for axes, name in zip(panels[0], COORDINATES, strict=True):
         axes.set_title(f"by {name}")

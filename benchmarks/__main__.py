@@ -9,6 +9,7 @@ from benchmarks.harness.names import unknown
 
 MEASUREMENTS = {
     "accuracy": "benchmarks.experiments.accuracy",
+    "batch_size": "benchmarks.experiments.batch_size",
     "concepts": "benchmarks.experiments.concepts",
     "convergence": "benchmarks.experiments.convergence",
     "conversion": "benchmarks.experiments.conversion",
@@ -22,6 +23,8 @@ MEASUREMENTS = {
     "rescaling": "benchmarks.experiments.rescaling",
     "sensitivity": "benchmarks.experiments.sensitivity",
     "sharpness": "benchmarks.experiments.sharpness",
+    "smoothness": "benchmarks.experiments.smoothness",
+    "surfaces": "benchmarks.experiments.surfaces",
     "unbalanced": "benchmarks.experiments.unbalanced",
     "find_groups": "benchmarks.speed.find_groups",
     "find_groups_compile": "benchmarks.speed.find_groups_compile",

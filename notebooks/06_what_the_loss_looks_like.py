@@ -48,6 +48,7 @@ import functools
 import itertools
 import os
 
+import jax.flatten_util
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
@@ -111,10 +112,11 @@ def loss_fn(params):
 # %% [markdown]
 # ## The idea
 #
-# A measure of the loss around weights is one of a function of a step u. Measure
-# the step in radians for filters, without its radial part, and no measure
-# depends on scale. Multiply each filter by a power of two: the plain top
-# eigenvalue of the Hessian changes by orders of magnitude, this one in no bit.
+# A measure of the loss around weights is a measure of a function of a step. With
+# the steps of filters in radians, and without a radial part, no measure depends
+# on scale. If each filter is multiplied by a power of two, the plain top
+# eigenvalue of the Hessian changes by orders of magnitude. In radians it keeps
+# all bits.
 
 
 # %%
@@ -145,10 +147,10 @@ assert plain(rescaled, key).values[0] > 10 * plain(params, key).values[0]
 # %% [markdown]
 # ## The edge of stability
 #
-# Gradient descent sharpens a loss until its top eigenvalue is at the threshold
-# of stability, 2/η, and stays there. So does `psi_sgd`, in radians. At a lower
-# rate the threshold is not reached, and no step raises the loss. `sharpness`
-# starts from its last result.
+# Under gradient descent the top eigenvalue rises to the threshold of stability,
+# 2/η, and stays there. So it does under `psi_sgd`, in radians. At a lower
+# learning rate the threshold is not reached, and no step raises the loss. Each
+# measurement starts from the last one. ([Cohen et al.](https://arxiv.org/abs/2103.00065))
 
 
 # %%
@@ -194,8 +196,8 @@ landscape.plot_edge(runs[0.3][1] * 2 / 0.3, 2 / 0.3)
 # %% [markdown]
 # ## Surfaces
 #
-# The loss along two filter-normalized directions. Rescaled filters have the
-# same surface, to the last bit.
+# The loss along two filter-normalized directions ([Li et al.](https://arxiv.org/abs/1712.09913)).
+# Rescaled filters have the same surface, to the last bit.
 
 # %%
 space = landscape.tangent_space(trained, groups)
@@ -262,7 +264,7 @@ assert not np.isclose(*barriers["line"], rtol=1e-2)
 #
 # Training leaves most eigenvalues near zero, and some large ones. The mean of
 # the density times the dimension is the trace, which random probes estimate,
-# too.
+# too. ([Ghorbani et al.](https://arxiv.org/abs/1901.10159))
 
 
 # %%
@@ -273,16 +275,17 @@ def spectrum(params):
     return density, landscape.trace(curvature, jax.random.key(1))
 
 
+# %%
 for name, weights in {"before": params, "after": trained}.items():
     density, trace = spectrum(weights)
     values, mass = np.asarray(density.values), np.asarray(density.weights)
-    quadrature = density.size * (values * mass).sum(1)
     near_zero = mass[np.abs(values) < 0.05 * values.max()].sum() / len(mass)
-    print(f"{name}: top {values.max():.2f}, trace {trace.value:.2f}", end="")
-    print(f" ± {trace.error:.2f}, {near_zero:.0%} near zero")
-    error = np.hypot(trace.error, quadrature.std(ddof=1) / 2)
+    print(f"{name}: top {values.max():.2f}, trace {trace.value:.1f}", end=", ")
+    print(f"{near_zero:.0%} smaller than 5 % of the top")
+    sums = density.size * (values * mass).sum(1)
+    error = np.hypot(trace.error, sums.std(ddof=1) / 2)  # Of 4 probes.
     assert np.allclose(mass.sum(1), 1, atol=1e-4)
-    assert abs(quadrature.mean() - trace.value) < 5 * error
+    assert abs(sums.mean() - trace.value) < 5 * error
 landscape.plot_spectrum(density)
 
 # %% [markdown]
@@ -309,9 +312,8 @@ def coefficients(pairs):
 
 
 # %%
-def learn(loss_of, groups, params, num_matvecs, period, steps):
-    """Trains with coefficients that are measured every `period` steps."""
-    tx = tunable(learning_rate=0.1, momentum=0.9, groups=groups)
+def measured_by(loss_of, groups, num_matvecs):
+    """A function from weights to coefficients."""
 
     @jax.jit
     def measure(params):
@@ -319,6 +321,11 @@ def learn(loss_of, groups, params, num_matvecs, period, steps):
         options = {"num_smallest": 1, "num_matvecs": num_matvecs}
         return coefficients(landscape.eigenpairs(curvature, key, **options))
 
+    return measure
+
+
+def learn(loss_of, tx, params, measure, steps, period=5):
+    """Trains with coefficients that are measured every `period` steps."""
     carry, losses = (params, tx.init(params)), []
     for _ in range(steps // period):
         carry[1].hyperparams.update(measure(carry[0]))
@@ -329,39 +336,47 @@ def learn(loss_of, groups, params, num_matvecs, period, steps):
 
 # %%
 eigenvalues = jnp.linspace(1, 100, 20)
-start = {"w": jnp.ones(20)}
-chosen, losses = learn(
-    lambda p: 0.5 * jnp.sum(eigenvalues * p["w"] ** 2), None, start, 20, 60, 60
-)
+
+
+def quadratic(w):
+    return 0.5 * jnp.sum(eigenvalues * w**2)
+
+
+tx = tunable(learning_rate=0.1, momentum=0.9, groups=None)
+measure = measured_by(quadratic, None, 20)
+chosen, losses = learn(quadratic, tx, jnp.ones(20), measure, 60)
 pace = (losses[50] / losses[20]) ** (1 / 60)  # The loss is of degree 2.
 print({name: round(float(value), 4) for name, value in chosen.items()}, pace)
 assert np.isclose(chosen["learning_rate"], (2 / 11) ** 2, rtol=1e-3)
 assert np.isclose(chosen["momentum"], (9 / 11) ** 2, rtol=1e-3)
-# Double roots give a factor of t² in the loss: (50/20)^(1/30) is 1.03.
-assert np.isclose(pace, 9 / 11, rtol=0.04)
+# A double root: the weights are like t √μ^t for large t.
+assert np.isclose(pace, 9 / 11 * (50 / 20) ** (1 / 30), rtol=0.01)
 
 # %% [markdown]
-# On the network it needs no tuning. The claim that it beats tuned constants is
-# tried against a grid of them.
+# The claim is that it beats tuned constants on a network. Against this grid of
+# them it does, per step. Its 16 products every 5 steps cost as much as 8
+# gradients per step. NaN is a run that diverged.
 
 # %%
-steps = 200 if SMOKE else 1000
-_, learned = learn(loss_fn, groups, params, 8, 20, steps)
-grid = {}
-for rate in (0.01, 0.1) if SMOKE else (0.01, 0.03, 0.1, 0.3):
+tx = tunable(learning_rate=0.1, momentum=0.9, groups=groups)
+steps, grid = 200 if SMOKE else 1000, {}
+measure = measured_by(loss_fn, groups, 16)
+_, learned = learn(loss_fn, tx, params, measure, steps)
+for rate in (0.03, 0.1) if SMOKE else (0.03, 0.1, 0.3, 1.0):
     for momentum in (0.0, 0.9):
-        tx = psi_optax.psi_sgd(rate, groups, momentum=momentum)
-        carry = params, tx.init(params)
-        grid[rate, momentum] = descend(loss_fn, tx, carry, steps)[1][-1]
+        fixed = {"learning_rate": rate, "momentum": momentum}
+        fixed = {name: jnp.float32(value) for name, value in fixed.items()}
+        constant = learn(loss_fn, tx, params, lambda _, c=fixed: c, steps)[1]
+        grid[rate, momentum] = constant[-1]
 print(f"learned: {learned[-1]:.2e}, constants:")
 print({name: f"{loss:.2e}" for name, loss in grid.items()})
-assert learned[-1] < np.median(list(grid.values()))
+assert learned[-1] < np.nanmin(list(grid.values()))
 
 # %% [markdown]
 # ## BatchNorm as a ridge that tunes itself
 #
-# A linear neuron behind BatchNorm of scale γ and constant γ is a ridge
-# regression: its weights solve (1 + κ)(S + s²I)u = c, with the covariance S of
+# A linear neuron with BatchNorm of constant scale γ is a ridge regression: its
+# weights solve (1 + κ)(S + s²I)u = c, with the covariance S of
 # the inputs, their noise s, and c their covariance with the targets. The
 # multiplier κ is -(dL/dγ)/γ, a gradient that BatchNorm already has. The claim:
 # with more noise the ridge (1 + κ)s² is larger.
@@ -392,7 +407,9 @@ for s in (0.0, 0.1, 0.3, 1.0):
     ridges.append((1 + kappa) * s**2)
     print(f"noise {s}: κ {kappa:.3f}, ridge {ridges[-1]:.3f}")
 assert np.all(np.diff(ridges) > 0)
-# The control: a trained γ is at a minimum, so κ is 0.
+
+# %%
+# The control: a trained γ is at a minimum, so κ is 0 there.
 best = np.sqrt(c @ w)
 assert abs(jax.grad(neuron_loss)(best, w, covariance)) < 1e-5 * best
 
@@ -423,8 +440,9 @@ print(f"{mean_square(0.0).mean():.3f} -> {distances.mean():.3f}")
 
 # %% [markdown]
 # Offsets and scales can be taken from the data once, before a training without
-# BatchNorm. The claim: more units then separate the data, and training is
-# faster.
+# BatchNorm. The claim ([Balestriero and
+# Baraniuk](https://arxiv.org/abs/2209.14778)): more units then separate the
+# data, and training is faster.
 
 
 # %%
@@ -442,6 +460,7 @@ def layer_inputs(layers, x, adapt=False):
     return outputs, used
 
 
+# %%
 widths = [64, *[32] * 8, 10]
 default = [
     (np.sqrt(2) * normal(i, m, n), jnp.zeros(n))
@@ -451,13 +470,17 @@ adapted = layer_inputs(default, images, adapt=True)[1]
 
 
 # %%
+def cross_entropy(logits, labels):
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean()
+
+
 def relu_loss(layers):
-    outputs = layer_inputs(layers, images[:512])[0]
-    return optax.softmax_cross_entropy_with_integer_labels(
-        outputs[-1], labels[:512]
-    ).mean()
+    logits = layer_inputs(layers, images[:512])[0][-1]
+    return cross_entropy(logits, labels[:512])
 
 
+# %%
 tx, ends = optax.sgd(0.05), {}
 for name, layers in {"default": default, "adapted": adapted}.items():
     deep = layer_inputs(layers, images)[0][-2]
@@ -465,7 +488,7 @@ for name, layers in {"default": default, "adapted": adapted}.items():
     regions = len(np.unique(np.asarray(deep > 0), axis=0))
     carry = layers, tx.init(layers)
     ends[name] = descend(relu_loss, tx, carry, 100)[1][-1]
-    print(f"{name}: {split:.0%} of units separate the data,", end="")
+    print(f"{name}: {split:.0%} of deep units separate the data,", end="")
     print(f" {regions} regions, loss {ends[name]:.3f} after 100 steps")
 assert split == 1
 assert ends["adapted"] < ends["default"]
@@ -474,9 +497,9 @@ assert ends["adapted"] < ends["default"]
 # ## Batch entropy
 #
 # The entropy of Gaussian units, ½ log(πe var + 1), in the mean over the units
-# of a layer, is 0 where a layer is constant over the batch. The claim: a term
-# that keeps it at a learned value trains 30 plain layers that do not train
-# without.
+# of a layer, is 0 where a layer is constant over the batch. The claim ([Peer et
+# al.](https://arxiv.org/abs/2208.01134)): a term that keeps it near learned
+# values trains plain layers, here 30, that do not train without.
 
 
 # %%
@@ -527,18 +550,17 @@ plain_params = {
 def plain_loss(params, strength):
     logits, entropies = plain_network(params, images[:256])
     wanted = jnp.maximum(jnp.abs(params["wanted"]), 0.2)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels[:256])
     term = jnp.mean((entropies - wanted) ** 2)
-    return loss.mean() * (1 + strength * term)
+    return cross_entropy(logits, labels[:256]) * (1 + strength * term)
 
 
 # %%
 tx, right = optax.adam(1e-3), {}
 for name, strength in {"without": 0.0, "with": 1.0}.items():
-    loss_of = functools.partial(plain_loss, strength=strength)
     carry = plain_params, tx.init(plain_params)
     steps = 50 if SMOKE else 1500
-    (fitted, _), losses = descend(loss_of, tx, carry, steps)
+    args = (jnp.full(steps, strength),)
+    (fitted, _), losses = descend(plain_loss, tx, carry, steps, args)
     logits, entropies = plain_network(fitted, images[:256])
     right[name] = jnp.mean(logits.argmax(1) == labels[:256])
     print(f"{name} the term: accuracy {right[name]:.1%}", end=", ")
@@ -548,10 +570,11 @@ assert SMOKE or right["with"] > 0.9 > 0.2 > right["without"]
 # %% [markdown]
 # ## Geometric complexity
 #
-# The mean of ‖df/dx‖² over the data, with the statistics of BatchNorm fixed. It
-# is one of the function, so it does not depend on the scale of filters. For a
-# linear map it is ‖A‖², and noise of size s in the inputs changes the outputs
-# by it, times s².
+# The mean of ‖df/dx‖² over the data, with the statistics of BatchNorm fixed
+# ([Dherin et al.](https://arxiv.org/abs/2209.13083)). It is a measure of the
+# function, so it does not depend on the scale of filters. For a linear map A it
+# is ‖A‖². Small noise of variance s² in the inputs changes the outputs by s²
+# times it, in mean square.
 
 
 # %%
@@ -585,8 +608,10 @@ assert jnp.all(fixed == 0)
 print(f"geometric complexity {size:.3f}")
 
 # %% [markdown]
-# Penalties of the spectral norms and of the gradient's norm are its companions.
-# The claim: each reduces it.
+# The claim is that penalties of the spectral norms and of the gradient's norm
+# reduce it, too. The spectral norms do. The gradient's norm does not here: it
+# vanishes as the training ends, and three times this strength prevents
+# training.
 
 
 # %%
@@ -594,46 +619,52 @@ def small_network(params, x):
     return jnp.tanh(x @ params["hidden"]) @ params["head"]
 
 
-def fit(params, x=images[:256], y=labels[:256]):
-    logits = small_network(params, x)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+def fit(params):
+    return cross_entropy(small_network(params, images[:256]), labels[:256])
+
+
+def spectral(w):
+    return jnp.linalg.norm(w, 2) ** 2
 
 
 def penalized(penalty, params):
     return fit(params) + penalty(params)
 
 
+def mean_complexity(params, inputs=images[:32]):
+    return complexity(functools.partial(small_network, params), inputs)
+
+
+# %%
 penalties = {
     "none": lambda _: 0.0,
-    "complexity": lambda p: (
-        0.01 * complexity(lambda row: small_network(p, row), images[:32])
-    ),
-    "spectral norms": lambda p: (
-        0.01 * sum(jnp.linalg.norm(w, 2) ** 2 for w in p.values())
-    ),
-    "gradient norm": lambda p: 0.1 * optax.tree.norm(jax.grad(fit)(p)) ** 2,
+    "complexity": lambda p: 0.01 * mean_complexity(p),
+    "spectral norms": lambda p: 0.01 * sum(spectral(w) for w in p.values()),
+    "gradient norm": lambda p: optax.tree.norm(jax.grad(fit)(p)) ** 2,
 }
+
 
 # %%
 small = {"hidden": normal(5, 64, 32), "head": normal(6, 32, 10)}
-tx, sizes, ends = optax.sgd(0.3), {}, {}
+tx, sizes = optax.sgd(0.3), {}
 for name, penalty in penalties.items():
     carry = small, tx.init(small)
     loss_of = functools.partial(penalized, penalty)
     (fitted, _), _ = descend(loss_of, tx, carry, 100 if SMOKE else 500)
-    sizes[name] = complexity(lambda r, p=fitted: small_network(p, r), images)
-    ends[name] = fitted
+    sizes[name] = mean_complexity(fitted, images)
     accuracy = jnp.mean(small_network(fitted, images).argmax(1) == labels)
     print(f"{name:15} complexity {sizes[name]:7.3f}, accuracy {accuracy:.1%}")
-assert all(sizes[name] < sizes["none"] for name in sizes if name != "none")
-learned_small = ends["none"]
+assert sizes["complexity"] < 0.5 * sizes["none"]
+assert sizes["spectral norms"] < 0.9 * sizes["none"]
+assert np.isclose(sizes["gradient norm"], sizes["none"], rtol=0.1)
 
 # %% [markdown]
 # ## Dropout's implicit regularization
 #
 # Dropout of the last hidden layer, with the probability p to keep a unit, adds
 # to the square loss, in the mean, R1 = (1 - p)/p · mean Σ (a h)², with the
-# activations h and output weights a.
+# activations h and output weights a ([Zhang and
+# Xu](https://arxiv.org/abs/2207.05952)).
 
 # %%
 line = jnp.linspace(-1, 1, 24)
@@ -654,15 +685,15 @@ def dropped_loss(params, key, keep=KEEP):
 
 # %%
 one = tuple(0.3 * jax.random.normal(k, (UNITS,)) for k in keys)
-samples = jax.lax.map(
-    functools.partial(dropped_loss, one), jax.random.split(key, 20_000)
+samples = jax.vmap(functools.partial(dropped_loss, one))(
+    jax.random.split(key, 4000)
 )
 without = dropped_loss(one, key, keep=1.0)
 r1 = (1 - KEEP) / KEEP * jnp.mean(jnp.sum(terms(one) ** 2, axis=1))
 error = samples.std() / len(samples) ** 0.5
 print(f"{samples.mean():.4f} ± {error:.4f}, {without + r1:.4f} by R1")
 assert abs(samples.mean() - without - r1) < 4 * error
-assert abs(samples.mean() - without) > 20 * error  # Without R1.
+assert abs(samples.mean() - without) > 10 * error  # Without R1.
 
 # %% [markdown]
 # Two claims: units condense, so that few directions of (slope, offset) are
@@ -672,11 +703,12 @@ assert abs(samples.mean() - without) > 20 * error  # Without R1.
 steps = 1000 if SMOKE else 40_000
 condensed, ends, tx = {}, {}, optax.sgd(0.05)
 for keep in (1.0, KEEP):
-    loss_of = functools.partial(dropped_loss, keep=keep)
-    args = (jax.random.split(key, steps),)
-    (fitted, _), _ = descend(loss_of, tx, (one, tx.init(one)), steps, args)
-    filters = jnp.stack(fitted[:2]) / jnp.hypot(*fitted[:2])
-    share = jnp.abs(fitted[2]) * jnp.hypot(*fitted[:2])
+    args = jax.random.split(key, steps), jnp.full(steps, keep)
+    carry = one, tx.init(one)
+    (fitted, _), _ = descend(dropped_loss, tx, carry, steps, args)
+    lengths = jnp.hypot(*fitted[:2])
+    filters = jnp.stack(fitted[:2]) / lengths
+    share = jnp.abs(fitted[2]) * lengths
     share = share / share.sum()
     condensed[keep] = share @ jnp.abs(filters.T @ filters) @ share
     ends[keep] = fitted
@@ -685,18 +717,22 @@ assert SMOKE or condensed[KEEP] > condensed[1.0]
 
 # %%
 flat, unravel = jax.flatten_util.ravel_pytree(ends[KEEP])
-clean = functools.partial(dropped_loss, key=key, keep=1.0)
-hessian = jax.hessian(lambda w: clean(unravel(w)))(flat)
-gradients = jax.vmap(
-    lambda k: jax.grad(lambda w: dropped_loss(unravel(w), k))(flat)
-)(jax.random.split(key, 2000))
-covariance = jnp.cov(gradients.T)
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(None, 0))
+def noisy_gradient(flat, key):
+    return jax.grad(lambda w: dropped_loss(unravel(w), key))(flat)
 
 
 def alignment(h, c):
     return jnp.sum(h * c) / jnp.linalg.norm(h) / jnp.linalg.norm(c)
 
 
+# %%
+clean = functools.partial(dropped_loss, key=key, keep=1.0)
+hessian = jax.jit(jax.hessian(lambda w: clean(unravel(w))))(flat)
+covariance = jnp.cov(noisy_gradient(flat, jax.random.split(key, 2000)).T)
 # The control: the same spectrum in random directions.
 q = jnp.linalg.qr(jax.random.normal(key, hessian.shape))[0]
 aligned, by_chance = (
@@ -733,120 +769,122 @@ print(f"outside {jnp.linalg.norm(after[1]) / jnp.linalg.norm(before[1]):.5f}")
 #
 # Multiply each unit by a gate of 1, one for each example. The gradient G with
 # respect to the gates, of shape (n, units), is one backward pass. The mean of
-# its squares is the Taylor importance. Units with proportional columns are
-# redundant.
+# its squares is the Taylor importance ([Molchanov et
+# al.](https://arxiv.org/abs/1906.10771)). Here the units are those of the
+# second layer, and the head minimizes the loss, so that the mean of G vanishes.
 
 
 # %%
-def gated_loss(gates, params, loss=jnp.sum):
-    hidden = gates * jnp.tanh(images[:256] @ params["hidden"])
-    logits = hidden @ params["head"]
-    return loss(
-        optax.softmax_cross_entropy_with_integer_labels(logits, labels[:256])
-    )
+@jax.jit
+def gated_losses(gates, hidden, head):
+    return 0.5 * jnp.sum(((gates * hidden) @ head - targets) ** 2, axis=1)
 
 
-def gate_gradient(params):
-    gates = jnp.ones((256, params["head"].shape[0]))
-    return jax.grad(gated_loss)(gates, params)
+def gate_gradient(hidden, head):
+    gates = jnp.ones(hidden.shape)
+    total = functools.partial(gated_losses, hidden=hidden, head=head)
+    return jax.vjp(total, gates)[1](jnp.ones(len(hidden)))[0]
 
 
-# %%
-G = gate_gradient(learned_small)
+hidden = network(trained | {"head": jnp.eye(24)}, x)[0]
+head = jnp.asarray(np.linalg.lstsq(hidden, targets)[0])
+G = gate_gradient(hidden, head)
 importance = jnp.mean(G**2, axis=0)
-ablated = jnp.array(
-    [
-        gated_loss(jnp.ones(32).at[unit].set(0.0), learned_small, jnp.mean)
-        for unit in range(32)
-    ]
-) - gated_loss(1.0, learned_small, jnp.mean)
+# Rounding, relative to the size of G.
+assert jnp.abs(G.mean(0)).max() < 1e-5 * importance.max() ** 0.5
+
+
+# %%
+def loss_without(removed):
+    return gated_losses(1.0 - removed, hidden, head).mean()
 
 
 def rank_correlation(*values):
     return np.corrcoef([np.argsort(np.argsort(v)) for v in values])[0, 1]
 
 
-of_squares = rank_correlation(importance, ablated)
-of_mean = rank_correlation(G.mean(0) ** 2, ablated)
-print(f"rank correlation with ablation {of_squares:.2f}", end=", ")
+increases = [loss_without(unit) - loss_without(0.0) for unit in jnp.eye(24)]
+of_squares = rank_correlation(importance, increases)
+of_mean = rank_correlation(G.mean(0) ** 2, increases)
+print(f"rank correlation with removal {of_squares:.2f}, ", end="")
 print(f"of the squared mean gradient {of_mean:.2f}")
-assert of_squares > 0.8
-# The control: the mean gradient vanishes at a minimum.
-assert of_squares > of_mean
+assert of_squares > 0.8 > of_mean  # The control is rounding.
 
 # %% [markdown]
 # For an output that is linear in the gates, the gradient is the effect of
 # removing a unit. Behind BatchNorm its sum is γ dL/dγ + β dL/dβ.
 
+
 # %%
-hidden = jnp.tanh(images[:256] @ small["hidden"])
-outputs = lambda gates: jnp.mean((gates * hidden) @ small["head"][:, 0])  # noqa: E731
-removed = outputs(jnp.ones(32)) - outputs(jnp.ones(32).at[5].set(0.0))
+def linear_output(gates):
+    return jnp.mean((gates * hidden) @ head[:, 0])
+
+
+gates = jnp.ones(24)
+effect = linear_output(gates) - linear_output(gates.at[5].set(0.0))
 # A difference of two numbers of size 1, in float32.
-assert np.isclose(jax.grad(outputs)(jnp.ones(32))[5], removed, atol=1e-6)
+assert np.isclose(jax.grad(linear_output)(gates)[5], effect, atol=1e-6)
 
 
-def behind(gates, scale, bias):
+# %%
+def behind_batchnorm(gates, scale, bias):
     z = scale * jax.nn.standardize(hidden, axis=0) + bias
     return jnp.mean(jnp.cos(gates * z).sum(1))
 
 
-scale, bias = jnp.linspace(0.5, 2, 32), jnp.linspace(-1, 1, 32)
-slopes = jax.grad(behind, (0, 1, 2))(jnp.ones_like(hidden), scale, bias)
+scale, bias = jnp.linspace(0.5, 2, 24), jnp.linspace(-1, 1, 24)
+gates = jnp.ones_like(hidden)
+slopes = jax.grad(behind_batchnorm, (0, 1, 2))(gates, scale, bias)
 expected = scale * slopes[1] + bias * slopes[2]
+# Sums of 200 terms of size 1/200: some roundings of 1.
 assert jnp.allclose(slopes[0].sum(0), expected, atol=1e-5)
+assert not jnp.allclose(slopes[0].sum(0), scale * slopes[1], atol=1e-2)
 
 # %% [markdown]
 # The claim: pruning by Taylor importance loses less than by the norm of
-# filters.
+# filters. `psi_sgd` keeps the norms of the start, which carry no information.
 
 # %%
-scores = {
-    "Taylor": importance,
-    "magnitude": jnp.linalg.norm(learned_small["hidden"], axis=0),
-}
+norms = psi_optax.group_norms(trained["second"], ScaleGroup(0))
 figure, axes = plt.subplots(figsize=(5, 3))
 areas = {}
-for name, score in scores.items():
+for name, score in {"Taylor": importance, "magnitude": norms}.items():
     ranks = jnp.argsort(jnp.argsort(score))
-    kept = [(ranks >= count).astype(jnp.float32) for count in range(31)]
-    losses = [gated_loss(gates, learned_small, jnp.mean) for gates in kept]
+    losses = [loss_without(1.0 * (ranks < count)) for count in range(23)]
     areas[name] = np.mean(losses)
     axes.plot(losses, label=name)
 axes.set(xlabel="units removed", ylabel="loss")
 axes.legend()
 print({name: round(float(area), 3) for name, area in areas.items()})
-assert areas["Taylor"] < areas["magnitude"]
+assert areas["Taylor"] < 0.95 * areas["magnitude"]
 
 # %% [markdown]
-# Three planted duplicates, of other output weights, lower the rank of G by
-# three, and parallel columns name them.
+# Three planted duplicates, of other output weights, do not raise the rank of G,
+# and parallel columns name them.
 
 # %%
 copies = jnp.array([2, 7, 11])
-planted = {
-    "hidden": jnp.hstack([small["hidden"], small["hidden"][:, copies]]),
-    "head": jnp.vstack([small["head"], 0.5 * small["head"][copies]]),
-}
+planted = (
+    jnp.hstack([hidden, hidden[:, copies]]),
+    jnp.vstack([head, 0.5 * head[copies]]),
+)
+columns = gate_gradient(*planted)
 # Singular values of duplicates are rounding errors, 1e-7 of the largest.
-ranks = [
-    int(np.linalg.matrix_rank(np.asarray(gate_gradient(p)), rtol=1e-5))
-    for p in (small, planted)
-]
-columns = gate_gradient(planted)
+ranks = [int(np.linalg.matrix_rank(g, rtol=1e-5)) for g in (G, columns)]
 columns = columns / jnp.linalg.norm(columns, axis=0)
 parallel = jnp.triu(jnp.abs(columns.T @ columns) > 1 - 1e-5, 1)
-pairs = np.argwhere(np.asarray(parallel)).tolist()
-print(f"ranks {ranks} of 32 and 35, duplicates {pairs}")
-assert ranks == [32, 32]  # The first is the control: full rank.
-assert pairs == [[2, 32], [7, 33], [11, 34]]
+pairs = np.argwhere(parallel).tolist()
+print(f"ranks {ranks} of 24 and 27, duplicates {pairs}")
+assert ranks == [24, 24]  # The first is the control: full rank.
+assert pairs == [[2, 24], [7, 25], [11, 26]]
 
 # %% [markdown]
 # ## The Gram matrix, its limit and its drift
 #
 # With the Jacobian J of the outputs, gradient descent on the square loss of n
 # examples contracts residuals by I - ηJJ'/n. For the first layer of a wide
-# ReLU network JJ' tends to x'y (π - arccos x'y)/(2π), for inputs of norm 1.
+# ReLU network JJ' tends to x'y (π - arccos x'y)/(2π), for inputs of norm 1
+# ([Du et al.](https://arxiv.org/abs/1810.02054)).
 
 # %%
 points = jax.random.normal(key, (20, 5))
@@ -866,6 +904,7 @@ def gram(w):
     return jacobian @ jacobian.T
 
 
+# %%
 width = 20_000 if SMOKE else 200_000
 dots = jnp.clip(points @ points.T, -1, 1)
 limit = dots * (jnp.pi - jnp.arccos(dots)) / (2 * jnp.pi)
@@ -875,33 +914,40 @@ print(f"largest error {error:.1e}, least eigenvalue", end=" ")
 print(f"{np.linalg.eigvalsh(limit)[0]:.1e}")
 assert error < 5 * 0.5 / width**0.5
 
+
 # %%
+def wide_loss(w):
+    return 0.5 * jnp.mean((wide(w) - wanted) ** 2)
+
+
 tx, steps, drifts = optax.sgd(1.0), 50, {}
 for width in (100, 10_000):
     w = jax.random.normal(key, (width, 5))
-    loss_of = lambda w: 0.5 * jnp.mean((wide(w) - wanted) ** 2)  # noqa: E731
-    (end, _), _ = descend(loss_of, tx, (w, tx.init(w)), steps)
+    (end, _), _ = descend(wide_loss, tx, (w, tx.init(w)), steps)
     before, after = np.asarray(gram(w)), np.asarray(gram(end))
     contraction = np.linalg.matrix_power(np.eye(20) - before / 20, steps)
     predicted = contraction @ np.asarray(wide(w) - wanted)
     miss = np.linalg.norm(predicted - (wide(end) - wanted))
+    miss = miss / np.linalg.norm(predicted)
     drifts[width] = np.linalg.norm(after - before) / np.linalg.norm(before)
     print(f"width {width}: drift {drifts[width]:.4f}, residuals", end=" ")
-    print(f"{miss / np.linalg.norm(predicted):.4f} from the prediction")
+    print(f"{miss:.4f} from the prediction")
 # Both fall like 1/√width, here by 10.
 assert drifts[100] > 4 * drifts[10_000]
-assert miss < 0.05 * np.linalg.norm(predicted)
+assert miss < 0.05
 
 # %% [markdown]
 # Outputs do not depend on the length of filters: J maps it to zero.
 
 
 # %%
+def outputs_of(first):
+    return network(trained | {"first": first}, x)[0]
+
+
 def along(direction):
-    outputs = lambda w: network(trained | {"first": w}, x)[0]  # noqa: E731
-    return jnp.linalg.norm(
-        jax.jvp(outputs, (trained["first"],), (direction,))[1]
-    )
+    change = jax.jvp(outputs_of, (trained["first"],), (direction,))[1]
+    return jnp.linalg.norm(change)
 
 
 w = trained["first"]

@@ -112,11 +112,11 @@ def loss_fn(params):
 # %% [markdown]
 # ## The idea
 #
-# A measure of the loss around weights is a measure of a function of a step. With
-# the steps of filters in radians, and without a radial part, no measure depends
-# on scale. If each filter is multiplied by a power of two, the plain top
-# eigenvalue of the Hessian changes by orders of magnitude. In radians it keeps
-# all bits.
+# A measure of the loss around weights is a measure of a function of a step.
+# With the steps of filters in radians, and without a radial part, no measure
+# depends on scale. If each filter is multiplied by a power of two, the plain
+# top eigenvalue of the Hessian changes by orders of magnitude. In radians it
+# keeps all bits.
 
 
 # %%

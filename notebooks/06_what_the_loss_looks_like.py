@@ -355,22 +355,23 @@ assert np.isclose(pace, 9 / 11 * (50 / 20) ** (1 / 30), rtol=0.01)
 # %% [markdown]
 # The claim is that it beats tuned constants on a network. Against this grid of
 # them it does, per step. Its 16 products every 5 steps cost as much as 8
-# gradients per step. NaN is a run that diverged.
+# gradients per step. NaN is a run that diverged. Single losses oscillate at the
+# edge of stability, so that the median of the last 50 is compared.
 
 # %%
 tx = tunable(learning_rate=0.1, momentum=0.9, groups=groups)
 steps, grid = 200 if SMOKE else 1000, {}
 measure = measured_by(loss_fn, groups, 16)
-_, learned = learn(loss_fn, tx, params, measure, steps)
+learned = np.median(learn(loss_fn, tx, params, measure, steps)[1][-50:])
 for rate in (0.03, 0.1) if SMOKE else (0.03, 0.1, 0.3, 1.0):
     for momentum in (0.0, 0.9):
         fixed = {"learning_rate": rate, "momentum": momentum}
         fixed = {name: jnp.float32(value) for name, value in fixed.items()}
         constant = learn(loss_fn, tx, params, lambda _, c=fixed: c, steps)[1]
-        grid[rate, momentum] = constant[-1]
-print(f"learned: {learned[-1]:.2e}, constants:")
+        grid[rate, momentum] = np.median(constant[-50:])
+print(f"learned: {learned:.2e}, constants:")
 print({name: f"{loss:.2e}" for name, loss in grid.items()})
-assert learned[-1] < np.nanmin(list(grid.values()))
+assert learned < np.nanmin(list(grid.values()))
 
 # %% [markdown]
 # ## BatchNorm as a ridge that tunes itself

@@ -56,9 +56,9 @@ def relative_ascent(
     Examples:
         >>> from psi_optax import ScaleGroup
         >>> tx = relative_ascent(0.5, ScaleGroup(axes=0))
-        >>> w, g = jnp.array([8.0, 0.0]), jnp.array([0.0, 0.1])
-        >>> print(tx.update(g, tx.init(w), w)[0])
-        [ 0. -4.]
+        >>> w, g = jnp.array([3.0, 4.0]), jnp.array([0.8, -0.6])
+        >>> print(tx.update(g, tx.init(w), w)[0].round(3))
+        [-2.   1.5]
 
     References:
         Foret et al., [Sharpness-aware

@@ -1,13 +1,14 @@
 """Keys that users pass, and random numbers like a tree."""
 
+import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from psi_optax.groups import Tree
+from psi_optax.groups.paths import map_with_path
 from psi_optax.transforms.floating import upcast_half
 
 
@@ -25,6 +26,8 @@ def as_key(key: Any) -> jax.Array:
 def draw_normal(key: jax.Array, tree: Tree) -> Tree:
     """Return standard normal numbers, one for each weight.
 
+    Those of a leaf depend on the key and on its path, not on other leaves.
+
     Args:
         key: a typed key.
         tree: arrays of floating or complex numbers.
@@ -33,9 +36,10 @@ def draw_normal(key: jax.Array, tree: Tree) -> Tree:
         A tree of the same shapes, in float32 for 16-bit leaves.
     """
 
-    def leaf(x: jax.Array, key: jax.Array) -> jax.Array:
+    def leaf(path: str, x: jax.Array) -> jax.Array:
         x = upcast_half(x)
+        here = jax.random.fold_in(key, zlib.crc32(path.encode()))
         sharding = jax.typeof(x).sharding
-        return jax.random.normal(key, x.shape, x.dtype, out_sharding=sharding)
+        return jax.random.normal(here, x.shape, x.dtype, out_sharding=sharding)
 
-    return jax.tree.map(leaf, tree, optax.tree.split_key_like(key, tree))
+    return map_with_path(leaf, tree)

@@ -106,8 +106,7 @@ def local_entropy(
     `update` needs `grad_fn(params, i)`, the gradient of the loss at the i-th
     inner step; it is called for i from 1 to steps - 1. The updates are the
     gradient at x, of step 0. So a step costs `steps` gradients. Select a batch
-    by i, or ignore it. Random bits depend on the key as those of
-    `stochastic_rounding`.
+    by i, or ignore it. Random numbers are drawn as in `perturb_weights`.
 
     Args:
         groups: scale groups in any form.

@@ -68,7 +68,11 @@ def perturb_weights(
     BatchNorm are those of perturbed weights: see `batch_stats.recalibrate`. Put
     it around the optimizer: `perturb_weights(psi(...), 0.1, groups, 0)`. The
     next step undoes a change of the params by other code: make a new state
-    after it. Random bits depend on the key as those of `stochastic_rounding`.
+    after it.
+
+    Random numbers depend on the key, the number of steps and the path of the
+    leaf. Inside of `jax.shard_map` every shard draws the same, as in
+    `stochastic_rounding`.
 
     Args:
         optimizer: an optimizer, such as `psi(...)`.
@@ -87,9 +91,9 @@ def perturb_weights(
     Raises:
         TypeError: `optimizer` is not a gradient transformation; the key is
             neither an integer nor a `jax.random.key`.
-        ValueError: a negative sigma; layers="one" without groups, or with an
-            `ordinary_sigma`; groups do not fit params; params are missing in
-            `update`; `optimizer` is a lookahead.
+        ValueError: a negative sigma; layers="one" without groups; groups do
+            not fit params; params are missing in `update`; `optimizer` is a
+            lookahead.
 
     Examples:
         >>> from psi_optax import ScaleGroup
@@ -111,7 +115,6 @@ def perturb_weights(
     check_nonnegative("sigma", sigma)
     check_choice("layers", layers, ("all", "one"))
     check_nonnegative("ordinary_sigma", ordinary_sigma)
-    _check_layers(layers, ordinary_sigma)
     inner, key = optax.with_extra_args_support(optimizer), as_key(key)
 
     def init(plan: Plan, params: Tree) -> PerturbWeightsState:
@@ -196,16 +199,6 @@ def get_center(opt_state: optax.OptState, params: Tree = None) -> Tree:
     return map_with_path(
         lambda path, x: centers[path].leaf if path in centers else x, params
     )
-
-
-def _check_layers(layers: str, ordinary_sigma: Any) -> None:
-    """Reject noise of ordinary parameters beside one layer of groups."""
-    known = not isinstance(ordinary_sigma, jax.core.Tracer)
-    if layers == "one" and not (known and ordinary_sigma == 0):
-        raise ValueError(
-            'ordinary_sigma has no effect with layers="one", which perturbs'
-            ' scale groups alone: omit it, or choose layers="all".'
-        )
 
 
 def _scales(plan: Plan, center: Tree, sigma: Any) -> Scalars:

@@ -35,9 +35,10 @@ def relative_ascent(
         )
 
     Inside `psi` a norm is 1, and the raw ascent is relative. Choose the opaque
-    mode, which asks for `grad_fn`: the transparent one turns a gradient of zero
-    into NaN, accepts no other extra arguments, and shows the perturbed weights
-    to BatchNorm's running statistics. A gradient of zero gives zero. Inside
+    mode, which asks for `grad_fn`: the transparent one accepts no other extra
+    arguments, and shows the perturbed weights to BatchNorm's running
+    statistics. A gradient of zero gives zero, where `optax.contrib.normalize`
+    gives NaN. A non-finite gradient makes all steps non-finite. Inside
     `shard_map` the norm is that of the weights of this device, and of the
     shards that `axis_name` of a group adds.
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from psi_optax import ScaleGroup
+from tests.compilation import quick_jit
 
 GROUPS = {"kernel": ScaleGroup(0), "head": None}
 FACTORS = np.array([0.25, 0.5, 1, 2, 4, 16.0])
@@ -48,7 +49,7 @@ def train(tx, params, steps=30):
     """The losses before each step, the last params and the last state."""
     tx = optax.with_extra_args_support(tx)
 
-    @jax.jit
+    @quick_jit
     def step(params, state):
         value, gradient = jax.value_and_grad(loss)(params)
         updates, state = tx.update(gradient, state, params, grad_fn=grad_fn)

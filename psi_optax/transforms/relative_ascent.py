@@ -81,7 +81,7 @@ def relative_ascent(
         relative = geometry.scale(plan, plan.select(updates), norms)
         wide = plan.merge(upcast_half(updates), relative)
         length = _norm(plan, wide)
-        shrink = geometry.safe_divide(jnp.asarray(-rho, length.dtype), length)
+        shrink = geometry.safe_divide(-jnp.asarray(rho, length.dtype), length)
         steps = jax.tree.map(lambda x: shrink.astype(x.dtype) * x, wide)
         grouped = geometry.scale(plan, plan.select(steps), norms)
         steps = plan.merge(steps, grouped)

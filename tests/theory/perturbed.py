@@ -34,6 +34,7 @@ def loss(params, i=0):
     """The same for every i, the number of an inner step."""
     del i
     x = jax.random.normal(jax.random.key(5), (24, 8))
+    x = x.astype(params["kernel"].dtype)
     h = x @ params["kernel"]
     h = jnp.tanh((h - h.mean(0, keepdims=True)) / h.std(0, keepdims=True))
     labels = jnp.arange(24) % 3

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 
 from psi_optax import ScaleGroup, psi, psi_sgd
 from psi_optax.wrappers import local_entropy
@@ -100,15 +99,16 @@ def test_noise_has_the_variance_of_langevin():
     tx = local_entropy(
         ScaleGroup(0),
         gamma=1.0,
-        steps=1,
+        steps=2,
         rate=rate,
         average=0.0,
         noise=noise,
         key=0,
     )
     found = first(tx, x, lambda x, i: jnp.zeros_like(x))
-    # A deviation of 1 / sqrt(40,000), 0.5 %.
-    expected = np.sqrt(rate) * noise / r
+    # The first is pulled back by gamma times the rate. A deviation of the
+    # measured root is 1 / sqrt(40,000), 0.5 %.
+    expected = np.sqrt(rate * (1 + (1 - rate) ** 2)) * noise / r
     np.testing.assert_allclose(np.std(found), expected, rtol=0.02)
     assert abs(np.mean(found)) < 0.03 * expected
 
@@ -245,30 +245,6 @@ def test_frozen_and_integer_parameters_reach_the_loss():
         grad_fn=lambda p, i: {"w": 2 * p["w"]},
     )
     assert_equal(found["w"], alone["w"])
-
-
-class Net(nnx.Module):
-    def __init__(self, params):
-        self.kernel = nnx.Param(params["kernel"])
-        self.head = nnx.Param(params["head"])
-
-
-def test_nnx():
-    params = make_params()
-    tx = optax.chain(local_entropy(GROUPS, **NOISY), psi_sgd(0.1, GROUPS))
-    _, expected, _ = train(tx, params, steps=1)
-    model = Net(params)
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-
-    def slope(state, i):
-        gradient = grad_fn(nnx.to_pure_dict(state), i)
-        return nnx.state(Net(gradient), nnx.Param)
-
-    gradient = slope(nnx.state(model, nnx.Param), 0)
-    optimizer.update(model, gradient, grad_fn=slope)
-    found = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    # Another program: some roundings of weights up to 4.
-    assert distance(found, expected) < 2e-6
 
 
 # Errors.

@@ -150,7 +150,7 @@ def test_the_run_goes_on_in_four_processes(ended, whole, finish, tmp_path):
 
 
 def test_learners_in_three_processes_go_on(start, finish, tmp_path):
-    more = "--averaging", "ring"
+    more = "--averaging", "ring", "--batch", "78"
     whole = finish(tmp_path / "whole", 3, 3, *more)
     out = tmp_path / "ended"
     process = start(out, 3, 3, *more)

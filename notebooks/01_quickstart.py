@@ -235,3 +235,5 @@ for old, new in zip(*map(jax.tree.leaves, norms), strict=True):
 #   weights, and how to do without it
 # - [04](04_many_devices.ipynb): several devices, shardings, checkpoints
 # - [05](05_bring_your_own.ipynb): your own optimizer, or framework
+# - [06](06_what_the_loss_looks_like.ipynb): curvature, stability and shape of
+#   the loss

@@ -21,7 +21,7 @@ _COLLECTION = "batch_stats"
 _LARGE = 2.0**30
 
 # Degree of each statistic in the scale of the normalized outputs.
-_POWERS = {"mean": 1, "var": 2}
+_POWERS = {"mean": 1, "var": 2, "covariance": 2}
 
 
 def recalibrate(
@@ -54,8 +54,8 @@ def recalibrate(
 
     Returns:
         The variables with new statistics, in their dtypes. The statistics are
-        leaves named "mean" or "var"; other leaves, such as counters, are
-        unchanged.
+        leaves named "mean", "var" or "covariance"; other leaves, such as
+        counters, are unchanged.
 
     Raises:
         TypeError: apply_fn returns something else than statistics.
@@ -127,7 +127,7 @@ def _run(
 
 
 def _is_moment(path: str) -> bool:
-    """Return whether a statistic is a mean or a variance."""
+    """Return whether a statistic is a mean, a variance or a covariance."""
     return path.rpartition("/")[2] in _POWERS
 
 
@@ -201,8 +201,9 @@ def rescale(
 
     Returns:
         A tree like batch_stats. At or below these paths, leaves named "mean"
-        are multiplied by the factor c of each group, and leaves named "var" by
-        its square. Other leaves are unchanged. Powers of two are exact factors.
+        are multiplied by the factor c of each group, and leaves named "var" or
+        "covariance" by its square. Other leaves are unchanged. Powers of two
+        are exact factors.
 
     Raises:
         ValueError: an unknown path; a parameter without groups; a statistic of

@@ -15,6 +15,7 @@ import optax
 
 import psi_optax
 from psi_optax import ScaleGroup
+from psi_optax.transforms.floating import is_inexact
 
 # A kernel tied to its bias column by column, blocks of columns, a group that
 # is a whole leaf, and ordinary parameters.
@@ -48,6 +49,58 @@ def draw(seed, dtype="float32"):
     return jax.tree.map(lambda x: jnp.asarray(x, dtype), normal(seed, SHAPES))
 
 
+def alone(tx):
+    """The transform by itself."""
+    return tx
+
+
+def with_gradients(tx):
+    """The transform with a gradient function, and other arguments as given."""
+
+    def cosine(x):
+        return jnp.cos(x) if is_inexact(x) else x
+
+    def grad_fn(params, i):
+        del i
+        return jax.tree.map(cosine, params)
+
+    def update(updates, state, params=None, **extra_args):
+        return tx.update(
+            updates, state, params, **{"grad_fn": grad_fn, **extra_args}
+        )
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def as_first_of_three(tx):
+    """The first of three learners, whose weights are one, two and three w."""
+
+    def update(updates, state, params=None, **extra_args):
+        def times(x, j):
+            return (
+                x * (1 + j).astype(jnp.result_type(x)) if is_inexact(x) else x
+            )
+
+        def learner(j):
+            own = jax.tree.map(lambda x: times(x, j), params)
+            found, _ = tx.update(updates, state, own, **extra_args)
+            leaves, rest = jax.tree.flatten(found)
+            # What is no array, such as a gradient of float0, has no axis.
+            others.append((leaves, rest))
+            return [x for x in leaves if isinstance(x, jax.Array)]
+
+        others = []
+        arrays = jax.vmap(learner, axis_name="learners")(jnp.arange(3))
+        leaves, rest = others[-1]
+        arrays = iter(arrays)
+        first = [
+            next(arrays)[0] if isinstance(x, jax.Array) else x for x in leaves
+        ]
+        return jax.tree.unflatten(rest, first), state
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
 class Entry(NamedTuple):
     """A public transform with all arguments but its groups.
 
@@ -68,6 +121,10 @@ class Entry(NamedTuple):
             so that what stands beside a leaf changes how it is rounded.
         per_tensor: whether all groups of a parameter are one.
         multiplies: whether it multiplies matrices, and is meant to.
+        joint: whether all parameters have one norm, so that a fault of one
+            group is everybody's.
+        random: whether it draws a number for each weight.
+        around: gives the transform what its `update` needs beside params.
     """
 
     factory: Callable[..., optax.GradientTransformationExtraArgs]
@@ -81,6 +138,9 @@ class Entry(NamedTuple):
     whole: bool = False
     per_tensor: bool = False
     multiplies: bool = False
+    joint: bool = False
+    random: bool = False
+    around: Callable[[Any], Any] = alone
 
     def arguments(self, groups=GROUPS):
         """All arguments, by name."""
@@ -91,7 +151,12 @@ class Entry(NamedTuple):
 
     def build(self, groups=GROUPS):
         """The transform."""
-        return self.factory(**self.arguments(groups))
+        return self.around(self.factory(**self.arguments(groups)))
+
+    def injected(self):
+        """The transform, with its numbers as arrays in the state."""
+        make = optax.inject_hyperparams(self.factory)
+        return self.around(make(**self.arguments()))
 
 
 ENTRIES = {
@@ -197,6 +262,32 @@ ENTRIES = {
         trees=3,
         promotes=True,
         by_leaf=False,
+    ),
+    "relative_ascent": Entry(
+        psi_optax.transforms.relative_ascent, {"rho": 0.5}, joint=True
+    ),
+    "mix_with_neighbors": Entry(
+        psi_optax.transforms.mix_with_neighbors,
+        {"axis_name": "learners"},
+        takes_groups=False,
+        around=as_first_of_three,
+    ),
+    "perturb_weights": Entry(
+        psi_optax.wrappers.perturb_weights,
+        {
+            "optimizer": optax.sgd(0.1, momentum=0.9),
+            "sigma": 0.1,
+            "key": 0,
+            "ordinary_sigma": 0.1,
+        },
+        trees=2,
+        random=True,
+    ),
+    "local_entropy": Entry(
+        psi_optax.wrappers.local_entropy,
+        {"gamma": 0.5, "steps": 3, "rate": 0.1, "noise": 0.1, "key": 0},
+        random=True,
+        around=with_gradients,
     ),
     "project_by_cosine": Entry(
         psi_optax.wrappers.project_by_cosine,
@@ -306,7 +397,15 @@ KINDS = [
     *("scale_by_group_norm", "retract", "rescale_weights", "project_by_cosine"),
     *("transported_trace_parallel", "scale_by_group_rms"),
     *("scale_by_group_adam", "stochastic_rounding", "master_weights"),
-    *("average_weights", "psi", "psi_ordinary", "psi_additive", "psi_adam"),
+    *(
+        "perturb_weights",
+        "local_entropy",
+        "average_weights",
+        "psi",
+        "psi_ordinary",
+        "psi_additive",
+        "psi_adam",
+    ),
     *("psi_sgdm", "monitor_groups", "hyperball", "muonh"),
 ]
 
@@ -318,6 +417,7 @@ ROOMS = [
     psi_optax.wrappers,
     psi_optax.optimizers,
     psi_optax.reparametrize,
+    psi_optax.initialize,
     psi_optax.diagnostics,
     psi_optax.dynamics,
     psi_optax.landscape,

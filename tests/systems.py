@@ -2,8 +2,7 @@
 
     python -m tests.systems
 
-writes docs/systems.md. Entries of the table `pending` wait for code that is not
-in the package yet: they are not on the page and not checked.
+writes docs/systems.md.
 """
 
 import importlib
@@ -49,10 +48,10 @@ class System(NamedTuple):
     page: str
 
 
-def read(table: str = "systems") -> list[System]:
-    """Return the systems of a table of the list."""
+def read() -> list[System]:
+    """Return the systems of the list."""
     text = pathlib.Path(__file__).with_suffix(".toml").read_text("utf-8")
-    return [System(**entry) for entry in tomllib.loads(text).get(table, [])]
+    return [System(**entry) for entry in tomllib.loads(text)["systems"]]
 
 
 def exists(call: str) -> bool:

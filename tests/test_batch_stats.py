@@ -104,6 +104,25 @@ def test_recalibration_of_nothing():
         recalibrate(training(model), {"params": variables["params"]}, BATCHES)
 
 
+def test_a_covariance_is_a_moment():
+    old = {"covariance": jnp.eye(2)}
+    batch = jnp.array([[2.0, 1.0], [1.0, 3.0]])
+
+    def apply_fn(variables, batch):
+        moved = variables["batch_stats"]["covariance"]
+        return {"covariance": 0.75 * moved + 0.25 * batch}
+
+    found = recalibrate(apply_fn, {"batch_stats": old}, [batch, 3 * batch])
+    np.testing.assert_allclose(
+        found["batch_stats"]["covariance"], 2 * batch, rtol=1e-6
+    )
+    w, whole = jnp.ones((3, 2)), ScaleGroup((0, 1))
+    moved = rescale(old, w, 4 * w, whole, {"covariance": ""})
+    np.testing.assert_array_equal(moved["covariance"], 16 * jnp.eye(2))
+    with pytest.raises(ValueError, match="covariance"):
+        rescale(old, w, 4 * w, ScaleGroup(0), {"covariance": ""})
+
+
 def test_counters_stay():
     def apply_fn(variables, batch):
         old = variables["batch_stats"]

@@ -30,11 +30,12 @@ ALLOWED = {
     "optimizers": CORE | {"_schedules", "transforms", "wrappers"},
     "invariance": CORE | {"_compat"},
     "reparametrize": CORE | {"transforms"},
+    "initialize": CORE,
     "diagnostics": CORE | {"_compat", "reparametrize", "transforms"},
     "dynamics": CORE | {"_schedules"},
     "landscape": CORE,
     "batch_stats": CORE,
-    "models": {"groups"},
+    "models": ARGUMENTS | {"groups"},
 }
 
 

@@ -15,7 +15,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from benchmarks.harness.files import make_folder
-from benchmarks.train import batches, records, run
+from benchmarks.train import batches, learners, records, run
 from benchmarks.train.checkpoints import CheckpointError
 from benchmarks.train.layout import make_layout
 from benchmarks.train.settings import DATA, Options, parse
@@ -49,6 +49,8 @@ def train(options: Options) -> None:
         layout = make_layout(sizes, axes)
         data = DATA[settings.data]()
         batches.check(settings, data, layout.parts)
+        if settings.averaging != "gradients":
+            learners.check(settings.averaging, layout)
         with jax.set_mesh(layout.mesh):
             network = run.build(settings, data)
         done = records.check(out, settings, options.resume)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from benchmarks.data import Dataset
 from benchmarks.data.images import standardize
 from benchmarks.optimizers import OPTIMIZERS
-from benchmarks.train import batches
+from benchmarks.train import batches, learners
 from benchmarks.train.checkpoints import Checkpoints, Training
 from benchmarks.train.layout import Layout
 from benchmarks.train.records import Records
@@ -42,14 +42,19 @@ def train(
     with jax.set_mesh(layout.mesh), closing(Checkpoints(out, settings)) as kept:
         shape = batches.image_shape(settings, data)
         training = start(model, optimizer, layout, shape, settings.seed)
+        update, over_learners = global_update, lambda sums: sums
+        if settings.averaging != "gradients":
+            training = learners.copy_to_each(training, layout)
+            update = learners.update_each(update)
+            over_learners = learners.sum_each
         if kept.done:
             training = kept.restore(training)
         example = next(batches.train_batches(settings, data, layout, 1))
-        step = make_step(model, optimizer, layout, training)
+        step = make_step(model, optimizer, layout, training, update)
         begun = time.perf_counter()
         step = step.lower(training, *example).compile()
         compile_seconds = _digits(time.perf_counter() - begun)
-        evaluate = make_evaluate(model, layout)
+        evaluate = make_evaluate(model, layout, over_learners)
         with closing(Records(out, settings, kept.done)) as records:
             for epoch in range(kept.done + 1, settings.epochs + 1):
                 made = batches.train_batches(settings, data, layout, epoch)
@@ -75,12 +80,19 @@ def build(settings: Settings, data: Dataset) -> tuple[nn.Module, Optimizer]:
     shape = batches.image_shape(settings, data)
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     steps = len(data.train_labels) // settings.batch * settings.epochs
-    return model, OPTIMIZERS[settings.optimizer].make(
+    groups = kernel_groups(model, image).groups
+    known = OPTIMIZERS[settings.optimizer]
+    optimizer = known.make(
         SCHEDULES[settings.schedule](settings.rate, steps),
-        kernel_groups(model, image).groups,
+        groups,
         decay=settings.decay,
         momentum=settings.momentum,
     )
+    if settings.averaging != "gradients":
+        keeps_norms = known.invariance in ("filter", "tensor")
+        kept = groups if keeps_norms else None
+        optimizer = learners.chain(optimizer, settings.averaging, kept)
+    return model, optimizer
 
 
 def start(
@@ -103,9 +115,10 @@ def start(
 def global_update(loss: Callable, optimizer: Optimizer) -> Callable:
     """Return the update by the gradient of the whole batch's mean loss.
 
-    Here the compiler averages over devices. Another average, of gradients or of
-    weights, is another function like this one, with a `jax.shard_map` over the
-    axes that divide the batch, as the `update` of `make_step`.
+    Here the compiler averages over devices. Another average of gradients is
+    another function like this one, with a `jax.shard_map` over the axes that
+    divide the batch, as the `update` of `make_step`. That of weights is in
+    `learners`.
     """
 
     def update(training: Training, images, labels):
@@ -171,10 +184,15 @@ def _digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def make_evaluate(model: nn.Module, layout: Layout) -> Callable:
+def make_evaluate(
+    model: nn.Module,
+    layout: Layout,
+    over_learners: Callable = lambda sums: sums,
+) -> Callable:
     """Return the evaluation of variables on batches with weights."""
 
     @jax.jit
+    @over_learners
     def sums(variables, images, labels, weights):
         variables = {**variables, "params": layout.gather(variables["params"])}
         logits: Any = model.apply(variables, standardize(images), train=False)

@@ -65,6 +65,11 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 
 
+# What devices average in each step: gradients of one batch; or weights, each
+# with its two neighbours or with all.
+AVERAGES = ("gradients", "ring", "all")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings that the numbers of a run depend on."""
@@ -78,6 +83,7 @@ class Settings:
     decay: float = 0.0  # Weight decay of kernels; see docs/training.md.
     epochs: Count = 10
     batch: Count = 128  # Number of images, on all devices together.
+    averaging: Annotated[str, one_of(AVERAGES)] = "gradients"
     augment: bool = False  # Shift and mirror images.
     crop: Maybe = None  # Height and width of pieces of images, in pixels.
     # Of initial weights, order and augmentation.

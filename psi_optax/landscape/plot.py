@@ -111,8 +111,9 @@ def plot_edge(
     At the edge of stability the ratio is 1. Needs matplotlib.
 
     Args:
-        sharpness: top eigenvalues of a run, shape (n,).
-        threshold: of `stability_threshold`, a number or shape (n,).
+        sharpness: top eigenvalues of a run, shape (n,), or of several runs,
+            shape (n, runs).
+        threshold: of `stability_threshold`; broadcasts to the eigenvalues.
         steps: at which they were measured, shape (n,); None for their index.
 
     Returns:
@@ -128,11 +129,12 @@ def plot_edge(
         'top eigenvalue / threshold'
     """
     ratio = np.asarray(sharpness) / np.asarray(threshold)
-    at = np.arange(ratio.size) if steps is None else np.asarray(steps)
-    if ratio.ndim != 1 or at.shape != ratio.shape:
+    count = len(np.atleast_1d(ratio))
+    at = np.arange(count) if steps is None else np.asarray(steps)
+    if ratio.ndim not in (1, 2) or at.shape != ratio.shape[:1]:
         raise ValueError(
             f"sharpness / threshold has shape {ratio.shape}, steps {at.shape}:"
-            " pass both of shape (n,)."
+            " pass shapes (n,) or (n, runs), and (n,)."
         )
     figure, axes = _make_figure("plot_edge")
     axes.plot(at, ratio)

@@ -9,6 +9,10 @@ the same names, parameter paths, shapes and outputs:
   32, 44, 56, 110 for CIFAR; ResNet-18, 34, 50 for ImageNet;
 - `ViT` and `Transformer`, with RMSNorm, also of queries and keys.
 
+They also have two normalization layers, `GroupBatchNorm` and
+`WhitenedBatchNorm`. `psi_optax.models.functions` has normalizations without
+parameters.
+
 Convolutions and dense layers before a batch normalization have no bias: it
 would have no effect. Their kernels have one scale group for each output
 channel. The kernels of queries and keys have one scale group for each head. The

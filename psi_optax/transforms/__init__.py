@@ -5,6 +5,9 @@ from psi_optax.transforms.group_norm import (
     normalize_by_group_norm as normalize_by_group_norm,
     scale_by_group_norm as scale_by_group_norm,
 )
+from psi_optax.transforms.mixing import (
+    mix_with_neighbors as mix_with_neighbors,
+)
 from psi_optax.transforms.moments import (
     ScaleByGroupAdamState as ScaleByGroupAdamState,
     ScaleByGroupRmsState as ScaleByGroupRmsState,
@@ -21,6 +24,9 @@ from psi_optax.transforms.orthogonality import (
 from psi_optax.transforms.projection import (
     project_to_tangent as project_to_tangent,
     project_to_zero_mean as project_to_zero_mean,
+)
+from psi_optax.transforms.relative_ascent import (
+    relative_ascent as relative_ascent,
 )
 from psi_optax.transforms.rescaling import (
     RescaleWeightsState as RescaleWeightsState,

@@ -1,4 +1,7 @@
-"""Floating leaves as arrays, and updates for leaves that cannot move."""
+"""Floating leaves as arrays, in float32 if they have 16 bits.
+
+And updates for leaves that cannot move.
+"""
 
 from typing import Any
 
@@ -7,6 +10,23 @@ import jax.numpy as jnp
 
 from psi_optax.groups import Tree
 from psi_optax.groups.paths import leaves_with_paths, map_with_path
+
+HALF_DTYPES = (jnp.dtype("bfloat16"), jnp.dtype("float16"))
+
+
+def is_half(x: jax.typing.ArrayLike) -> bool:
+    """Return whether x, an array or a shape with a dtype, has 16 bits."""
+    return jax.dtypes.result_type(x) in HALF_DTYPES
+
+
+def upcast_half(tree: Any) -> Any:
+    """Return the tree with 16-bit leaves cast to float32, which is exact.
+
+    Unlike `to_accumulator` it leaves integers.
+    """
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float32) if is_half(x) else x, tree
+    )
 
 
 def floats_as_arrays(tree: Tree, params: Tree) -> Tree:

@@ -1,29 +1,11 @@
-"""Weights of 16 bits, and their exact copies in float32."""
-
-from typing import Any
+"""Steps that weights of 16 bits can represent."""
 
 import jax
 import jax.numpy as jnp
 
 from psi_optax.geometry._scheduling import apart
 from psi_optax.geometry.rounding import rounding_shrinkage_limit
-
-HALF_DTYPES = (jnp.dtype("bfloat16"), jnp.dtype("float16"))
-
-
-def is_half(x: jax.typing.ArrayLike) -> bool:
-    """Return whether x, an array or a shape with a dtype, has 16 bits."""
-    return jax.dtypes.result_type(x) in HALF_DTYPES
-
-
-def upcast_half(tree: Any) -> Any:
-    """Return the tree with 16-bit leaves cast to float32, which is exact.
-
-    Unlike `to_accumulator` it leaves integers.
-    """
-    return jax.tree.map(
-        lambda x: jnp.asarray(x, jnp.float32) if is_half(x) else x, tree
-    )
+from psi_optax.transforms.floating import upcast_half
 
 
 def limit_shrinkage(w: jax.Array, new: jax.Array) -> jax.Array:

@@ -4,21 +4,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from psi_optax import geometry
 from psi_optax._validation import check_decay, check_schedule
 from psi_optax.groups import Groups, Leaves, Plan, Tree, make_plan
-from psi_optax.groups.paths import (
-    is_placeholder,
-    leaves_with_paths,
-    map_with_path,
-)
+from psi_optax.groups.paths import is_placeholder, map_with_path
 from psi_optax.groups.reductions import to_accumulator
 from psi_optax.transforms.contract import floating_transform
+from psi_optax.transforms.floating import upcast_half
 from psi_optax.transforms.state_checks import read_states
-from psi_optax.wrappers._low_precision import upcast_half
+from psi_optax.wrappers._stored_leaves import stored_leaves
 
 
 class AverageWeightsState(NamedTuple):
@@ -166,7 +162,12 @@ def get_average(
         >>> print(get_average(state, north, ScaleGroup(axes=0)).round(2))
         [1.41 1.41]
     """
-    averages = _averages(opt_state, params)
+    states = read_states(
+        opt_state,
+        AverageWeightsState,
+        "put average_weights(decay) last in the chain.",
+    )
+    averages = stored_leaves("average", states, params)
     plan = make_plan(groups, params)
     w = plan.select(params)
     inside = {
@@ -181,7 +182,7 @@ def get_average(
         found = averages[path]
         x = jnp.asarray(x)
         average = on_spheres.get(path, found.leaf).astype(x.dtype)
-        return jnp.where(found.weight == 0, x, average)
+        return jnp.where(found.state.weight == 0, x, average)
 
     return map_with_path(leaf, params)
 
@@ -194,37 +195,3 @@ def _on_spheres(plan: Plan, w: Leaves, inside: Leaves) -> Leaves:
         path: jnp.where(norm == 0, to_accumulator(w[path]), moved[path])
         for path, norm in norms.items()
     }
-
-
-class _Average(NamedTuple):
-    leaf: jax.Array
-    weight: jax.typing.ArrayLike
-
-
-def _averages(opt_state: optax.OptState, params: Tree) -> dict[str, _Average]:
-    """Return the averages of parameters, by path."""
-    states = read_states(
-        opt_state,
-        AverageWeightsState,
-        "put average_weights(decay) last in the chain.",
-    )
-    shapes = {
-        x.path: np.shape(x.leaf)
-        for x in leaves_with_paths(params)
-        if not x.is_placeholder
-    }
-    found: dict[str, _Average] = {}
-    for state in states:
-        for path, leaf in leaves_with_paths(state.average):
-            if is_placeholder(leaf):
-                continue
-            if path in found:
-                raise ValueError(f"two averages of {path!r}: keep one.")
-            if shapes.get(path) != leaf.shape:
-                raise ValueError(
-                    f"the average of {path!r} has shape {leaf.shape}, but"
-                    f" params have {shapes.get(path, 'nothing')} there: pass"
-                    " the params and the state of one run."
-                )
-            found[path] = _Average(leaf, state.weight)
-    return found

@@ -7,6 +7,7 @@ import optax
 from psi_optax.wrappers.average_weights import AverageWeightsState
 from psi_optax.wrappers.master_weights import MasterWeightsState
 from psi_optax.wrappers.nesting import Conflict
+from psi_optax.wrappers.perturb_weights import PerturbWeightsState
 from psi_optax.wrappers.stochastic_rounding import StochasticRoundingState
 
 _COPIES = "it keeps its own weights, which {outer} would leave behind"
@@ -16,6 +17,7 @@ _OTHER = "Choose another optimizer."
 CONFLICTS: Mapping[type, Conflict] = {
     AverageWeightsState: Conflict(_COPIES, "Put it after {outer}.", "average"),
     MasterWeightsState: Conflict(_COPIES, _AROUND, "weights"),
+    PerturbWeightsState: Conflict(_COPIES, _AROUND, "center"),
     StochasticRoundingState: Conflict("its rounding would be lost", _AROUND),
     optax.LookaheadState: Conflict("its params are pairs", _AROUND),
     optax.ScaleByLBFGSState: Conflict(_COPIES, _OTHER, "params"),

@@ -9,11 +9,8 @@ from psi_optax._validation import check_transformation
 from psi_optax.groups import Tree
 from psi_optax.groups.paths import is_placeholder
 from psi_optax.transforms.contract import floating_transform
-from psi_optax.wrappers._low_precision import (
-    is_half,
-    limit_shrinkage,
-    upcast_half,
-)
+from psi_optax.transforms.floating import is_half, upcast_half
+from psi_optax.wrappers._low_precision import limit_shrinkage
 from psi_optax.wrappers.nesting import LOOKAHEAD, check_nesting
 
 

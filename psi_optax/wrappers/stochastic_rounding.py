@@ -4,19 +4,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from psi_optax._validation import check_transformation
 from psi_optax.groups import Tree
 from psi_optax.groups.paths import is_placeholder
 from psi_optax.transforms.contract import floating_transform
-from psi_optax.wrappers._low_precision import (
-    HALF_DTYPES,
-    is_half,
-    limit_shrinkage,
-    upcast_half,
-)
+from psi_optax.transforms.floating import HALF_DTYPES, is_half, upcast_half
+from psi_optax.wrappers._low_precision import limit_shrinkage
+from psi_optax.wrappers._random import as_key
 from psi_optax.wrappers.nesting import LOOKAHEAD, check_nesting
 
 
@@ -110,7 +106,7 @@ def stochastic_rounding(
     """
     check_transformation(optimizer=optimizer)
     inner = optax.with_extra_args_support(optimizer)
-    key = _as_key(key)
+    key = as_key(key)
 
     def init_fn(params: Tree) -> StochasticRoundingState:
         state = inner.init(upcast_half(params))
@@ -137,16 +133,6 @@ def stochastic_rounding(
         optax.GradientTransformationExtraArgs(init_fn, update_fn),
         kind=StochasticRoundingState,
     )
-
-
-def _as_key(key: Any) -> jax.Array:
-    dtype = key.dtype if hasattr(key, "dtype") else np.asarray(key).dtype
-    typed = jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not (typed or np.issubdtype(dtype, np.integer)) or np.ndim(key):
-        raise TypeError(f"key={key!r}: pass an integer, or jax.random.key(0).")
-    if typed:
-        return key
-    return jax.random.key(key)
 
 
 def _draw_step(w: jax.Array, u: Any, step: Any, key: jax.Array) -> Any:

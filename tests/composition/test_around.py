@@ -216,6 +216,12 @@ KEEPERS = {
         lambda: psi_optax.wrappers.average_weights(0.9),
         "AverageWeightsState .* after {what}",
     ),
+    "perturb_weights": (
+        lambda: psi_optax.wrappers.perturb_weights(
+            optax.sgd(0.1), 0.1, None, 0
+        ),
+        "PerturbWeightsState .*{what} ",
+    ),
     # Around, of narrow weights.
     "master_weights": (
         lambda: psi_optax.wrappers.master_weights(optax.sgd(0.1)),

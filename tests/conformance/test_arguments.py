@@ -93,6 +93,12 @@ KINDS = {
     "transport or None": choice("projection", "parallel", None),
     "labels": choice("ordinary", "scale"),
     "channels": choice("first", "last"),
+    "layers": choice("all", "one"),
+    "axis": (["data", "learners"], [None, 0.5, 1, ("data",), W]),
+    "three weights": (
+        [(1 / 3, 1 / 3, 1 / 3), [0.25, 0.5, 0.25], np.array([0.0, 1.0, 0.0])],
+        [None, 0.5, "abc", (0.5, 0.5), (0.5, 1.0, 0.5), (-0.5, 1.0, 0.5)],
+    ),
     "key": (
         [0, np.uint32(7), jax.random.key(0)],
         [
@@ -105,6 +111,7 @@ KINDS = {
         ],
     ),
 }
+PERIODS = ("every", "steps")
 # These are looked at where there are params.
 UNCHECKED = {"groups", "weight_dimension_numbers"}
 
@@ -120,12 +127,18 @@ KIND = {
     "max_norm": "positive",
     "strength": "positive",
     "degree": "number or None",
-    "every": "period",
     "radius": "radius",
     "retraction": "retraction",
     "transport": "transport",
     "channels": "channels",
     "key": "key",
+    **dict.fromkeys(["rho", "gamma", "rate"], "positive"),
+    **dict.fromkeys(["sigma", "ordinary_sigma", "noise"], "nonnegative"),
+    **dict.fromkeys(PERIODS, "period"),
+    "average": "decay",
+    "layers": "layers",
+    "axis_name": "axis",
+    "weights": "three weights",
     "of": "labels",
     "monitor_groups.learning_rate": "rate or None",
     "psi_sgd.momentum": "decay or None",
@@ -204,7 +217,7 @@ NUMERIC = [
     (factory, name)
     for factory, name in CHECKED
     if is_among(NUMBERS[-1], KINDS[kind_of(factory, name)][0])
-    or name == "every"
+    or name in PERIODS
 ]
 
 
@@ -213,7 +226,7 @@ def test_traced_arguments_are_checked_by_type_and_shape(factory, name):
     def init(x):
         return build(factory, **{name: x}).init(draw(0))
 
-    dtype = "int32" if name == "every" else "float32"
+    dtype = "int32" if name in PERIODS else "float32"
     jax.eval_shape(init, jax.ShapeDtypeStruct((), dtype))
     for shape, kind in [((), "bool"), ((), "complex64"), ((2,), dtype)]:
         with pytest.raises((TypeError, ValueError), match=rf"^{name}\b"):

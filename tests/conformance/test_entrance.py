@@ -18,6 +18,7 @@ STATELESS = {
     *("scale_by_group_norm", "project_to_tangent", "clip_by_group_norm"),
     *("project_to_tangent_centered", "project_to_zero_mean"),
     *("normalize_by_group_norm", "add_orthogonality"),
+    *("relative_ascent", "mix_with_neighbors"),
 }
 STATEFUL = sorted(set(ENTRIES) - STATELESS)
 

@@ -69,13 +69,9 @@ def test_masked_nodes_and_none(entry, tx, hole):
 # Hyperparameters.
 
 
-def injected(entry):
-    return optax.inject_hyperparams(entry.factory)(**entry.arguments())
-
-
 @each_entry
 def test_inject_hyperparams(entry, tx):
-    updates, state = one_step(injected(entry))
+    updates, state = one_step(entry.injected())
     expected, expected_state = one_step(tx)
     # A number that became an array is rounded before it is used.
     assert_close(updates, expected)
@@ -85,7 +81,7 @@ def test_inject_hyperparams(entry, tx):
 @each_entry
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_injected_hyperparams_keep_dtypes(entry, dtype):
-    assert_dtypes_kept(injected(entry), dtype)
+    assert_dtypes_kept(entry.injected(), dtype)
 
 
 @pytest.mark.usefixtures("optax_promotion")
@@ -96,7 +92,7 @@ def test_injected_hyperparams_keep_dtypes_leaf_by_leaf(entry):
     tree = draw(0)
     tree["blocks"] = tree["blocks"].astype("bfloat16")
     tree["head"]["bias"] = tree["head"]["bias"].astype("bfloat16")
-    assert_dtypes_kept(injected(entry), params=tree)
+    assert_dtypes_kept(entry.injected(), params=tree)
 
 
 def test_an_injected_rate_is_the_rate():

@@ -149,6 +149,23 @@ def test_the_run_goes_on_in_four_processes(ended, whole, finish, tmp_path):
     assert losses[-1] < 0.9 * losses[0]
 
 
+def test_learners_in_three_processes_go_on(start, finish, tmp_path):
+    more = "--averaging", "ring", "--batch", "78"
+    whole = finish(tmp_path / "whole", 3, 3, *more)
+    out = tmp_path / "ended"
+    process = start(out, 3, 3, *more)
+    *_, third = map(int, re.findall(r"\d+", process.stderr.readline()))
+    until(lambda: records.last_checkpoint(out) > 0, process)
+    os.kill(third, signal.SIGKILL)
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 1
+    assert "process 2 was ended by SIGKILL" in errors
+    # Decimal numbers that say all bits.
+    assert finish(out, 3, 3, "--resume", *more) == whole
+    losses = [line["train_loss"] for line in whole]
+    assert losses[-1] < losses[0]
+
+
 def test_what_cannot_be_done_is_said_once(ended, start):
     process = start(ended[0], 2, EPOCHS)
     _, errors = process.communicate(timeout=LIMIT)

@@ -118,6 +118,22 @@ def test_more_noise():
         np.testing.assert_allclose(part + rest, GAIN**2, rtol=1e-12)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_the_strength_is_a_gradient_of_the_gain(noise):
+    s = covariance(noise)
+    # The direction that descent finds, at any length.
+    w = 3 * np.linalg.solve(s, P)
+
+    def loss(gain):
+        return gain**2 / 2 - gain * (w @ P) / jnp.sqrt(w @ s @ w)
+
+    found = -jax.grad(loss)(GAIN) / GAIN
+    np.testing.assert_allclose(found, strength(noise), rtol=1e-12)
+    # The control: at a learned gain there is none.
+    learned = np.sqrt(P @ np.linalg.solve(s, P))
+    np.testing.assert_allclose(jax.grad(loss)(learned), 0, atol=1e-12)
+
+
 def test_isotropic_inputs():
     x, noise = whitened(), 0.7
     u, _ = descend(x, noise)

@@ -37,7 +37,9 @@ from tests.registry import ENTRIES, Entry
 MEMORYLESS = Entry(
     psi_optax.psi_sgd, {"learning_rate": 0.1, "momentum": 0.9, "radius": None}
 )
-ALL = {**ENTRIES, "psi_memoryless": MEMORYLESS}
+# One norm of all parameters: tests/transforms/test_relative_ascent.py.
+APART = {name: entry for name, entry in ENTRIES.items() if not entry.joint}
+ALL = {**APART, "psi_memoryless": MEMORYLESS}
 PLACES = (COLUMN, TIED, BLOCK, VECTOR)
 
 FAULTS = {
@@ -77,6 +79,10 @@ TABLE = {
     "stochastic_rounding": "=x=== 0xfee xf",
     "master_weights": "=x=== 0xfee xf",
     "average_weights": "=x=== 0xpee ==",
+    # Neighbours have other weights, and noise is relative to the norm.
+    "mix_with_neighbors": "pxfpp fxpff ==",
+    "perturb_weights": "fXXff fXXff XX",
+    "local_entropy": "00X00 fxfff ==",
     "monitor_groups": "=x=== 0xpee ==",
     "retract": "00X00 0XX00 ==",
     "retract_exponential": "00X00 0XX00 ==",
@@ -184,6 +190,8 @@ MOVES = {
     **dict.fromkeys(["transported_trace", "clip_by_group_norm"], "f"),
     **dict.fromkeys(["add_decayed_weights", "add_orthogonality"], "f"),
     **dict.fromkeys(["stochastic_rounding", "master_weights"], "f"),
+    **dict.fromkeys(["mix_with_neighbors", "perturb_weights"], "f"),
+    "local_entropy": "f",
     **dict.fromkeys(["average_weights", "monitor_groups"], "p"),
     **dict.fromkeys(["transported_trace_parallel"], "p"),
     **dict.fromkeys(["project_by_cosine", "sgdp", "adamp"], "f"),

@@ -53,7 +53,11 @@ def test_an_edge_is_relative_to_its_threshold():
     line, edge = figure.axes[0].lines
     np.testing.assert_array_equal(line.get_data(), [[0, 5], [0.5, 2.0]])
     assert set(edge.get_ydata()) == {1.0}
-    for bad in ({"steps": [0]}, {"sharpness": 1.0}):
+    runs = plot_edge([[10.0, 1.0], [20.0, 2.0], [30.0, 3.0]], [10.0, 2.0])
+    first, second, _ = runs.axes[0].lines
+    np.testing.assert_array_equal(first.get_data(), [[0, 1, 2], [1, 2, 3]])
+    np.testing.assert_array_equal(second.get_ydata(), [0.5, 1.0, 1.5])
+    for bad in ({"steps": [0]}, {"sharpness": 1.0}, {"sharpness": [[[1.0]]]}):
         with pytest.raises(ValueError, match="shape"):
             plot_edge(**{"sharpness": [1.0, 2.0], "threshold": 1.0, **bad})
 

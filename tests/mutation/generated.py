@@ -18,7 +18,7 @@ from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
 ROOMS = ["geometry", "groups", "transforms", "optimizers", "invariance"]
-ROOMS += ["reparametrize", "diagnostics"]
+ROOMS += ["reparametrize", "initialize", "diagnostics"]
 # What ends in a type error at once, as unions of types and bits of floats do;
 # and what needs to be told of names.
 LEFT_OUT = re.compile(

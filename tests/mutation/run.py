@@ -37,6 +37,11 @@ TESTS = {
         _ARGUMENTS,
     ],
     "reparametrize": ["tests/reparametrize", "tests/diagnostics"],
+    "initialize": ["tests/initialize"],
+    "models": [
+        "tests/models/test_normalization_layers.py",
+        "tests/models/test_normalization_functions.py",
+    ],
     "diagnostics": ["tests/diagnostics"],
     "dynamics": ["tests/dynamics"],
     "landscape": [

@@ -19,6 +19,7 @@ import psi_optax
 from psi_optax import ScaleGroup, geometry
 from psi_optax.geometry import retraction
 from psi_optax.groups import make_plan
+from psi_optax.transforms import floating
 from psi_optax.wrappers import _low_precision
 from tests.compilation import quick_jit
 from tests.theory.training import lenient, to_numpy
@@ -259,7 +260,7 @@ def fall(name, w, target):
     return np.asarray(updates)
 
 
-@pytest.mark.parametrize("dtype", _low_precision.HALF_DTYPES)
+@pytest.mark.parametrize("dtype", floating.HALF_DTYPES)
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_ordinary_steps_of_narrow_leaves_keep_their_bits(
     name, dtype, monkeypatch

@@ -31,6 +31,7 @@ GRADIENT, DIRECTION, STEP = -1, 0, 1
 DEGREES = {
     "scale_by_group_norm": (GRADIENT, DIRECTION),
     "normalize_by_group_norm": (GRADIENT, DIRECTION),
+    "relative_ascent": (GRADIENT, STEP),
     "project_to_tangent": (GRADIENT, GRADIENT),
     "project_to_tangent_centered": (GRADIENT, GRADIENT),
     "project_to_zero_mean": (GRADIENT, GRADIENT),
@@ -61,11 +62,13 @@ DEGREES = {
 NO_STEPS = {name for name, (_, out) in DEGREES.items() if out != STEP}
 
 # All that takes groups, but Muon, whose direction is made of the singular
-# values of a matrix, and a monitor, which passes updates through.
+# values of a matrix, a monitor, which passes updates through, and noise.
 NAMES = [
     name
     for name, entry in ENTRIES.items()
-    if entry.takes_groups and name not in ("muonh", "monitor_groups")
+    if entry.takes_groups
+    and not entry.random
+    and name not in ("muonh", "monitor_groups")
 ]
 
 

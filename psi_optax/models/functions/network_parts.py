@@ -1,4 +1,4 @@
-"""Operations without parameters, for both frameworks."""
+"""Operations of the networks of both frameworks."""
 
 import jax
 import jax.numpy as jnp

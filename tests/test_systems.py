@@ -1,8 +1,12 @@
 """The list of systems: calls, tests and pages exist; the page is up to date."""
 
+import inspect
+import re
+
 import pytest
 
-from tests.systems import PAGE, exists, faults, page, read
+from psi_optax import landscape
+from tests.systems import PAGE, ROOT, exists, faults, page, read
 
 SYSTEMS = read()
 GOOD = SYSTEMS[0]
@@ -43,6 +47,23 @@ def test_names_are_distinct_and_in_sections():
 def test_faults_are_found(field, value):
     assert not list(faults(GOOD))
     assert list(faults(GOOD._replace(**{field: value})))
+
+
+def test_the_room_and_the_notebook_on_the_loss_are_whole():
+    calls = {call for system in SYSTEMS for call in system.calls}
+    functions = {
+        f"psi_optax.landscape.{name}"
+        for name in dir(landscape)
+        # Result types begin with a capital letter.
+        if name[0].islower() and inspect.isfunction(getattr(landscape, name))
+    }
+    assert len(functions) > 12
+    assert not functions - calls
+    notebook = "notebooks/06_what_the_loss_looks_like"
+    source = (ROOT / f"{notebook}.py").read_text(encoding="utf-8")
+    sections = re.findall(r"^# ## (.+)$", source, re.MULTILINE)
+    missing = {x for x in sections if f"{notebook}.ipynb: {x}" not in calls}
+    assert missing == {"A network"}
 
 
 def test_headings_of_notebooks_are_found():

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from psi_optax import geometry
 from psi_optax.geometry._scheduling import apart, barrier, checks_weights
@@ -73,7 +74,7 @@ def unknown_groups(plan: Plan, w: Leaves, *, momentum: bool) -> KnownGroups:
     radial = jax.tree.map(jnp.zeros_like, plan.dot(w, w))
     return KnownGroups(
         state_or_placeholder(radial) if momentum else None,
-        _no_sample(plan),
+        _no_sample(plan, w),
         jnp.full([], jnp.inf, jnp.float32) if momentum else None,
     )
 
@@ -105,10 +106,11 @@ def find_norms(
     weights.
 
     All groups are measured if the sample of one of them is off by more than
-    1 %, or zero, or if the learning rate has doubled. So a change of all
-    weights is seen, and that of a part of a group unless it spares the sample.
-    The rounding of weights, or a change that was not seen, makes an error of
-    the radial part of its own size over the learning rate. On several
+    1 %, or zero. So a change of all weights is seen, and that of a part of a
+    group unless it spares the sample. Those that have changed have the radial
+    part of their momentum measured, and all do if the learning rate has
+    doubled: the rounding of weights, or a change that was not seen, makes an
+    error of the radial part of its own size over the rate. On several
     devices and on accelerators norms are measured at every step, see
     `checks_weights`.
 
@@ -128,15 +130,16 @@ def find_norms(
         return FoundNorms(norm, reached, before, counts, now)
     near = _is_near(_sample(plan, w), known.sample)
     steady = _is_steady(known, now)
+    right = near & steady
     before = known.radial
     m = None if before is None else momentum
     # XLA compiles equal functions once, if no constant in them differs. It does
     # not look for constants in the branches of a conditional.
     counts = _counts(plan)
     norm, reached, before, counts = jax.lax.cond(
-        jnp.all(near) & steady,
+        jnp.all(right),
         lambda *_: (radius, radius, before, counts),
-        lambda w, m: (*_measure_all(plan, w, m, radius, before), counts),
+        lambda w, m: (*_measure_all(plan, w, m, radius, before, right), counts),
         w,
         m,
     )
@@ -191,14 +194,18 @@ def _measure_all(
     momentum: Leaves | None,
     radius: Scalars,
     radial: Scalars | None,
+    right: jax.Array,
 ) -> tuple[Scalars, Scalars, Scalars | None]:
     """Measure the norms, and radial parts of a momentum if there is one.
 
-    Those of gradients are not known exactly.
+    Those of gradients are not known exactly. A group whose radial part is right
+    keeps it, so that its steps do not depend on the changes of others.
     """
     norm, reached = _measure(plan, w, radius)
     if radial is not None and momentum is not None:
-        radial = _measure_radial(plan, w, momentum, norm)
+        keep = _unravel(plan, right)
+        found = _measure_radial(plan, w, momentum, norm)
+        radial = jax.tree.map(jnp.where, keep, radial, found)
     return norm, reached, radial
 
 
@@ -259,9 +266,17 @@ def _sample(plan: Plan, w: Leaves) -> jax.Array:
     return _ravel(plan, plan.first_weights(w))
 
 
-def _no_sample(plan: Plan) -> jax.Array:
+def _no_sample(plan: Plan, w: Leaves) -> jax.Array:
+    """Return zeros, on all devices of the weights if they are concrete."""
     count = sum(map(math.prod, plan.group_shapes.values()))
-    return jnp.zeros(count, _widest(plan))
+    meshes = [
+        x.sharding.mesh
+        for x in w.values()
+        if not isinstance(x, jax.core.Tracer)
+        and isinstance(x.sharding, NamedSharding)
+    ]
+    place = NamedSharding(meshes[0], PartitionSpec()) if meshes else None
+    return jnp.zeros(count, _widest(plan), device=place)
 
 
 def _ravel(plan: Plan, scalars: Scalars) -> jax.Array:
@@ -271,6 +286,17 @@ def _ravel(plan: Plan, scalars: Scalars) -> jax.Array:
     return jnp.concatenate(
         [jnp.zeros(0, dtype), *(x.astype(dtype) for x in found)]
     )
+
+
+def _unravel(plan: Plan, vector: jax.Array) -> Scalars:
+    """Return the scalars of a vector."""
+    found: Scalars = {}
+    start = 0
+    for name, shape in plan.group_shapes.items():
+        stop = start + math.prod(shape)
+        found[name] = jax.lax.slice(vector, [start], [stop]).reshape(shape)
+        start = stop
+    return found
 
 
 def _widest(plan: Plan) -> jnp.dtype:
@@ -299,7 +325,7 @@ def learn_groups(
     """
     plan = stacks.plan
     if not checks_weights():
-        sample = _no_sample(plan) if known is None else known.sample
+        sample = _no_sample(plan, new) if known is None else known.sample
     else:
         off = _ravel(plan, radius) != _ravel(plan, found.reached)
         sample = _sample(plan, jax.tree.map(apart, new))

@@ -58,8 +58,8 @@ def relative_ascent(
         >>> from psi_optax import ScaleGroup
         >>> tx = relative_ascent(0.5, ScaleGroup(axes=0))
         >>> w, g = jnp.array([3.0, 4.0]), jnp.array([0.8, -0.6])
-        >>> print(tx.update(g, tx.init(w), w)[0].round(3))
-        [-2.   1.5]
+        >>> [f"{x:.2f}" for x in tx.update(g, tx.init(w), w)[0]]
+        ['-2.00', '1.50']
 
     References:
         Foret et al., [Sharpness-aware

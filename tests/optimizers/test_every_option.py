@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from tests.registry import (
+    ENTRIES,
     GROUPS,
     draw,
     public_functions,
@@ -39,9 +40,12 @@ GIVEN = {
         "radius": 3.0,
         "ordinary": optax.sgd(0.1),
     },
+    "local_entropy": ENTRIES["local_entropy"].kwargs,
     "master_weights": {"optimizer": optax.sgd(0.1)},
+    "mix_with_neighbors": {"axis_name": "learners"},
     "monitor_groups": {"learning_rate": 0.1, "degree": 1},
     "muonh": {"radius": 3.0, "ordinary": optax.sgd(0.1)},
+    "perturb_weights": ENTRIES["perturb_weights"].kwargs,
     "project_by_cosine": {
         "direction": TRACE,
         "weight_decay": 0.1,
@@ -51,6 +55,7 @@ GIVEN = {
     "psi_adam": {"learning_rate": 0.05},
     "psi_direction": {"learning_rate": 0.1, "direction": TRACE},
     "psi_sgd": {"momentum": 0.9},
+    "relative_ascent": {"rho": 0.1},
     "rotational": {"direction": TRACE, "ordinary": optax.sgd(0.1)},
     "sgdp": {"weight_decay": 0.1},
     "stochastic_rounding": {"optimizer": optax.sgd(0.1), "key": 0},
@@ -58,6 +63,7 @@ GIVEN = {
 }
 # Other values than those given and than the defaults.
 OTHERS = {
+    "average": [0.5],
     "b1": [0.5],
     "b2": [0.5],
     "centered": [True],
@@ -69,20 +75,29 @@ OTHERS = {
     "eps_root": [0.3],
     "equivariant": [False],
     "every": [2],
+    "gamma": [1.0],
     "key": [1],
+    "layers": ["one"],
     "learning_rate": [0.08],
     "max_norm": [0.01, None],
     "momentum": [0.5],
     "nesterov": [True],
+    "noise": [0.2],
     "of": ["scale"],
     "ordinary": [optax.sgd(0.5)],
+    "ordinary_sigma": [0.2],
     "per_tensor": [False],
     "radius": [2.0],
+    "rate": [0.2],
     "retraction": [None, "exponential"],
+    "rho": [0.2],
+    "sigma": [0.2],
+    "steps": [4],
     "strength": [0.2],
     "tangent": [False],
     "transport": ["parallel"],
     "wd_ratio": [0.5],
+    "weights": [(0.25, 0.5, 0.25)],
     "weight_decay": [0.3],
 }
 REFUSED = {
@@ -90,13 +105,15 @@ REFUSED = {
     ("psi_sgdm", "retraction", "exponential"),
     ("retract", "retraction", None),
 }
-# Not options: what is wrapped, and what it is for. And what matters only from
+# Not options: what is wrapped, and what it is for; an axis is there or not. And
+# what matters only from
 # three axes on: test_controlled.py.
 LEFT_OUT = {
     "groups",
     "inner",
     "optimizer",
     "direction",
+    "axis_name",
     "weight_dimension_numbers",
 }
 
@@ -114,7 +131,10 @@ def given(name):
 
 def seen(name, **changed):
     """Weights after some steps and, of what leaves these alone, its state."""
-    tx = lenient(public_functions()[name](**given(name) | changed))
+    tx = public_functions()[name](**given(name) | changed)
+    if name in ENTRIES:
+        tx = ENTRIES[name].around(tx)
+    tx = lenient(tx)
     # Stochastic rounding is for narrow weights.
     narrow = name == "stochastic_rounding"
     dtype = "bfloat16" if narrow else "float64"

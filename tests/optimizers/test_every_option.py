@@ -77,7 +77,6 @@ OTHERS = {
     "every": [2],
     "gamma": [1.0],
     "key": [1],
-    "layers": ["one"],
     "learning_rate": [0.08],
     "max_norm": [0.01, None],
     "momentum": [0.5],
@@ -106,14 +105,15 @@ REFUSED = {
     ("retract", "retraction", None),
 }
 # Not options: what is wrapped, and what it is for; an axis is there or not. And
-# what matters only from
-# three axes on: test_controlled.py.
+# what matters only from three axes on (test_controlled.py), or among several
+# parameters with groups (test_perturb_weights.py).
 LEFT_OUT = {
     "groups",
     "inner",
     "optimizer",
     "direction",
     "axis_name",
+    "layers",
     "weight_dimension_numbers",
 }
 

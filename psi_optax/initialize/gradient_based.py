@@ -67,7 +67,7 @@ def gradient_initialization(
         order: of the norm: 2, or 1 for optimizers by signs.
         steps: the number of trials.
         rate: learning rate of Adam, for the multipliers.
-        floor: the smallest multiplier.
+        floor: the smallest multiplier, below 1.
         select: a regular expression that matches whole paths of the parameters
             that get a multiplier; None for all.
         detach: whether the gradient counts as constant, which saves the second
@@ -81,7 +81,7 @@ def gradient_initialization(
             flag or transformation.
         ValueError: `select` selects nothing; too few batches; a derivative is
             not finite, as that of `optax.adam` at gradients of zero; a number
-            that is not positive; another order.
+            that is not positive; a floor that is not below 1; another order.
 
     Examples:
         >>> def loss(params, x):
@@ -107,6 +107,10 @@ def gradient_initialization(
     check_flag(detach=detach)
     for name, value in (("rate", rate), ("floor", floor)):
         check_positive(name, value)
+    if floor >= 1:
+        raise ValueError(
+            f"floor={floor}: multipliers begin at 1; pass less, such as 0.01."
+        )
     if max_gradient_norm is not None:
         check_positive("max_gradient_norm", max_gradient_norm)
     multipliers = _ones(params, select)

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from psi_optax._validation import check_positive
 from psi_optax.groups import Groups, Tree
+from psi_optax.groups.reductions import to_accumulator
 from psi_optax.landscape._mapping import map_points
 from psi_optax.landscape._steps import loss_of_steps
 
@@ -101,7 +102,8 @@ def _combine(point: jax.Array, directions: tuple[Tree, ...]) -> Tree:
     """Return the step that has these coordinates."""
     return jax.tree.map(
         lambda *x: sum(
-            t.astype(d.dtype) * d for t, d in zip(point, x, strict=True)
+            t.astype(d.dtype) * d
+            for t, d in zip(point, map(to_accumulator, x), strict=True)
         ),
         *directions,
     )

@@ -265,12 +265,14 @@ def geodesic(
     Returns:
         A function of t, a number, to params in float32 (float64 for float64
         leaves). Leaves that are not floating are those of start. Groups that do
-        not differ are those of start exactly. Groups of opposite directions, of
-        norm zero at one end only, or non-finite, are NaN.
+        not differ are those of start exactly; there the derivative by an end is
+        zero across its direction. Groups of opposite directions, of norm zero
+        at one end only, or non-finite, are NaN.
 
     Raises:
         TypeError: a parameter is complex.
-        ValueError: groups do not fit start, or end is not like start.
+        ValueError: groups do not fit start, or end is not like start; the path
+            is called with an array.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -290,6 +292,10 @@ def geodesic(
     first, last = plan.select(start), plan.select(end, "end")
 
     def at(t: ArrayLike) -> Tree:
+        if jnp.ndim(t):
+            raise ValueError(
+                f"t has shape {jnp.shape(t)}: pass a number, or use jax.vmap."
+            )
         line = combine_leaves(lambda x, y: _lerp(x, y, t), start, end)
         return plan.merge(line, _great_circle(plan, first, last, t))
 

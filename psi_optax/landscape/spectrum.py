@@ -112,7 +112,8 @@ def eigenpairs(
     Raises:
         ImportError: matfree or SciPy is missing.
         ValueError: more products than the space has dimensions, or too few for
-            the values; an unknown method; "lanczos" for a data set.
+            the values; an unknown method; "lanczos" for a data set; a start
+            that is zero without its radial parts.
 
     Examples:
         >>> import jax
@@ -308,7 +309,11 @@ def _check_counts(
 
 
 def _read_start(space: TangentSpace, start: Any) -> Tree:
-    """Return the projected step where an iteration starts."""
+    """Return the projected step where an iteration starts.
+
+    Raises:
+        ValueError: it is known to be zero.
+    """
     if isinstance(start, Eigenpairs):
         known = jax.tree.map(lambda x: jnp.nan_to_num(x[0]), start.vectors)
         # A known vector alone would never show a new top eigenvalue.
@@ -317,7 +322,13 @@ def _read_start(space: TangentSpace, start: Any) -> Tree:
         start = jax.tree.map(lambda x, y: x + share * y, known, fresh)
     elif _is_key(start):
         start = space.random(start)
-    return space.project(start)
+    projected = space.project(start)
+    length = optax.tree.norm(projected)
+    if not isinstance(length, jax.core.Tracer) and length == 0:
+        raise ValueError(
+            "the start is zero, or leads along groups alone: pass a random key."
+        )
+    return projected
 
 
 def _is_key(start: Any) -> bool:

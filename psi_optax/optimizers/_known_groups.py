@@ -105,10 +105,11 @@ def find_norms(
     Norms and radii are those of the spheres, unless other code has changed
     weights.
 
-    All groups are measured if the sample of one of them is off by more than
-    1 %, or zero. So a change of all weights is seen, and that of a part of a
-    group unless it spares the sample. Those that have changed have the radial
-    part of their momentum measured, and all do if the learning rate has
+    All norms are measured if the sample of one group is off by more than 1 %;
+    that of a group of which nothing is known, or that is non-finite, alone. So
+    a change of all weights is seen, and that of a part of a group unless it
+    spares the sample. Those that have changed have the radial part of their
+    momentum measured as well, and all do if the learning rate has
     doubled: the rounding of weights, or a change that was not seen, makes an
     error of the radial part of its own size over the rate. On several
     devices and on accelerators norms are measured at every step, see
@@ -128,9 +129,10 @@ def find_norms(
         norm, reached = _measure(plan, w, radius)
         before = None if known is None else known.radial
         return FoundNorms(norm, reached, before, counts, now)
-    near = _is_near(_sample(plan, w), known.sample)
-    steady = _is_steady(known, now)
+    sample, steady = _sample(plan, w), _is_steady(known, now)
+    near = _is_near(sample, known.sample)
     right = near & steady
+    changed = jnp.any(~near & _says(sample) & _says(known.sample))
     before = known.radial
     m = None if before is None else momentum
     # XLA compiles equal functions once, if no constant in them differs. It does
@@ -139,7 +141,10 @@ def find_norms(
     norm, reached, before, counts = jax.lax.cond(
         jnp.all(right),
         lambda *_: (radius, radius, before, counts),
-        lambda w, m: (*_measure_all(plan, w, m, radius, before, right), counts),
+        lambda w, m: (
+            *_measure_all(plan, w, m, radius, before, right, near & ~changed),
+            counts,
+        ),
         w,
         m,
     )
@@ -195,17 +200,22 @@ def _measure_all(
     radius: Scalars,
     radial: Scalars | None,
     right: jax.Array,
+    kept: jax.Array,
 ) -> tuple[Scalars, Scalars, Scalars | None]:
     """Measure the norms, and radial parts of a momentum if there is one.
 
     Those of gradients are not known exactly. A group whose radial part is right
-    keeps it, so that its steps do not depend on the changes of others.
+    keeps it, so that its steps do not depend on the changes of others; and its
+    norm, unless other code has changed a group: a sample may be spared.
     """
     norm, reached = _measure(plan, w, radius)
+    keep = _unravel(plan, kept)
     if radial is not None and momentum is not None:
-        keep = _unravel(plan, right)
         found = _measure_radial(plan, w, momentum, norm)
-        radial = jax.tree.map(jnp.where, keep, radial, found)
+        radial = jax.tree.map(jnp.where, _unravel(plan, right), radial, found)
+    norm, reached = (
+        jax.tree.map(jnp.where, keep, radius, x) for x in (norm, reached)
+    )
     return norm, reached, radial
 
 
@@ -259,6 +269,11 @@ def radial_parts(
 def _is_near(now: jax.Array, before: jax.Array) -> jax.Array:
     """Return whether samples agree; a zero or NaN never does."""
     return jnp.abs(now - before) < _TOLERANCE * jnp.abs(before)
+
+
+def _says(sample: jax.Array) -> jax.Array:
+    """Return whether samples say that something is known of their groups."""
+    return (sample != 0) & jnp.isfinite(sample)
 
 
 def _sample(plan: Plan, w: Leaves) -> jax.Array:
@@ -329,7 +344,7 @@ def learn_groups(
     else:
         off = _ravel(plan, radius) != _ravel(plan, found.reached)
         sample = _sample(plan, jax.tree.map(apart, new))
-        sample = jnp.where(jnp.any(off), 0, sample)
+        sample = jnp.where(off, 0, sample)
     if radial is None:
         return KnownGroups(None, sample, None)
     radial = state_or_placeholder(stacks.split(radial))

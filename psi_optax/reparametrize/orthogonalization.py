@@ -106,6 +106,9 @@ def orthogonal(
     rest = center(plan, w).rest if centered else w
     moved = {}
     for leaf in plan.leaves:
+        if 0 in leaf.shape:
+            moved[leaf.path] = w[leaf.path]
+            continue
         shape = _block_shape(leaf, blocks, centered=centered)
         whole, z = (
             to_rows(leaf, to_accumulator(x[leaf.path])).reshape(shape)
@@ -143,8 +146,6 @@ def _block_shape(
     columns = leaf.group.group_size(leaf.shape)
     rows = math.prod(leaf.group_shape)
     room = columns - centered
-    if not rows or not columns:
-        return 1, rows, columns
     fitting = [
         n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= room
     ]

@@ -55,6 +55,9 @@ def spectral(params: Tree, groups: Groups, *, steps: int = 10) -> Tree:
     w = plan.select(params)
     moved = {}
     for leaf in plan.leaves:
+        if 0 in leaf.shape:
+            moved[leaf.path] = w[leaf.path]
+            continue
         matrix = to_rows(leaf, to_accumulator(w[leaf.path]))
         moved[leaf.path] = from_rows(leaf, _divided(matrix, steps))
     return plan.merge(params, cast_like(moved, w))

@@ -38,9 +38,12 @@ def relative_ascent(
     mode, which asks for `grad_fn`: the transparent one accepts no other extra
     arguments, and shows the perturbed weights to BatchNorm's running
     statistics. A gradient of zero gives zero, where `optax.contrib.normalize`
-    gives NaN. A non-finite gradient makes all steps non-finite. Inside
-    `shard_map` the norm is that of the weights of this device, and of the
-    shards that `axis_name` of a group adds.
+    gives NaN. A non-finite gradient makes all steps non-finite. The square of
+    the gradient must be representable: in float32, a gradient below 1e-19
+    counts as zero, and one above 1e19 is NaN.
+
+    Inside `shard_map` the norm is that of the weights of this device, and of
+    the shards that `axis_name` of a group adds.
 
     Args:
         rho: \(\rho\), positive.

@@ -70,6 +70,10 @@ def perturb_weights(
     next step undoes a change of the params by other code: make a new state
     after it.
 
+    Gradients at perturbed weights are not tangent at the center. In place of
+    `psi_sgd` with momentum, which is exact for tangent ones alone, use
+    `psi_direction` of `optax.trace`.
+
     Random numbers depend on the key, the number of steps and the path of the
     leaf. Inside of `jax.shard_map` every shard draws the same, as in
     `stochastic_rounding`.

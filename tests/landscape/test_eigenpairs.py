@@ -155,3 +155,16 @@ def test_a_missing_library_is_named_with_its_extra(module, monkeypatch):
     method = "lanczos" if module == "matfree" else "arpack"
     with pytest.raises(ImportError, match=r"psi_optax\[landscape\]"):
         eigenpairs(of_matrix(np.eye(3)), KEY, num_matvecs=3, method=method)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "arpack"])
+def test_a_start_that_leads_nowhere_is_an_error(method):
+    w = jnp.array([3.0, 4.0, 0.0])
+    curvature = hessian(lambda w: w[0] ** 2 / (w @ w), w, groups=ScaleGroup(0))
+    for start in (jnp.zeros(3), 0 * w):
+        with pytest.raises(ValueError, match="random key"):
+            eigenpairs(curvature, start, num_matvecs=2, method=method)
+    found = eigenpairs(
+        curvature, jax.random.key(0), num_matvecs=2, method=method
+    )
+    assert np.isfinite(found.residuals[0])

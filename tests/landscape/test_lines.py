@@ -244,3 +244,22 @@ def test_bad_surfaces(options, match):
 def test_bad_steps_of_a_probe(steps):
     with pytest.raises(ValueError, match="steps"):
         gradient_probe(lambda w: w @ w, jnp.ones(2), steps=steps)
+
+
+def test_directions_of_integers_are_floats():
+    directions = [jnp.array([1, 0])]
+    losses = loss_surface(
+        lambda w: w @ w,
+        jnp.zeros(2, jnp.float32),
+        directions=directions,
+        steps=jnp.array([0.5, 1.5], jnp.float32),
+    )
+    # Exact in binary; truncated coordinates would give 0 and 1.
+    np.testing.assert_array_equal(losses, [0.25, 2.25])
+
+
+def test_a_path_is_called_with_a_number():
+    path = geodesic(jnp.array([1.0, 0.0]), jnp.array([0.0, 4.0]))
+    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+        path(jnp.array([0.0, 1.0]))
+    assert jax.vmap(path)(jnp.array([0.0, 1.0])).shape == (2, 2)

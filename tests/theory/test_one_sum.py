@@ -449,3 +449,39 @@ def test_weights_are_read_once_for_one_sum(momentum):
     three, _ = compiled(psi_direction(0.1, direction, LEAF))
     more = three.cost_analysis()["bytes accessed"] / size / 4
     assert more > moved - MEASURED[momentum] + 1.7
+
+
+BAD = {
+    "NaN": lambda g, w: (g.at[0, 0].set(jnp.nan), w),
+    "infinite": lambda g, w: (g.at[0, 0].set(jnp.inf), w),
+    "norm that overflows": lambda g, w: (g, 1e25 * w),
+}
+
+
+@pytest.mark.parametrize("momentum", [None, MOMENTUM])
+@pytest.mark.parametrize("bad", BAD)
+def test_others_keep_their_steps_after_a_bad_one(bad, momentum):
+    # Gradients have radial parts: measured, those of the momentum are others.
+    random = np.random.default_rng(0)
+    trees = [
+        {k: jnp.asarray(random.normal(size=(4, 3)), jnp.float32) for k in "ab"}
+        for _ in range(7)
+    ]
+    tx = psi_sgd(0.1, dict.fromkeys("ab", ScaleGroup(0)), momentum=momentum)
+
+    def run(spoil):
+        params, (first, *rest) = trees[0], trees[1:]
+        g, w = spoil(first["b"], params["b"])
+        params = {**params, "b": w}
+        state = tx.init(params)
+        path = []
+        for gradient in [{**first, "b": g}, *rest]:
+            updates, state = jax.jit(tx.update)(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+            path.append(params)
+        return path
+
+    clean, spoilt = run(lambda g, w: (g, w)), run(BAD[bad])
+    for one, other in zip(clean, spoilt, strict=True):
+        np.testing.assert_array_equal(one["a"], other["a"])
+    assert not np.array_equal(clean[-1]["b"], spoilt[-1]["b"])

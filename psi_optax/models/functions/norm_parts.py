@@ -36,7 +36,7 @@ def mix_normalizations(
         grouped = group_norm(batched)
     else:
         grouped, batched = group_norm(x), batch_norm(x)
-    mix = mix.astype(x.dtype)
+    mix = mix.astype(grouped.dtype)
     return mix * grouped + (1 - mix) * batched
 
 

@@ -105,4 +105,5 @@ class GroupBatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         y = mix_normalizations(x, group_norm, batch_norm, mix, self.order)
-        return affine(y, scale, bias)
+        y = affine(y, scale, bias)
+        return y.astype(x.dtype if self.dtype is None else self.dtype)

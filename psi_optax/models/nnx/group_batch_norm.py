@@ -57,6 +57,7 @@ class GroupBatchNorm(nnx.Module):
         check_choice("order", order, ORDERS)
         check_channels(num_features, num_groups)
         self.order = order
+        self.dtype = dtype
         self.group_norm = nnx.GroupNorm(
             num_features,
             num_groups,
@@ -87,4 +88,5 @@ class GroupBatchNorm(nnx.Module):
         y = mix_normalizations(
             x, self.group_norm, self.batch_norm, self.mix[...], self.order
         )
-        return affine(y, self.scale[...], self.bias[...])
+        y = affine(y, self.scale[...], self.bias[...])
+        return y.astype(x.dtype if self.dtype is None else self.dtype)

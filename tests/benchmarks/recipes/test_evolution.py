@@ -54,7 +54,8 @@ def members():
     return jax.vmap(member)(jax.random.split(jax.random.key(0), MEMBERS))
 
 
-OPTIMIZER = psi_optax.psi_sgd(0.3, GROUPS, momentum=0.9)
+# Of psi_sgd, a momentum whose weights others replace is recognized by a sample.
+OPTIMIZER = psi_optax.psi_direction(0.3, optax.trace(0.9), GROUPS)
 
 
 @functools.cache

@@ -205,10 +205,12 @@ def test_selected_parameters_and_the_floor():
     assert set(multipliers) == {"k0", "k1", "k2", "k3"}
     np.testing.assert_array_equal(params["b1"], start()["b1"])
     assert all(float(m) != 1 for m in multipliers.values())
+    # Steps of 0.01 go below 0.999, or above 1.
+    assert min(map(float, multipliers.values())) < 0.999
     _, multipliers = gradient_initialization(
-        loss, start(), batches(), tx, steps=3, floor=1.5
+        loss, start(), batches(), tx, select="k.", steps=3, floor=0.999
     )
-    assert all(float(m) >= 1.5 for m in multipliers.values())
+    assert min(map(float, multipliers.values())) == np.float32(0.999)
 
 
 def test_trees_of_other_frameworks():
@@ -280,6 +282,7 @@ def test_errors():
         ("order", 3),
         ("rate", 0.0),
         ("floor", -1.0),
+        ("floor", 1.0),
         ("max_gradient_norm", 0.0),
     ):
         with pytest.raises(ValueError, match=option):

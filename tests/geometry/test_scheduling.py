@@ -271,6 +271,7 @@ def test_computing_once_has_the_derivative_of_doing_nothing():
     np.testing.assert_array_equal(slope[0], np.eye(3))
 
 
+@needs_bounded_memory
 @pytest.mark.parametrize("name", ["sgd_g", "adam_g"])
 @jax.numpy_dtype_promotion("standard")
 def test_momentum_takes_the_place_of_the_last(name):

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from psi_optax import geometry
 from psi_optax.geometry._scheduling import apart, barrier, checks_weights
 from psi_optax.geometry.rounding import (
+    SUM_ROUNDINGS,
     reachable,
     rounding_shrinkage_limit,
 )
@@ -105,9 +106,9 @@ def find_norms(
     Norms and radii are those of the spheres, unless other code has changed
     weights.
 
-    All norms are measured if the sample of one group is off by more than 1 %;
-    that of a group of which nothing is known, or that is non-finite, alone. So
-    a change of all weights is seen, and that of a part of a group unless it
+    All norms are measured if the sample of one group is off by more than 1 %,
+    or zero; one that is off its radius by rounding counts as the radius. So a
+    change of all weights is seen, and that of a part of a group unless it
     spares the sample. Those that have changed have the radial part of their
     momentum measured as well, and all do if the learning rate has
     doubled: the rounding of weights, or a change that was not seen, makes an
@@ -129,10 +130,9 @@ def find_norms(
         norm, reached = _measure(plan, w, radius)
         before = None if known is None else known.radial
         return FoundNorms(norm, reached, before, counts, now)
-    sample, steady = _sample(plan, w), _is_steady(known, now)
-    near = _is_near(sample, known.sample)
+    near = _is_near(_sample(plan, w), known.sample)
+    steady = _is_steady(known, now)
     right = near & steady
-    changed = jnp.any(~near & _says(sample) & _says(known.sample))
     before = known.radial
     m = None if before is None else momentum
     # XLA compiles equal functions once, if no constant in them differs. It does
@@ -141,10 +141,7 @@ def find_norms(
     norm, reached, before, counts = jax.lax.cond(
         jnp.all(right),
         lambda *_: (radius, radius, before, counts),
-        lambda w, m: (
-            *_measure_all(plan, w, m, radius, before, right, near & ~changed),
-            counts,
-        ),
+        lambda w, m: (*_measure_all(plan, w, m, radius, before, right), counts),
         w,
         m,
     )
@@ -179,14 +176,16 @@ def _count_by_name(
 def _measure(plan: Plan, w: Leaves, radius: Scalars) -> tuple[Scalars, Scalars]:
     """Measure the norms; see `reachable` for the radii."""
     square = barrier(plan.dot(w, w))
-    found = {
-        name: _norm_and_reach(
+    found = {}
+    for name, part in plan.parts().items():
+        dtypes = [leaf.dtype for leaf in part.leaves]
+        coarsest = max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
+        found[name] = _norm_and_reach(
             square[name],
             radius[name],
-            rounding_shrinkage_limit(leaf.dtype for leaf in part.leaves),
+            rounding_shrinkage_limit(dtypes),
+            coarsest + SUM_ROUNDINGS * float(jnp.finfo(plan.dtypes[name]).eps),
         )
-        for name, part in plan.parts().items()
-    }
     return (
         {name: norm for name, (norm, _) in found.items()},
         {name: reached for name, (_, reached) in found.items()},
@@ -200,22 +199,16 @@ def _measure_all(
     radius: Scalars,
     radial: Scalars | None,
     right: jax.Array,
-    kept: jax.Array,
 ) -> tuple[Scalars, Scalars, Scalars | None]:
     """Measure the norms, and radial parts of a momentum if there is one.
 
     Those of gradients are not known exactly. A group whose radial part is right
-    keeps it, so that its steps do not depend on the changes of others; and its
-    norm, unless other code has changed a group: a sample may be spared.
+    keeps it, so that its steps do not depend on the changes of others.
     """
     norm, reached = _measure(plan, w, radius)
-    keep = _unravel(plan, kept)
     if radial is not None and momentum is not None:
         found = _measure_radial(plan, w, momentum, norm)
         radial = jax.tree.map(jnp.where, _unravel(plan, right), radial, found)
-    norm, reached = (
-        jax.tree.map(jnp.where, keep, radius, x) for x in (norm, reached)
-    )
     return norm, reached, radial
 
 
@@ -226,11 +219,14 @@ def _measure_radial(
     return jax.tree.map(geometry.safe_divide, dots, norm)
 
 
-@functools.partial(jax.jit, static_argnums=2)
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _norm_and_reach(
-    square: jax.Array, radius: jax.Array, ratio: float
+    square: jax.Array, radius: jax.Array, ratio: float, rounding: float
 ) -> tuple[jax.Array, jax.Array]:
     norm = geometry.safe_sqrt(square)
+    # As where norms are known: bits do not depend on the changes of others.
+    is_radius = jnp.abs(norm - radius) <= rounding * radius
+    norm = geometry.replace_value(norm, jnp.where(is_radius, radius, norm))
     return norm, reachable(radius, norm, ratio)
 
 
@@ -269,11 +265,6 @@ def radial_parts(
 def _is_near(now: jax.Array, before: jax.Array) -> jax.Array:
     """Return whether samples agree; a zero or NaN never does."""
     return jnp.abs(now - before) < _TOLERANCE * jnp.abs(before)
-
-
-def _says(sample: jax.Array) -> jax.Array:
-    """Return whether samples say that something is known of their groups."""
-    return (sample != 0) & jnp.isfinite(sample)
 
 
 def _sample(plan: Plan, w: Leaves) -> jax.Array:

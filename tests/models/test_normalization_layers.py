@@ -293,12 +293,14 @@ def test_channels_that_do_not_vary():
 
 def normalization(name, **options):
     """Return the layer in training mode as a function of activations."""
+    # Kept for later calls: in a trace they would be its tracers.
+    variables = variables_of(name)
 
     def norm(h):
         layer = linen_layer(
             name, use_running_average=False, epsilon=0.0, **options
         )
-        return layer.apply(variables_of(name), h, mutable=["batch_stats"])[0]
+        return layer.apply(variables, h, mutable=["batch_stats"])[0]
 
     return norm
 

@@ -10,7 +10,7 @@ from psi_optax.groups import GroupedLeaf, Plan
 
 
 class _Layout(NamedTuple):
-    """Where the axes of a leaf are in its matrix, with blocked axes split."""
+    """Positions of a leaf's axes in its matrix, with blocked axes split."""
 
     split: tuple[int, ...]
     order: tuple[int, ...]

@@ -13,6 +13,7 @@ MEASUREMENTS = {
     "concepts": "benchmarks.experiments.concepts",
     "convergence": "benchmarks.experiments.convergence",
     "conversion": "benchmarks.experiments.conversion",
+    "defaults": "benchmarks.experiments.defaults",
     "edge": "benchmarks.experiments.edge",
     "equilibrium": "benchmarks.experiments.equilibrium",
     "equivariance": "benchmarks.experiments.equivariance.experiment",

@@ -456,6 +456,5 @@ show(
 # Children have much larger losses than parents, whose filters are not matched.
 # They reach a lower training loss than new networks in as many steps, and a
 # lower test accuracy.
-# [Recipes](https://github.com/psi-optax/psi_optax/blob/main/docs/recipes.md)
-# have generations of such a population, and a natural gradient for a graph
-# network.
+# [Recipes](../docs/recipes.md) have generations of such a population, and a
+# natural gradient for a graph network.

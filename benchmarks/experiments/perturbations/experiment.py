@@ -122,7 +122,8 @@ class Runs:
     def compile(self, name: str, optimizer: str) -> Callable[[float], Any]:
         """Return a function of scale: results by name, of nested lists.
 
-        They are accuracies and losses, of shape `(rates, strengths, seeds)`.
+        They are accuracies, and the test loss, of shape `(rates, strengths,
+        seeds)`.
         """
         grid = self.settings.rates, METHODS[name].strengths
         points = jnp.asarray(list(itertools.product(*grid)), jnp.float32)
@@ -191,9 +192,8 @@ class Runs:
                 images, labels = arrays[name]
                 logits: Any = model.apply(variables, images, train=False)
                 found[name] = (logits.argmax(-1) == labels).mean()
-                loss = training.cross_entropy(logits, labels).mean()
-                found[f"{name} loss"] = loss
-            return found
+            loss = training.cross_entropy(logits, labels).mean()
+            return {**found, "test loss": loss}
 
         def at_points(arrays, params):
             each = jax.vmap(partial(evaluate, arrays))

@@ -202,11 +202,20 @@ def _state_of(inner: optax.GradientTransformation, params: Tree) -> Any:
 
 
 def check_updates(
-    updates: Tree, params: Tree | None, needs_params: bool = True
+    updates: Tree,
+    params: Tree | None,
+    needs_params: bool = True,
+    what: str = "updates",
 ) -> None:
     """Require one update of the same shape for each parameter.
 
     A placeholder, such as a mask or a gradient of None, fits anything.
+
+    Args:
+        updates: a tree like params.
+        params: the weights; None if there are none.
+        needs_params: whether to require params.
+        what: the name of the updates, for an error.
 
     Raises:
         ValueError: params are missing; an update is missing, is one too many,
@@ -222,8 +231,8 @@ def check_updates(
         differ = have.get(path) != want.get(path)
         if differ and longest_prefix(path, placeholders) is None:
             raise ValueError(
-                f"updates have {describe_shape(path, have)} at {path!r}, where"
-                f" params have {describe_shape(path, want)}: pass updates of"
+                f"{what} have {describe_shape(path, have)} at {path!r}, where"
+                f" params have {describe_shape(path, want)}: pass {what} of"
                 " the same structure and shapes as params."
             )
 

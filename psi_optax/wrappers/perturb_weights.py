@@ -68,7 +68,8 @@ def perturb_weights(
     BatchNorm are those of perturbed weights: see `batch_stats.recalibrate`. Put
     it around the optimizer: `perturb_weights(psi(...), 0.1, groups, 0)`. The
     next step undoes a change of the params by other code: make a new state
-    after it.
+    after it. Behind it, `optax.freeze` holds the params, but not the center:
+    put it inside, or `optax.selective_transform` around.
 
     Gradients at perturbed weights are not tangent at the center. In place of
     `psi_sgd` with momentum, which is exact for tangent ones alone, use

@@ -185,7 +185,8 @@ def floating_transform(
             )
         except Exception as error:
             # The transforms of optax do not check the states that they get.
-            shapes = "broadcast" in str(error)
+            other_params = "broadcast", "pytree structure"
+            shapes = any(reason in str(error) for reason in other_params)
             check_structure(state, _state_of(inner, shown), shapes=shapes)
             raise
         return with_the_rest(steps, updates, given), state

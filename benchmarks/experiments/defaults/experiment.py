@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -49,44 +48,50 @@ def measure(settings: Settings, results: Results) -> None:
 def train(task: Task, method: str, settings: Settings) -> dict[str, Any]:
     """Return losses and accuracies, each a list by factor and seed."""
     seeds = range(settings.seeds)
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-    starts = jax.vmap(task.init)(keys)
+    starts = [jax.jit(task.init)(jax.random.key(seed)) for seed in seeds]
     # Rates are converted once, by the norms of the first seed.
-    make = partial(
-        METHODS[method].make, jax.tree.map(lambda x: x[0], starts), task.groups
-    )
-    batches = np.stack(
-        [task.draw(np.random.RandomState(x), settings.steps) for x in seeds]
-    )
-    run = partial(_train, task, make)
+    make = partial(METHODS[method].make, starts[0], task.groups)
+    run = make_run(task, make, settings.steps)
+    rows = [
+        [run(*pair, factor) for pair in zip(starts, seeds, strict=True)]
+        for factor in settings.factors
+    ]
+    return {
+        name: listed([[float(x[name]) for x in row] for row in rows], 5)
+        for name in rows[0][0]
+    }
+
+
+def make_run(
+    task: Task, make: Callable, steps: int
+) -> Callable[[Any, int, float], dict[str, jax.Array]]:
+    """Return a function of initial params, a seed and a factor: the evaluation.
+
+    Steps are compiled one by one: XLA's convolutions are several times slower
+    in loops on a CPU.
+    """
+    evaluate = jax.jit(task.evaluate)
+
+    def optimizer(factor):
+        return make(lambda x: optax.cosine_decay_schedule(factor * x, steps))
 
     @jax.jit
-    def each(starts, batches, factors):
-        def of_factor(factor):
-            return jax.lax.map(lambda x: run(*x, factor), (starts, batches))
+    def init(params, factor):
+        return optimizer(factor).init(params)
 
-        return jax.lax.map(of_factor, factors)
-
-    found = each(starts, batches, jnp.asarray(settings.factors))
-    return {name: listed(x, 5) for name, x in found.items()}
-
-
-def _train(
-    task: Task, make: Callable, params: Any, batches: jax.Array, factor: Any
-) -> dict[str, jax.Array]:
-    """Return the evaluation after training from one seed."""
-    steps = len(batches)
-    tx = make(lambda rate: optax.cosine_decay_schedule(factor * rate, steps))
-
-    def step(carry, batch):
-        params, state = carry
+    @jax.jit
+    def step(params, state, batch, factor):
         gradients = jax.grad(task.loss)(params, batch)
-        updates, state = tx.update(gradients, state, params)
-        return (optax.apply_updates(params, updates), state), None
+        updates, state = optimizer(factor).update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
 
-    carry = params, tx.init(params)
-    (params, _), _ = jax.lax.scan(step, carry, batches)
-    return task.evaluate(params)
+    def run(params, seed, factor):
+        state = init(params, factor)
+        for batch in task.draw(np.random.RandomState(seed), steps):
+            params, state = step(params, state, batch, factor)
+        return evaluate(params)
+
+    return run
 
 
 MEASUREMENT = Measurement(

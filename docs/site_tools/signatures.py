@@ -1,0 +1,103 @@
+"""Signatures with annotations and defaults as they stand in the source.
+
+An alias such as `Groups` is then not written out, and `optax.Schedule` is not
+named by its private module.
+"""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+# What Flax adds to the fields of a module.
+_ADDED = {"parent", "name"}
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Register the extension."""
+    app.connect("autodoc-process-signature", _on_signature)
+    app.connect("autodoc-skip-member", _on_member)
+    return {"parallel_read_safe": True}
+
+
+def _on_signature(
+    app: Any,
+    what: str,
+    name: str,
+    item: Any,
+    options: Any,
+    arguments: str | None,
+    returned: str | None,
+) -> tuple[str | None, str | None]:
+    del app, name, options
+    if what == "class":
+        return of_class(item), None
+    if what in ("function", "method"):
+        return of_function(item)
+    return arguments, returned
+
+
+def _on_member(
+    app: Any, what: str, name: str, item: Any, skip: bool, options: Any
+) -> bool | None:
+    """Skip fields: `Attributes:` describes them."""
+    del app, what, name, options
+    is_field = not (inspect.isroutine(item) or isinstance(item, property))
+    return True if skip or is_field else None
+
+
+def of_function(function: Any) -> tuple[str, str | None]:
+    """Return the arguments of a function and its result, as in the source.
+
+    Examples:
+        >>> of_function(of_class)
+        ('(cls: type)', 'str | None')
+    """
+    node = _parsed(inspect.unwrap(function))
+    arguments = node.args
+    if function.__qualname__ != function.__name__:
+        arguments = _without_self(arguments)
+    returned = None if node.returns is None else _text(node.returns)
+    return f"({_text(arguments)})", returned
+
+
+def of_class(cls: type) -> str | None:
+    """Return the arguments that make an instance."""
+    if inspect.isfunction(cls.__dict__.get("__init__")) and not (
+        dataclasses.is_dataclass(cls) and cls.__dataclass_params__.init
+    ):
+        return of_function(cls.__init__)[0]
+    fields = dict(_fields(cls))
+    order = getattr(cls, "_fields", None) or [
+        field.name
+        for field in getattr(cls, "__dataclass_fields__", {}).values()
+        if field.init and field.name not in _ADDED
+    ]
+    return f"({', '.join(fields[name] for name in order)})" if order else None
+
+
+def _fields(cls: type) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a class and its bases, the own ones last."""
+    for base in reversed(cls.__mro__):
+        if base.__module__.startswith("psi_optax"):
+            for node in _parsed(base).body:
+                if isinstance(node, ast.AnnAssign):
+                    name = ast.unparse(node.target)
+                    yield name, _text(node).replace("'", '"')
+
+
+def _parsed(item: Any) -> Any:
+    return ast.parse(textwrap.dedent(inspect.getsource(item))).body[0]
+
+
+def _without_self(arguments: ast.arguments) -> ast.arguments:
+    first = (arguments.posonlyargs or arguments.args)[:1]
+    if first and first[0].arg in ("self", "cls"):
+        (arguments.posonlyargs or arguments.args).pop(0)
+    return arguments
+
+
+def _text(node: ast.AST) -> str:
+    return ast.unparse(node)

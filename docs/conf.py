@@ -3,8 +3,8 @@
 import pathlib
 import sys
 
-DOCS = pathlib.Path(__file__).parent
-sys.path.insert(0, str(DOCS))
+TOOLS = pathlib.Path(__file__).parent / "site_tools"
+sys.path.insert(0, str(TOOLS.parent))
 
 from site_tools.address import repository  # noqa: E402
 
@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "site_tools.docstrings",
+    "site_tools.languages",
     "site_tools.links",
     "site_tools.mathml",
     "site_tools.names",
@@ -84,13 +85,12 @@ html_math_renderer = "mathml"
 # Reference.
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 maximum_signature_line_length = 72
-add_module_names = False
 toc_object_entries_show_parents = "hide"
 viewcode_line_numbers = True
 # Names of other projects that pages and docstrings use. Nothing is fetched: the
 # inventories are lists by hand, in the first format of Sphinx, which is text.
 intersphinx_mapping = {
-    name: (address, f"site_tools/inventories/{name}.txt")
+    name: (address, str(TOOLS / "inventories" / f"{name}.txt"))
     for name, address in {
         "flax": "https://flax.readthedocs.io/en/latest",
         "flax-linen": "https://flax-linen.readthedocs.io/en/latest",
@@ -102,8 +102,9 @@ intersphinx_mapping = {
 # Appearance.
 html_theme = "sphinx_book_theme"
 html_title = "psi_optax"
-html_static_path = ["site_tools/static"]
+html_static_path = [str(TOOLS / "static")]
 html_css_files = ["style.css"]
+html_context = {"default_mode": "auto"}
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {

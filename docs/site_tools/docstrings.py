@@ -14,18 +14,13 @@ from docutils import nodes, utils
 from myst_parser.parsers.sphinx_ import MystParser
 from sphinx.util.docutils import SphinxDirective
 
-# Sections of named items, with the field of Sphinx for an item.
-_FIELDS = {
-    "Args": "param",
-    "Attributes": "ivar",
-    "Raises": "raises",
-    "Warns": "Warns",
-}
+# Sections of named items: those with a field of Sphinx for each, and the rest.
+_FIELDS = {"Args": "param", "Raises": "raises"}
+_LISTS = ("Attributes", "Warns")
 _TEXTS = ("Examples", "References")
-_SECTION = re.compile(
-    rf"^({'|'.join([*_FIELDS, *_TEXTS, 'Returns'])}):$", re.MULTILINE
-)
-_DOCTEST = re.compile(r"^( *)>>> .*(?:\n\1\S.*)*", re.MULTILINE)
+_TITLES = "|".join([*_FIELDS, *_LISTS, *_TEXTS, "Returns"])
+_SECTION = re.compile(rf"^({_TITLES}):$", re.MULTILINE)
+_DOCTEST = re.compile(r"^( *)>>> .*(?:\n\1.*\S.*)*", re.MULTILINE)
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -80,9 +75,12 @@ def _section(title: str, body: str) -> str:
         return f"```{{rubric}} {title}\n```\n\n{_text(body)}"
     if title == "Returns":
         return _field("returns", body)
-    return "\n".join(
+    if title in _LISTS:
+        return _field(title, "\n".join(map(_list_item, _items(body))))
+    fields = (
         _field(f"{_FIELDS[title]} {name}", text) for name, text in _items(body)
     )
+    return "\n".join(fields)
 
 
 def _items(body: str) -> Iterator[tuple[str, str]]:
@@ -91,6 +89,11 @@ def _items(body: str) -> Iterator[tuple[str, str]]:
         name, _, text = item.partition(":")
         first, _, rest = text.strip().partition("\n")
         yield name, f"{first}\n{textwrap.dedent(rest)}"
+
+
+def _list_item(item: tuple[str, str]) -> str:
+    name, text = item
+    return textwrap.indent(f"- **{name}** -- {text}", "  ")[2:]
 
 
 def _field(name: str, text: str) -> str:

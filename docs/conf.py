@@ -4,9 +4,11 @@ import pathlib
 import sys
 
 TOOLS = pathlib.Path(__file__).parent / "site_tools"
-sys.path.insert(0, str(TOOLS.parent))
+# The extensions, and the package that lies beside them.
+sys.path[:0] = map(str, TOOLS.parents[:2])
 
 from site_tools.address import repository  # noqa: E402
+from site_tools.source import resolve  # noqa: E402
 
 project = "psi_optax"
 author = "The psi_optax authors"
@@ -14,7 +16,7 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.viewcode",
+    "sphinx.ext.linkcode",
     "sphinx_copybutton",
     "site_tools.docstrings",
     "site_tools.languages",
@@ -86,7 +88,7 @@ html_math_renderer = "mathml"
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 maximum_signature_line_length = 72
 toc_object_entries_show_parents = "hide"
-viewcode_line_numbers = True
+linkcode_resolve = resolve
 # Names of other projects that pages and docstrings use. Nothing is fetched: the
 # inventories are lists by hand, in the first format of Sphinx, which is text.
 intersphinx_mapping = {

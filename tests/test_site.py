@@ -230,7 +230,9 @@ Args:
     **options: others.
 
 Attributes:
-    y: a field.
+    y: a field, of
+        two lines.
+    z: a field.
 
 Returns:
     A line: the sum.
@@ -260,7 +262,10 @@ $$a
     two lines.
 :param **options: others.
 
-:Attributes: - **y** -- a field.
+:Attributes:
+    - **y** -- a field, of
+      two lines.
+    - **z** -- a field.
 
 :returns: A line: the sum.
 
@@ -285,7 +290,7 @@ And so on.
 
 
 def test_sections_of_docstrings_become_fields():
-    assert docstrings.to_myst(DOCSTRING).replace(" \n", "\n") == MYST
+    assert docstrings.to_myst(DOCSTRING) == MYST
 
 
 def test_signatures_are_those_of_the_source():

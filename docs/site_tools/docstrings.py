@@ -7,7 +7,7 @@ In docstrings \(...\) is a formula within a line and \[...\] one by itself.
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from docutils import nodes, utils
@@ -76,7 +76,7 @@ def _section(title: str, body: str) -> str:
     if title == "Returns":
         return _field("returns", body)
     if title in _LISTS:
-        return _field(title, "\n".join(map(_list_item, _items(body))))
+        return _list(title, _items(body))
     fields = (
         _field(f"{_FIELDS[title]} {name}", text) for name, text in _items(body)
     )
@@ -91,9 +91,14 @@ def _items(body: str) -> Iterator[tuple[str, str]]:
         yield name, f"{first}\n{textwrap.dedent(rest)}"
 
 
-def _list_item(item: tuple[str, str]) -> str:
-    name, text = item
-    return textwrap.indent(f"- **{name}** -- {text}", "  ")[2:]
+def _list(title: str, items: Iterable[tuple[str, str]]) -> str:
+    """Return a field with a list, which begins on a line of its own."""
+    entries = (
+        textwrap.indent(_text(f"- **{name}** -- {text}"), "      ")
+        for name, text in items
+    )
+    lines = (f"    {entry.lstrip()}".rstrip() for entry in entries)
+    return "\n".join([f":{title}:", *lines])
 
 
 def _field(name: str, text: str) -> str:

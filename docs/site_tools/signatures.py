@@ -11,6 +11,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from site_tools.reference import PACKAGE
+
 # What Flax adds to the fields of a module.
 _ADDED = {"parent", "name"}
 
@@ -44,8 +46,11 @@ def _on_member(
 ) -> bool | None:
     """Skip fields: `Attributes:` describes them."""
     del app, what, name, options
-    is_field = not (inspect.isroutine(item) or isinstance(item, property))
-    return True if skip or is_field else None
+    # The default of a field may be a function of another project.
+    is_method = isinstance(item, property) or (
+        inspect.isroutine(item) and item.__module__.startswith(PACKAGE)
+    )
+    return None if is_method and not skip else True
 
 
 def of_function(function: Any) -> tuple[str, str | None]:
@@ -81,7 +86,7 @@ def of_class(cls: type) -> str | None:
 def _fields(cls: type) -> Iterator[tuple[str, str]]:
     """Yield the fields of a class and its bases, the own ones last."""
     for base in reversed(cls.__mro__):
-        if base.__module__.startswith("psi_optax"):
+        if base.__module__.startswith(PACKAGE):
             for node in _parsed(base).body:
                 if isinstance(node, ast.AnnAssign):
                     name = ast.unparse(node.target)

@@ -1,7 +1,9 @@
 """The site: what its extensions of Sphinx make of pages and docstrings."""
 
 import importlib
+import inspect
 import pathlib
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -28,6 +30,7 @@ from site_tools import (
     offline,
     reference,
     signatures,
+    source,
 )
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -91,6 +94,20 @@ def test_a_name_is_described_where_users_import_it():
     assert "psi_optax.optimizers.psi" not in described()
 
 
+def names_of(inventory):
+    """The names of an inventory; three lines are its head."""
+    return [line.split()[0] for line in text_of(inventory).splitlines()[3:]]
+
+
+def test_names_of_inventories_exist():
+    inventories = sorted((DOCS / "site_tools" / "inventories").glob("*.txt"))
+    assert {x.stem for x in inventories} == set(CONFIG["intersphinx_mapping"])
+    for name in (x for file in inventories for x in names_of(file)):
+        assert pkgutil.resolve_name(name) is not None
+    with pytest.raises(AttributeError):
+        pkgutil.resolve_name("optax.nothing")
+
+
 # Navigation.
 
 
@@ -118,12 +135,12 @@ def test_patterns_take_what_nothing_else_names():
 
 
 def test_notebooks_are_copied_and_old_copies_vanish(tmp_path):
-    source, target = tmp_path / "notebooks", tmp_path / "docs"
-    source.mkdir()
+    folder, target = tmp_path / "notebooks", tmp_path / "docs"
+    folder.mkdir()
     target.mkdir()
-    for path in (source / "01.ipynb", source / "01.py", target / "00.ipynb"):
+    for path in (folder / "01.ipynb", folder / "01.py", target / "00.ipynb"):
         path.touch()
-    notebooks.copy(source, target)
+    notebooks.copy(folder, target)
     assert [path.name for path in target.iterdir()] == ["01.ipynb"]
 
 
@@ -291,6 +308,51 @@ And so on.
 
 def test_sections_of_docstrings_become_fields():
     assert docstrings.to_myst(DOCSTRING) == MYST
+
+
+# What is drawn by itself, and what must not be left of other markup.
+DRAWN = re.compile(
+    r'<pre.*?</pre>|<code.*?</code>|<(span|div) class="math.*?</\1>', re.DOTALL
+)
+MARKUP = re.compile(
+    r"\$|`|\*\*|&gt;&gt;&gt;|<p>[-:] |(?:^|<p>)[A-Z]\w+:$",
+    re.MULTILINE,
+)
+
+
+def lost_markup(docstring):
+    """Delimiters and titles of sections that are rendered as text."""
+    html = rendered(docstrings.to_myst(docstring))
+    return MARKUP.findall(DRAWN.sub("", html))
+
+
+def test_the_markup_of_docstrings_is_rendered():
+    for item in public():
+        assert not lost_markup(inspect.cleandoc(item.__doc__)), item
+    for wrong in (
+        "Args:\n  x: a `name",
+        "| a |\n|---|\n| \\(|g|\\) |",
+        "Add.\n\nNotes:\n    A section without a name.",
+    ):
+        assert lost_markup(wrong), wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "start"),
+    [
+        ("psi", "optimizers/psi.py", "def psi("),
+        ("ScaleGroup", "groups/scale_group.py", "@dataclasses.dataclass"),
+        ("GroupReport.summary", "invariance/report.py", "    def summary"),
+    ],
+)
+def test_entries_lead_to_their_source(name, file, start):
+    address = source.resolve("py", {"module": "psi_optax", "fullname": name})
+    found = re.fullmatch(
+        r"(\S+/blob/main/)psi_optax/(\S+)#L(\d+)-L\d+", address
+    )
+    assert found[2] == file
+    lines = text_of(ROOT / "psi_optax" / file).splitlines()
+    assert lines[int(found[3]) - 1].startswith(start)
 
 
 def test_signatures_are_those_of_the_source():

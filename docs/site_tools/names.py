@@ -8,6 +8,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.ext.intersphinx import InventoryAdapter
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.nodes import make_refnode
 
 from site_tools.reference import PACKAGE
 
@@ -19,6 +20,8 @@ _ALIASES = {
     "nn": "flax.linen",
     "nnx": "flax.nnx",
 }
+# Aliases of types that a page explains.
+_EXPLAINED = {"Groups": "reference/groups"}
 # Where code is no link.
 _OUTSIDE = (
     nodes.reference,
@@ -118,15 +121,14 @@ def _on_missing(
     node["reftarget"] = _without_alias(node["reftarget"])
     if node.get("reftype") != "class" or "." in node["reftarget"]:
         return None
-    target = _unique(node["reftarget"], env.domains.python_domain.objects)
+    page = _EXPLAINED.get(node["reftarget"])
+    if page in env.all_docs:
+        return make_refnode(app.builder, node["refdoc"], page, "", text)
+    domain = env.domains.python_domain
+    target = _unique(node["reftarget"], domain.objects)
     if target is None:
         return text
-    return env.domains.python_domain.resolve_xref(
-        env,
-        node["refdoc"],
-        app.builder,
-        "obj",
-        target,
-        _reference(target),
-        text,
+    link = _reference(target)
+    return domain.resolve_xref(
+        env, node["refdoc"], app.builder, "obj", target, link, text
     )

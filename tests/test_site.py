@@ -364,6 +364,14 @@ def test_signatures_are_those_of_the_source():
     assert state.startswith("(count: jax.typing.ArrayLike, radius: Any, ")
     group = signatures.of_class(item_of("psi_optax.ScaleGroup"))
     assert group.startswith("(axes: int | Iterable[int], blocks: ")
+    resolve = item_of("psi_optax.ScaleGroup").resolve
+    assert signatures.of_function(resolve) == (
+        "(shape: tuple[int, ...])",
+        "ScaleGroup",
+    )
+    options = signatures.of_class(item_of("psi_optax.models.linen.MLP"))
+    assert re.match(r"\(widths: .*, \*, epsilon: float = 1e-05, ", options)
+    assert "parent" not in options
 
 
 # Pages.

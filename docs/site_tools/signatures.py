@@ -64,8 +64,8 @@ def of_function(function: Any) -> tuple[str, str | None]:
     arguments = node.args
     if function.__qualname__ != function.__name__:
         arguments = _without_self(arguments)
-    returned = None if node.returns is None else _text(node.returns)
-    return f"({_text(arguments)})", returned
+    returned = None if node.returns is None else ast.unparse(node.returns)
+    return f"({ast.unparse(arguments)})", returned
 
 
 def of_class(cls: type) -> str | None:
@@ -74,13 +74,21 @@ def of_class(cls: type) -> str | None:
         dataclasses.is_dataclass(cls) and cls.__dataclass_params__.init
     ):
         return of_function(cls.__init__)[0]
-    fields = dict(_fields(cls))
-    order = getattr(cls, "_fields", None) or [
-        field.name
-        for field in getattr(cls, "__dataclass_fields__", {}).values()
-        if field.init and field.name not in _ADDED
-    ]
-    return f"({', '.join(fields[name] for name in order)})" if order else None
+    texts = dict(_fields(cls))
+    if dataclasses.is_dataclass(cls):
+        fields = [
+            field
+            for field in dataclasses.fields(cls)
+            if field.init and field.name not in _ADDED
+        ]
+        names = [field.name for field in fields if not field.kw_only]
+        only = [field.name for field in fields if field.kw_only]
+        names += ["*", *only] if only else []
+    else:
+        names = getattr(cls, "_fields", ())
+    if not names:
+        return None
+    return f"({', '.join(texts.get(name, name) for name in names)})"
 
 
 def _fields(cls: type) -> Iterator[tuple[str, str]]:
@@ -89,12 +97,18 @@ def _fields(cls: type) -> Iterator[tuple[str, str]]:
         if base.__module__.startswith(PACKAGE):
             for node in _parsed(base).body:
                 if isinstance(node, ast.AnnAssign):
-                    name = ast.unparse(node.target)
-                    yield name, _text(node).replace("'", '"')
+                    yield ast.unparse(node.target), ast.unparse(node)
 
 
 def _parsed(item: Any) -> Any:
-    return ast.parse(textwrap.dedent(inspect.getsource(item))).body[0]
+    """Return the syntax of an item, with annotations that are no strings."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            value = getattr(node, name, None)
+            if isinstance(value, ast.Constant) and value.value is not None:
+                setattr(node, name, ast.parse(value.value, mode="eval").body)
+    return tree.body[0]
 
 
 def _without_self(arguments: ast.arguments) -> ast.arguments:
@@ -102,7 +116,3 @@ def _without_self(arguments: ast.arguments) -> ast.arguments:
     if first and first[0].arg in ("self", "cls"):
         (arguments.posonlyargs or arguments.args).pop(0)
     return arguments
-
-
-def _text(node: ast.AST) -> str:
-    return ast.unparse(node)

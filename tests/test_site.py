@@ -1,5 +1,6 @@
 """The site: what its extensions of Sphinx make of pages and docstrings."""
 
+import doctest
 import importlib
 import inspect
 import pathlib
@@ -372,6 +373,24 @@ def test_signatures_are_those_of_the_source():
     options = signatures.of_class(item_of("psi_optax.models.linen.MLP"))
     assert re.match(r"\(widths: .*, \*, epsilon: float = 1e-05, ", options)
     assert "parent" not in options
+
+
+EXAMPLES = [
+    docstrings,
+    languages,
+    links,
+    navigation,
+    offline,
+    reference,
+    signatures,
+]
+
+
+@pytest.mark.parametrize("module", EXAMPLES, ids=lambda x: x.__name__)
+def test_examples_of_the_extensions_run(module):
+    found = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.attempted
+    assert not found.failed
 
 
 # Pages.

@@ -237,3 +237,5 @@ for old, new in zip(*map(jax.tree.leaves, norms), strict=True):
 # - [05](05_bring_your_own.ipynb): your own optimizer, or framework
 # - [06](06_what_the_loss_looks_like.ipynb): curvature, stability and shape of
 #   the loss
+# - [07](07_perturbations_and_averages.ipynb): gradients at perturbed weights,
+#   averages of weights

@@ -49,8 +49,10 @@ def test_faults_are_found(field, value):
     assert list(faults(GOOD._replace(**{field: value})))
 
 
-def test_the_room_and_the_notebook_on_the_loss_are_whole():
-    calls = {call for system in SYSTEMS for call in system.calls}
+CALLS = {call for system in SYSTEMS for call in system.calls}
+
+
+def test_the_room_on_the_loss_is_whole():
     functions = {
         f"psi_optax.landscape.{name}"
         for name in dir(landscape)
@@ -58,12 +60,25 @@ def test_the_room_and_the_notebook_on_the_loss_are_whole():
         if name[0].islower() and inspect.isfunction(getattr(landscape, name))
     }
     assert len(functions) > 12
-    assert not functions - calls
-    notebook = "notebooks/06_what_the_loss_looks_like"
+    assert not functions - CALLS
+
+
+@pytest.mark.parametrize(
+    ("notebook", "setup"),
+    [
+        ("06_what_the_loss_looks_like", "A network"),
+        (
+            "07_perturbations_and_averages",
+            "Data, a network and a training run",
+        ),
+    ],
+)
+def test_each_section_of_a_notebook_is_of_a_system(notebook, setup):
+    notebook = f"notebooks/{notebook}"
     source = (ROOT / f"{notebook}.py").read_text(encoding="utf-8")
     sections = re.findall(r"^# ## (.+)$", source, re.MULTILINE)
-    missing = {x for x in sections if f"{notebook}.ipynb: {x}" not in calls}
-    assert missing == {"A network"}
+    missing = {x for x in sections if f"{notebook}.ipynb: {x}" not in CALLS}
+    assert missing == {setup}
 
 
 def test_headings_of_notebooks_are_found():

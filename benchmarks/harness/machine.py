@@ -32,6 +32,19 @@ def machine() -> dict[str, Any]:
     }
 
 
+def give_threads(devices: int) -> None:
+    """Give XLA threads for virtual CPU devices, before JAX looks for devices.
+
+    A device that waits for others in an all-reduce keeps its thread: with few
+    threads two programs in flight wait for each other for ever.
+
+    Args:
+        devices: number of virtual CPU devices.
+    """
+    threads = max(4 * devices, os.cpu_count() or 1)
+    os.environ.setdefault("NPROC", str(threads))
+
+
 def device() -> str:
     """Return the name of the accelerator, or of the processor."""
     kind = jax.devices()[0].device_kind

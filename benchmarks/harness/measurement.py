@@ -11,7 +11,7 @@ import jax
 import tyro
 
 from benchmarks.harness import files, pages
-from benchmarks.harness.machine import machine
+from benchmarks.harness.machine import give_threads, machine
 from benchmarks.harness.results import Content, Results, read
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def run(
         return
     files.make_folder(options.out)
     if measurement.devices:
+        give_threads(measurement.devices)
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", measurement.devices)
     suffix = "-smoke" * options.smoke

@@ -73,7 +73,7 @@ def clusters(vectors: jax.Array, threshold: float) -> jax.Array:
 
     Args:
         vectors: shape (members, n).
-        threshold: 1 or more links nothing.
+        threshold: a number above 1 links nothing.
 
     Returns:
         A boolean matrix of shape (members, members).
@@ -165,8 +165,16 @@ def breed(
         population: members.
         losses: of the members, shape (members,).
         cross: makes a child.
+
+    Raises:
+        ValueError: there are fewer than 3 members.
     """
     size = len(losses)
+    if size < 3:
+        raise ValueError(
+            f"a population of {size} has no two parents in its better half:"
+            " use 3 members or more."
+        )
     kept = jnp.argsort(losses)[: size - size // 2]
     of_parents, of_points = jax.random.split(key)
     # Each child has two different parents.

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.recipes.natural_gradient import centered_roots
+from benchmarks.recipes.natural_gradient import centered_roots, preconditioner
 from psi_optax import ScaleGroup
 
 NODES = 34
@@ -175,6 +175,9 @@ def scale_by_kronecker_factors(
 
     Returns:
         A stateless transform that needs params, a dictionary of kernels.
+
+    Raises:
+        ValueError: damping is not positive; params are missing in `update`.
     """
 
     def damped(matrix: jax.Array) -> jax.Array:
@@ -188,4 +191,4 @@ def scale_by_kronecker_factors(
             steps[name] = solve(damped(b), left.T, assume_a="pos").T
         return steps
 
-    return optax.stateless(precondition)
+    return preconditioner(precondition, damping)

@@ -97,17 +97,32 @@ def scale_by_inverse_fisher(
         >>> print(tx.update(g, tx.init(w), w)[0].round(4))
         [0.5  0.25]
     """
-    if not damping > 0:
-        raise ValueError(f"damping is {damping}: pass a positive number.")
 
     def solve(updates: Any, params: Any) -> Any:
-        if params is None:
-            raise ValueError(
-                "pass params to update: Fisher matrices need them."
-            )
         flat, unravel = ravel_pytree(updates)
         matrix = fisher_fn(params)
         matrix = matrix + damping * jnp.eye(len(flat), dtype=matrix.dtype)
         return unravel(jax.scipy.linalg.solve(matrix, flat, assume_a="pos"))
 
-    return optax.stateless(solve)
+    return preconditioner(solve, damping)
+
+
+def preconditioner(
+    solve: Callable[[Any, Any], Any], damping: float
+) -> optax.GradientTransformation:
+    """Return the transform solve(updates, params), after checks.
+
+    Raises:
+        ValueError: damping is not positive; params are missing in `update`.
+    """
+    if not damping > 0:
+        raise ValueError(f"damping is {damping}: pass a positive number.")
+
+    def checked(updates: Any, params: Any) -> Any:
+        if params is None:
+            raise ValueError(
+                "pass params to update: Fisher matrices need them."
+            )
+        return solve(updates, params)
+
+    return optax.stateless(checked)

@@ -15,6 +15,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from benchmarks.harness.files import make_folder
+from benchmarks.harness.machine import give_threads
 from benchmarks.train import batches, learners, records, run
 from benchmarks.train.checkpoints import CheckpointError
 from benchmarks.train.layout import make_layout
@@ -28,6 +29,8 @@ def main(argv: list[str]) -> None:
     """Train as the command line says; exit with one line where it cannot."""
     with _refusing(ValueError):
         options = parse(argv)
+    if (devices := jax.config.jax_num_cpu_devices) > 1:
+        give_threads(devices)
     try:
         if options.process is not None:
             join(options)

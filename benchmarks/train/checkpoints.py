@@ -72,11 +72,13 @@ class Checkpoints:
             if found["seal"] == seal(training, self.settings, self.done):
                 return training
             why = "its numbers are not those that were saved"
-        folder = self.manager.directory
+        folder, advice = self.manager.directory, ""
+        if self.settings.averaging != "gradients":
+            advice = " Resume learners on as many devices as before."
         raise CheckpointError(
             f"the checkpoint {folder / str(self.done)} cannot be read: it is"
-            f" damaged, or of another run ({why}). It is the only one: delete"
-            f" {folder.parent}, and start anew."
+            f" damaged, or of another run ({why}).{advice} It is the only one:"
+            f" delete {folder.parent}, and start anew."
         )
 
 

@@ -28,7 +28,8 @@ def check(averaging: str, layout: Layout) -> None:
     count, rest = sizes.pop(AXIS), sizes
     least = 3 if averaging == "ring" else 1
     for message, wrong in {
-        f"it needs --mesh.data {least} or more, not {count}": count < least,
+        f"it needs --mesh.data {least} or more, not {count} (of one CPU,"
+        f" JAX_NUM_CPU_DEVICES={least} makes as many devices)": count < least,
         "a learner is one device: say no --mesh.fsdp, --mesh.model": any(
             size > 1 for size in rest.values()
         ),

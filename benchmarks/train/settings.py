@@ -83,6 +83,8 @@ class Settings:
     decay: float = 0.0  # Weight decay of kernels; see docs/training.md.
     epochs: Count = 10
     batch: Count = 128  # Number of images, on all devices together.
+    # Average over devices: of gradients, or of weights, of neighbours on a ring
+    # or of all.
     averaging: Annotated[str, one_of(AVERAGES)] = "gradients"
     augment: bool = False  # Shift and mirror images.
     crop: Maybe = None  # Height and width of pieces of images, in pixels.

@@ -185,7 +185,8 @@ def floating_transform(
             )
         except Exception as error:
             # The transforms of optax do not check the states that they get.
-            shapes = "broadcast" in str(error)
+            other_params = "broadcast", "pytree structure"
+            shapes = any(reason in str(error) for reason in other_params)
             check_structure(state, _state_of(inner, shown), shapes=shapes)
             raise
         return with_the_rest(steps, updates, given), state
@@ -202,11 +203,20 @@ def _state_of(inner: optax.GradientTransformation, params: Tree) -> Any:
 
 
 def check_updates(
-    updates: Tree, params: Tree | None, needs_params: bool = True
+    updates: Tree,
+    params: Tree | None,
+    needs_params: bool = True,
+    what: str = "updates",
 ) -> None:
     """Require one update of the same shape for each parameter.
 
     A placeholder, such as a mask or a gradient of None, fits anything.
+
+    Args:
+        updates: a tree like params.
+        params: the weights; None if there are none.
+        needs_params: whether to require params.
+        what: the name of the updates, for an error.
 
     Raises:
         ValueError: params are missing; an update is missing, is one too many,
@@ -222,8 +232,8 @@ def check_updates(
         differ = have.get(path) != want.get(path)
         if differ and longest_prefix(path, placeholders) is None:
             raise ValueError(
-                f"updates have {describe_shape(path, have)} at {path!r}, where"
-                f" params have {describe_shape(path, want)}: pass updates of"
+                f"{what} have {describe_shape(path, have)} at {path!r}, where"
+                f" params have {describe_shape(path, want)}: pass {what} of"
                 " the same structure and shapes as params."
             )
 

@@ -37,8 +37,10 @@ def mix_with_neighbors(
             retract(groups),
         )
 
-    A step sends the weights twice. Running statistics of BatchNorm stay those
-    of each learner.
+    A step sends the weights twice, so all learners have to take it: put
+    `optax.apply_if_finite` inside, around the optimizer alone. Around the chain
+    the other devices would wait for a learner that skips its step. Running
+    statistics of BatchNorm stay those of each learner.
 
     Args:
         axis_name: the axis of the learners, at least 3 of them.
@@ -110,15 +112,18 @@ def mix_with_neighbors(
 
 def _check_weights(weights: Any) -> tuple[Any, Any]:
     """Return the weights of the neighbours."""
-    if np.ndim(weights) != 1 or len(weights) != 3:
+    is_sequence = isinstance(weights, (tuple, list)) or np.ndim(weights) == 1
+    if not is_sequence or len(weights) != 3:
         raise ValueError(
             f"weights={short_repr(weights)}: pass three numbers, of the left"
             " neighbour, of the learner itself and of the right neighbour."
         )
     for weight in weights:
         check_nonnegative("weights", weight)
-    total = float(sum(weights))
-    if abs(total - 1) > 1e-6:
+    total = sum(weights)
+    # A traced weight of the learner itself is 1 minus the others.
+    known = not isinstance(total, jax.core.Tracer)
+    if known and abs(float(total) - 1) > 1e-6:
         raise ValueError(
             f"weights={short_repr(weights)} have the sum {total}: divide each"
             " by it, as the weights of an average have a sum of 1."

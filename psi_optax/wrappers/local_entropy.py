@@ -26,6 +26,13 @@ from psi_optax.wrappers._random import as_key, draw_normal
 
 _GradFn = Callable[[Tree, jax.typing.ArrayLike], Tree]
 
+_MASKS = (
+    "grad_fn got params with optax.MaskedNode: inside optax.masked,"
+    " optax.partition, or psi with `ordinary`, local_entropy sees a part of"
+    " them. Put it in front, where it sees all: chain(local_entropy(...),"
+    " psi(...))."
+)
+
 
 class LocalEntropyState(NamedTuple):
     """State of `local_entropy`.
@@ -38,14 +45,17 @@ class LocalEntropyState(NamedTuple):
 
 
 class _Walk(NamedTuple):
-    """The inner weights x', and their running mean."""
+    """The descent x - x' of the inner iteration, and its running mean.
 
-    position: Tree
+    These differences can be smaller than the rounding of x.
+    """
+
+    descent: Tree
     mean: Tree
 
 
 class _Langevin(NamedTuple):
-    """The inner iteration of one leaf x, whose groups have norms r."""
+    """The inner iteration of one leaf, whose groups have norms r."""
 
     gamma: jax.typing.ArrayLike
     rate: jax.typing.ArrayLike
@@ -53,27 +63,27 @@ class _Langevin(NamedTuple):
     average: jax.typing.ArrayLike
 
     def step(
-        self, x: jax.Array, r: jax.Array, y: jax.Array, g: Any, drawn: jax.Array
+        self, r: jax.Array, y: jax.Array, g: Any, drawn: jax.Array
     ) -> jax.Array:
-        """Return x' after a step from y, with gradient g there."""
+        """Return x - x' after a step from y, with gradient g there."""
         if is_placeholder(g):
             return y
         gamma, rate, noise, _ = (jnp.asarray(c, y.dtype) for c in self)
         # A zero group does not move, whatever its gradient is.
         slope = jnp.where(r == 0, 0, r * (r * g.astype(y.dtype)))
-        down = y - rate * (slope + gamma * (y - x))
-        return down + jnp.sqrt(rate) * noise * (r * drawn)
+        down = y + rate * (slope - gamma * y)
+        return down - jnp.sqrt(rate) * noise * (r * drawn)
 
     def mix(self, mean: jax.Array, y: jax.Array) -> jax.Array:
-        """Return the mean after x' has moved to y."""
+        """Return the mean of x - x' after a step to y."""
         average = jnp.asarray(self.average, mean.dtype)
         return average * mean + (1 - average) * y
 
-    def pull(self, x: jax.Array, r: jax.Array, mean: jax.Array, u: Any) -> Any:
+    def pull(self, r: jax.Array, mean: jax.Array, u: Any) -> Any:
         """Return the gradient of the local entropy, in the dtype of u."""
         if is_placeholder(u):
             return u
-        pull = jnp.asarray(self.gamma, x.dtype) * (x - mean)
+        pull = jnp.asarray(self.gamma, mean.dtype) * mean
         for _ in range(2):
             pull = geometry.safe_divide(pull, r)
         return pull.astype(u.dtype)
@@ -101,7 +111,7 @@ def local_entropy(
     with standard normal N, and returns \(\gamma (x - \mu) / r^2\). This is the
     iteration in direction space: its result is of degree -1, as a gradient is.
     Put the optimizer behind it: `chain(local_entropy(...), psi(...))`; or put
-    it inside `psi`, where r is 1.
+    it inside `psi` without `ordinary`, where r is 1.
 
     `update` needs `grad_fn(params, i)`, the gradient of the loss at the i-th
     inner step; it is called for i from 1 to steps - 1. The updates are the
@@ -162,19 +172,21 @@ def local_entropy(
 
         def step(i: jax.typing.ArrayLike, gradient: Tree, walk: _Walk) -> _Walk:
             drawn = _draw(here, i, start)
-            position = jax.tree.map(
-                inner.step, start, norms, walk.position, gradient, drawn
+            descent = jax.tree.map(
+                inner.step, norms, walk.descent, gradient, drawn
             )
-            mean = jax.tree.map(inner.mix, walk.mean, position)
-            return _Walk(position, mean)
+            mean = jax.tree.map(inner.mix, walk.mean, descent)
+            return _Walk(descent, mean)
 
+        def next_step(i: jax.typing.ArrayLike, walk: _Walk) -> _Walk:
+            position = jax.tree.map(jnp.subtract, start, walk.descent)
+            return step(i, grad_fn(position, i), walk)
+
+        zeros = jax.tree.map(jnp.zeros_like, start)
         walk = jax.lax.fori_loop(
-            1,
-            steps,
-            lambda i, walk: step(i, grad_fn(walk.position, i), walk),
-            step(0, updates, _Walk(start, start)),
+            1, steps, next_step, step(0, updates, _Walk(zeros, zeros))
         )
-        pull = jax.tree.map(inner.pull, start, norms, walk.mean, updates)
+        pull = jax.tree.map(inner.pull, norms, walk.mean, updates)
         count = jnp.asarray(optax.safe_increment(state.count))
         return pull, LocalEntropyState(count)
 
@@ -197,12 +209,16 @@ def local_entropy(
 
 
 def _check_key(key: Any, noise: Any) -> None:
-    known = not isinstance(noise, jax.core.Tracer)
-    if key is None and not (known and noise == 0):
+    if key is not None:
+        return
+    remedy = "Pass an integer, or jax.random.key(0)"
+    if isinstance(noise, jax.core.Tracer):
         raise ValueError(
-            f"key={key}: noise needs random numbers. Pass an integer, or"
-            " jax.random.key(0)."
+            f"key={key}: traced noise may need random numbers. {remedy}, or"
+            ' static_args="noise" to optax.inject_hyperparams.'
         )
+    if noise != 0:
+        raise ValueError(f"key={key}: noise needs random numbers. {remedy}.")
 
 
 def _checked(grad_fn: Any) -> _GradFn:
@@ -222,6 +238,9 @@ def _checked(grad_fn: Any) -> _GradFn:
 
 def _gradient_of_floats(grad_fn: _GradFn, params: Tree) -> _GradFn:
     """Return a gradient of floating leaves; the others are those of params."""
+    has_masks = any(
+        isinstance(x.leaf, optax.MaskedNode) for x in leaves_with_paths(params)
+    )
 
     def gradient(position: Tree, i: jax.typing.ArrayLike) -> Tree:
         found = {x.path: x.leaf for x in leaves_with_paths(position)}
@@ -231,8 +250,13 @@ def _gradient_of_floats(grad_fn: _GradFn, params: Tree) -> _GradFn:
             return w if x is None else x.astype(jnp.result_type(w))
 
         at = map_with_path(leaf, params)
-        updates = grad_fn(at, i)
-        check_updates(updates, params)
+        try:
+            updates = grad_fn(at, i)
+        except Exception as error:
+            if has_masks:
+                error.add_note(_MASKS)
+            raise
+        check_updates(updates, params, what="gradients of grad_fn")
         return show_floats(updates, params)
 
     return gradient

@@ -68,7 +68,8 @@ def perturb_weights(
     BatchNorm are those of perturbed weights: see `batch_stats.recalibrate`. Put
     it around the optimizer: `perturb_weights(psi(...), 0.1, groups, 0)`. The
     next step undoes a change of the params by other code: make a new state
-    after it.
+    after it. Behind it, `optax.freeze` holds the params, but not the center:
+    put it inside, or `optax.selective_transform` around.
 
     Gradients at perturbed weights are not tangent at the center. In place of
     `psi_sgd` with momentum, which is exact for tangent ones alone, use
@@ -85,7 +86,8 @@ def perturb_weights(
         groups: scale groups in any form.
         key: a seed or a `jax.random.key`.
         layers: "all" perturbs every group; "one" those of one parameter, or of
-            one tie, drawn anew at each step.
+            one tie, drawn anew at each step. Parameters whose groups have one
+            element are not drawn.
         ordinary_sigma: the standard deviation of each ordinary weight,
             nonnegative, in the units of weights.
 
@@ -124,10 +126,11 @@ def perturb_weights(
     def init(plan: Plan, params: Tree) -> PerturbWeightsState:
         state = inner.init(params)
         check_nesting("perturb_weights", state, _CONFLICTS)
-        if layers == "one" and jax.tree.leaves(params) and not plan.leaves:
+        if layers == "one" and jax.tree.leaves(params) and not _layers(plan):
             raise ValueError(
-                'layers="one" chooses among scale groups, and groups has none'
-                ' for these params: choose layers="all" and ordinary_sigma.'
+                'layers="one" chooses among scale groups of several weights,'
+                ' and groups has none for these params: choose layers="all"'
+                " and ordinary_sigma."
             )
         # A step may donate params and state, which cannot share buffers.
         center = jax.tree.map(jnp.array, params)
@@ -148,7 +151,7 @@ def perturb_weights(
         noise_key, layer_key = jax.random.split(jax.random.fold_in(key, count))
         scales = _scales(plan, center, sigma)
         if layers == "one":
-            scales = _one_of(scales, layer_key)
+            scales = _one_of(scales, _layers(plan), layer_key)
         noise = _noise(plan, center, scales, ordinary_sigma, noise_key)
         updates = jax.tree.map(
             _step, params, updates, steps, state.center, noise
@@ -214,14 +217,20 @@ def _scales(plan: Plan, center: Tree, sigma: Any) -> Scalars:
     }
 
 
-def _one_of(scales: Scalars, key: jax.Array) -> Scalars:
-    """Return zeros in place of all scales but those of one name."""
-    if not scales:
+def _layers(plan: Plan) -> list[str]:
+    """Return the names whose groups can have noise, in alphabetic order."""
+    return sorted(plan.group_shapes.keys() - plan.singletons)
+
+
+def _one_of(scales: Scalars, names: list[str], key: jax.Array) -> Scalars:
+    """Return zeros in place of all scales but those of one of the names."""
+    if not names:
         return scales
-    drawn = jax.random.randint(key, (), 0, len(scales))
+    drawn = jax.random.randint(key, (), 0, len(names))
+    is_drawn = {name: drawn == i for i, name in enumerate(names)}
     return {
-        name: jnp.where(drawn == i, s, 0)
-        for i, (name, s) in enumerate(scales.items())
+        name: jnp.where(is_drawn.get(name, False), s, 0)
+        for name, s in scales.items()
     }
 
 

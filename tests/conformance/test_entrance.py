@@ -66,6 +66,18 @@ def test_a_foreign_state_is_one_error(tx):
         assert came in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["psi", "average_weights", "master_weights", "perturb_weights"]
+)
+def test_a_state_of_other_parameters_says_which(entry):
+    tx, few = entry.build(None), {"a": jnp.ones(2)}
+    many = {**few, "b": jnp.ones(3)}
+    for made, given in (few, many), (many, few):
+        with pytest.raises(ValueError, match=r"state.*'b'.*init\(params\)"):
+            tx.update(given, tx.init(made), given)
+        assert tx.update(given, tx.init(given), given)
+
+
 # Theirs have no state inside of the PsiState, and read none.
 INSIDE_OF_PSI = ["psi_ordinary", "psi_sgd", "psi_adam"]
 INSIDE_OF_PSI += ["rotational", "adamh", "muonh"]

@@ -86,6 +86,39 @@ def test_learners_on_devices_are_learners_of_vmap(name):
     assert distance(*jax.device_get((stacked, other))) > 1e-2
 
 
+@pytest.mark.parametrize("skips", [True, False])
+def test_a_learner_without_a_finite_gradient_skips_its_step(skips):
+    """Inside, so that it still sends its weights."""
+    params, x = make_learners()
+    x = x.at[2].set(jnp.nan)
+    optimizer = psi_sgd(0.3, GROUPS)
+    if skips:
+        optimizer = optax.apply_if_finite(optimizer, 20)
+    mix = mix_with_neighbors("d")
+    run = learner(optax.chain(optimizer, mix, retract(GROUPS)), steps=2)
+
+    def one(params, x):
+        inside = jax.tree.map(lambda y: y[0], (params, x))
+        return jax.tree.map(lambda y: y[None], run(*inside))
+
+    spec = PartitionSpec("d")
+    sharded = jax.shard_map(
+        one,
+        mesh=make_mesh("auto"),
+        in_specs=spec,
+        out_specs=spec,
+        # optax counts bad steps from a zero that is the same on all devices.
+        check_vma=False,
+    )
+    found = jax.device_get(jax.jit(sharded)(params, x))
+    finite = np.isfinite(found["head"]).all(1)
+    # The control: in two steps NaN arrives at the neighbours.
+    assert finite.sum() == (SIZE if skips else SIZE - 3)
+    if skips:
+        stacked = jax.jit(jax.vmap(run, axis_name="d"))(params, x)
+        assert distance(found, jax.device_get(stacked)) < 1e-13
+
+
 @pytest.mark.parametrize("axis_name", ["d", None])
 def test_an_ascent_of_shards_needs_their_axis(axis_name):
     random = np.random.RandomState(1)

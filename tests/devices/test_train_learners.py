@@ -146,12 +146,15 @@ def train(tmp_path, monkeypatch):
     return train
 
 
-def test_a_run_of_learners_goes_on_to_the_same_bits(train):
+def test_a_run_of_learners_goes_on_to_the_same_bits(train, capsys):
     ring = "--averaging", "ring"
     whole = train("whole", 2, *ring)
     assert whole[1]["train_loss"] < whole[0]["train_loss"]
     train("stopped", 1, *ring)
     assert train("stopped", 2, "--resume", *ring) == whole
+    with pytest.raises(SystemExit):
+        train("stopped", 3, "--resume", *ring, "--mesh.data", "4")
+    assert "as many devices as before" in capsys.readouterr().err
     # Gradients of one batch, or an average of all, make another run.
     assert train("all", 2, "--averaging", "all") != whole
 

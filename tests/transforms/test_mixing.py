@@ -136,6 +136,30 @@ def test_equal_learners_take_the_step_to_the_bit():
     assert np.any(w * (1 / 3) + w * (1 / 3) + w * (1 / 3) - w + u != u)
 
 
+def test_weights_may_be_traced_or_injected():
+    w = jnp.array([[0.0], [4.0], [8.0]])
+
+    def mixed(make, *args):
+        def update(w):
+            tx = make(*args)
+            return w + tx.update(0 * w, tx.init(w), w)[0]
+
+        return jax.vmap(update, axis_name="learners")(w)
+
+    def traced(left):
+        weights = (left, 0.75 - left, 0.25)
+        return mixed(mix_with_neighbors, "learners", weights)
+
+    injected = optax.inject_hyperparams(mix_with_neighbors)
+    weights = np.array([0.5, 0.25, 0.25])
+    for found in (
+        jax.jit(traced)(0.5),
+        jax.jit(lambda: mixed(injected, "learners", weights))(),
+    ):
+        np.testing.assert_array_equal(found, [[5.0], [3.0], [4.0]])
+    np.testing.assert_array_equal(jax.jit(traced)(0.25), [[3.0], [4.0], [5.0]])
+
+
 def test_frozen_and_integer_parameters_stay():
     params = {"w": jnp.arange(3.0), "frozen": jnp.arange(3.0)}
     tx = mix_with_neighbors("learners", (0.25, 0.5, 0.25))

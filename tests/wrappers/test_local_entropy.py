@@ -91,6 +91,27 @@ def test_it_is_the_recursion():
 
 
 @pytest.mark.usefixtures("x64")
+def test_inner_steps_below_the_rounding_of_weights_count():
+    x = 1 + np.arange(12.0).reshape(4, 3) / 8
+
+    def slope(x, i):
+        return jnp.asarray(1e-8, x.dtype) * x[::-1]
+
+    tx = local_entropy(ScaleGroup(0), **OPTIONS)
+    found, expected = (
+        first(tx, jnp.asarray(x, dtype), slope)
+        for dtype in ("float32", "float64")
+    )
+    # Some roundings of ten steps.
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # The control: a sum with the weights loses a step.
+    r = np.linalg.norm(x, axis=0)
+    step = OPTIONS["rate"] * r**2 * 1e-8 * x[::-1]
+    single = np.float32
+    np.testing.assert_array_equal(single(x) - single(step), single(x))
+
+
+@pytest.mark.usefixtures("x64")
 def test_noise_has_the_variance_of_langevin():
     """Without a loss, x' - x of many weights is noise."""
     size, rate, noise = 20_000, 0.3, 0.2
@@ -250,6 +271,47 @@ def test_frozen_and_integer_parameters_reach_the_loss():
 # Errors.
 
 
+def test_traced_noise_needs_a_key():
+    x = jnp.ones(3)
+
+    def update(**options):
+        make = optax.inject_hyperparams(local_entropy, **options)
+        tx = make(None, **OPTIONS)
+        state = tx.init(x)
+        step = jax.jit(lambda x, s: tx.update(x, s, x, grad_fn=quadratic)[0])
+        return step(x, state)
+
+    with pytest.raises(ValueError, match='key=None.*static_args="noise"'):
+        update()
+    assert np.isfinite(update(static_args="noise")).all()
+
+
+def notes(error):
+    return " ".join(getattr(error.value, "__notes__", []))
+
+
+def test_a_gradient_that_needs_masked_parameters():
+    params = {"seen": jnp.ones(3), "masked": jnp.ones(3)}
+
+    def slope(params, i):
+        del i
+        return jax.grad(lambda p: jnp.sum(p["seen"] * p["masked"]))(params)
+
+    tx = local_entropy(None, **OPTIONS)
+    masked = optax.masked(tx, {"seen": True, "masked": False})
+    gradient = slope(params, 0)
+    with pytest.raises(TypeError) as error:
+        masked.update(gradient, masked.init(params), params, grad_fn=slope)
+    assert "in front" in notes(error)
+
+    def broken(params, i):
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine") as error:
+        tx.update(gradient, tx.init(params), params, grad_fn=broken)
+    assert "in front" not in notes(error)
+
+
 def test_errors():
     x = jnp.ones(3)
     tx = local_entropy(None, **OPTIONS)
@@ -257,7 +319,7 @@ def test_errors():
         tx.update(x, tx.init(x), x)
     with pytest.raises(TypeError, match="grad_fn is of type"):
         tx.update(x, tx.init(x), x, grad_fn=x)
-    with pytest.raises(ValueError, match=r"shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"^gradients of grad_fn.*\(3,\)"):
         tx.update(x, tx.init(x), x, grad_fn=lambda x, i: x[:2])
     with pytest.raises(ValueError, match="gamma"):
         local_entropy(None, **{**OPTIONS, "gamma": 0.0})

@@ -191,6 +191,24 @@ def test_one_layer_is_one_name_at_a_time():
         assert distance(hidden["hidden"][leaf], params["hidden"][leaf]) > 0
 
 
+def test_one_layer_is_never_one_without_noise():
+    params = {"gains": jnp.ones(3), "a": jnp.ones(3), "b": jnp.ones(3)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    single, several = ScaleGroup(()), ScaleGroup(0)
+
+    def path(b):
+        groups = {"gains": single, "a": several, "b": b}
+        tx = perturb_weights(optax.sgd(0.1), 0.1, groups, 0, layers="one")
+        return walk(tx, params, 20 * [zeros], move=step)[0]
+
+    def moves(x):
+        return distance(x["a"], params["a"]) > 0
+
+    assert all(map(moves, path(single)))
+    # The control: another layer of several weights takes its turn.
+    assert 0 < sum(map(moves, path(several))) < 20
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("layers", ["all", "one"])
 def test_the_layers_of_a_linear_network_explode_together(layers):
@@ -347,6 +365,11 @@ def test_errors():
     one = perturb_weights(optax.sgd(0.1), 0.1, None, 0, layers="one")
     with pytest.raises(ValueError, match='layers="one".*groups'):
         one.init(params)
+    gains = perturb_weights(
+        optax.sgd(0.1), 0.1, ScaleGroup(()), 0, layers="one"
+    )
+    with pytest.raises(ValueError, match='layers="one".*several weights'):
+        gains.init(params)
     ahead = optax.lookahead(optax.sgd(0.1), 5, 0.5)
     pairs = optax.LookaheadParams.init_synced(params)
     with pytest.raises(ValueError, match="perturb_weights.*LookaheadState"):

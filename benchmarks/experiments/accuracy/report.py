@@ -1,13 +1,11 @@
 """Tables and figure of the accuracy experiment, and its paired tests."""
 
 import itertools
-import warnings
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
-from scipy import stats
 
+from benchmarks.experiments.paired import compare, marks
 from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
 from benchmarks.harness.colours import COLOURS
@@ -18,18 +16,16 @@ from benchmarks.optimizers import TUNED
 BASELINE = "sgd_decay"
 """SGD with tuned weight decay, which the others are compared with."""
 
-LEVEL = 0.05
-
 
 def report(content: Content) -> str:
     """Return tables of accuracies, of comparisons and of tuned values."""
     settings, accuracies = content["settings"], _accuracies(content)
     methods, columns = settings["methods"], _columns(settings)
-    marks = marks_of(methods, accuracies)
+    marked = marks_of(methods, accuracies)
     texts = [pages.settings(content)]
     for index, noise in enumerate(settings["noises"]):
         here = slice(index * len(columns), (index + 1) * len(columns))
-        cells = _cells(accuracies[:, here], marks[:, here])
+        cells = _cells(accuracies[:, here], marked[:, here])
         texts += [_title(noise), _table(methods, columns, cells)]
     head = [f"{column}, {noise:g}" for column, noise in _cases(settings)]
     cells = [
@@ -37,7 +33,7 @@ def report(content: Content) -> str:
         for name in methods
     ]
     chosen = _table(methods, head, cells)
-    return "\n\n".join([*texts, _counts(methods, marks), "Tuned to:", chosen])
+    return "\n\n".join([*texts, _counts(methods, marked), "Tuned to:", chosen])
 
 
 def marks_of(methods: list[str], accuracies: np.ndarray) -> np.ndarray:
@@ -46,31 +42,13 @@ def marks_of(methods: list[str], accuracies: np.ndarray) -> np.ndarray:
     Accuracies are `(methods, cases, seeds)`. Paired t-tests over seeds are
     corrected for their number.
     """
-    found = _compare(methods, accuracies)
-    others = [name != BASELINE for name in methods]
-    p = np.ones(found.pvalue.shape)
-    # There is no p-value where all differences are 0.
-    p[others] = holm(np.nan_to_num(found.pvalue[others], nan=1.0))
-    return np.where(p < LEVEL, np.where(found.statistic > 0, "▲", "▼"), "")
-
-
-def holm(p: ArrayLike) -> np.ndarray:
-    """Correct p-values for their number, by Holm's step-down method."""
-    flat = np.ravel(p)
-    steps = np.sort(flat) * np.arange(flat.size, 0, -1)
-    corrected = np.maximum.accumulate(steps).clip(max=1)
-    return corrected[np.argsort(np.argsort(flat))].reshape(np.shape(p))
+    others = np.array([name != BASELINE for name in methods])
+    return marks(_compare(methods, accuracies), others[:, None])
 
 
 def _compare(methods, accuracies):
     """Test the seeds' differences of all methods from the baseline."""
-    baseline = accuracies[methods.index(BASELINE)]
-    with warnings.catch_warnings():
-        # Differences may be the same for all seeds, as the baseline's are.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return stats.ttest_rel(
-            accuracies, np.broadcast_to(baseline, accuracies.shape), axis=-1
-        )
+    return compare(accuracies, accuracies[methods.index(BASELINE)])
 
 
 def _columns(settings):
@@ -106,7 +84,7 @@ def _table(methods, head, cells):
     return pages.table([["", *head], *rows])
 
 
-def _cells(accuracies, marks):
+def _cells(accuracies, marked):
     """Return mean, deviation and mark, with a column's highest mean in bold."""
     means, deviations = accuracies.mean(-1), accuracies.std(-1, ddof=1)
     bold = np.where(means == means.max(0), "**", "")
@@ -115,18 +93,18 @@ def _cells(accuracies, marks):
             f"{bold}{mean:.2f}{bold} ± {deviation:.2f} {mark}".strip()
         )
     )
-    return cells(means, deviations, bold, marks).tolist()
+    return cells(means, deviations, bold, marked).tolist()
 
 
-def _counts(methods, marks):
+def _counts(methods, marked):
     """Return how often each method is above and below, in all columns."""
     rows = [["", "▲ above", "not told apart", "▼ below"]]
-    for name, found in zip(methods, marks, strict=True):
+    for name, found in zip(methods, marked, strict=True):
         if name != BASELINE:
             counts = [str(np.sum(found == mark)) for mark in ("▲", "", "▼")]
             rows.append([TUNED[name].label, *counts])
     above = (
-        f"Against {TUNED[BASELINE].label}, in {marks.shape[1]} columns each:"
+        f"Against {TUNED[BASELINE].label}, in {marked.shape[1]} columns each:"
     )
     return f"{above}\n\n{pages.table(rows, right=True)}"
 

@@ -10,7 +10,7 @@ pytest.importorskip("sklearn")
 from benchmarks import data, training
 from benchmarks.experiments.accuracy import MEASUREMENT
 from benchmarks.experiments.accuracy.experiment import make_stepwise
-from benchmarks.experiments.accuracy.report import BASELINE, holm, marks_of
+from benchmarks.experiments.accuracy.report import BASELINE, marks_of
 from benchmarks.experiments.noisy_data import flip_labels, split
 from benchmarks.harness.files import InputError
 from benchmarks.harness.results import Results
@@ -76,19 +76,6 @@ def test_the_baseline_has_to_be_measured(tmp_path):
     settings = dataclasses.replace(MEASUREMENT.smoke, methods=("sgd",))
     with pytest.raises(InputError, match=BASELINE):
         MEASUREMENT.measure(settings, Results(tmp_path / "numbers.json", {}))
-
-
-def test_holms_correction():
-    # By hand: 4 * 0.01, 3 * 0.02, 2 * 0.02, of which the largest so far, 1.
-    p = [[0.02, 0.01], [0.9, 0.025]]
-    np.testing.assert_allclose(holm(p), [[0.06, 0.04], [0.9, 0.06]])
-    assert holm([0.6, 0.7]).max() == 1
-    # Under no effect at all, 20 tests find something in 5 % of all cases, and
-    # uncorrected ones in 1 - 0.95^20 = 64 %. Of 2000 cases: 0.5 %, five times.
-    cases = np.random.RandomState(0).uniform(size=(2000, 20))
-    found = np.mean([holm(case).min() < 0.05 for case in cases])
-    assert abs(found - 0.05) < 0.025
-    assert np.mean(cases.min(1) < 0.05) > 0.6
 
 
 @pytest.fixture(scope="module")

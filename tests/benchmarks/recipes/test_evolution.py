@@ -169,6 +169,21 @@ def test_only_the_best_of_equal_members_moves():
     assert (after["hidden"] == after["hidden"][:1]).all()
 
 
+def test_two_members_have_no_two_parents():
+    def bred(count):
+        params = jax.tree.map(lambda x: x[:count], members())
+        return evolution.breed(
+            jax.random.key(0),
+            Population(params, {}),
+            jnp.arange(count),
+            spherical,
+        )
+
+    assert bred(3).params["head"].shape == (3, 16, 10)
+    with pytest.raises(ValueError, match="3 members"):
+        bred(2)
+
+
 def spread(params):
     """Return the mean angle between filters of two members, in degrees."""
     x = psi_optax.normalize(

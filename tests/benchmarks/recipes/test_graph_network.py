@@ -140,6 +140,15 @@ def test_outside_it_does_not():
     assert jnp.abs(wrong).max() > 0.9 * jnp.abs(step).max()
 
 
+def test_errors():
+    for damping in 0.0, -0.1:
+        with pytest.raises(ValueError, match="positive"):
+            graph_network.scale_by_kronecker_factors(kronecker_factors, damping)
+    tx, params = natural(), weights()
+    with pytest.raises(ValueError, match="pass params"):
+        tx.update(params, tx.init(params))
+
+
 def test_the_columns_of_the_first_kernel_are_found():
     report = psi_optax.find_groups(
         functools.partial(graph_network.loss, nodes=KNOWN), weights()

@@ -1,0 +1,118 @@
+"""A table, a figure and claims of long runs."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.experiments import matched
+from benchmarks.experiments.rotations import rms
+from benchmarks.harness import pages
+from benchmarks.harness.colours import COLOURS
+from benchmarks.harness.figures import styled
+from benchmarks.harness.results import Content
+from benchmarks.optimizers import MOMENTUM
+from psi_optax.dynamics import equilibrium_rotation
+
+KEPT = "psi_sgd", "rotational"
+"""The methods that keep norms."""
+
+
+def report(content: Content) -> str:
+    """Return the settings and a table with a row for each run."""
+    settings = content["settings"]
+    predicted = _predicted(settings)
+    head = ["", "weights", "norm", "largest deviation"]
+    rows = [
+        [*head, "rotation, early", "late", "loss, early", "late", "accuracy"]
+    ]
+    for name, mode, found in _runs(content):
+        early, late = _halves(found["rotation"])
+        losses = _halves(found["loss"])
+        rows.append(
+            [
+                matched.LABELS[name],
+                mode,
+                f"{_mean(found['norm'][-1]):.3g}",
+                f"{np.max(found['deviation']):.1e}",
+                *(f"{float(rms(x)) / predicted:.3f}" for x in (early, late)),
+                *(f"{_mean(x):.3f}" for x in losses),
+                f"{100 * _mean(_halves(found['accuracy'])[1]):.1f}",
+            ]
+        )
+    told = f"Rotation at equilibrium: {predicted:.4f} radians a step."
+    table = pages.table(rows, right=True)
+    return "\n\n".join([pages.settings(content), told, table])
+
+
+def _predicted(settings: dict[str, Any]) -> float:
+    point = settings["rate"], settings["decay"]
+    return float(equilibrium_rotation(*point, momentum=MOMENTUM))
+
+
+def _runs(content: Content) -> Any:
+    """Yield method, mode, and arrays by name, of shape (stretches, seeds)."""
+    for name in matched.LABELS:
+        for mode in content["settings"]["modes"]:
+            part = content["parts"][f"{name}/{mode}"]
+            yield name, mode, {k: np.array(v, float) for k, v in part.items()}
+
+
+def _halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return values of the second tenth, and of the last half, of stretches."""
+    count = len(values)
+    tenth = max(count // 10, 1)
+    return values[tenth : 2 * tenth], values[count // 2 :]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values))
+
+
+def faults(content: Content) -> list[str]:
+    """Return the claims that do not hold: stored norms do not drift.
+
+    A norm is within two spacings of its dtype of the stored one: its own
+    rounding, and that of its weights.
+    """
+    found = []
+    for name, mode, run in _runs(content):
+        eps = float(jnp.finfo(mode.split(",")[0]).eps)
+        if name in KEPT and not np.max(run["deviation"]) < 2 * eps:
+            found.append(f"{matched.LABELS[name]}, {mode}: norms deviate.")
+    return found
+
+
+@styled
+def figures(content: Content) -> dict[str, Figure]:
+    """Draw norms, rotations and losses over steps."""
+    settings = content["settings"]
+    steps = settings["steps"] * np.arange(1, settings["stretches"] + 1)
+    drawn = Figure(figsize=(11, 3.8))
+    panels: Any = drawn.subplots(1, 3)
+    lines = dict(zip(settings["modes"], ("-", "--", ":", "-."), strict=False))
+    hues = np.take(COLOURS, (1, 6, 7, 4))
+    colours = dict(zip(matched.LABELS, hues, strict=True))
+    for name, mode, found in _runs(content):
+        label = f"{matched.LABELS[name]}".replace("`", "")
+        style = {
+            "color": colours[name],
+            "linestyle": lines[mode],
+            "label": f"{label}, {mode}",
+        }
+        kinds = "norm", "rotation", "loss"
+        for axes, kind in zip(panels, kinds, strict=True):
+            axes.plot(steps, found[kind].mean(1), **style)
+    panels[0].set(ylabel="norm, over the first", yscale="log")
+    panels[1].set(ylabel="rotation (radians a step)", yscale="log")
+    panels[2].set(ylabel="training loss")
+    for axes in panels:
+        axes.set_xlabel("step")
+    drawn.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        fontsize=7,
+    )
+    return {"long-runs": drawn}

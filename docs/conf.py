@@ -80,6 +80,7 @@ navigation = {
 smartquotes_action = "D"
 myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist"]
 myst_heading_anchors = 4
+notebooks = str(TOOLS.parents[1] / "notebooks")
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 html_math_renderer = "mathml"

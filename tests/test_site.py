@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 
+import nbformat
 import pytest
 
 from psi_optax.models import architectures, linen, nnx
@@ -410,7 +411,7 @@ def test_what_is_loaded_from_other_hosts_is_found():
 
 PAGE = r"""# A page
 
-$|w|$ and `$|w|$`; [out](../README.md), [in](notebooks/01_quickstart.ipynb).
+$|w|$ and `$|w|$`; [out](../README.md), [in](../notebooks/a.ipynb).
 ![a badge](https://example.org/badge.svg)
 
 `psi`, `optax.sgd(0.1)`, `jnp.where`, `rescale(x)` and `nothing`:
@@ -424,20 +425,38 @@ $|w|$ and `$|w|$`; [out](../README.md), [in](notebooks/01_quickstart.ipynb).
 :of: psi_optax.optimizers
 ```
 """
-# The configuration of the site, for other pages.
+# The configuration of the site, for other pages and notebooks.
 CONF = f"""import runpy
 
 site = runpy.run_path({str(DOCS / "conf.py")!r})
 globals().update((k, v) for k, v in site.items() if not k.startswith("__"))
 navigation = {{"Notebooks": ["notebooks/*"]}}
+notebooks = "notebooks"
 """
 
 
+def write_notebook(path):
+    cells = [
+        nbformat.v4.new_markdown_cell("# A notebook\n\n[a](../docs/index.md)"),
+        nbformat.v4.new_code_cell(
+            "raise ValueError",
+            outputs=[nbformat.v4.new_output("stream", text="stored")],
+        ),
+    ]
+    language = {"language_info": {"name": "python"}}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=language), path
+    )
+
+
 def build(folder, page):
-    """Build a site of one page and the notebooks, as `make docs` does."""
-    (folder / "docs").mkdir()
-    (folder / "docs" / "index.md").write_text(page, encoding="utf-8")
-    (folder / "docs" / "conf.py").write_text(CONF, encoding="utf-8")
+    """Build a site of one page and one notebook, as `make docs` does."""
+    for name, text in {"index.md": page, "conf.py": CONF}.items():
+        path = folder / "docs" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    (folder / "notebooks").mkdir()
+    write_notebook(folder / "notebooks" / "a.ipynb")
     options = ["--fail-on-warning", "--keep-going", "--quiet"]
     return subprocess.run(
         [sys.executable, "-m", "sphinx", *options, "docs", "built"],
@@ -449,12 +468,26 @@ def build(folder, page):
 
 
 @pytest.fixture(scope="module")
-def html(tmp_path_factory):
-    """The page of a site that is built without a warning."""
+def built(tmp_path_factory):
+    """A site that is built without a warning."""
     folder = tmp_path_factory.mktemp("site")
     done = build(folder, PAGE)
     assert done.returncode == 0, done.stderr
-    return text_of(folder / "built" / "index.html")
+    return folder / "built"
+
+
+@pytest.fixture(scope="module")
+def html(built):
+    """The front page."""
+    return text_of(built / "index.html")
+
+
+def test_notebooks_are_shown_with_the_outputs_that_they_store(built):
+    html = text_of(built / "notebooks" / "a.html")
+    assert 'href="../index.html">a</a>' in re.sub(
+        r"<span[^>]*>|</span>", "", html
+    )
+    assert ">stored" in html
 
 
 def test_formulas_become_mathml_and_code_stays(html):
@@ -464,7 +497,7 @@ def test_formulas_become_mathml_and_code_stays(html):
 
 def test_links_lead_to_pages_and_into_the_repository(html):
     assert f'href="{repository()}/blob/main/README.md"' in html
-    assert 'href="notebooks/01_quickstart.html"' in html
+    assert 'href="notebooks/a.html"' in html
 
 
 def test_images_of_other_hosts_are_words(html):

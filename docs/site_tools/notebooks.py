@@ -7,17 +7,18 @@ import pathlib
 import shutil
 from typing import Any
 
-from site_tools.address import ROOT
-
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the extension."""
+    # The folder that has them.
+    app.add_config_value("notebooks", "", "env", str)
     app.connect("builder-inited", _on_start)
     return {"parallel_read_safe": True}
 
 
 def _on_start(app: Any) -> None:
-    copy(ROOT / "notebooks", pathlib.Path(app.srcdir) / "notebooks")
+    source = pathlib.Path(app.config.notebooks)
+    copy(source, pathlib.Path(app.srcdir) / "notebooks")
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:

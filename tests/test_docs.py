@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-import psi_optax
+import psi_optax.models
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -49,7 +49,8 @@ check: $(STAMP)
 
 # The site: build/docs/index.html. What it warns of is an error.
 docs: $(STAMP)
-	$(BIN)/properdocs build --strict
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet \
+	  --jobs auto --doctree-dir build/doctrees docs build/docs
 
 # The oldest versions that pyproject.toml admits, in an environment of their own,
 # and the tests of what a version can change. Flax and Haiku were full of what JAX
@@ -115,4 +116,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist results
+	rm -rf $(VENV) build dist results docs/notebooks

@@ -96,7 +96,7 @@ def test_the_address_stands_in_one_place():
     name = repository().removeprefix("https://github.com/")
     pages = ROOT.glob("*.md"), (ROOT / "docs").rglob("*.md"), sources()
     texts = [*pages[0], *pages[1], *(ROOT / x for x in pages[2])]
-    texts += [ROOT / "properdocs.yml", ROOT / "Makefile"]
+    texts += [*(ROOT / "docs").rglob("*.py"), ROOT / "Makefile"]
     assert not [x for x in texts if name in x.read_text(encoding="utf-8")]
     assert name in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 

@@ -1,31 +1,15 @@
-"""The documentation: names, pages, links, examples and one table by hand."""
+"""The pages: names, links, examples and one table by hand."""
 
-import importlib
-import importlib.util
 import pathlib
 import re
-import types
 
 import pytest
-import yaml
 
-import psi_optax
-from psi_optax.models import architectures, linen, nnx
-from tests.address import repository
-from tests.registry import public_names
+import psi_optax.models
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-SITE = yaml.safe_load((ROOT / "properdocs.yml").read_text(encoding="utf-8"))
-
-
-def tool(name):
-    path = DOCS / "tools" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def name_of(path):
@@ -39,40 +23,6 @@ def text_of(path):
 # Names.
 
 
-def where(item):
-    return f"{item.__module__}.{item.__qualname__}"
-
-
-def public():
-    """Where every public function and class is defined."""
-    networks = [
-        getattr(module, name)
-        for module in (linen, nnx, architectures)
-        for name in module.__all__
-    ]
-    return {where(item) for item in [*public_names().values(), *networks]}
-
-
-def described():
-    """What the pages of the reference take docstrings from."""
-    pages = (DOCS / "reference").glob("*.md")
-    text = tool("reference").expanded("\n".join(map(text_of, pages)))
-    return re.findall(r"^::: (\S+)$", text, re.MULTILINE)
-
-
-def test_every_public_name_is_in_the_reference_once():
-    assert len(public()) > 80
-    assert public() <= set(described())
-    assert len(described()) == len(set(described()))
-
-
-def test_what_the_reference_describes_is_where_it_says():
-    """A package has a module `psi` and a function of this name."""
-    for name in described():
-        module, _, last = name.rpartition(".")
-        assert where(getattr(importlib.import_module(module), last)) == name
-
-
 def unknown_names(text):
     names = re.findall(r"\bpsi_optax\.([a-z]\w*|[A-Z]\w*)", text)
     return {name for name in names if not hasattr(psi_optax, name)}
@@ -84,44 +34,6 @@ def test_names_in_the_pages_exist():
         text = re.sub(r"\S*/\S*", "", text_of(page))
         assert not unknown_names(text), page
     assert unknown_names("psi_optax.psi and psi_optax.psy") == {"psy"}
-
-
-# Pages.
-
-
-def missing_pages(nav, folder):
-    filled = tool("navigation").filled(nav, folder, "https://repository")
-    named = list(tool("navigation").names(filled))
-    assert len(named) == len(set(named))
-    pages = {p.relative_to(folder).as_posix() for p in folder.rglob("*.md")}
-    return pages - set(named)
-
-
-def test_every_page_is_in_the_navigation():
-    assert not missing_pages(SITE["nav"], DOCS)
-
-
-def test_patterns_take_what_nothing_else_names(tmp_path):
-    for name in ("a.md", "b.md", "sub/c.md", "sub/d.md", "other/e.md"):
-        path = tmp_path / "docs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    notebook = tmp_path / "notebooks" / "01.ipynb"
-    notebook.parent.mkdir()
-    notebook.write_text('{"cells": [{"source": ["# First\\n", "text"]}]}')
-    nav = [
-        {"A": ["b.md", "*.md"]},
-        {"B": ["sub/*.md"]},
-        {"C": ["none/*.md"]},
-        {"D": ["../notebooks/*.ipynb"]},
-    ]
-    folder = tmp_path / "docs"
-    assert tool("navigation").filled(nav, folder, "https://x") == [
-        {"A": ["b.md", "a.md"]},
-        {"B": ["sub/c.md", "sub/d.md"]},
-        {"D": [{"First": "https://x/blob/main/notebooks/01.ipynb"}]},
-    ]
-    assert missing_pages(nav, folder) == {"other/e.md"}
 
 
 # Links.
@@ -174,83 +86,10 @@ def test_broken_links_are_found():
     ]
 
 
-def test_the_site_has_the_address_of_the_project():
-    config = types.SimpleNamespace(config_file_path=ROOT / "properdocs.yml")
-    tool("address").on_config(config)
-    assert config.repo_url == repository()
-    assert "repo_url" not in (ROOT / "properdocs.yml").read_text()
-
-
-def test_links_out_of_the_pages_lead_into_the_repository():
-    outside = tool("links").outside
-    assert outside("", "https://x", "../README.md#a").endswith("/README.md#a")
-    assert outside("sub", "https://x", "../../a/b.py") == (
-        "https://x/blob/main/a/b.py"
-    )
-    assert outside("sub", "https://x", "../page.md") == "../page.md"
-
-
-def test_formulas_become_mathml_and_code_stays():
-    markdown = pytest.importorskip("markdown")
-    pytest.importorskip("latex2mathml")
-    config = type("Config", (), {"markdown_extensions": []})
-    tool("mathml").on_config(config)
-    convert = markdown.Markdown(extensions=config.markdown_extensions).convert
-    assert "<math" in convert(r"a \(r\,g\) b")
-    assert 'display="block"' in convert("\\[a\n  b\\]")
-    assert "<math" not in convert(r"`\(r\,g\)` and r g")
-
-
-# What the site makes of the pages.
-
-
-def rendered(text):
-    """The HTML of a page, by the extensions of the site."""
-    markdown = pytest.importorskip("markdown")
-    pytest.importorskip("pymdownx")
-    names, options = ["toc", "fenced_code"], {}
-    for item in SITE["markdown_extensions"]:
-        item = item if isinstance(item, dict) else {item: {}}
-        names += item
-        options |= item
-    return markdown.markdown(text, extensions=names, extension_configs=options)
-
-
-def lost_structure(text):
-    """Items of lists and fences of code that are rendered as text."""
-    html = rendered(text)
-    paragraphs = re.findall(r"<p>(.*?)</p>", html, re.DOTALL)
-    lost = [p for p in paragraphs if re.search(r"^\s*(- |\d+\. )", p, re.M)]
-    lost += re.findall(r"```.*", html)
-    # Code that belongs to an item is inside of it.
-    items = re.sub(r"<pre.*?</pre>", "CODE", html, flags=re.DOTALL)
-    inside = sum("CODE" in x for x in re.findall(r"<li>.*?</li>", items, re.S))
-    if inside < len(re.findall(r"^ +```\w*\n", text, re.MULTILINE)) // 2:
-        lost.append("code outside of its item")
-    return lost
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_lists_and_code_are_rendered_as_such(page):
-    assert not lost_structure(text_of(page))
-
-
-LIST = """A list:
-
-- one:
-
-    ```python
-    x = 1
-    ```
-
-- two
-"""
-
-
-def test_a_list_that_code_breaks_is_found():
-    assert not lost_structure(LIST)
-    assert lost_structure(LIST.replace("    ", "  "))
-    assert lost_structure(LIST.replace(":\n\n- one", ":\n- one"))
+def test_formulas_are_those_of_code_hosts():
+    """They draw $...$, and show other delimiters as text."""
+    for page in PAGES:
+        assert not re.search(r"\\[(\[]", without_code(text_of(page))), page
 
 
 # What is guaranteed, and by which tests.

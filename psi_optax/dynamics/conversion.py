@@ -67,7 +67,7 @@ def convert_learning_rate(
 
     | optimizer | rate for `psi` | times, under noise |
     |---|---|---|
-    | "sgd", "sgdw" | \(\eta/r^2\) | \(c/\sqrt{1-\mu^2}\), \(c = r\,|g|\) |
+    | "sgd", "sgdw" | \(\eta/r^2\) | \(c/\sqrt{1-\mu^2}\), \(c = \|r g\|\) |
     | "adam", "adamw" | \(\eta/r\) | \(\sqrt{n (1-\mu)/(1+\mu)}\) |
     | "lion" | \(\eta/r\) | \(\sqrt n\) |
     | "muon" | \(\eta/r\) | \(0.9 \sqrt{k/m}\) times optax's scale |

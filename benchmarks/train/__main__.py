@@ -29,7 +29,8 @@ def main(argv: list[str]) -> None:
     """Train as the command line says; exit with one line where it cannot."""
     with _refusing(ValueError):
         options = parse(argv)
-    if (devices := jax.config.jax_num_cpu_devices) > 1:
+    devices = jax.config.jax_num_cpu_devices  # pyrefly: ignore
+    if devices > 1:
         give_threads(devices)
     try:
         if options.process is not None:

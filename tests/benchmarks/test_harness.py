@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import __main__ as command
 from benchmarks.harness import measurement as harness, pages
+from benchmarks.harness.machine import give_threads
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Count, Folder, Positives, one_of, some
 from benchmarks.harness.results import Results, read
@@ -398,3 +400,13 @@ def test_a_page_shows_the_numbers_that_are_kept(name):
         whole = (pages.DOCS / page).read_text(encoding="utf-8")
         assert text in whole
         assert text not in re.sub(r"\d", "0", whole)
+
+
+def test_virtual_devices_get_threads_unless_some_are_given(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.delenv("NPROC")
+    give_threads(8)
+    assert os.environ["NPROC"] == "32"
+    monkeypatch.setenv("NPROC", "3")
+    give_threads(8)
+    assert os.environ["NPROC"] == "3"

@@ -87,7 +87,8 @@ class Runs:
         dtype, wrap = MODES[mode]
         tx = wrap(build(rate=point[0], decay=point[1], groups=self.groups))
         evaluate = training.make_evaluate(self.model, self.evaluated)
-        variables = training.initialize(self.model, self.images, seeds)
+        example = self.evaluated.train_images
+        variables = training.initialize(self.model, example, seeds)
         params = jax.tree.map(
             lambda x: x.astype(dtype), variables.pop("params")
         )

@@ -59,7 +59,7 @@ class Method(NamedTuple):
 
 
 def elementwise_ascent(
-    rho: jax.typing.ArrayLike, eta: float = 0.01
+    rho: float | jax.Array, eta: float = 0.01
 ) -> optax.GradientTransformation:
     """Perturb weights as ASAM does, for `optax.contrib.sam`.
 
@@ -79,7 +79,9 @@ def elementwise_ascent(
         sizes = jax.tree_util.tree_map_with_path(size, params)
         relative = jax.tree.map(jnp.multiply, sizes, updates)
         length = optax.tree.norm(relative) + 1e-16
-        return jax.tree.map(lambda t, u: -rho * t * u / length, sizes, relative)
+        return jax.tree.map(
+            lambda t, u: -(rho * t * u / length), sizes, relative
+        )
 
     return optax.stateless(update)
 

@@ -45,7 +45,9 @@ def test_a_run_is_as_if_trained_alone(graph):
         params = optax.apply_updates(params, updates)
     for name, value in graph.evaluate(params).items():
         # Rounding of 20 steps in another program, and to 5 digits.
-        assert found[name][factor][seed] == pytest.approx(float(value), rel=1e-4)
+        assert found[name][factor][seed] == pytest.approx(
+            float(value), rel=1e-4
+        )
     assert found["test"][factor] != found["test"][1]
 
 

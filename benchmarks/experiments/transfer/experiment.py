@@ -10,7 +10,7 @@ from benchmarks import data
 from benchmarks.experiments.transfer.choices import chosen
 from benchmarks.experiments.transfer.figures import figures
 from benchmarks.experiments.transfer.grids import extend, rates
-from benchmarks.experiments.transfer.methods import METHODS, MUP
+from benchmarks.experiments.transfer.methods import METHODS, MUP, is_trained
 from benchmarks.experiments.transfer.points import (
     BASE,
     ONE_SEED,
@@ -69,7 +69,7 @@ class Settings:
     mlp_width: Count = 32  # Hidden units of a layer.
     mlp_depth: Count = 2  # Hidden layers.
     mlp_batch: Count = 16  # Images in a batch.
-    mlp_steps: Count = 800  # Steps.
+    mlp_steps: Count = 1600  # Steps.
     language_width: Count = 16  # Channels, a multiple of head_dim.
     language_depth: Count = 2  # Layers.
     language_batch: Count = 4  # Pieces of text in a batch.
@@ -85,7 +85,7 @@ def measure(settings: Settings, results: Results) -> None:
         (point, name)
         for point in points(dataclasses.asdict(settings))
         for name in settings.methods
-        if is_trained(name, point)
+        if is_trained(name, point.factor)
     ]
     tuned = [name for name in settings.methods if name != MUP]
     each = len(rows) + len(tuned)
@@ -96,11 +96,6 @@ def measure(settings: Settings, results: Results) -> None:
             study.tune(name)
         for point, name in rows:
             study.row(point, name)
-
-
-def is_trained(name: str, point: Point) -> bool:
-    """Tell whether a method has rows at a point: muP changes the width only."""
-    return name != MUP or point.factor == "width"
 
 
 class Study:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.experiments.transfer.choices import moves, row
-from benchmarks.experiments.transfer.methods import METHODS, MUP
+from benchmarks.experiments.transfer.methods import METHODS, MUP, is_trained
 from benchmarks.experiments.transfer.points import (
     BASE,
     FACTORS,
@@ -49,8 +49,8 @@ def _draw_moves(axes: Any, content: Content, problem: str, factor: str) -> None:
     x = np.array([1, *found])
     order = np.argsort(x)
     for index, name in enumerate(METHODS):
-        trained = name != MUP or factor == "width"
-        if name not in content["settings"]["methods"] or not trained:
+        asked = name in content["settings"]["methods"]
+        if not (asked and is_trained(name, factor)):
             continue
         moved = moves(content, problem, name, factor, found)
         y = np.array([0.0, *(m.octaves for m in moved)])

@@ -176,3 +176,11 @@ METHODS = {
     ),
 }
 """The methods, by name."""
+
+
+def is_trained(name: str, factor: str) -> bool:
+    """Tell whether a method has rows over a factor.
+
+    The rule of muP changes the width only.
+    """
+    return name != MUP or factor == "width"

@@ -125,7 +125,7 @@ def language(settings: Any, sizes: Sizes) -> Problem:
 
     def loss(params, variables, data, batch):
         del variables
-        pieces = data[batch[:, None] + jnp.arange(length + 1)]
+        pieces = data[batch[:, None] + jnp.arange(length + 1)[None]]
         return loss_of(params, pieces), {}
 
     def evaluate(variables, pieces):

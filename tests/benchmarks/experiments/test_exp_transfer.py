@@ -96,13 +96,14 @@ def test_a_scale_changes_no_function_but_weights(problem):
         k: jax.tree.map(lambda leaf: leaf[0], x) for k, x in variables.items()
     }
     batch = problem.draw(range(1))[0, 0]
+    data = jax.tree.map(jnp.asarray, problem.data)
     losses = [
-        float(problem.loss(x["params"], x, problem.data, batch)[0])
+        float(problem.loss(x["params"], x, data, batch)[0])
         for x in first.values()
     ]
     # A power of two, and an epsilon of 1e-20 in normalizations.
     assert losses[0] == losses[1]
-    norms = [optax.global_norm(x["params"]) for x in first.values()]
+    norms = [optax.tree.norm(x["params"]) for x in first.values()]
     assert norms[1] > 4 * norms[0]
 
 
@@ -191,7 +192,8 @@ def test_scales_change_no_loss_on_proven_groups(mlp):
     for name, changes in (("psi_sgd", False), ("sgd", True)):
         one = losses_at(mlp, name, base)
         for scale in (0.0625, 16.0):
-            # Running statistics begin at 1, which has a scale.
+            # After few steps the validation loss has one: that of the initial
+            # running statistics.
             other = losses_at(mlp, name, base._replace(scale=scale))
             assert (one["train"] != other["train"]) == changes
 
@@ -202,7 +204,8 @@ def test_a_rate_and_a_seed_are_as_if_trained_alone(mlp):
     variables, batches = begin(mlp, "psi_adam", sizes, range(1, 2))
     one = jax.tree.map(lambda x: x[0], variables)
     train = make_train(mlp, method, sizes)
-    after, losses = train(mlp.data, one, batches[0], *PAIRS[1])
+    data = jax.tree.map(jnp.asarray, mlp.data)
+    after, losses = train(data, one, batches[0], *PAIRS[1])
     assert losses.shape == (sizes.steps,)
     # Twelve steps in another program, in float32.
     expected = float(mlp.evaluate(after, mlp.held_out["test"]))
@@ -256,7 +259,7 @@ def test_tables_have_the_moves_and_the_rule():
     content = made_up()
     shown = MEASUREMENT.report(content)
     base, width, *rest = cells(shown, "BatchNorm MLP, psi_sgd")
-    assert base[:2] == ["0.1", "-1.5 [-1.5, -1.5]"]
+    assert base[:2] == ["0.01★", "-1.5 [-1.5, -1.5]"]
     moves = [f"{x} [{x}, {x}]" for x in ("-0.5", "-1.0", "-1.5")]
     # At 8 times the width the rate of the base is off by 1.5 octaves.
     assert width[:4] == [*moves, "0.225"]
@@ -265,7 +268,7 @@ def test_tables_have_the_moves_and_the_rule():
     assert len(rest) == 5
     assert all(x[0].startswith(("+0.0", "-0.0")) for x in rest)
     # Over the other factors muP is AdamW.
-    assert len(cells(shown, "BatchNorm MLP, AdamW, muP")) == 2 - 0
+    assert len(cells(shown, "BatchNorm MLP, AdamW, muP")) == 1
     assert set(MEASUREMENT.figures(content)) == {"transfer", "transfer-mlp"}
 
 
@@ -276,7 +279,7 @@ def test_losses_that_depend_on_the_scale_are_a_fault():
     # Nothing is claimed of AdamW.
     for name in ("adamw", "psi_sgd"):
         part = changed["parts"][f"mlp/{name}/scale/0.0625/0"]
-        part["test"] = [[1 + 1e-7] * 2] * 8
+        part["train"] = [[1 + 1e-7] * 2] * 8
     [fault] = MEASUREMENT.faults(changed)
     assert "psi_sgd" in fault
 

@@ -18,6 +18,9 @@ from benchmarks.harness.colours import COLOURS, MARKERS
 from benchmarks.harness.figures import styled
 from benchmarks.harness.results import Content
 
+SHOWN = 0.5
+"""Losses above the lowest one of a panel that are shown."""
+
 
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the moves of all methods, and the losses of each problem."""
@@ -57,8 +60,28 @@ def _draw_moves(axes: Any, content: Content, problem: str, factor: str) -> None:
         style = {"color": COLOURS[index], "marker": MARKERS[index]}
         label = METHODS[name].label
         axes.plot(x[order], y[order], label=label, markersize=4, **style)
+    # Moves of less than an octave are drawn small.
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -1), max(high, 1))
     axes.set_xscale("log", base=2)
     axes.set_xticks(x[order], [f"{v:g}" for v in x[order]])
+
+
+def _draw_losses(
+    axes: Any, content: Content, problem: str, name: str, point: Point
+) -> None:
+    """Draw the finite losses that are near the lowest one."""
+    shown, lowest = {"base": BASE, "factor": point}, np.inf
+    for index, (label, where) in enumerate(shown.items()):
+        at = row(content, problem, name, where)
+        kept = np.isfinite(at.means)
+        style = {"color": COLOURS[6 * index], "marker": MARKERS[index]}
+        x, means = at.x[kept], at.means[kept]
+        axes.plot(x, means, label=label, markersize=3, **style)
+        lowest = min(lowest, at.means.min())
+    if np.isfinite(lowest):
+        axes.set_ylim(lowest - 0.03, lowest + SHOWN)
+    axes.tick_params(labelsize=7)
 
 
 @styled
@@ -73,17 +96,11 @@ def _losses(content: Content, problem: str) -> Figure:
         last = values(content["settings"])[factor][-1]
         axes_row[0].set_ylabel(f"{FACTORS[factor]}\nx {last:g}", fontsize=8)
         for axes, name in zip(axes_row, names, strict=True):
-            points = {"base": BASE, "factor": Point(factor, last)}
-            for index, (shown, point) in enumerate(points.items()):
-                at = row(content, problem, name, point)
-                style = {"color": COLOURS[6 * index], "marker": MARKERS[index]}
-                kept = np.isfinite(at.means)
-                y = at.means[kept]
-                axes.plot(at.x[kept], y, label=shown, markersize=3, **style)
-            axes.tick_params(labelsize=7)
+            _draw_losses(axes, content, problem, name, Point(factor, last))
     for axes, name in zip(panels[0], names, strict=True):
         axes.set_title(METHODS[name].label, fontsize=9)
-    drawn.supxlabel("log2 of the learning rate", fontsize=9)
+    for axes in panels[-1]:
+        axes.set_xlabel("log2 of the rate", fontsize=8)
     drawn.supylabel(f"validation loss, {LABELS[problem]}", fontsize=9)
     lines = panels[0, 0].get_legend_handles_labels()
     drawn.legend(*lines, loc="outside lower center", ncols=2)

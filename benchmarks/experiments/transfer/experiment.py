@@ -57,7 +57,7 @@ class Settings:
     extensions: Annotated[int, at_least(0)] = 4  # Extensions at most.
     seeds: Count = 3  # Seeds of SGD, AdamW, psi_sgd and psi_adam.
     # Weight decays of SGD to try.
-    sgd_decays: Positives = (0.0001, 0.001, 0.01)
+    sgd_decays: Positives = (0.0003, 0.003, 0.03)
     # Weight decays of AdamW to try.
     adamw_decays: Positives = (0.01, 0.1, 1.0)
     # Rates of Adam for ordinary parameters to try.
@@ -130,8 +130,8 @@ class Study:
     def row(self, point: Point, name: str) -> None:
         """Measure a method at a point, with extensions of the grid."""
         settings, method = self.settings, METHODS[name]
-        some = method.all_seeds and point.factor not in ONE_SEED
-        seeds = range(settings.seeds if some else 1)
+        several = method.all_seeds and point.factor not in ONE_SEED
+        seeds = range(settings.seeds if several else 1)
         tuned = chosen(self.results.content, self.name, name)
 
         def part(index: int, grid: list[float]) -> dict[str, Any]:
@@ -142,15 +142,13 @@ class Study:
                 steps=int(not index),
             )
 
-        lowest = method.lowest[self.name]
-        for _ in extend(
+        extend(
             part,
-            lowest,
+            method.lowest[self.name],
             count=settings.rates,
             more=settings.more_rates,
             extensions=settings.extensions,
-        ):
-            pass
+        )
 
     def _train(self, name, point, seeds, pairs):
         sizes = self.base.at(point)

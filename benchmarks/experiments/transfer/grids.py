@@ -1,6 +1,6 @@
 """The parts of a row: rates a factor of two apart, extended at an edge."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.experiments.transfer.curves import curve
@@ -26,8 +26,8 @@ def extend(
     count: int,
     more: int,
     extensions: int,
-) -> Iterator[dict[str, Any]]:
-    """Yield the part of a grid, and those of its extensions.
+) -> list[dict[str, Any]]:
+    """Measure the part of a grid, and those of its extensions.
 
     While the best rate is at an edge, `more` rates beyond it follow. The parts
     depend on the losses alone, so that a run that was stopped goes on.
@@ -38,14 +38,16 @@ def extend(
         count: number of rates of the first part.
         more: number of rates of an extension.
         extensions: largest number of these.
+
+    Returns:
+        All parts.
     """
     found, high = [measure(0, rates(low, count))], low + count
-    yield found[0]
     for index in range(1, extensions + 1):
         edge = curve(found, CHOICE).edge
         if not edge:
-            return
+            break
         low, high = (low - more, high) if edge < 0 else (low, high + more)
         begin = low if edge < 0 else high - more
         found.append(measure(index, rates(begin, more)))
-        yield found[-1]
+    return found

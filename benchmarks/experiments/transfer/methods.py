@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import optax
 
 from benchmarks.experiments.transfer.problems import HEAD, Problem
@@ -105,7 +104,7 @@ def muon_axes(spheres: Any) -> Any:
             return None
         last = max(group.axes[-1], 1)
         if path.endswith(("query/kernel", "key/kernel", "value/kernel")):
-            return optax.contrib.MuonDimensionNumbers(0, tuple(range(1, 3)))
+            return optax.contrib.MuonDimensionNumbers(0, (1, 2))
         return optax.contrib.MuonDimensionNumbers(tuple(range(last)), last)
 
     return map_with_path(axes, spheres)
@@ -119,17 +118,6 @@ def shrink_head(variables: Any, growth: int) -> Any:
     params = map_with_path(
         lambda path, w: w / growth**0.5 if path == HEAD else w,
         variables["params"],
-    )
-    return {**variables, "params": params}
-
-
-def scale_groups(variables: Any, groups: Any, factor: float) -> Any:
-    """Multiply the scale-invariant weights, and nothing else."""
-    params = jax.tree.map(
-        lambda group, w: w if group is None else factor * w,
-        groups,
-        variables["params"],
-        is_leaf=lambda group: group is None,
     )
     return {**variables, "params": params}
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.experiments.rescaling.experiment import scale_filters
 from benchmarks.experiments.transfer.methods import (
     MUP,
     Method,
-    scale_groups,
     shrink_head,
 )
 from benchmarks.experiments.transfer.points import Sizes
@@ -69,7 +69,7 @@ def begin(
     variables = jax.tree.map(lambda *x: jnp.stack(x), *found)
     if name == MUP:
         variables = shrink_head(variables, sizes.growth)
-    variables = scale_groups(variables, problem.groups, sizes.scale)
+    variables = scale_filters(variables, problem.groups, sizes.scale)
     return variables, problem.draw(seeds)
 
 

@@ -225,7 +225,7 @@ SIZES = {"count": 4, "more": 2, "extensions": 3}
 )
 def test_a_grid_is_extended_until_the_best_rate_is_inside(optimum, parts):
     measure, asked = measured(optimum)
-    found = list(extend(measure, 0, **SIZES))
+    found = extend(measure, 0, **SIZES)
     assert asked == list(enumerate(parts))
     assert len(found) == len(parts)
     inside = curve(found, "validation").edge == 0

@@ -61,7 +61,7 @@ class Settings:
     # Weight decays of AdamW to try.
     adamw_decays: Positives = (0.01, 0.1, 1.0)
     # Rates of Adam for ordinary parameters to try.
-    ordinary_rates: Positives = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04)
+    ordinary_rates: Positives = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
     dataset: Annotated[str, one_of(data.NAMES)] = "fashion-mnist"  # Images.
     train: Count = 50000  # Training images.
     validation: Count = 5000  # Validation images.

@@ -73,7 +73,7 @@ class Settings:
     language_width: Count = 16  # Channels, a multiple of head_dim.
     language_depth: Count = 2  # Layers.
     language_batch: Count = 4  # Pieces of text in a batch.
-    language_steps: Count = 640  # Steps.
+    language_steps: Count = 800  # Steps.
     head_dim: Count = 8  # Channels of a head.
     characters: Count = 32  # Characters in a piece of text.
     pieces: Count = 256  # Pieces in validation and in the test.

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ pytest.importorskip("sklearn")
 import psi_optax
 from benchmarks.experiments.transfer import MEASUREMENT
 from benchmarks.experiments.transfer.choices import chosen, row
+from benchmarks.experiments.transfer.experiment import Study
 from benchmarks.experiments.transfer.methods import (
     METHODS,
     MUP,
@@ -34,6 +36,7 @@ from benchmarks.experiments.transfer.trainings import (
     make_train,
     train_all,
 )
+from benchmarks.harness.results import Results
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -318,3 +321,55 @@ def test_extensions_join_their_row():
     assert row(content, "mlp", "psi_sgd", BASE).x.tolist() == [*range(-5, 5)]
     wide = row(content, "mlp", "psi_sgd", Point("width", 2))
     assert len(wide.x) == 8
+
+
+def test_a_study_that_was_stopped_goes_on_with_its_extensions(
+    tmp_path, monkeypatch
+):
+    settings = dataclasses.replace(SMALL, rates=8, more_rates=2, extensions=1)
+    asked = []
+
+    def train(study, name, point, seeds, pairs):
+        asked.append((name, point, seeds, pairs))
+        # Grids begin at -11 and -9; the best rate of a batch is beyond.
+        optimum = 0 if point.factor == "batch" else -5.5
+        part = valley(optimum, len(seeds), [np.log2(x) for x, _ in pairs])
+        return part | {"tuned": [x for _, x in pairs]}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    def measure():
+        path = tmp_path / "numbers.json"
+        with Results(path, dataclasses.asdict(settings)) as results:
+            MEASUREMENT.measure(settings, results)
+        return results.content
+
+    monkeypatch.setattr(Study, "_train", train)
+    content = measure()
+    of_batch = [x for x in content["parts"] if "/batch/" in x]
+    assert of_batch == [
+        f"mlp/{name}/batch/2/{index}"
+        for name in ("adamw", "psi_sgd")
+        for index in (0, 1)
+    ]
+    assert {
+        len(seeds) for name, point, seeds, _ in asked if point.factor == "depth"
+    } == {1}
+    assert {point.factor for name, point, *_ in asked if name == MUP} == {
+        "width"
+    }
+    # The tuned value of AdamW is that of muP.
+    tuned = chosen(content, "mlp", PLAIN)
+    assert {
+        x for name, _, _, pairs in asked if name == MUP for _, x in pairs
+    } == {tuned}
+    assert MEASUREMENT.report(content)
+    monkeypatch.setattr(Study, "_train", stop)
+    assert measure() == content
+    # The control: of a part that is absent it goes on.
+    path = tmp_path / "numbers.json"
+    del content["parts"][of_batch[1]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(KeyboardInterrupt):
+        measure()

@@ -353,17 +353,13 @@ def test_a_study_that_was_stopped_goes_on_with_its_extensions(
         for name in ("adamw", "psi_sgd")
         for index in (0, 1)
     ]
-    assert {
-        len(seeds) for name, point, seeds, _ in asked if point.factor == "depth"
-    } == {1}
-    assert {point.factor for name, point, *_ in asked if name == MUP} == {
-        "width"
-    }
+    [depths] = {len(x) for _, point, x, _ in asked if point.factor == "depth"}
+    assert depths == 1
+    mup = [(point, pairs) for name, point, _, pairs in asked if name == MUP]
+    assert {point.factor for point, _ in mup} == {"width"}
     # The tuned value of AdamW is that of muP.
-    tuned = chosen(content, "mlp", PLAIN)
-    assert {
-        x for name, _, _, pairs in asked if name == MUP for _, x in pairs
-    } == {tuned}
+    tuned = {x for _, pairs in mup for _, x in pairs}
+    assert tuned == {chosen(content, "mlp", PLAIN)}
     assert MEASUREMENT.report(content)
     monkeypatch.setattr(Study, "_train", stop)
     assert measure() == content

@@ -40,6 +40,7 @@ nitpick_ignore = [("py:class", "optax.ScalarOrSchedule")]
 navigation = {
     "Guide": [
         "getting-started",
+        "cheat-sheet",
         "concepts",
         "finding-groups",
         "choosing",
@@ -49,12 +50,16 @@ navigation = {
         "landscape",
         "reparametrizations",
         "initialization",
+        "migrating",
         "fine-tuning",
         "coming-from-torch",
+        "faq",
         "limits",
         "guarantees",
         "systems",
         "testing",
+        "releases",
+        "citing",
     ],
     "Measured": [
         "evidence",

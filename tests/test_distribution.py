@@ -11,6 +11,7 @@ import venv
 import zipfile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 
 import psi_optax
@@ -82,6 +83,7 @@ def test_the_source_distribution_has_what_tests_it(built):
     assert names >= sources()
     assert names >= {"README.md", "LICENSE", "Makefile", "pyproject.toml"}
     assert names >= {"tests/registry.py", "docs/index.md", "CONTRIBUTING.md"}
+    assert "CITATION.cff" in names
     assert not any(x.startswith((".venv", "build/", "dist/")) for x in names)
 
 
@@ -99,6 +101,21 @@ def test_the_address_stands_in_one_place():
     texts += [*(ROOT / "docs").rglob("*.py"), ROOT / "Makefile"]
     assert not [x for x in texts if name in x.read_text(encoding="utf-8")]
     assert name in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_citation_is_that_of_the_project():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["authors"] == project["authors"]
+    assert cited["license"] == project["license"]
+    assert cited["repository-code"] == repository()
+    name, _, title = cited["title"].partition(": ")
+    assert name == project["name"]
+    assert project["description"].startswith(title)
+    # What the format requires beside these.
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["message"]
 
 
 def floors():

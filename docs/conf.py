@@ -42,6 +42,7 @@ navigation = {
         "getting-started",
         "concepts",
         "finding-groups",
+        "architectures",
         "choosing",
         "learning-rates",
         "composing",

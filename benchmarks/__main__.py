@@ -30,6 +30,7 @@ MEASUREMENTS = {
     "sharpness": "benchmarks.experiments.sharpness",
     "smoothness": "benchmarks.experiments.smoothness",
     "surfaces": "benchmarks.experiments.surfaces",
+    "transfer": "benchmarks.experiments.transfer",
     "unbalanced": "benchmarks.experiments.unbalanced",
     "find_groups": "benchmarks.speed.find_groups",
     "find_groups_compile": "benchmarks.speed.find_groups_compile",

@@ -57,7 +57,13 @@ navigation = {
         "systems",
         "testing",
     ],
-    "Measured": ["equivariance", "matching-weight-decay", "step-time", "*"],
+    "Measured": [
+        "evidence",
+        "equivariance",
+        "matching-weight-decay",
+        "step-time",
+        "*",
+    ],
     "Experiments": ["experiments/*"],
     "Notebooks": ["notebooks/*"],
     "Reference": [

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from benchmarks import data, training
 from benchmarks.experiments.tuning import TUNING_SEED, point, tune, tuned_to
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS, MARKERS
+from benchmarks.harness.colours import COLOURS
 from benchmarks.harness.figures import styled
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import (
@@ -31,6 +31,13 @@ from benchmarks.harness.options import (
 from benchmarks.harness.results import Content, Results
 from benchmarks.optimizers import DEFAULT, TUNED, Tuned
 from psi_optax.models import linen
+
+FRONT = {
+    "sgd": COLOURS[1],
+    "adamw": COLOURS[0],
+    "psi_sgd": COLOURS[6],
+}
+"""Colours of the methods in front of the figure."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,24 +164,31 @@ def _shown(parts):
 
 @styled
 def figures(content: Content) -> dict[str, Figure]:
-    """Draw test accuracy against the scale, with bands of one deviation."""
-    settings, drawn = content["settings"], Figure(figsize=(7.5, 4.5))
+    """Draw test accuracy against the scale, few methods in front of the others.
+
+    Bands are of one standard deviation.
+    """
+    settings, parts = content["settings"], content["parts"]
+    drawn = Figure(figsize=(6.4, 4))
     axes, scales = drawn.subplots(), settings["scales"]
-    for index, (name, part) in enumerate(content["parts"].items()):
-        colour, percent = COLOURS[index % len(COLOURS)], _percent(part)
+    for name in [x for x in FRONT if x in parts]:
+        percent, colour = _percent(parts[name]), FRONT[name]
         mean = percent.mean(1)
         spread = percent.std(1, ddof=int(percent.shape[1] > 1))
-        line = "-" if name.startswith("psi") else "--"
-        style = {"color": colour, "marker": MARKERS[index % len(MARKERS)]}
-        axes.plot(scales, mean, line, label=part["label"], **style)
-        band = {"color": colour, "alpha": 0.12, "linewidth": 0}
+        label = parts[name]["label"]
+        axes.plot(scales, mean, "o-", color=colour, label=label, linewidth=2)
+        band = {"color": colour, "alpha": 0.15, "linewidth": 0}
         axes.fill_between(scales, mean - spread, mean + spread, **band)
+    behind = {"color": "0.7", "linewidth": 1, "zorder": 1}
+    for name in sorted(parts.keys() - FRONT.keys()):
+        axes.plot(scales, _percent(parts[name]).mean(1), **behind)
+    axes.plot([], [], label="others", **behind)
     axes.set(
         xscale="log",
-        xlabel="scale of the initial filters",
+        xlabel="scale of initial filters",
         ylabel=f"test accuracy on {settings['dataset']} (%)",
     )
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(loc="lower center", fontsize="medium")
     return {"rescaling": drawn}
 
 
@@ -186,5 +200,5 @@ MEASUREMENT = Measurement(
     measure=measure,
     report=report,
     figures=figures,
-    page="../README.md",
+    page="experiments/rescaling.md",
 )

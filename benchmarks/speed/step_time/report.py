@@ -51,8 +51,6 @@ def sections(content: Content) -> dict[tuple[str, str], str]:
         found["step-time.md", "training"] = shares(parts["training"])
     if part := parts.get("resnet50"):
         rows, columns = part["rows"], (_clock(content), *SHORT)
-        main = table(_some(part, MAIN), "`resnet50`", *columns)
-        found["../README.md", "step time"] = main
         found["choosing.md", "step time"] = table(rows, "`resnet50`", *columns)
     return found
 

@@ -75,6 +75,19 @@ def transformer(
     return Problem(loss, _init(model, tokens)["params"], (tokens,))
 
 
+def array(
+    *shape: int, dtype: jax.typing.DTypeLike = jnp.float32
+) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of an array."""
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the mean cross-entropy."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return loss.mean()
+
+
 def classifier(model: nn.Module, pixels: int) -> Problem:
     """Return the loss on 8 images, without the new running statistics."""
     images, labels = _images(pixels)
@@ -89,19 +102,6 @@ def classifier(model: nn.Module, pixels: int) -> Problem:
 
     args = variables.get("batch_stats", {}), images, labels
     return Problem(loss, variables["params"], args)
-
-
-def array(
-    *shape: int, dtype: jax.typing.DTypeLike = jnp.float32
-) -> jax.ShapeDtypeStruct:
-    """Return the shape and dtype of an array."""
-    return jax.ShapeDtypeStruct(shape, dtype)
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return the mean cross-entropy."""
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return loss.mean()
 
 
 def _init(model: nn.Module, x: jax.ShapeDtypeStruct) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from benchmarks.harness.names import unknown
 
 MEASUREMENTS = {
     "accuracy": "benchmarks.experiments.accuracy",
+    "architectures": "benchmarks.experiments.architectures",
     "averaging": "benchmarks.experiments.averaging",
     "batch_size": "benchmarks.experiments.batch_size",
     "concepts": "benchmarks.experiments.concepts",

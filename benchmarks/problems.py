@@ -35,7 +35,7 @@ class Network(NamedTuple):
 def resnet50_linen() -> Problem:
     """Return ResNet-50 on 8 images of 224 x 224 pixels, in Linen."""
     architecture = architectures.imagenet_resnet(50)
-    return _classifier(linen.ResNet(architecture, 1000), 224)
+    return classifier(linen.ResNet(architecture, 1000), 224)
 
 
 def resnet50_nnx() -> Problem:
@@ -56,7 +56,7 @@ def resnet50_nnx() -> Problem:
 def small_resnet(depth: int) -> Problem:
     """Return a ResNet with projections on 8 images of 32 x 32, in Linen."""
     architecture = architectures.cifar_resnet(depth, projection=True)
-    return _classifier(linen.ResNet(architecture), 32)
+    return classifier(linen.ResNet(architecture), 32)
 
 
 def transformer(
@@ -88,8 +88,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return loss.mean()
 
 
-def _classifier(model: nn.Module, pixels: int) -> Problem:
-    """Return the loss without the new running statistics."""
+def classifier(model: nn.Module, pixels: int) -> Problem:
+    """Return the loss on 8 images, without the new running statistics."""
     images, labels = _images(pixels)
     variables = _init(model, images)
 
@@ -100,7 +100,7 @@ def _classifier(model: nn.Module, pixels: int) -> Problem:
         )
         return cross_entropy(logits, labels)
 
-    args = variables["batch_stats"], images, labels
+    args = variables.get("batch_stats", {}), images, labels
     return Problem(loss, variables["params"], args)
 
 

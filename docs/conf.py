@@ -43,6 +43,7 @@ navigation = {
         "cheat-sheet",
         "concepts",
         "finding-groups",
+        "architectures",
         "choosing",
         "learning-rates",
         "composing",

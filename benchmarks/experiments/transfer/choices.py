@@ -9,7 +9,14 @@ from benchmarks.experiments.transfer.curves import Curve, curve
 from benchmarks.experiments.transfer.grids import CHOICE
 from benchmarks.experiments.transfer.methods import METHODS, MUP, PLAIN
 from benchmarks.experiments.transfer.points import BASE, Point
+from benchmarks.experiments.transfer.problems import PROBLEMS
 from benchmarks.harness.results import Content
+
+
+def problems(content: Content) -> list[str]:
+    """Return the problems that have parts, in their order."""
+    found = {part.partition("/")[0] for part in content["parts"]}
+    return [name for name in PROBLEMS if name in found]
 
 
 def chosen(content: Content, problem: str, name: str) -> float:

@@ -196,4 +196,5 @@ MEASUREMENT = Measurement(
     figures=figures,
     faults=faults,
     page="experiments/transfer.md",
+    selects=("problems",),
 )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.experiments.transfer.choices import moves, row
+from benchmarks.experiments.transfer.choices import moves, problems, row
 from benchmarks.experiments.transfer.methods import METHODS, MUP, is_trained
 from benchmarks.experiments.transfer.points import (
     BASE,
@@ -24,19 +24,18 @@ SHOWN = 0.5
 
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the moves of all methods, and the losses of each problem."""
-    problems = content["settings"]["problems"]
-    losses = {f"transfer-{x}": _losses(content, x) for x in problems}
+    losses = {f"transfer-{x}": _losses(content, x) for x in problems(content)}
     return {"transfer": _moves(content), **losses}
 
 
 @styled
 def _moves(content: Content) -> Figure:
     """Draw octaves against each factor: a row of panels for each problem."""
-    problems = content["settings"]["problems"]
-    drawn = Figure(figsize=(14, 2.8 * len(problems) + 0.6))
+    found = problems(content)
+    drawn = Figure(figsize=(14, 2.8 * len(found) + 0.6))
     options: Any = {"squeeze": False, "sharex": "col"}
-    panels = drawn.subplots(len(problems), len(FACTORS), **options)
-    for axes_row, problem in zip(panels, problems, strict=True):
+    panels = drawn.subplots(len(found), len(FACTORS), **options)
+    for axes_row, problem in zip(panels, found, strict=True):
         axes_row[0].set_ylabel(f"{LABELS[problem]}\noctaves of the best rate")
         for axes, factor in zip(axes_row, FACTORS, strict=True):
             _draw_moves(axes, content, problem, factor)

@@ -10,6 +10,7 @@ from benchmarks.experiments.transfer.analysis import Move, Verdict, judge
 from benchmarks.experiments.transfer.choices import (
     chosen,
     moves,
+    problems,
     row,
     spread,
 )
@@ -53,7 +54,7 @@ def report(content: Content) -> str:
 def _rows(content: Content, factor: str) -> Iterator[tuple[str, str]]:
     """Yield problems and methods that are trained over a factor."""
     settings = content["settings"]
-    for problem in settings["problems"]:
+    for problem in problems(content):
         for name in settings["methods"]:
             if is_trained(name, factor):
                 yield problem, name
@@ -142,23 +143,23 @@ def _factor(content: Content, factor: str) -> str:
 
 
 def verdict_of(
-    content: Content, problems: list[str], name: str, factor: str
+    content: Content, names: list[str], name: str, factor: str
 ) -> Verdict | None:
     """Judge the rule of a method and a factor on some problems."""
     found = values(content["settings"])[factor]
     return judge(
-        [moves(content, x, name, factor, found) for x in problems],
-        [spread(content, x, factor, found) for x in problems],
+        [moves(content, x, name, factor, found) for x in names],
+        [spread(content, x, factor, found) for x in names],
     )
 
 
 def _together(content: Content) -> str:
     """Return the table of rules for all problems, by method and factor."""
-    problems = content["settings"]["problems"]
+    measured = problems(content)
     rows = [["", *FACTORS.values()]]
     for name in content["settings"]["methods"]:
         found = (
-            verdict_of(content, problems, name, factor)
+            verdict_of(content, measured, name, factor)
             if is_trained(name, factor)
             else None
             for factor in FACTORS
@@ -216,7 +217,7 @@ def faults(content: Content) -> list[str]:
     scales = [x for x in settings["scales"] if math.frexp(x)[0] == 0.5]
     return [
         f"{label(problem, name)}: losses depend on the scale {scale:g}."
-        for problem in settings["problems"]
+        for problem in problems(content)
         for name in settings["methods"]
         for scale in scales
         if name in EXACT and not _is_same(content, problem, name, scale)

@@ -107,6 +107,7 @@ def figures(content: Content) -> dict[str, Figure]:
             found.default[:, index],
             places,
             linestyle="",
+            clip_on=False,
             marker=MARKERS[index],
             color=COLOURS[index],
             label=task,

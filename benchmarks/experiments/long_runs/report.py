@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from benchmarks.experiments import matched
 from benchmarks.experiments.rotations import rms
@@ -23,7 +24,7 @@ def report(content: Content) -> str:
     """Return the settings and a table with a row for each run."""
     settings = content["settings"]
     predicted = _predicted(settings)
-    head = ["", "weights", "norm", "largest deviation"]
+    head = ["", "weights", "norm", "dead", "largest deviation"]
     rows = [
         [*head, "rotation, early", "late", "loss, early", "late", "accuracy"]
     ]
@@ -35,6 +36,7 @@ def report(content: Content) -> str:
                 matched.LABELS[name],
                 mode,
                 f"{_mean(found['norm'][-1]):.3g}",
+                f"{_mean(found['dead'][-1]):g}",
                 f"{np.max(found['deviation']):.1e}",
                 *(f"{float(rms(x)) / predicted:.3f}" for x in (early, late)),
                 *(f"{_mean(x):.3f}" for x in losses),
@@ -73,13 +75,13 @@ def _mean(values: np.ndarray) -> float:
 def faults(content: Content) -> list[str]:
     """Return the claims that do not hold: stored norms do not drift.
 
-    A norm is within two spacings of its dtype of the stored one: its own
-    rounding, and that of its weights.
+    A norm is within four spacings of its dtype of the stored one: half of one
+    by the rounding of weights, and up to two by that of its own float32 sum.
     """
     found = []
     for name, mode, run in _runs(content):
         eps = float(jnp.finfo(mode.split(",")[0]).eps)
-        if name in KEPT and not np.max(run["deviation"]) < 2 * eps:
+        if name in KEPT and not np.max(run["deviation"]) < 4 * eps:
             found.append(f"{matched.LABELS[name]}, {mode}: norms deviate.")
     return found
 
@@ -89,30 +91,29 @@ def figures(content: Content) -> dict[str, Figure]:
     """Draw norms, rotations and losses over steps."""
     settings = content["settings"]
     steps = settings["steps"] * np.arange(1, settings["stretches"] + 1)
-    drawn = Figure(figsize=(11, 3.8))
+    drawn = Figure(figsize=(11, 4))
     panels: Any = drawn.subplots(1, 3)
-    lines = dict(zip(settings["modes"], ("-", "--", ":", "-."), strict=False))
+    drawn_as: Any = "-", "--", ":", "-."
+    lines = dict(zip(settings["modes"], drawn_as, strict=False))
     hues = np.take(COLOURS, (1, 6, 7, 4))
     colours = dict(zip(matched.LABELS, hues, strict=True))
     for name, mode, found in _runs(content):
-        label = f"{matched.LABELS[name]}".replace("`", "")
-        style = {
-            "color": colours[name],
-            "linestyle": lines[mode],
-            "label": f"{label}, {mode}",
-        }
+        style = {"color": colours[name], "linestyle": lines[mode]}
         kinds = "norm", "rotation", "loss"
         for axes, kind in zip(panels, kinds, strict=True):
             axes.plot(steps, found[kind].mean(1), **style)
-    panels[0].set(ylabel="norm, over the first", yscale="log")
+    panels[0].set(ylabel="median norm, over the first", yscale="log")
     panels[1].set(ylabel="rotation (radians a step)", yscale="log")
     panels[2].set(ylabel="training loss")
     for axes in panels:
         axes.set_xlabel("step")
-    drawn.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=4,
-        fontsize=7,
-    )
+    shown = [
+        Line2D([], [], color=colours[x], label=label.replace("`", ""))
+        for x, label in matched.LABELS.items()
+    ]
+    shown += [
+        Line2D([], [], color="black", linestyle=x, label=mode)
+        for mode, x in lines.items()
+    ]
+    drawn.legend(handles=shown, loc="outside lower center", ncols=4)
     return {"long-runs": drawn}

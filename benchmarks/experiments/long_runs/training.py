@@ -21,20 +21,31 @@ COPIES, NOISE = 50, 0.3
 """Copies of each image, and the share of wrong labels among them."""
 
 
+DEAD = 1e-6
+"""A norm, over the first, below which a group is dead.
+
+Weight decay brings a filter there that no gradient reaches, as behind a ReLU
+whose inputs are all negative.
+"""
+
+
 class Stretch(NamedTuple):
-    """What was seen in a stretch of steps.
+    """Values of a stretch of steps.
 
     Attributes:
         rotation: root mean square over steps and groups, in radians a step.
         loss: mean over steps.
-        norm: geometric mean over groups of the last norms over the first.
+        norm: median over groups of the last norms over the first.
         deviation: largest relative distance of a norm from its first.
+        dead: number of groups whose last norm is below `DEAD` of the first.
+            Their rotation is not counted.
     """
 
     rotation: jax.Array
     loss: jax.Array
     norm: jax.Array
     deviation: jax.Array
+    dead: jax.Array
 
 
 class Runs:
@@ -109,8 +120,7 @@ class Runs:
     def _norms(self, params: Any) -> jax.Array:
         """Return the norms of all groups in float32, as a vector."""
         wide = jax.tree.map(lambda x: x.astype(jnp.float32), params)
-        norms = psi_optax.group_norms(wide, self.groups)
-        return jnp.concatenate([x.ravel() for x in jax.tree.leaves(norms)])
+        return _vector(psi_optax.group_norms(wide, self.groups))
 
     def _advance(self, tx: Any) -> Callable:
         """Return the training of a stretch from one seed, not compiled."""
@@ -119,11 +129,10 @@ class Runs:
             def look(before, after, gradients, loss):
                 del gradients
                 angles = psi_optax.rotation(before, after, self.groups)
-                squares = [
-                    jnp.square(x).ravel() for x in jax.tree.leaves(angles)
-                ]
                 ratio = self._norms(after) / first
-                square = jnp.concatenate(squares).mean()
+                alive = ratio > DEAD
+                squares = jnp.square(_vector(angles))
+                square = jnp.where(alive, squares, 0).sum() / alive.sum()
                 return square, loss, ratio
 
             step = training.make_step(self.model, tx, images, labels, look)
@@ -133,11 +142,16 @@ class Runs:
             return carry, Stretch(
                 jnp.sqrt(squares.mean()),
                 losses.mean(),
-                jnp.exp(jnp.log(ratios[-1]).mean()),
+                jnp.median(ratios[-1]),
                 jnp.abs(ratios - 1).max(),
+                (ratios[-1] <= DEAD).sum(),
             )
 
         return advance
+
+
+def _vector(tree: Any) -> jax.Array:
+    return jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
 
 
 def _through_a_checkpoint(carry: Any) -> Any:

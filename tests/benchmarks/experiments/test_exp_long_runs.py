@@ -35,6 +35,25 @@ def values(runs, restart, stretches=3, name="psi_sgd", mode="bfloat16"):
     return [[np.asarray(x) for x in (*seen, last)] for seen, last in run]
 
 
+def test_a_filter_without_gradients_dies_by_weight_decay_and_is_counted(runs):
+    def close_a_unit(carry):
+        variables, state = carry
+        params = variables["params"]
+        norm = {**params["norm_0"]}
+        # Its outputs are negative for all inputs.
+        norm["bias"] = norm["bias"].at[:, 0].set(-100.0)
+        return {**variables, "params": {**params, "norm_0": norm}}, state
+
+    build = builds(1.0)["sgd_decay"]
+    # With momentum 0.9 weights fall by 0.9^(1/2) a step: to 1e-9 in 400.
+    strong = Runs((8,), batch_size=32, steps=400, seeds=2)
+    found = strong.run(build, "float32", (0.1, 0.03), 2, restart=close_a_unit)
+    alive, dead = (seen for seen, _ in found)
+    assert alive.dead.tolist() == [0, 0]
+    assert dead.dead.tolist() == [1, 1]
+    assert np.isfinite(dead.rotation).all()
+
+
 def test_a_restart_from_a_checkpoint_changes_no_bit(runs):
     alone = values(runs, lambda carry: carry)
     np.testing.assert_equal(values(runs, _through_a_checkpoint), alone)
@@ -55,7 +74,7 @@ def test_values_are_those_of_the_groups(runs):
         assert norm.shape == (2,)
         if grows:
             assert norm.min() > 1.001
-            # The largest is at least the mean, of all steps the last.
+            # The largest is at least the median, of all steps the last.
             assert (deviation >= norm - 1).all()
         else:
             # Of weights that are rounded to 6e-8.

@@ -42,7 +42,6 @@ class Method(NamedTuple):
         wrap: applies it to an optimizer.
         symbol: of its strength.
         strengths: values of it to try, ascending.
-        gradients: number of gradients in a step.
         longer: factor of the number of steps.
         relative: whether the perturbation of a group is relative to its norm.
         final: weights to evaluate, from the state and the params.
@@ -52,7 +51,6 @@ class Method(NamedTuple):
     wrap: Wrap
     symbol: str = ""
     strengths: tuple[float, ...] = (0.0,)
-    gradients: int = 1
     longer: int = 1
     relative: bool = True
     final: Callable[[Any, Any], Any] = lambda _, params: params
@@ -130,7 +128,6 @@ METHODS = {
         _sam(_absolute_ascent),
         "rho",
         (0.1, 0.3, 1.0, 3.0),
-        gradients=2,
         relative=False,
     ),
     "asam": Method(
@@ -138,7 +135,6 @@ METHODS = {
         _sam(lambda rho, _: elementwise_ascent(rho)),
         "rho",
         (0.3, 1.0, 3.0, 10.0),
-        gradients=2,
         relative=False,
     ),
     "relative": Method(
@@ -146,7 +142,6 @@ METHODS = {
         _sam(relative_ascent),
         "rho",
         (0.03, 0.1, 0.3, 1.0),
-        gradients=2,
     ),
     "noise": Method(
         "weight noise",
@@ -160,7 +155,6 @@ METHODS = {
         _entropy,
         "gamma",
         (0.1, 1.0, 3.0, 10.0),
-        gradients=INNER["steps"],
     ),
 }
 """The methods that are compared, by name."""

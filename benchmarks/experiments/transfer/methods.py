@@ -34,7 +34,7 @@ class Method(NamedTuple):
 
     @property
     def is_on_spheres(self) -> bool:
-        """Whether it preserves norms, and Adam has the ordinary parameters."""
+        """True where it keeps norms, and Adam has the ordinary parameters."""
         return self.tuned == ORDINARY
 
 

@@ -189,17 +189,17 @@ def sections(content: Content) -> dict[tuple[str, str], str]:
     """Return the reports on small networks, for the page."""
     del content
     shown = [
-        f"{title}:\n\n```text\n{analyse(make())}\n```"
+        f"{title}:\n\n```\n{analyse(make())}\n```"
         for title, make in SHOWN.items()
     ]
     deep = analyse(_transformer(GPT2_SMALL._replace(post_norms=True)))
     return {
         ("finding-groups.md", "find_groups_reports"): "\n\n".join(shown),
         ("finding-groups.md", "find_groups_summary"): (
-            f"```text\n{deep.summary()}\n```"
+            f"```\n{deep.summary()}\n```"
         ),
         ("finding-groups.md", "find_groups_patterns"): (
-            f"```text\n{deep.patterns()}\n```"
+            f"```\n{deep.patterns()}\n```"
         ),
     }
 

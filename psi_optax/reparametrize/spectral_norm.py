@@ -16,8 +16,8 @@ _EXACT = jax.lax.Precision.HIGHEST
 def spectral(params: Tree, groups: Groups, *, steps: int = 10) -> Tree:
     r"""Divide each parameter by its largest singular value.
 
-    A group is a row of the matrix. A power iteration starts at the longest row in
-    each call, so no state is kept. After t steps the value is too small by a
+    A group is a row of the matrix. A power iteration starts at the longest row
+    in each call, so no state is kept. After t steps the value is too small by a
     relative error of at most about \((s_2/s_1)^{4t}\), for the two largest
     singular values. Derivatives are those of \(u^\top W v\) for fixed vectors.
     The parameter as a whole is a scale group.

@@ -20,10 +20,10 @@ COMMAND = "python -m benchmarks "
 NOTEBOOK = re.compile(r"(notebooks/\w+)\.ipynb: (.+)")
 HEAD = """# Systems of the literature
 
-Published methods and measures that the package covers: the calls that make
-them, the tests that hold them to their definitions, and the pages that explain
-them. Calls of `benchmarks` need a copy of the repository.
-`python -m tests.systems` makes this page.
+Published methods and measures that the package covers, with their calls, tests
+and pages. Calls of `benchmarks` need a copy of the repository.
+`python -m tests.systems` makes this page from [a list](../tests/systems.toml)
+with the titles of the papers.
 """
 
 
@@ -109,15 +109,19 @@ def page(systems: list[System]) -> str:
 
 def _row(system: System) -> str:
     tests = [f"[`{x}`](../tests/{x}.py)" for x in system.tests]
-    title = (ROOT / "docs" / system.page).read_text("utf-8").partition("\n")[0]
     cells = [
         system.name,
-        "; ".join(system.papers),
+        "; ".join(map(_short, system.papers)),
         ", ".join(map(_call, system.calls)),
         ", ".join(tests),
-        f"[{title.lstrip('# ')}]({system.page})",
+        f"[{system.page.removesuffix('.md')}]({system.page})",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _short(paper: str) -> str:
+    """Return a citation, without its title if it has a link."""
+    return re.sub(r"^\[([^,]+), .*, ([^,]+)\]", r"[\1, \2]", paper)
 
 
 def _call(call: str) -> str:

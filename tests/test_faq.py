@@ -61,6 +61,8 @@ MISNAMED = {"kernels": ScaleGroup(0), "kernel": None, "head": None}
 PROVOCATIONS = (
     lambda: psi_optax.psi_adam(0.5, GROUPS).init(PARAMS),
     lambda: psi_optax.psi(SGD, {"kernel": None, "head": None}).init(PARAMS),
+    lambda: psi_optax.psi(optax.trace(0.9), GROUPS).init(PARAMS),
+    lambda: psi_optax.psi_direction(0.1, SGD, GROUPS).init(PARAMS),
     lambda: psi_optax.psi(SGD, {"kernel": ScaleGroup(0)}).init(PARAMS),
     lambda: psi_optax.psi(SGD, MISNAMED).init(PARAMS),
     lambda: psi_optax.psi(GROUPS, SGD),

@@ -1,4 +1,4 @@
-"""Curvature, stability and shape of a loss in units free of scale."""
+"""Curvature, stability and shape of a loss in scale-invariant units."""
 
 from psi_optax.landscape.curvature import (
     Curvature as Curvature,

@@ -37,7 +37,7 @@ def arpack(
     num_vectors: int,
     tolerance: float,
 ) -> tuple[Pairs, Callable[[jax.Array], Tree]]:
-    """Return eigenpairs of largest and of smallest value, and an unraveler."""
+    """Return pairs of the largest and smallest values, and an unraveler."""
     with jax.numpy_dtype_promotion("standard"):
         flat, unravel = ravel_pytree(start)
 
@@ -92,7 +92,7 @@ def _extreme(
 
 
 def _of_kernel(v0: np.ndarray, k: int) -> Pairs:
-    """Return the pair of a start whose product is zero: no other is found."""
+    """Return the only pair that is found if the start's product is zero."""
     pairs = _not_a_number(k, v0)
     pairs.values[:], pairs.vectors[:] = -np.inf, 0
     pairs.values[0], pairs.residuals[0] = 0, 0

@@ -22,9 +22,10 @@ class Ritz(NamedTuple):
 
     Attributes:
         values: shape (k,).
-        exists: which of them exist, shape (k,).
+        exists: whether each of them exists, shape (k,).
         residuals: the norm of H u - value u for each, shape (k,).
-        coefficients: of their vectors in the basis, shape (k, k), one a column.
+        coefficients: coordinates of their vectors in the basis, shape (k, k),
+            a column for each.
         basis: a tree, leaves of shape (k, ...).
     """
 

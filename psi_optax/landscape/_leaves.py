@@ -12,7 +12,7 @@ from psi_optax.groups.paths import leaves_with_paths, map_with_path
 
 
 def is_floating(leaf: Any) -> bool:
-    """Return whether a leaf is of real floating numbers."""
+    """Return whether a leaf has a real floating dtype."""
     if isinstance(leaf, float):
         return True
     return jnp.issubdtype(getattr(leaf, "dtype", object), jnp.floating)
@@ -53,7 +53,7 @@ def map_floating(function: Callable[[str, Any], Any], params: Tree) -> Tree:
 def combine_leaves(
     function: Callable[[Any, Any], Any], params: Tree, other: Tree
 ) -> Tree:
-    """Apply function(leaf, other leaf) to floating leaves; the rest stays.
+    """Apply function(leaf, other leaf) to floating leaves; keep the others.
 
     Raises:
         ValueError: a leaf of the other tree is missing or has another shape.

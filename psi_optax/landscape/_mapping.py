@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 
 def map_points(function: Callable[[Any], Any], points: jax.Array) -> Any:
-    """Return the function of each point, stacked.
+    """Apply a function to each point, and stack the results.
 
-    While a program is traced the points are in one loop on the device.
-    Otherwise they are on the host, since XLA for CPUs makes convolutions in
+    While a program is traced, a loop on the device runs over the points.
+    Otherwise the loop is on the host, since XLA for CPUs makes convolutions in
     loops slow.
     """
     if _is_traced():
@@ -20,5 +20,5 @@ def map_points(function: Callable[[Any], Any], points: jax.Array) -> Any:
 
 
 def _is_traced() -> bool:
-    """Return whether operations are traced: then even zeros are."""
+    """Return whether operations are traced, in which case zeros are, too."""
     return isinstance(jnp.zeros([]), jax.core.Tracer)

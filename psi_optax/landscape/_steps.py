@@ -1,7 +1,6 @@
 """A loss as a function of steps, with compiled derivatives.
 
-Everything in this room that knows of groups is in `space.py`, everything that
-knows of models and of compilation is here.
+Groups are handled in `space.py`, models and compilation here.
 """
 
 import dataclasses
@@ -32,7 +31,7 @@ class StepLoss(NamedTuple):
     """A loss as a function of steps; each function takes (u, *batch).
 
     Attributes:
-        space: of the steps.
+        space: the space of the steps.
         zero: the step that leads to params.
         value: returns the loss.
         gradient: returns the loss and its gradient.
@@ -55,8 +54,9 @@ class WeightLoss:
     Attributes:
         loss_fn: the loss.
         join: returns its arguments, see `groups.frameworks.Inputs`.
-        structure: of the rest of the model and of the other arguments.
-        are_arrays: which of their leaves are arrays.
+        structure: the tree structure of the rest of the model and of the other
+            arguments.
+        are_arrays: whether each of their leaves is an array.
         others: their other leaves.
     """
 
@@ -147,8 +147,8 @@ def _compiled(
 ) -> Callable[..., Any]:
     """Compile a function of one loss.
 
-    Of a loss that `jax.jit` has compiled the program is kept for later calls.
-    Another one may read variables that change between calls.
+    If the loss is compiled by `jax.jit`, the program is kept for later calls.
+    Any other loss may read variables that change between calls.
     """
     if hasattr(loss.loss_fn, "lower"):
         return functools.partial(_kept(function), loss, plan)

@@ -15,12 +15,14 @@ from psi_optax.landscape.space import TangentSpace
 
 
 class Curvature(NamedTuple):
-    """A Hessian as a function. Make it inside `jax.jit`: it is no argument.
+    """A Hessian as a function.
+
+    Create it inside `jax.jit`: it cannot be an argument of a compiled function.
 
     Attributes:
         matvec: returns the product with a step: a symmetric linear map.
-        space: of the steps.
-        traced: whether matvec can be traced; that of a data set cannot.
+        space: the space of the steps.
+        traced: whether matvec can be traced: False for a data set.
     """
 
     matvec: Callable[[Tree], Tree]
@@ -48,10 +50,10 @@ def hessian(
     groups they are those of H.
 
     The map is linear if the loss is a function of params: use the training mode
-    of BatchNorm, drop its new statistics, and fix the keys of dropout. At kinks
-    of ReLU there is no curvature. An epsilon in a normalization has a scale:
-    `normalize` the params first, or specify it with the result. `check_groups`
-    finds groups that are too coarse.
+    of BatchNorm, drop its new statistics, and fix the keys of dropout. Kinks of
+    ReLU contribute no curvature. The epsilon of a normalization makes the loss
+    depend on scale: `normalize` the params first, or report the epsilon with
+    the result. `check_groups` finds groups that are too coarse.
 
     A product compiles at first use: at each call of `hessian`, or once for all
     calls if the loss is compiled by `jax.jit`.
@@ -96,8 +98,8 @@ def average_loss(
 ) -> Callable[[Any], jax.Array]:
     """Return the mean of a loss over batches, as a function of params.
 
-    Each batch passes through the network alone, so a BatchNorm normalizes by
-    the statistics of its batch, and derivatives keep the activations of one
+    Batches pass through the network one by one, so BatchNorm normalizes by the
+    statistics of each batch, and derivatives keep the activations of one
     batch. The mean runs in a loop on the device, where XLA for CPUs makes
     convolutions slow: see `dataset_hessian` for these.
 
@@ -146,12 +148,11 @@ def dataset_hessian(
     """Return the Hessian of the mean loss over an iterable of batches.
 
     Each product goes through all batches on the host, with one compiled product
-    for each shape of a batch. `average_loss` is the alternative for what fits
-    into memory.
+    for each shape of a batch. `average_loss` is the alternative for data that
+    fit into memory.
 
-    For a BatchNorm this is the mean of the losses in training mode over these
-    batches. It depends on their size, so state the size with the result, and
-    drop a last batch that is smaller.
+    With BatchNorm in training mode the loss depends on the size of batches:
+    report the size with the result, and drop a last batch that is smaller.
 
     Args:
         loss_fn: see `average_loss`.
@@ -160,8 +161,8 @@ def dataset_hessian(
             returns an iterator; for a progress bar, `lambda: tqdm(loader)`.
         groups: scale groups in any form.
         units: see `tangent_space`.
-        weights: of the batches, in their order; None for the number of examples
-            of each, the length of the first axis of its first array.
+        weights: one for each batch, in order; None for its number of examples,
+            the length of the first axis of its first array.
 
     Returns:
         A `Curvature` that cannot be traced.

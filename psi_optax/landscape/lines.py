@@ -117,13 +117,13 @@ def gradient_probe(
     groups: Groups = None,
     units: Tree | None = None,
 ) -> GradientProbe:
-    r"""Measure loss and gradient along the negative gradient.
+    r"""Measure the loss and its gradient along the negative gradient.
 
     With the gradient g at params and \(g'\) after a step \(-s\,g\): the loss,
     \(|g - g'|\), the cosine of g and \(g'\), and the effective smoothness
     \(|g - g'|/(s\,|g|)\), which approaches \(|Hg|/|g|\) as s vanishes. With
-    groups, none depends on their norms. Without groups a filter counts by
-    \(1/|w|^2\), so a comparison of two networks is one of their norms.
+    groups, no measure depends on their norms. Without groups a filter is
+    weighted by \(1/|w|^2\), so two networks also differ by their norms.
 
     Args:
         loss_fn: called as loss_fn(params, *args); returns a floating scalar.

@@ -36,7 +36,7 @@ def gradient_noise(
     groups: Groups = None,
     units: Tree | None = None,
 ) -> GradientNoise:
-    r"""Estimate the noise of gradients from those of several batches.
+    r"""Estimate the noise of gradients from the gradients of several batches.
 
     With n batches of b examples, B = n b, the mean \(q_b\) of the squared norms
     of their gradients, and the squared norm \(q_B\) of the mean gradient:
@@ -44,8 +44,8 @@ def gradient_noise(
     \[|G|^2 = \frac{B\,q_B - b\,q_b}{B - b}, \qquad
       \mathrm{tr}\,\Sigma = \frac{q_b - q_B}{1/b - 1/B}.\]
 
-    With groups, none depends on their norms. Without groups a filter counts by
-    \(1/|w|^2\).
+    With groups, no result depends on their norms. Without groups a filter is
+    weighted by \(1/|w|^2\).
 
     Args:
         loss_fn: called as loss_fn(params, *batch), or as loss_fn(params, batch)

@@ -16,7 +16,7 @@ def plot_spectrum(spectrum: Spectrum, *, width: float | None = None) -> Any:
     Each Ritz value is a Gaussian of its weight. Needs matplotlib.
 
     Args:
-        spectrum: of `spectral_density`.
+        spectrum: the result of `spectral_density`.
         width: standard deviation of the Gaussians; None for 1 % of the range of
             the values.
 
@@ -67,8 +67,8 @@ def plot_surface(losses: ArrayLike, steps: ArrayLike) -> Any:
     Needs matplotlib.
 
     Args:
-        losses: of `loss_surface`, shape (n,) or (n, n).
-        steps: its steps, shape (n,).
+        losses: the result of `loss_surface`, shape (n,) or (n, n).
+        steps: the steps passed to it, shape (n,).
 
     Returns:
         A `matplotlib.figure.Figure` without a window, see `plot_monitor`.
@@ -113,8 +113,10 @@ def plot_edge(
     Args:
         sharpness: top eigenvalues of a run, shape (n,), or of several runs,
             shape (n, runs).
-        threshold: of `stability_threshold`; broadcasts to the eigenvalues.
-        steps: at which they were measured, shape (n,); None for their index.
+        threshold: the result of `stability_threshold`; broadcasts to the
+            eigenvalues.
+        steps: training steps of the eigenvalues, shape (n,); None for their
+            index.
 
     Returns:
         A `matplotlib.figure.Figure` without a window, see `plot_monitor`.

@@ -42,8 +42,8 @@ class TangentSpace(NamedTuple):
     Attributes:
         at: returns the params where a step leads, in the dtypes of steps. A
             step of zeros leads to params.
-        project: returns a step without its radial parts, which lead nowhere;
-            with units, the step as it is.
+        project: returns a step without its radial parts, which have no effect;
+            with units, the step unchanged.
         random: random(key, *, filter_normalized=False) returns a projected step
             of standard normal entries. Filter-normalized, each group is a unit
             vector, an ordinary leaf of rank two or more has the norm of its
@@ -62,7 +62,7 @@ class TangentSpace(NamedTuple):
 def tangent_space(
     params: Tree, groups: Groups = None, units: Tree | None = None
 ) -> TangentSpace:
-    r"""Return the steps from params in units that do not depend on scale.
+    r"""Return the space of steps from params, in scale-invariant units.
 
     A step leads to at(u), with \(r = |w|\) and the tangent projection P of each
     group:
@@ -101,7 +101,7 @@ def tangent_space(
 
 
 def space_of_plan(plan: Plan, params: Tree, units: Tree | None) -> TangentSpace:
-    """Return the steps from weights whose groups and units are known.
+    """Return the space of steps from weights, for a plan and units.
 
     Raises:
         TypeError: a parameter is complex.
@@ -180,7 +180,7 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
 
 
 def _tangent(plan: Plan, w: Leaves, norms: Scalars, u: Tree) -> Tree:
-    """Return a step without its radial parts; zero for norms of zero."""
+    """Return a step without radial parts; zero for groups of norm zero."""
     steps = plan.select_steps(u, "steps")
     tangent = geometry.project_to_tangent(plan, w, steps)
     moves = {name: (r != 0).astype(r.dtype) for name, r in norms.items()}
@@ -239,7 +239,7 @@ def _normalize_filters(plan: Plan, params: Tree, u: Tree) -> Tree:
 
 
 def _count_lost(plan: Plan, norms: Scalars) -> int:
-    """Return the number of dimensions along which no step leads anywhere."""
+    """Return the number of dimensions in which steps have no effect."""
     lost = 0
     for name, r in norms.items():
         lost += math.prod(plan.group_shapes[name])
@@ -251,7 +251,7 @@ def _count_lost(plan: Plan, norms: Scalars) -> int:
 def geodesic(
     start: Tree, end: Tree, groups: Groups = None
 ) -> Callable[[ArrayLike], Tree]:
-    r"""Return the path between two sets of params that ignores scale.
+    r"""Return the path between two sets of params along great circles.
 
     The direction of each group follows the great circle and its norm the
     geometric mean \(r_0^{1-t} r_1^t\). Ordinary parameters follow the line. So

@@ -46,7 +46,7 @@ class Spectrum(NamedTuple):
     Attributes:
         values: Ritz values, shape (probes, k); zero for a value that does not
             exist.
-        weights: of the values, shape (probes, k); each row has the sum 1.
+        weights: weights of the values, shape (probes, k); each row sums to 1.
         size: the number of eigenvalues.
     """
 
@@ -88,13 +88,13 @@ def eigenpairs(
     To follow a run, pass the earlier result as the start: 4 products every 100
     steps then suffice for a relative error of about 1 %.
 
-    One start shows each eigenvalue once, whatever its multiplicity. A Lanczos
+    One start finds each eigenvalue once, whatever its multiplicity. A Lanczos
     iteration stores `num_matvecs` vectors of the size of params, twice. It is
     compiled at each call: call it inside `jax.jit` to compile once. Sharded
     weights need a mesh whose axes are automatic.
 
     Args:
-        curvature: of `hessian` or `dataset_hessian`.
+        curvature: the result of `hessian` or `dataset_hessian`.
         start: a random key, a step, or earlier `Eigenpairs`, whose first vector
             is used with a small random part.
         num: how many of the largest eigenvalues, at least 1.
@@ -163,10 +163,10 @@ def spectral_density(
 
     By stochastic Lanczos quadrature: \(\sum_j w_j f(\lambda_j)\), in the mean
     over probes, estimates the mean of f over the eigenvalues. It is exact for a
-    polynomial of degree below 2 `num_matvecs`, but for the probes' deviation.
+    polynomial of degree below 2 `num_matvecs`, up to the deviation of probes.
 
     Args:
-        curvature: of `hessian`.
+        curvature: the result of `hessian`.
         key: a random key.
         num_probes: number of random starts.
         num_matvecs: number of products for each, at most the size of the space.
@@ -220,7 +220,7 @@ def trace(
     n the size of the space.
 
     Args:
-        curvature: of `hessian` or `dataset_hessian`.
+        curvature: the result of `hessian` or `dataset_hessian`.
         key: a random key.
         num_probes: number of products, at least 2.
 

@@ -34,11 +34,11 @@ def stability_threshold(
     Adam's units are \(1/(\sqrt{\hat\nu} + \epsilon)^{1/2}\) with the
     bias-corrected second moment from its state. `rotational`, `hyperball`,
     `adamh` and `muonh` have steps of fixed length, hence no threshold. In the
-    first \(1/(1-b_1)\) steps bias correction makes those of Adam longer: growth
-    there is no instability.
+    first \(1/(1-b_1)\) steps bias correction makes Adam's steps longer: growth
+    in these steps is not instability.
 
-    For SGD, groups with `units` of the root of each group's `directional_rate`
-    are the alternative. Its threshold then is that of a learning rate of 1.
+    For SGD, groups also serve if `units` is the square root of each group's
+    `directional_rate`. The threshold is then that of a learning rate of 1.
 
     Args:
         learning_rate: positive, a number or an array.

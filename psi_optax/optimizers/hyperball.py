@@ -14,6 +14,7 @@ from psi_optax._validation import (
     check_transformation,
 )
 from psi_optax.groups import Groups, joint_groups
+from psi_optax.optimizers._ascent import warn_of_ascent
 from psi_optax.optimizers._ordinary import require_ordinary, with_ordinary
 from psi_optax.optimizers._step_sizes import Normalized
 from psi_optax.optimizers.psi import on_spheres
@@ -55,7 +56,7 @@ def hyperball(
         learning_rate: a number or a schedule, about the angle per step.
         direction: a transform without a learning rate, such as
             `optax.scale_by_adam()`. An optimizer, such as `optax.adam(0.1)`,
-            would ascend.
+            would ascend, and `init` warns.
         groups: scale groups in any form.
         per_tensor: whether each parameter is one ball, as published, or each
             of its groups.
@@ -101,16 +102,28 @@ def hyperball(
             tangent=False,
             step_size=Normalized(),
         )
-        return require_ordinary(tx, ordinary, groups)
-    tx = optax.chain(
+    else:
+        tx = _as_published(learning_rate, direction, balls, radius)
+        tx = with_ordinary(tx, ordinary, groups)
+        tx = with_nesting_check("hyperball", tx, groups, CONFLICTS)
+        tx = floating_transform(tx, groups)
+    tx = warn_of_ascent(tx, direction, scaled=False)
+    return require_ordinary(tx, ordinary, groups)
+
+
+def _as_published(
+    learning_rate: optax.ScalarOrSchedule,
+    direction: optax.GradientTransformation,
+    balls: Groups,
+    radius: Radius,
+) -> optax.GradientTransformationExtraArgs:
+    """Return steps along a direction that sees gradients and weights."""
+    return optax.chain(
         optax.chain(direction, normalize_by_group_norm(balls)),
         optax.scale_by_learning_rate(learning_rate),
         scale_by_group_norm(balls),
         retract(balls, radius=radius),
     )
-    tx = with_ordinary(tx, ordinary, groups)
-    tx = with_nesting_check("hyperball", tx, groups, CONFLICTS)
-    return require_ordinary(floating_transform(tx, groups), ordinary, groups)
 
 
 def adamh(

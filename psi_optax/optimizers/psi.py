@@ -17,6 +17,7 @@ from psi_optax._validation import (
 from psi_optax.geometry import RETRACTIONS
 from psi_optax.geometry._scheduling import barrier, measure_sequentially
 from psi_optax.groups import Groups, Leaves, Plan, Tree
+from psi_optax.optimizers._ascent import warn_of_ascent
 from psi_optax.optimizers._ordinary import with_ordinary
 from psi_optax.optimizers._rates import warn_of_large_steps
 from psi_optax.optimizers._step_sizes import (
@@ -112,7 +113,7 @@ def psi(
     Args:
         optimizer: an optimizer with its own learning rate, such as
             `optax.sgd(0.1)`. For a direction, such as `optax.trace(0.9)`, see
-            `psi_direction`: here it would ascend.
+            `psi_direction`: here it would ascend, and `init` warns.
         groups: scale groups in any form.
         ordinary: an optimizer with its own learning rate for ordinary
             parameters, which are then hidden from `optimizer`.
@@ -141,7 +142,8 @@ def psi(
 
     Warns:
         UserWarning: in `init`, groups are given and no parameter has one.
-            Groups that a mask hides count.
+            Groups that a mask hides count. Also if a first step of the
+            optimizer, tried on a matrix, has the sign of the gradient.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -166,6 +168,7 @@ def psi(
         retraction=retraction,
         tangent=tangent,
     )
+    tx = warn_of_ascent(tx, optimizer, scaled=True)
     return warn_without_groups(tx, groups)
 
 
@@ -189,7 +192,7 @@ def psi_direction(
         learning_rate: a number, at least 0, or a schedule.
         direction: a transform without a learning rate, such as
             `optax.trace(0.9)` or `optax.scale_by_adam()`. An optimizer, such as
-            `optax.sgd(0.1)`, would ascend.
+            `optax.sgd(0.1)`, would ascend, and `init` warns.
         groups: scale groups in any form.
         ordinary: see `psi`. Without it ordinary parameters follow the direction
             at the same learning rate.
@@ -206,7 +209,8 @@ def psi_direction(
         ValueError: a negative learning rate; see `psi`.
 
     Warns:
-        UserWarning: in `init`, see `psi`; and where the direction is Adam-like,
+        UserWarning: in `init`, see `psi`; where a first step of the direction
+            has the sign of an optimizer's; and where the direction is Adam-like,
             as its state shows, and the largest learning rate times the norm of
             its step, the root of the number of weights in a group, is above 0.3
             radians. Where other transforms scale the step, it is tried on a
@@ -238,6 +242,7 @@ def psi_direction(
         retraction=retraction,
         tangent=tangent,
     )
+    tx = warn_of_ascent(tx, direction, scaled=False)
     return warn_without_groups(tx, groups)
 
 

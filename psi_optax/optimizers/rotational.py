@@ -11,6 +11,7 @@ from psi_optax._validation import (
     check_transformation,
 )
 from psi_optax.groups import Groups
+from psi_optax.optimizers._ascent import warn_of_ascent
 from psi_optax.optimizers._ordinary import require_ordinary
 from psi_optax.optimizers._step_sizes import RunningMean
 from psi_optax.optimizers.psi import on_spheres
@@ -43,7 +44,7 @@ def rotational(
         direction: a transform without a learning rate, such as
             `optax.trace(0.9)`, which sees gradients in direction space, and
             directions as params. An optimizer, such as `optax.sgd(0.1)`, would
-            ascend.
+            ascend, and `init` warns.
         groups: scale groups in any form.
         b2: decay of the running mean of squares, in [0, 1).
         eps: added to its root.
@@ -89,4 +90,5 @@ def rotational(
         radius=radius,
         step_size=RunningMean(b2, eps),
     )
+    tx = warn_of_ascent(tx, direction, scaled=False)
     return require_ordinary(tx, ordinary, groups)

@@ -1,7 +1,7 @@
 """Reparametrizations: functions from params to params, inside of a loss.
 
-Each makes scale groups of the weights that it is given: `find_groups` proves
-them.
+Each makes the loss scale-invariant in the weights that it takes: `find_groups`
+proves their scale groups.
 """
 
 from psi_optax.reparametrize.normalization import normalize as normalize

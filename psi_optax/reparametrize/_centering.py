@@ -51,7 +51,7 @@ def _exceeds_rounding(square: jax.Array, whole: jax.Array) -> jax.Array:
 def nonzero_norm(
     square: jax.Array, whole: jax.Array, varies: jax.Array
 ) -> jax.Array:
-    """Return a norm to divide by, whose derivative is finite.
+    """Return a nonzero norm whose derivative is finite.
 
     Both squares scale alike, so that the norm scales with the weights wherever
     these are not zero, and the finder proves it.

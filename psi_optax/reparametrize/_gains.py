@@ -1,4 +1,4 @@
-"""Gains of groups: the norms that a reparametrization gives them."""
+"""Gains of groups: their norms after a reparametrization."""
 
 from collections.abc import Mapping
 

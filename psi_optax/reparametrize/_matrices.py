@@ -52,7 +52,7 @@ def _layout(leaf: GroupedLeaf) -> _Layout:
 
 
 def check_whole(plan: Plan, function: str) -> None:
-    """Require leaves whose matrix is known as a whole.
+    """Require that no leaf is tied to another or sharded by name.
 
     Raises:
         NotImplementedError: a leaf is tied to another, or has an `axis_name`.

@@ -17,7 +17,7 @@ def newton_schulz(z: jax.Array, steps: int) -> jax.Array:
 
     Args:
         z: shape (..., rows, columns), with at most as many rows as columns.
-        steps: of the iteration.
+        steps: number of iterations.
     """
 
     def step(_: int, x: jax.Array) -> jax.Array:

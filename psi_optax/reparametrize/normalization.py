@@ -18,19 +18,18 @@ def normalize(
     *,
     centered: bool = False,
 ) -> Tree:
-    """Rescale every group to one norm, without a change of the training loss.
+    """Rescale every group to one norm without changing the training loss.
 
     The network's output in *evaluation* does change: BatchNorm's running
-    statistics belong to the old norms, until they have caught up (hundreds of
-    steps at momentum 0.99). So normalize before training, not in the middle of
-    it. For trained weights, rescale the statistics too (`batch_stats.rescale`).
+    statistics fit the old norms for hundreds of steps, at momentum 0.99. So
+    normalize before training, not during it. For trained weights, rescale the
+    statistics too (`batch_stats.rescale`).
 
-    It also removes the effect of a normalization layer's epsilon: filters so
-    small that the epsilon matters become scale-invariant once normalized. It
-    has no such use for the layer's own scale and bias, which are groups if
-    another normalization follows: at norm 1 for all channels together, the next
-    epsilon matters more. Normalize kernels, and biases tied to
-    them: `report.select(r".*/(kernel|bias)")`.
+    It also removes the effect of a normalization layer's epsilon on small
+    filters. Normalize kernels and biases tied to them only:
+    `report.select(r".*/(kernel|bias)")`. A layer's own scale and bias are
+    groups if another normalization follows; at norm 1 for all channels
+    together, the next epsilon matters more.
 
     Args:
         params: arrays.

@@ -55,14 +55,14 @@ def orthogonal(
         groups: scale groups in any form.
         gain: the norm g of each group, a number.
         centered: whether to subtract the mean of each group first.
-        blocks: how many blocks of consecutive groups, in the order of the group
-            shape, each parameter is cut into: groups are orthogonal within
-            theirs. None for the fewest that fit.
+        blocks: number of blocks of consecutive groups, in the order of the
+            group shape, in each parameter. Groups are orthogonal within their
+            block. None for the fewest that fit.
         method: see the table. "qr" has no finite derivative where groups that
             are not zero are linearly dependent.
-        steps: of "newton_schulz". None for 12 if groups have at least four
-            times as many weights as a block has groups, else 25. For an error
-            of 1e-12 it takes about
+        steps: iterations of "newton_schulz". None for 12 if groups have at
+            least four times as many weights as a block has groups, else 25. An
+            error of 1e-12 takes about
             \(\ln(|Z|_F/s_{\min})/\ln 1.5 + 5\), with the smallest singular
             value \(s_{\min}\).
 

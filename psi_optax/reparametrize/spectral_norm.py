@@ -16,16 +16,16 @@ _EXACT = jax.lax.Precision.HIGHEST
 def spectral(params: Tree, groups: Groups, *, steps: int = 10) -> Tree:
     r"""Divide each parameter by its largest singular value.
 
-    A group is a row of the matrix. The value comes from power iterations that
-    start anew at the longest row, so that no state is kept. After t steps it is
-    too small by a share of at most about \((s_2/s_1)^{4t}\), for the two
-    largest singular values. Derivatives are those of \(u^\top W v\) for fixed
-    vectors. The parameter as a whole is a scale group.
+    A group is a row of the matrix. A power iteration starts at the longest row
+    in each call, so no state is kept. After t steps the value is too small by a
+    relative error of at most about \((s_2/s_1)^{4t}\), for the two largest
+    singular values. Derivatives are those of \(u^\top W v\) for fixed vectors.
+    The parameter as a whole is a scale group.
 
     Args:
         params: arrays.
-        groups: scale groups in any form, of which each is a row.
-        steps: of the power iteration.
+        groups: scale groups in any form, each a row.
+        steps: the number of steps of the power iteration.
 
     Returns:
         A tree like params. Ordinary parameters are unchanged; a parameter of

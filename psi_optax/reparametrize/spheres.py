@@ -1,4 +1,4 @@
-"""Groups of a given norm, with their means or without."""
+"""Groups of a given norm, with or without their means."""
 
 import jax
 import jax.numpy as jnp

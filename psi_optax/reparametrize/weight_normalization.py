@@ -75,7 +75,7 @@ _GAINS = {unit: _norms, centered: _centered_norms}
 def weight_normalization(
     groups: Groups, function: Callable[..., Tree] = unit
 ) -> Reparametrization:
-    r"""Learn a gain for each group beside its direction: \(w = g\,v/|v|\).
+    r"""Reparametrize each group by a learned gain: \(w = g\,v/|v|\).
 
     The loss of a tree that `init` returns is `loss(apply(raw))`. Train that
     tree with groups from `raw_groups`; gains are ordinary. A normalization
@@ -138,7 +138,7 @@ class RawGroups:
     """Groups of a `Reparametrized` tree, as `raw_groups` returns them.
 
     Attributes:
-        groups: those of params, in any form.
+        groups: scale groups of params, in any form.
     """
 
     groups: Groups
@@ -148,7 +148,7 @@ class RawGroups:
         return hash(frozenset(leaves_with_paths(self.groups)))
 
     def groups_for(self, raw: Any) -> dict[str, ScaleGroup | None]:
-        """Return the statement for each path of a `Reparametrized` tree.
+        """Return the group of each path of a `Reparametrized` tree, or None.
 
         Raises:
             TypeError: a tree of another type.
@@ -171,14 +171,14 @@ def _below(prefix: str, path: str) -> str:
 
 
 def raw_groups(groups: Groups) -> RawGroups:
-    """State the groups of a tree that `weight_normalization` makes.
+    """Specify the groups of a tree that `weight_normalization` makes.
 
     Args:
         groups: scale groups of params in any form.
 
     Returns:
-        A rule that serves wherever groups are taken: the groups of params at
-        `weights/...`, and ordinary gains.
+        A rule that can be passed as groups: the groups of params are at
+        `weights/...`, and gains are ordinary.
 
     Raises:
         TypeError: when it is resolved, if the tree is of another type.

@@ -1,4 +1,4 @@
-"""Two thousand random programs, a third of which lay a trap: none is unsound.
+"""Two thousand random programs, over half with a trap: none is unsound.
 
 Each old fault of the analysis, put back, is found by the same programs.
 """

@@ -259,3 +259,78 @@ def test_a_traced_rate_is_not_known():
 
     jax.jit(init)(STEEP)
     jax.vmap(init)(jnp.full(2, STEEP))
+
+
+# A wrong sign.
+
+ASCENT = "would ascend: .* such as optax"
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.sgd(0.1),
+        optax.adamw(0.1),
+        optax.inject_hyperparams(optax.sgd)(learning_rate=0.1),
+        optax.contrib.muon(0.1),
+    ],
+)
+def test_optimizer_as_direction_warns(optimizer):
+    ordinary = optax.sgd(0.1)
+    for recipe in psi_direction, psi_optax.rotational, psi_optax.hyperball:
+        tx = recipe(0.1, optimizer, SOME, ordinary=ordinary)
+        warn_once(ASCENT, lambda tx=tx: tx.init(PARAMS))
+    psi_optax.psi(optimizer, SOME, ordinary=ordinary).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    "direction",
+    [
+        optax.trace(0.9),
+        optax.contrib.scale_by_muon(),
+        optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam()),
+    ],
+)
+def test_direction_as_optimizer_warns(direction):
+    tx = psi_optax.psi(direction, SOME, ordinary=optax.sgd(0.1))
+    warn_once(ASCENT, lambda: tx.init(PARAMS))
+    tx = psi_direction(0.01, direction, SOME, ordinary=optax.sgd(0.1))
+    tx.init(PARAMS)
+
+
+def test_hyperball_as_published_warns_too():
+    tx = psi_optax.hyperball(
+        0.1,
+        optax.sgd(0.1),
+        SOME,
+        equivariant=False,
+        ordinary=optax.sgd(0.1),
+    )
+    warn_once(ASCENT, lambda: tx.init(PARAMS))
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        optax.set_to_zero(),
+        optax.sgd(optax.linear_schedule(0.0, 0.1, 10)),
+        optax.partition({"a": optax.sgd(0.1)}, {"w": "a", "b": "a"}),
+        # One that fails on other trees.
+        optax.GradientTransformation(
+            lambda p: {"w": p["w"]}, lambda g, s, p=None: (g, s)
+        ),
+    ],
+)
+def test_unclear_sign_is_silent(unknown):
+    psi_optax.psi(unknown, SOME).init(PARAMS)
+    psi_direction(0.01, unknown, SOME).init(PARAMS)
+
+
+def test_traced_learning_rate_is_silent():
+    """Its sign is not known."""
+
+    def first(rate):
+        tx = psi_direction(0.01, optax.sgd(rate), SOME)
+        return tx.update(PARAMS, tx.init(PARAMS), PARAMS)[0]
+
+    jax.jit(first)(0.1)

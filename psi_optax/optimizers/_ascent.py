@@ -1,0 +1,77 @@
+"""Warning of directions and optimizers whose steps have the wrong sign."""
+
+import warnings
+
+import jax
+import numpy as np
+import optax
+
+from psi_optax.groups import Tree
+from psi_optax.optimizers._warnings import warn_user
+from psi_optax.transforms.contract import with_init_check
+
+# The least cosine, in absolute value, between a first step and the gradient
+# that has a clear sign: added noise alone has less.
+_CLEAR_COSINE = 0.5
+
+
+def warn_of_ascent(
+    tx: optax.GradientTransformation,
+    inner: optax.GradientTransformation,
+    *,
+    scaled: bool,
+) -> optax.GradientTransformationExtraArgs:
+    """Return the recipe, with an `init` that warns if it would ascend.
+
+    A first step of the inner transform is tried on a matrix with a constant
+    gradient. A transform that cannot be tried so, as its rate is traced or it
+    needs a certain tree, passes.
+
+    Args:
+        tx: the recipe, as it is returned.
+        inner: the optimizer or the direction in it.
+        scaled: whether the inner transform is an optimizer, with its own
+            learning rate and sign.
+    """
+
+    def check(_: Tree) -> None:
+        cosine = _first_cosine(inner)
+        if scaled and cosine > _CLEAR_COSINE:
+            warn_user(
+                "training would ascend: a first step of this optimizer has the"
+                " sign of the gradient. A direction without a learning rate,"
+                " such as optax.trace(0.9), belongs in psi_direction("
+                "learning_rate, direction, groups); psi takes an optimizer,"
+                " such as optax.sgd(0.1, momentum=0.9)."
+            )
+        if not scaled and cosine < -_CLEAR_COSINE:
+            warn_user(
+                "training would ascend: a first step of this direction has the"
+                " sign of an optimizer's, and learning_rate changes it again."
+                " Pass a direction without a learning rate, such as"
+                " optax.trace(0.9) in the place of optax.sgd(0.1,"
+                " momentum=0.9); an optimizer belongs in psi(optimizer,"
+                " groups)."
+            )
+
+    return with_init_check(tx, check)
+
+
+def _first_cosine(inner: optax.GradientTransformation) -> float:
+    """Return the cosine between a first step and its gradient, or 0."""
+    inner = optax.with_extra_args_support(inner)
+    w = np.full((4, 4), 0.25, np.float32)
+    g = np.tile(np.float32([1, -1]), (4, 2))
+
+    @jax.jit
+    def first_step(w: jax.Array, g: jax.Array) -> jax.Array:
+        return inner.update(g, inner.init(w), w)[0]
+
+    try:
+        with warnings.catch_warnings(), jax.ensure_compile_time_eval():
+            warnings.simplefilter("ignore")
+            u = np.asarray(first_step(w, g))
+    except Exception:
+        return 0.0
+    norms = np.linalg.norm(u) * np.linalg.norm(g)
+    return float(np.sum(u * g) / norms) if norms else 0.0

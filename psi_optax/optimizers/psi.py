@@ -210,13 +210,13 @@ def psi_direction(
 
     Warns:
         UserWarning: in `init`, see `psi`; where a first step of the direction
-            has the sign of an optimizer's; and where the direction is Adam-like,
-            as its state shows, and the largest learning rate times the norm of
-            its step, the root of the number of weights in a group, is above 0.3
-            radians. Where other transforms scale the step, it is tried on a
-            gradient of signs. Schedules are sampled at 1,000 steps up to a
-            million; a traced learning rate, and a schedule with side effects,
-            are not known.
+            has the sign of an optimizer's; and where the direction is
+            Adam-like, as its state shows, and the largest learning rate times
+            the norm of its step, the root of the number of weights in a group,
+            is above 0.3 radians. Where other transforms scale the step, it is
+            tried on a gradient of signs. Schedules are sampled at 1,000 steps
+            up to a million; a traced learning rate, and a schedule with side
+            effects, are not known.
 
     Examples:
         >>> import jax.numpy as jnp

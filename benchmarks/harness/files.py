@@ -118,11 +118,22 @@ def write_array(path: pathlib.Path, array: np.ndarray) -> None:
         file.write(array.data)
 
 
-def write_figure(path: pathlib.Path, figure: "Figure", dpi: int = 150) -> None:
+def write_figure(path: pathlib.Path, figure: "Figure", dpi: int = 192) -> None:
     """Draw a figure in the format of the file's name; see `whole`."""
     image = io.BytesIO()
     figure.savefig(image, dpi=dpi, format=path.suffix[1:])
+    if path.suffix == ".png":
+        image = _with_palette(image)
     write(path, image.getvalue())
+
+
+def _with_palette(image: io.BytesIO) -> io.BytesIO:
+    """Return a PNG with a palette of 256 colours, a third as large."""
+    from PIL import Image  # matplotlib needs it
+
+    few, found = Image.open(image).convert("RGB").quantize(256), io.BytesIO()
+    few.save(found, "PNG", optimize=True)
+    return found
 
 
 def read_json(

@@ -191,10 +191,18 @@ def _draw(
     suffix: str = "",
 ) -> list[pathlib.Path]:
     """Draw the figures into a folder; return the files."""
+    # Some machines measure without matplotlib.
+    from benchmarks.harness.figures import styled
+
     written = []
-    for name, figure in measurement.figures(content).items():
-        written.append(folder / f"{name}{suffix}.png")
-        files.write_figure(written[-1], figure)
+
+    @styled
+    def draw():
+        for name, figure in measurement.figures(content).items():
+            written.append(folder / f"{name}{suffix}.png")
+            files.write_figure(written[-1], figure)
+
+    draw()
     return written
 
 

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 
 import psi_optax
 from benchmarks.harness import pages
+from benchmarks.harness.colours import LOOKS
+from benchmarks.harness.figures import panels
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import one_of, some
 from benchmarks.harness.results import Content, Results
@@ -164,8 +166,7 @@ def figures(content: Content) -> dict[str, Figure]:
     rows = content["parts"].values()
     rows = [row for row in rows if row["optimizer"] == NAMES[0]]
     names = sorted({row["set"] for row in rows})
-    drawn = Figure(figsize=(7.5, 3.6), layout="constrained")
-    subplots = drawn.subplots(1, len(names), squeeze=False)[0]
+    drawn, [subplots] = panels((1, len(names)), 3.2)
     for axes, name in zip(subplots, names, strict=True):
         _draw(axes, [row for row in rows if row["set"] == name])
         axes.set_title(name)
@@ -174,15 +175,18 @@ def figures(content: Content) -> dict[str, Figure]:
 
 def _draw(axes: Axes, rows: list[dict[str, Any]]) -> None:
     devices = [2**power for power in range(11)]
-    for row, style in zip(rows, ("-", ":", "--"), strict=True):
+    for row, line, look in zip(rows, ("-", ":", "--"), LOOKS, strict=False):
         sums = sum(row["operations"].values()), row["numbers"]
         times = [1e3 * seconds(row["weights"], n, *sums) for n in devices]
-        axes.plot(devices, times, style, label=", ".join(row["mesh"]), lw=2)
+        label = ", ".join(row["mesh"])
+        # The next one covers it.
+        width = {"linewidth": 4, "markersize": 9} if line == "-" else {}
+        style: Any = {**look, **width, "linestyle": line}
+        axes.plot(devices, times, label=label, **style)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set(xlabel="devices", ylabel="step of psi_sgd (ms, model)")
-    axes.grid(alpha=0.3)
-    axes.legend(title="divided along")
+    axes.legend(title="divided along", title_fontsize=9)
 
 
 MEASUREMENT = Measurement(

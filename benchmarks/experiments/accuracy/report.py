@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from benchmarks.experiments.paired import compare, marks
 from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import DARK_GREY, in_order, look
+from benchmarks.harness.figures import panels
 from benchmarks.harness.results import Content
 from benchmarks.optimizers import TUNED
 
@@ -109,27 +109,36 @@ def _counts(methods, marked):
     return f"{above}\n\n{pages.table(rows, right=True)}"
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw differences from the baseline, with 95 % confidence intervals."""
-    settings, methods = content["settings"], content["settings"]["methods"]
-    shape = len(settings["noises"]), len(_columns(settings))
-    drawn = Figure(figsize=(2.2 + 2.6 * shape[1], 1 + 2.7 * shape[0]))
-    panels = drawn.subplots(*shape, sharey=True, squeeze=False)
+    methods, cases = content["settings"]["methods"], _cases(content["settings"])
+    drawn, axes = panels((-(-len(cases) // 2), 2), 2.3, sharey=True)
     found = _compare(methods, _accuracies(content)).confidence_interval()
-    others = [name for name in methods if name != BASELINE]
-    for index, (column, noise) in enumerate(_cases(settings)):
-        axes = panels.flat[index]
-        for place, name in enumerate(others):
-            low, high = (x[methods.index(name), index] for x in found)
-            colour = COLOURS[6 if "psi" in name else 1]
-            middle, margin = (low + high) / 2, (high - low) / 2
-            axes.errorbar(middle, place, xerr=margin, fmt="o", color=colour)
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(f"{column}\n{_title(noise).lower()}", fontsize=9)
-    labels = [TUNED[name].label for name in others]
-    panels[0, 0].set_yticks(range(len(others)), labels)
-    panels[0, 0].invert_yaxis()
+    intervals = np.stack([found.low, found.high])
+    for panel, (column, noise), ends in zip(
+        axes.flat, cases, np.moveaxis(intervals, -1, 0), strict=False
+    ):
+        _draw(panel, methods, ends)
+        wrong = f"{100 * noise:g} % wrong" if noise else "right"
+        panel.set_title(f"{column}, {wrong} labels", fontsize=9.5)
+    others = [TUNED[name].label for name in _others(methods)]
+    axes[0, 0].set_yticks(range(len(others)), others)
+    axes[0, 0].invert_yaxis()
     less = f"test accuracy (%) less that of {TUNED[BASELINE].label}"
     drawn.supxlabel(less, fontsize=10)
     return {"accuracy": drawn}
+
+
+def _others(methods):
+    """Return the methods but the baseline, as figures list them."""
+    return in_order(x for x in methods if x != BASELINE)
+
+
+def _draw(axes, methods, ends):
+    """Draw the intervals of a case, of shape (2, methods)."""
+    for place, name in enumerate(_others(methods)):
+        low, high = ends[:, methods.index(name)]
+        style = {"linestyle": "", **look(name)}
+        axes.errorbar((low + high) / 2, place, xerr=(high - low) / 2, **style)
+    axes.axvline(0, color=DARK_GREY, linewidth=1)
+    axes.locator_params(axis="x", nbins=5)

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from benchmarks.experiments.averaging.methods import AVERAGES, LABELS
 from benchmarks.experiments.tuning import is_at_edge
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS, MARKERS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import LOOKS
+from benchmarks.harness.figures import legend_below, panels
 from benchmarks.harness.results import Content
 
 MARGINS = (1, 10)
@@ -100,35 +100,29 @@ def faults(content: Content) -> list[str]:
     return wrong
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw test accuracy against the rate, with bands of one deviation."""
     sizes, optimizers = content["settings"]["batch_sizes"], list(LABELS)
-    drawn = Figure(figsize=(9, 1 + 2.75 * len(sizes)))
     shape = len(sizes), len(optimizers)
-    shared: Any = {"sharex": True, "sharey": True}
-    panels: Any = drawn.subplots(*shape, squeeze=False, **shared)
+    drawn, axes = panels(shape, 2.3, sharex=True, sharey=True)
     for size, optimizer, averaging, row in rows(content):
-        axes = panels[sizes.index(size), optimizers.index(optimizer)]
-        axes.set_title(f"batch {size}, {LABELS[optimizer]}")
-        _draw(axes, averaging, row)
-    for axes in panels[-1]:
-        axes.set_xscale("log", base=2)
-        axes.set_xlabel("learning rate")
-    for axes in panels[:, 0]:
-        axes.set_ylabel("test accuracy (%)")
-    panels[0, 0].set_ylim(0, 100)
-    lines = panels[0, 0].get_legend_handles_labels()
-    drawn.legend(*lines, loc="outside lower center", ncols=3)
+        panel = axes[sizes.index(size), optimizers.index(optimizer)]
+        panel.set_title(f"batch {size}, {LABELS[optimizer]}")
+        _draw(panel, averaging, row)
+    for panel in axes[-1]:
+        panel.set_xscale("log", base=2)
+        panel.set_xlabel("learning rate")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("test accuracy (%)")
+    axes[0, 0].set_ylim(0, 100)
+    legend_below(drawn, 3)
     return {"averaging": drawn}
 
 
 def _draw(axes: Any, averaging: str, row: Row) -> None:
     """Draw the line of a row."""
-    index, mean = list(AVERAGES).index(averaging), row.test.mean(1)
+    look, mean = LOOKS[list(AVERAGES).index(averaging)], row.test.mean(1)
     deviation = row.test.std(1, ddof=int(row.test.shape[1] > 1))
-    colour = COLOURS[(1, 3, 7)[index]]
-    style = {"color": colour, "marker": MARKERS[index], "markersize": 4}
-    axes.plot(row.rates, mean, label=AVERAGES[averaging], **style)
-    band = {"color": colour, "alpha": 0.15, "linewidth": 0}
+    axes.plot(row.rates, mean, label=AVERAGES[averaging], **look)
+    band = {"color": look["color"], "alpha": 0.15, "linewidth": 0}
     axes.fill_between(row.rates, mean - deviation, mean + deviation, **band)

@@ -9,9 +9,17 @@ from benchmarks.experiments.batch_size.curvature import outlier
 from benchmarks.experiments.batch_size.rules import RULES, best, means, moved
 from benchmarks.experiments.dense import NETWORKS
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS, MARKERS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import DARK_GREY, LOOKS, in_order, look
+from benchmarks.harness.figures import key, keys, legend_under, panels
 from benchmarks.harness.results import Content
+
+EXCESS = {"measured": "excess", "rule": "rule", "rule with N e": "along"}
+"""The lines of the first panel of the figure, with their numbers."""
+
+VIEWS = ("directions", "weights")
+"""The lines of the second."""
+
+STYLES = ("-", "--", ":")
 
 
 def predict(part: dict[str, Any], size: str) -> dict[str, float]:
@@ -109,27 +117,27 @@ def _loss(value):
     return f"{value:.4f}" if np.isfinite(value) else "diverged"
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw excess, noise scale and best rates."""
-    drawn = Figure(figsize=(12, 4))
-    excess, noise, rates = drawn.subplots(1, 3)
-    for index, network in enumerate(NETWORKS):
-        style = {"color": COLOURS[index + 4 * (index > 0)]}
+    drawn, [axes] = panels((1, 3), 3.6)
+    excess, noise, rates = axes
+    for network, style in zip(NETWORKS, LOOKS, strict=False):
         _draw_excess(excess, content, network, style)
         _draw_noise(noise, content, network, style)
     _draw_rates(rates, content)
     excess.set(xlabel="batch size", title="excess of the top eigenvalue")
-    noise.set(xlabel="epoch", title="noise scale, examples", yscale="log")
+    noise.set(xlabel="epoch", title="noise scale (examples)", yscale="log")
     rates.set(xlabel="batch size", title="best rate / that of the first")
     settings = content["settings"]
-    sizes = settings["hessian_batches"], settings["batches"]
-    for axes, ticks in zip((excess, rates), sizes, strict=True):
-        axes.set(xscale="log", yscale="log")
-        axes.set_xticks(ticks, [str(x) for x in ticks])
-        axes.minorticks_off()
-    for axes in (excess, noise, rates):
-        axes.legend(fontsize="x-small")
+    sizes = settings["hessian_batches"][::2], settings["batches"]
+    for panel, ticks in zip((excess, rates), sizes, strict=True):
+        panel.set(xscale="log", yscale="log")
+        panel.set_xticks(ticks, [str(x) for x in ticks])
+        panel.minorticks_off()
+    networks = [key(x, **y) for x, y in zip(NETWORKS, LOOKS, strict=False)]
+    for panel, labels in ((excess, [*EXCESS]), (noise, VIEWS)):
+        legend_under(panel, [*networks, *keys(labels, STYLES)])
+    legend_under(rates)
     return {"batch-size": drawn}
 
 
@@ -137,28 +145,25 @@ def _draw_excess(axes, content, network, style):
     part = content["parts"][f"{network}, curvature"]
     sizes = [int(x) for x in part["batches"]]
     found = [predict(part, x) for x in part["batches"]]
-    for name, line in (("excess", "o-"), ("rule", "s:"), ("along", "^--")):
-        label = {"excess": "measured", "along": "rule with N e"}.get(name, name)
-        values = [x[name] for x in found]
-        axes.plot(sizes, values, line, label=f"{network}, {label}", **style)
+    for name, line in zip(EXCESS.values(), STYLES, strict=True):
+        axes.plot(sizes, [x[name] for x in found], linestyle=line, **style)
 
 
 def _draw_noise(axes, content, network, style):
     part = content["parts"][f"{network}, noise"]
-    for view, line in (("weights", "--"), ("directions", "-")):
+    for view, line in zip(VIEWS, STYLES, strict=False):
         scale = np.array(part["views"][view]["scale"], float)
         epochs = content["settings"]["epochs"]
-        axes.plot(epochs, scale, line, label=f"{network}, {view}", **style)
+        axes.plot(epochs, scale, linestyle=line, **style)
 
 
 def _draw_rates(axes, content):
     settings, parts = content["settings"], content["parts"]
     sizes = np.array(settings["batches"], float)
-    for index, name in enumerate(settings["optimizers"]):
+    for name in in_order(settings["optimizers"]):
         chosen = [parts[f"{name}, batch {x}"] for x in settings["batches"]]
         found = np.array([x["rates"][best(x)] for x in chosen])
-        style = {"color": COLOURS[index], "marker": MARKERS[index]}
-        axes.plot(sizes, found / found[0], label=name, **style)
+        axes.plot(sizes, found / found[0], label=name, **look(name))
     for (name, power), line in zip(RULES.items(), ("-", ":"), strict=True):
         ratio = (sizes / sizes[0]) ** power
-        axes.plot(sizes, ratio, line, color="grey", label=name)
+        axes.plot(sizes, ratio, line, color=DARK_GREY, lw=1, label=name)

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 import psi_optax
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS, MARKERS
+from benchmarks.harness.colours import BLACK, BLUE, DARK_GREY, RED, look
+from benchmarks.harness.figures import panels
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import Positives
 from benchmarks.harness.results import Content, Results
@@ -106,35 +107,34 @@ def report(content: Content) -> str:
 
 def figures(content: Content) -> dict[str, Figure]:
     """Draw steps in the plane, and angles against the norm."""
-    steps = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = steps.subplots(1, 2, sharex=True, sharey=True)
+    steps, [axes] = panels((1, 2), 2.9, sharex=True, sharey=True)
     drawn = content["parts"]["steps"].items()
-    for panel, (name, found) in zip(panels, drawn, strict=True):
+    for panel, (name, found) in zip(axes, drawn, strict=True):
         for step in found:
             _draw_step(panel, **step)
         limits = {"xlim": (-0.05, 2.3), "ylim": (-0.1, 1.6)}
         panel.set(title=name, aspect="equal", **limits)
         panel.set_axis_off()
-    turned = Figure(figsize=(6, 3.4), layout="constrained")
-    _draw_angles(turned.subplots(), content)
+    turned, [[panel]] = panels((1, 1), 3.6)
+    _draw_angles(panel, content)
     return {"concepts-step": steps, "concepts-angles": turned}
 
 
 def _draw_step(panel: Axes, norm: float, end: Any, new: Any, angle: float):
-    grey, blue, orange = COLOURS[4], COLOURS[6], COLOURS[1]
-    _arc(panel, norm, (-0.05, 0.95), linestyle=":", color=grey)
+    _arc(panel, norm, (-0.05, 0.95), linestyle=":", color=DARK_GREY)
     begin, centre = (norm, 0), (0, 0)
-    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "linewidth": 1.8}
     for tail, tip, colour in (
-        (centre, begin, grey),
-        (begin, end, blue),
-        (centre, new, "black"),
+        (centre, begin, DARK_GREY),
+        (begin, end, BLUE),
+        (centre, new, BLACK),
     ):
         panel.annotate("", tip, tail, arrowprops={**arrow, "color": colour})
-    panel.plot(*zip(new, end, strict=True), "k:", linewidth=1)
-    x, y = _arc(panel, 0.75 * norm, (0, angle), color=orange)
+    panel.plot(*zip(new, end, strict=True), "k:")
+    x, y = _arc(panel, 0.75 * norm, (0, angle), color=RED)
     text = f" {np.degrees(angle):.0f}°"
-    panel.text(x[50], y[50], text, color=orange, verticalalignment="center")
+    style = {"color": RED, "fontsize": 12, "verticalalignment": "center"}
+    panel.text(x[50], y[50], text, **style)
 
 
 def _arc(panel: Axes, radius: float, ends: tuple[float, float], **style: Any):
@@ -146,13 +146,12 @@ def _arc(panel: Axes, radius: float, ends: tuple[float, float], **style: Any):
 
 def _draw_angles(panel: Axes, content: Content) -> None:
     found, norms = content["parts"]["angles"], content["settings"]["norms"]
-    colours = (COLOURS[i] for i in (0, 1, 6, 3))
-    for name, colour, marker in zip(found, colours, MARKERS, strict=False):
-        size = 9 if name == "psi_sgd" else 5  # The next one covers it.
-        style = {"color": colour, "marker": marker, "markersize": size}
-        panel.loglog(norms, found[name], **style, label=name)
+    for name, angles_of in found.items():
+        # The next one covers it.
+        width = {"linewidth": 4, "markersize": 10} if name == "psi_sgd" else {}
+        panel.loglog(norms, angles_of, **look(name), **width, label=name)
     panel.set_xlabel("norm of the weights")
-    panel.set_ylabel("angle of the first step, radians")
+    panel.set_ylabel("angle of the first step (radians)")
     panel.legend()
 
 

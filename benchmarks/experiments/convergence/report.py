@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import DARK_GREY, look, ordered
+from benchmarks.harness.figures import SPARSE, key, legend_below, panels
 from benchmarks.harness.results import Content
 
 METHODS = {"PSI-GD": "direction", "GD": "euclidean"}
@@ -119,61 +119,70 @@ def _scales(content):
     return pages.table(rows, right=True)
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
-    """Draw six panels."""
-    drawn = Figure(figsize=(11, 7))
-    panels = drawn.subplots(2, 3)
-    _draw_bounds(panels[0, 0], content)
-    _draw_curvature(panels[1, 0], content)
-    for name, above, below in zip(METHODS, *panels[:, 1:], strict=True):
+    """Draw six panels; a factor has one colour in all of them."""
+    drawn, axes = panels((2, 3), 2.6)
+    _draw_bounds(axes[0, 0], content)
+    _draw_curvature(axes[1, 0], content)
+    for name, above, below in zip(METHODS, *axes[:, 1:], strict=True):
         _draw_losses(above, content, f"{name}, multiple", "multiples")
-        above.set_title(f"{name}, multiples of the rates")
+        above.set_title(f"{name}, rates x factor")
         _draw_losses(below, content, f"{name}, rate kept, scale", "scales")
-        below.set_title(f"{name}, the same rates")
-    for axes in panels.flat:
-        axes.set(xscale="log", yscale="log", xlabel="step")
-        axes.legend(fontsize="x-small")
-    for left, right in panels[:, 1:]:
+        below.set_title(f"{name}, weights x factor")
+    for panel in axes.flat:
+        panel.set(xscale="log", yscale="log", xlabel="step")
+    for left, right in axes[:, 1:]:
         right.sharey(left)
         left.autoscale(axis="y")
+    shown = [key(f"x {x:g}", **style) for x, style in _looks(content).items()]
+    shown.append(key("PSI-GD, any scale", **look("PSI-GD")))
+    legend_below(drawn, len(shown), shown)
     return {"convergence": drawn}
 
 
+def _looks(content):
+    """Return the looks of factors, of rates or of weights."""
+    settings = content["settings"]
+    factors = sorted({*settings["multiples"], *settings["scales"]})
+    return dict(zip(factors, ordered(len(factors)), strict=True))
+
+
 def _draw_bounds(axes, content):
-    runs = zip(COLOURS, at_theorem(content), strict=False)
-    for colour, (name, scale, run) in runs:
+    looks = _looks(content)
+    for name, scale, run in at_theorem(content):
+        style = look(name) if scale == "any" else looks[float(scale)]
         # The least of the first T points is that of an earlier one.
         step, least = np.array(run["step"][1:]), run[METHODS[name]][:-1]
-        axes.plot(step, least, color=colour, label=f"{name}, scale {scale}")
-        axes.plot(step, bound(run, step), color=colour, linestyle="--")
+        axes.plot(step, least, **style, **SPARSE)
+        axes.plot(step, bound(run, step), "--", color=style["color"], lw=1.2)
     axes.set_ylabel("least squared gradient")
-    axes.set_title("theorems 2 and 4 (dashed: the bounds)")
+    axes.set_title("theorems 2 and 4")
 
 
 def _draw_curvature(axes, content):
-    for index, multiple in enumerate(content["settings"]["multiples"]):
+    """Draw every second multiple."""
+    looks = _looks(content)
+    for multiple in content["settings"]["multiples"][1::2]:
         for name, line in zip(METHODS, ("-", ":"), strict=True):
             run = content["parts"][f"{name}, multiple {multiple:g}"]
-            label = f"x {multiple:g}" if line == "-" else None
-            style = {"color": COLOURS[index % len(COLOURS)], "label": label}
+            style = {**looks[multiple], **SPARSE, "linestyle": line}
             steps = np.maximum(run["seen"], FIRST)
-            axes.plot(steps, np.abs(run["curvature"]), line, **style)
-    axes.axhline(2, color="grey", linewidth=0.8)
-    axes.set_ylabel("curvature times rate")
+            axes.plot(steps, np.abs(run["curvature"]), **style)
+    axes.axhline(2, color=DARK_GREY, linewidth=1)
+    axes.set_ylabel("curvature x rate")
     axes.set_title("PSI-GD, and GD (dotted)")
 
 
 def _draw_losses(axes, content, part, varied):
-    of_scales = varied == "scales"
+    of_scales, looks = varied == "scales", _looks(content)
     for index, value in enumerate(content["settings"][varied]):
         run = content["parts"][f"{part} {value:g}"]
         axes.plot(
             np.maximum(run["step"], FIRST),
             run["loss"],
-            color=COLOURS[index % len(COLOURS)],
-            label=f"{'scale' if of_scales else 'x'} {value:g}",
             # Gaps of different lengths show lines that lie on each other.
             linestyle=(0, (3, 1 + index)) if of_scales else "-",
+            **looks[value],
+            **SPARSE,
         )
     axes.set_ylabel("loss")

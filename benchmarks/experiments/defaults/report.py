@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from benchmarks.experiments.defaults.methods import METHODS
 from benchmarks.experiments.tuning import is_at_edge
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS, MARKERS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import DARK_GREY, LOOKS, look
+from benchmarks.harness.figures import legend_below, panels
 from benchmarks.harness.results import Content
 
 
@@ -94,30 +94,24 @@ def _factor(settings: dict[str, Any], factor: float) -> str:
     return f"x {factor:g}{'★' * is_at_edge(factor, settings['factors'])}"
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the regrets at the default, a row of points for each method."""
     settings, found = content["settings"], regrets(content)
-    labels = [METHODS[name].label for name in settings["methods"]]
-    drawn = Figure(figsize=(8, 1.2 + 0.45 * len(labels)))
-    axes = drawn.subplots()
-    places = np.arange(len(labels))
-    for index, task in enumerate(settings["tasks"]):
-        axes.plot(
-            found.default[:, index],
-            places,
-            linestyle="",
-            clip_on=False,
-            marker=MARKERS[index],
-            color=COLOURS[index],
-            label=task,
-        )
+    methods = settings["methods"]
+    drawn, [[axes]] = panels((1, 1), 1.3 + 0.4 * len(methods))
+    places, tasks = np.arange(len(methods)), settings["tasks"]
+    for task, values, shape in zip(tasks, found.default.T, LOOKS, strict=False):
+        options = {"marker": shape["marker"], "color": DARK_GREY, "label": task}
+        options |= {"linestyle": "", "fillstyle": "none", "clip_on": False}
+        axes.plot(values, places, **options)
     finite = np.where(np.isinf(found.default), np.nan, found.default)
-    means = finite.mean(1)
-    axes.plot(means, places, "k|", markersize=16, label="mean")
-    axes.set_yticks(places, labels)
+    for name, mean, place in zip(methods, finite.mean(1), places, strict=True):
+        bar = {"color": look(name)["color"], "markeredgewidth": 4}
+        axes.plot(mean, place, "|", markersize=17, **bar)
+    axes.plot([], [], "k|", markersize=12, markeredgewidth=4, label="mean")
+    axes.set_yticks(places, [METHODS[name].label for name in methods])
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=0.01)
     axes.set_xlabel("test loss over that of the best tuned method (nats)")
-    drawn.legend(loc="outside right center")
+    legend_below(drawn, 4)
     return {"defaults": drawn}

@@ -9,10 +9,9 @@ from matplotlib.figure import Figure
 from benchmarks.experiments.edge.methods import METHODS
 from benchmarks.experiments.full_batch import warm_errors
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import DARK_GREY, look
+from benchmarks.harness.figures import keys, panels
 from benchmarks.harness.results import Content
-from psi_optax.landscape import plot_edge
 
 LINES = (":", "--", "-")
 
@@ -58,26 +57,35 @@ def _loss(run):
     return "diverged" if last is None else f"{last:.4f}"
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the medians of the ratios between two cold measurements.
 
-    A colour is a method, a style of line is a rate.
+    A panel is a method, a style of line is a rate.
     """
-    found, settings = list(runs(content)), content["settings"]
-    values = np.array([run["warm"] for *_, run in found], float)
-    records = settings["check"] // settings["record"]
-    medians = np.median(values.reshape(len(found), -1, records), axis=2)
-    steps = settings["check"] * np.arange(1, medians.shape[1] + 1)
-    thresholds = np.array([run["threshold"] for *_, run in found])
-    figure = plot_edge(medians.T, thresholds, steps=steps)
-    [axes] = figure.axes
-    for line, (name, multiple, run) in zip(axes.lines, found, strict=False):
-        line.set(
-            color=COLOURS[list(METHODS).index(name)],
-            linestyle=LINES[settings["multiples"].index(multiple) % 3],
-            label=f"{METHODS[name].label}, {run['rate']:g}",
-        )
-    figure.set_size_inches(9, 4.5)
-    figure.legend(loc="outside right center")
-    return {"edge": figure}
+    settings = content["settings"]
+    methods, multiples = settings["methods"], settings["multiples"]
+    drawn, axes = panels((2, 3), 2.1, sharex=True, sharey=True)
+    by_method = dict(zip(methods, axes.flat, strict=False))
+    for name, multiple, run in runs(content):
+        line = LINES[multiples.index(multiple) % len(LINES)]
+        steps, ratio = _medians(settings, run)
+        by_method[name].plot(steps, ratio, line, color=look(name)["color"])
+    for name, panel in by_method.items():
+        method = METHODS[name]
+        panel.set_title(f"{method.label}, rate {method.rate:g}")
+        panel.axhline(1, color=DARK_GREY, linewidth=1)
+    for panel in axes.flat[len(methods) :]:
+        panel.set_axis_off()
+        panel.tick_params(labelbottom=False)
+    labels = [f"rate x {x:g}" for x in multiples]
+    axes[-1, -1].legend(handles=keys(labels, LINES), loc="center")
+    drawn.supxlabel("step", fontsize=10)
+    drawn.supylabel("top eigenvalue / threshold", fontsize=10)
+    return {"edge": drawn}
+
+
+def _medians(settings, run):
+    """Return steps, and the medians of ratios in windows before them."""
+    size, records = settings["check"], settings["check"] // settings["record"]
+    found = np.median(ratios(run).reshape(-1, records), axis=1)
+    return size * np.arange(1, len(found) + 1), found

@@ -10,13 +10,22 @@ from benchmarks.experiments.equilibrium.windows import (
     overall,
 )
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import DARK_GREY, look, ordered
+from benchmarks.harness.figures import (
+    few_ticks,
+    keys,
+    label_end,
+    legend_below,
+    panels,
+)
 from benchmarks.harness.results import Content
 
 NAMES = {"sgd": "SGD", "adamw": "AdamW"}
 STRETCHES = ((0, 10), (10, 100), (100, 1000), (1000, None))
 """First and last steps, each pair a column of the second table."""
+
+STYLES = {"measured": "-", "forecast": "--", "traced": ":"}
+"""Lines of the measured curves, and of both predictions."""
 
 
 def report(content: Content) -> str:
@@ -114,46 +123,54 @@ def _pilots(content):
     return pages.table(rows, right=True)
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw norms, rotations and matched rotations, a row for each optimizer.
 
     Decays are at the rate in the middle, curves those of the first layer.
     """
-    drawn = Figure(figsize=(11, 6.6))
-    panels = drawn.subplots(2, 3)
-    for row, (optimizer, label) in zip(panels, NAMES.items(), strict=True):
+    drawn, axes = panels((2, 3), 2.7)
+    for row, (optimizer, label) in zip(axes, NAMES.items(), strict=True):
         rates = content["settings"][f"{optimizer}_rates"]
         rate = rates[len(rates) // 2]
-        for axes, kind in zip(row, ("norm", "rotation"), strict=False):
-            _draw_curves(axes, content, optimizer, rate, kind)
-            axes.set_title(f"{label}, rate {rate:g}")
+        for panel, kind in zip(row, ("norm", "rotation"), strict=False):
+            _draw_curves(panel, content, optimizer, rate, kind)
+            panel.set_title(f"{label}, rate {rate:g}")
+        row[0].set_title(f"{label}, rate {rate:g}, decays")
         _draw_matched(row[2], content, optimizer)
         row[2].set_title(f"{label}, matched")
-    for index, axes in enumerate(panels.flat):
-        kind = "rotation (radians a step)" if index % 3 else "norm"
-        axes.set(xscale="log", yscale="log", xlabel="step", ylabel=kind)
-        axes.legend(fontsize="x-small")
+        row[2].legend()
+    for index, panel in enumerate(axes.flat):
+        kind = "rotation (radians / step)" if index % 3 else "norm"
+        panel.set(xscale="log", yscale="log", xlabel="step", ylabel=kind)
+        few_ticks(panel.yaxis)
+    labels = "measured", "predicted", "predicted from the gradient's norm"
+    legend_below(drawn, 3, keys(labels, [*STYLES.values()]))
     return {"equilibrium": drawn}
 
 
 def _draw_curves(axes, content, optimizer, rate, kind):
     step = middles(content["settings"]["steps"])
-    styles = {"measured": "-", "forecast": "--", "traced": ":"}
-    if optimizer != "sgd":
-        del styles["traced"]
     cases = [x for x in _cases(content, optimizer) if x[0] == rate]
-    for colour, (_, decay, part) in zip(COLOURS[-3:], cases, strict=False):
+    for style, (_, decay, part) in zip(ordered(3), cases, strict=False):
         curves = part["layers"]["hidden_0"]["curves"][kind]
-        for name, style in styles.items():
-            label = f"decay {decay:g}" if name == "measured" else None
-            axes.plot(step, curves[name], style, color=colour, label=label)
+        for name, line in STYLES.items():
+            if name == "traced" and optimizer != "sgd":
+                continue
+            options = {"color": style["color"], "linewidth": 1.3}
+            if name == "measured":
+                options = {**style, "markevery": 0.3, "linewidth": 2}
+            axes.plot(step, curves[name], line, **options)
+        if kind == "norm":
+            end = curves["measured"][-1]
+            label_end(axes, end, f"{decay:g}", style["color"], fontsize=9)
 
 
 def _draw_matched(axes, content, optimizer):
     step = middles(content["settings"]["steps"])
     part = content["parts"][f"matched {optimizer}"]
-    runs = zip(COLOURS[-3:], part["runs"].items(), strict=False)
-    for colour, (name, run) in runs:
-        axes.plot(step, run["rotation"], color=colour, label=name)
-    axes.axhline(part["rotation"], color="grey", linewidth=0.8)
+    baseline = {"sgd": "sgd_decay"}.get(optimizer, optimizer)
+    for name, run in part["runs"].items():
+        style = look({"decayed": baseline}.get(name, name))
+        options = {"label": name, "markevery": 0.2}
+        axes.plot(step, run["rotation"], **style, **options)
+    axes.axhline(part["rotation"], color=DARK_GREY, linewidth=1)

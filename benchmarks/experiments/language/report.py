@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from benchmarks.experiments.held_rate import held_rotation, held_steps
 from benchmarks.experiments.tuning import is_at_edge
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS, MARKERS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import in_order, look
+from benchmarks.harness.figures import legend_below, panels
 from benchmarks.harness.files import InputError
 from benchmarks.harness.results import Content
 from psi_optax.dynamics import equilibrium_rotation
@@ -136,29 +136,27 @@ def _seen(content, name, factor):
     return f"{np.mean([held_rotation(settings, run) for run in found]):.4f}"
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw validation losses over steps, and test losses over factors."""
-    settings, drawn = content["settings"], Figure(figsize=(10, 4))
+    settings = content["settings"]
     factors, chunks = settings["factors"], settings["chunks"]
     steps = np.linspace(0, settings["steps"], chunks + 1)[1:]
-    over_steps, over_factors = drawn.subplots(1, 2)
-    colours = (COLOURS[index] for index in (1, 0, 7, 6))
-    styles = zip(LABELS.items(), colours, MARKERS, strict=False)
-    for (name, label), colour, marker in styles:
-        style = {"color": colour, "label": label.replace("`", "")}
+    drawn, [[over_steps, over_factors]] = panels((1, 2), 3.2)
+    for name in in_order(LABELS):
+        style = {**look(name), "label": LABELS[name].replace("`", "")}
         curves = [x["validation"] for x in runs(content, name)]
-        over_steps.plot(steps, np.array(curves, float).mean(0), **style)
+        mean = np.array(curves, float).mean(0)
+        over_steps.plot(steps, mean, markevery=2, **style)
         losses = np.array([_losses(content, name, x) for x in factors])
-        style |= {"yerr": losses.std(1, ddof=1), "marker": marker}
-        over_factors.errorbar(factors, losses.mean(1), capsize=3, **style)
+        error = {"yerr": losses.std(1, ddof=1), "capsize": 3}
+        over_factors.errorbar(factors, losses.mean(1), **error, **style)
     # The losses at the beginning, before AdamW's third chunk, are cut off.
     [first, *_] = runs(content, "adamw")
     over_steps.set_ylim(top=first["validation"][:3][-1])
     over_steps.set(title="at the matched rotation", xlabel="step")
-    over_steps.set_ylabel("validation loss (nats a character)")
-    over_steps.legend()
+    over_steps.set_ylabel("validation loss (nats / character)")
     over_factors.set_xscale("log", base=2)
     over_factors.set_xlabel("rotation, times the matched one")
-    over_factors.set_ylabel("test loss (nats a character)")
+    over_factors.set_ylabel("test loss (nats / character)")
+    legend_below(drawn, 4)
     return {"language": drawn}

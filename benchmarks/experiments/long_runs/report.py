@@ -5,13 +5,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from benchmarks.experiments import matched
 from benchmarks.experiments.rotations import rms
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import in_order, look
+from benchmarks.harness.figures import (
+    few_ticks,
+    key,
+    keys,
+    legend_below,
+    panels,
+)
 from benchmarks.harness.results import Content
 from benchmarks.optimizers import MOMENTUM
 from psi_optax.dynamics import equilibrium_rotation
@@ -86,34 +91,26 @@ def faults(content: Content) -> list[str]:
     return found
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw norms, rotations and losses over steps."""
     settings = content["settings"]
-    steps = settings["steps"] * np.arange(1, settings["stretches"] + 1)
-    drawn = Figure(figsize=(11, 4))
-    panels: Any = drawn.subplots(1, 3)
-    drawn_as: Any = "-", "--", ":", "-."
-    lines = dict(zip(settings["modes"], drawn_as, strict=False))
-    hues = np.take(COLOURS, (1, 6, 7, 4))
-    colours = dict(zip(matched.LABELS, hues, strict=True))
+    steps = settings["steps"] * np.arange(1, settings["stretches"] + 1) / 1000
+    drawn, [axes] = panels((1, 3), 3.4)
+    lines = dict(zip(settings["modes"], ("-", "--", ":", "-."), strict=False))
+    names = in_order(matched.LABELS)
     for name, mode, found in _runs(content):
-        style = {"color": colours[name], "linestyle": lines[mode]}
-        kinds = "norm", "rotation", "loss"
-        for axes, kind in zip(panels, kinds, strict=True):
-            axes.plot(steps, found[kind].mean(1), **style)
-    panels[0].set(ylabel="median norm, over the first", yscale="log")
-    panels[1].set(ylabel="rotation (radians a step)", yscale="log")
-    panels[2].set(ylabel="training loss")
-    for axes in panels:
-        axes.set_xlabel("step")
-    shown = [
-        Line2D([], [], color=colours[x], label=label.replace("`", ""))
-        for x, label in matched.LABELS.items()
-    ]
-    shown += [
-        Line2D([], [], color="black", linestyle=x, label=mode)
-        for mode, x in lines.items()
-    ]
-    drawn.legend(handles=shown, loc="outside lower center", ncols=4)
+        # Markers of lines that lie on each other are beside each other.
+        marks = {"markevery": (names.index(name), 5)}
+        style = {**look(name), **marks, "linestyle": lines[mode]}
+        for panel, kind in zip(axes, ("norm", "rotation", "loss"), strict=True):
+            panel.plot(steps, found[kind].mean(1), **style)
+    titles = "median norm / the first", "rotation (radians / step)"
+    for panel, title in zip(axes, (*titles, "training loss"), strict=True):
+        panel.set(title=title, xlabel="thousand steps")
+    for panel in axes[:2]:
+        panel.set_yscale("log")
+        few_ticks(panel.yaxis)
+    shown = [key(matched.LABELS[x].replace("`", ""), **look(x)) for x in names]
+    shown += keys([*lines], [*lines.values()])
+    legend_below(drawn, 2, shown)
     return {"long-runs": drawn}

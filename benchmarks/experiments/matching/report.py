@@ -9,8 +9,8 @@ from benchmarks.experiments.matched import LABELS
 from benchmarks.experiments.rotations import rms
 from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import BLACK, DARK_GREY, in_order, look
+from benchmarks.harness.figures import SPARSE, legend_below, panels
 from benchmarks.harness.results import Content
 
 TOLERANCE = 0.05
@@ -114,23 +114,21 @@ def _comparison(parts: Parts) -> str:
     return pages.table([*rows, ["- less SGD's", "", "", *paired]], right=True)
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the rotation at every step: measured ones, and the prediction."""
     parts, schedule = content["parts"], content["parts"]["schedule"]
-    drawn = Figure(figsize=(7.5, 4))
-    axes = drawn.subplots()
-    colours = COLOURS[-3:] + COLOURS[1:2]
-    for (name, label), colour in zip(LABELS.items(), colours, strict=True):
-        label, curve = label.replace("`", ""), parts[name]["curve"]
-        axes.plot(curve, color=colour, label=label, linewidth=1)
+    drawn, [[axes]] = panels((1, 1), 3.8)
+    for name in in_order(LABELS):
+        label = LABELS[name].replace("`", "")
+        style = {**look(name), **SPARSE, "label": label}
+        axes.plot(parts[name]["curve"], lw=1.5, **style)
     label = "SGD, weight decay, as predicted"
-    axes.plot(schedule["predicted"], "--", color=COLOURS[0], label=label)
+    axes.plot(schedule["predicted"], "--", color=BLACK, label=label)
     # Grey: the transient. Dotted: where the rate begins to fall.
-    axes.axvspan(0, schedule["transient"], color="grey", alpha=0.15, lw=0)
-    axes.axvline(schedule["held"], color="grey", lw=0.8, ls=":")
-    axes.set(xlabel="step", ylabel="RMS rotation (radians a step)")
+    axes.axvspan(0, schedule["transient"], color=DARK_GREY, alpha=0.15, lw=0)
+    axes.axvline(schedule["held"], color=DARK_GREY, lw=1.5, ls=":")
+    axes.set(xlabel="step", ylabel="RMS rotation (radians / step)")
     axes.semilogy()
     axes.set_ylim(bottom=1e-4)
-    axes.legend(loc="center")
+    legend_below(drawn, 3)
     return {"matching-weight-decay": drawn}

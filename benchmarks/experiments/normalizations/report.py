@@ -13,8 +13,8 @@ from benchmarks.experiments.normalizations.methods import (
 )
 from benchmarks.experiments.tuning import is_at_edge
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS, MARKERS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import LOOKS
+from benchmarks.harness.figures import legend_below, panels
 from benchmarks.harness.results import Content
 
 EQUALITY = "in front of BatchNorm"
@@ -158,35 +158,27 @@ def faults(content: Content) -> list[str]:
     ]
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw accuracy against scale; dotted with a rate tuned at each."""
-    settings, drawn = content["settings"], Figure(figsize=(9, 4.5))
-    shown: Any = drawn.subplots(1, len(LABELS), sharey=True)
-    panels = dict(zip(LABELS, shown, strict=True))
-    for optimizer, axes in panels.items():
-        axes.set_xscale("log", base=2)
-        axes.set(title=LABELS[optimizer], xlabel="scale of initial filters")
+    settings = content["settings"]
+    drawn, [axes] = panels((1, len(LABELS)), 3.9, sharey=True)
+    by_optimizer = dict(zip(LABELS, axes, strict=True))
+    for optimizer, panel in by_optimizer.items():
+        panel.set_xscale("log", base=2)
+        panel.set(title=LABELS[optimizer], xlabel="scale of initial filters")
     for row in rows(content):
-        _draw(panels[row.optimizer], row, settings)
-    shown[0].set_ylabel(f"test accuracy on {settings['dataset']} (%)")
-    lines = shown[0].get_legend_handles_labels()
-    drawn.legend(*lines, loc="outside lower center", ncols=3)
+        _draw(by_optimizer[row.optimizer], row, settings)
+    axes[0].set_ylabel(f"test accuracy on {settings['dataset']} (%)")
+    legend_below(drawn, 2)
     return {"normalizations": drawn}
 
 
 def _draw(axes: Any, row: Row, settings: dict[str, Any]) -> None:
     """Draw the two lines of a row."""
-    index = list(NORMALIZATIONS).index(row.name)
-    style = {
-        "color": COLOURS[index],
-        "marker": MARKERS[index],
-        "markersize": 4,
-    }
+    look = LOOKS[list(NORMALIZATIONS).index(row.name)]
     label = NORMALIZATIONS[row.name].label
-    for choices, line in (
-        (row.choice_at(_one(settings)), {"label": label}),
-        (row.choices(), {"linestyle": ":", "linewidth": 1}),
-    ):
+    at_one, at_each = row.choice_at(_one(settings)), row.choices()
+    for choices, line in ((at_each, ":"), (at_one, "-")):
         mean = row.accuracy(choices).mean(1)
-        axes.plot(settings["scales"], mean, **style, **line)
+        options = {"linestyle": line, "label": label if line == "-" else None}
+        axes.plot(settings["scales"], mean, **look, **options)

@@ -11,8 +11,8 @@ from benchmarks.experiments.paired import compare, marks
 from benchmarks.experiments.perturbations.methods import LABELS, METHODS
 from benchmarks.experiments.tuning import is_at_edge
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS, MARKERS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import LOOKS
+from benchmarks.harness.figures import legend_below, panels
 from benchmarks.harness.results import Content
 
 
@@ -181,39 +181,34 @@ def faults(content: Content) -> list[str]:
     ]
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw accuracy against scale, tuned at scale 1."""
     settings = content["settings"]
     datasets, one = settings["datasets"], _one(settings)
     shape = len(datasets), len(LABELS)
-    drawn = Figure(figsize=(4.5 * shape[1], 1 + 3 * shape[0]))
-    panels = drawn.subplots(*shape, sharex=True, sharey="row", squeeze=False)
-    for axes, dataset in zip(panels, datasets, strict=True):
-        by_optimizer = dict(zip(LABELS, axes, strict=True))
+    drawn, axes = panels(shape, 2.7, sharex=True, sharey="row")
+    for row_of_axes, dataset in zip(axes, datasets, strict=True):
+        by_optimizer = dict(zip(LABELS, row_of_axes, strict=True))
         for row in rows(content, dataset):
             _draw(by_optimizer[row.optimizer], row, settings["scales"], one)
-        axes[0].set_ylabel(f"test accuracy on {dataset} (%)")
-    for axes, label in zip(panels[0], LABELS.values(), strict=True):
-        axes.set_title(label)
-    for axes in panels[-1]:
-        axes.set_xlabel("scale of initial filters")
-    lines = panels[0, 0].get_legend_handles_labels()
-    drawn.legend(*lines, loc="outside lower center", ncols=4)
+        row_of_axes[0].set_ylabel(f"{dataset}:\ntest accuracy (%)")
+    for panel, label in zip(axes[0], LABELS.values(), strict=True):
+        panel.set_title(label)
+    for panel in axes[-1]:
+        panel.set_xlabel("scale of initial filters")
+    legend_below(drawn, 4)
     return {"perturbations": drawn}
 
 
 def _draw(axes: Any, row: Row, scales: list[float], one: int) -> None:
-    index, choice = list(METHODS).index(row.method), row.choice(one)
+    style, choice = LOOKS[list(METHODS).index(row.method)], row.choice(one)
     found = [row.accuracies(x, choice) for x in range(len(scales))]
     axes.set_xscale("log", base=2)
     axes.errorbar(
         scales,
         np.mean(found, 1),
         yerr=np.std(found, 1, ddof=1) if len(found[0]) > 1 else None,
-        color=COLOURS[index],
-        marker=MARKERS[index],
-        markersize=4,
-        linewidth=1,
+        elinewidth=1,
         label=METHODS[row.method].label,
+        **style,
     )

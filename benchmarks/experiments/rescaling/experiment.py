@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from benchmarks import data, training
 from benchmarks.experiments.tuning import TUNING_SEED, point, tune, tuned_to
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import DARK_GREY, look
+from benchmarks.harness.figures import BEHIND, label_end
 from benchmarks.harness.measurement import Measurement
 from benchmarks.harness.options import (
     Count,
@@ -32,12 +32,8 @@ from benchmarks.harness.results import Content, Results
 from benchmarks.optimizers import DEFAULT, TUNED, Tuned
 from psi_optax.models import linen
 
-FRONT = {
-    "sgd": COLOURS[1],
-    "adamw": COLOURS[0],
-    "psi_sgd": COLOURS[6],
-}
-"""Colours of the methods in front of the figure."""
+FRONT = {"sgd": "SGD", "adamw": "AdamW", "psi_sgd": "psi_sgd"}
+"""The methods in front of the figure, with their labels there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,33 +158,36 @@ def _shown(parts):
     return f"Over these scales the mean accuracies vary, in points: {listed}."
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw test accuracy against the scale, few methods in front of the others.
 
-    Bands are of one standard deviation.
+    Bands are of one standard deviation. The figure is small, and its letters
+    are large, to be read as a thumbnail.
     """
     settings, parts = content["settings"], content["parts"]
-    drawn = Figure(figsize=(6.4, 4))
+    drawn = Figure(figsize=(6, 3.6))
     axes, scales = drawn.subplots(), settings["scales"]
     for name in [x for x in FRONT if x in parts]:
-        percent, colour = _percent(parts[name]), FRONT[name]
-        mean = percent.mean(1)
+        percent, style = _percent(parts[name]), look(name)
+        mean, color = percent.mean(1), style["color"]
         spread = percent.std(1, ddof=int(percent.shape[1] > 1))
-        label = parts[name]["label"]
-        axes.plot(scales, mean, "o-", color=colour, label=label, linewidth=2)
-        band = {"color": colour, "alpha": 0.15, "linewidth": 0}
+        axes.plot(scales, mean, linewidth=3, markersize=9, **style)
+        band = {"color": color, "alpha": 0.15, "linewidth": 0}
         axes.fill_between(scales, mean - spread, mean + spread, **band)
-    behind = {"color": "0.7", "linewidth": 1, "zorder": 1}
-    for name in sorted(parts.keys() - FRONT.keys()):
-        axes.plot(scales, _percent(parts[name]).mean(1), **behind)
-    axes.plot([], [], label="others", **behind)
-    axes.set(
-        xscale="log",
-        xlabel="scale of initial filters",
-        ylabel=f"test accuracy on {settings['dataset']} (%)",
-    )
-    axes.legend(loc="lower center", fontsize="medium")
+        label_end(axes, mean[-1], FRONT[name], color, fontsize=15)
+    others = sorted(parts.keys() - FRONT.keys())
+    for name in others:
+        axes.plot(scales, _percent(parts[name]).mean(1), **BEHIND)
+    words = f"grey: {len(others)} other methods"
+    style = {"color": DARK_GREY, "fontsize": 12}
+    axes.text(0.3, 0.05, words, transform=axes.transAxes, **style)
+    axes.set_xscale("log")
+    axes.set_xticks(scales, [f"x {x:g}" for x in scales])
+    axes.minorticks_off()
+    axes.locator_params(axis="y", nbins=5)
+    axes.tick_params(labelsize=12)
+    axes.set_xlabel("scale of initial filters", fontsize=14)
+    axes.set_ylabel(f"test accuracy on {settings['dataset']} (%)", fontsize=13)
     return {"rescaling": drawn}
 
 

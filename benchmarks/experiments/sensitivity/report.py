@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.harness import pages
-from benchmarks.harness.figures import styled
+from benchmarks.harness.figures import panels
 from benchmarks.harness.results import Content
 from benchmarks.optimizers import TUNED
 
@@ -73,43 +73,36 @@ def _accuracies(content):
     }
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the maps; dots are good, colours end 20 points below the best."""
     settings, found = content["settings"], _accuracies(content)
     best = max(map(np.max, found.values()))
     shape = len(found), len(settings["scales"])
-    drawn = Figure(figsize=(2.2 * shape[1] + 1.6, 1.55 * shape[0] + 0.6))
-    options: Any = {"squeeze": False, "sharex": "row", "sharey": "row"}
-    panels = drawn.subplots(*shape, **options)
+    drawn, axes = panels(shape, 1.2, sharex="row", sharey="row")
     names, image = settings["optimizers"], None
-    rows = zip(panels, names, found.items(), strict=True)
+    rows = zip(axes, names, found.items(), strict=True)
     for row, name, (label, accuracies) in rows:
-        row[0].set_ylabel(f"{label}\n\ndecay", fontsize=8)
+        row[0].set_ylabel(f"{label}\ndecay", fontsize=9)
         rates, decays = map(np.log10, points(settings, name))
-        for axes, accuracy in zip(row, accuracies, strict=True):
-            image = _draw(axes, rates, decays, accuracy, best)
-    for axes, scale in zip(panels[0], settings["scales"], strict=True):
-        axes.set_title(f"filters x {scale:g}", fontsize=9)
-    drawn.supxlabel("learning rate", fontsize=9)
-    bar: Any = {"mappable": image, "extend": "min", "shrink": 0.6}
-    drawn.colorbar(ax=panels, label="test accuracy (%)", **bar)
+        for panel, accuracy in zip(row, accuracies, strict=True):
+            image = _draw(panel, rates, decays, accuracy, best)
+    for panel, scale in zip(axes[0], settings["scales"], strict=True):
+        panel.set_title(f"filters x {scale:g}", fontsize=9)
+    drawn.supxlabel("learning rate", fontsize=10)
+    bar: Any = {"mappable": image, "extend": "min", "aspect": 40}
+    drawn.colorbar(ax=axes, label="test accuracy (%)", **bar)
     return {"sensitivity": drawn}
 
 
 def _draw(axes, rates, decays, accuracy, best):
     """Draw one map, over logarithms; return the image."""
-    colours = {
-        "vmin": 100 * (best - 0.2),
-        "vmax": 100 * best,
-        "cmap": "cividis",
-    }
+    low, high = 100 * (best - 0.2), 100 * best
+    colours = {"vmin": low, "vmax": high, "cmap": "cividis"}
     axes.grid(visible=False)
     image = axes.pcolormesh(rates, decays, 100 * accuracy.T, **colours)
     rate, decay = np.nonzero(accuracy >= best - MARGIN)
-    axes.plot(rates[rate], decays[decay], "o", color="black", markersize=3)
-    for axis, ticks in ((axes.xaxis, rates[::2]), (axes.yaxis, decays)):
+    axes.plot(rates[rate], decays[decay], "o", color="black", markersize=2.5)
+    for axis, ticks in ((axes.xaxis, rates[::4]), (axes.yaxis, decays[::2])):
         axis.set_major_formatter("$10^{{{x:g}}}$")
         axis.set_ticks(ticks)
-    axes.tick_params(labelsize=7)
     return image

@@ -10,12 +10,14 @@ from benchmarks.experiments.full_batch import warm_errors
 from benchmarks.experiments.sharpness.decay import KINDS
 from benchmarks.experiments.sharpness.grid import LABELS
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS, MARKERS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import BLACK, DARK_GREY, LOOKS
+from benchmarks.harness.figures import few_ticks, panels
 from benchmarks.harness.results import Content
 
 DESCENTS = ("decay", "no decay")
 STYLES = dict(zip(DESCENTS, ("-", ":"), strict=True))
+WINDOWS = 20
+"""Windows of a descent, of which medians are drawn in front of the values."""
 
 
 def report(content: Content) -> str:
@@ -161,16 +163,14 @@ def _rank(x, y):
     return f"{stats.spearmanr(x[keep], y[keep]).statistic:.2f}"
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw four panels: ratio and sharpness, norms, the flow, and the grid."""
-    drawn = Figure(figsize=(10, 7))
-    panels = drawn.subplots(2, 2)
-    _draw_decay(panels[0, 0], panels[0, 1], content)
-    _draw_flow(panels[1, 0], content)
-    _draw_grid(panels[1, 1], content)
-    for axes in panels.flat:
-        axes.legend(fontsize="x-small")
+    drawn, axes = panels((2, 2), 2.9)
+    _draw_decay(axes[0, 0], axes[0, 1], content)
+    _draw_flow(axes[1, 0], content)
+    _draw_grid(axes[1, 1], content)
+    for panel in axes.flat:
+        panel.legend()
     return {"sharpness": drawn}
 
 
@@ -184,42 +184,43 @@ def _draw_decay(above, norms, content):
         lines = {"plain": _ratio(run), "spherical": relative}
         _draw_lines(above, steps, lines, name)
         _draw_lines(norms, steps, run["norms"], name)
-    above.axhline(1, color="grey", linewidth=0.8)
-    above.set(xlabel="step", ylabel="top eigenvalue / threshold of the plain")
-    above.set_title("top eigenvalues of full-batch descent")
+    above.axhline(1, color=DARK_GREY, linewidth=1)
+    above.set(xlabel="step", ylabel="top eigenvalue / plain threshold")
+    above.set_title("full-batch descent (thick: medians)")
     norms.set(xlabel="step", ylabel="norm", title="its kernels")
 
 
 def _draw_lines(axes, steps, lines, name):
-    for colour, (label, values) in zip(COLOURS, lines.items(), strict=False):
-        y = np.array(values, float)
-        label = f"{label}, {name}"
-        axes.plot(steps, y, STYLES[name], color=colour, label=label)
+    """Draw values, and in front of them the medians of windows."""
+    for look, (label, values) in zip(LOOKS, lines.items(), strict=False):
+        y, thin = np.array(values, float), {"linewidth": 0.8, "alpha": 0.35}
+        axes.plot(steps, y, color=look["color"], **thin)
+        windows = [np.array_split(x, WINDOWS) for x in (steps, y)]
+        middles = [[np.median(w) for w in x if len(w)] for x in windows]
+        options = {"markevery": 4, "label": f"{label}, {name}"}
+        axes.plot(*middles, linestyle=STYLES[name], **look, **options)
 
 
 def _draw_flow(axes, content):
     products = content["settings"]["products"]
+    first = content["parts"][f"flow, {products[0]:g}"]
+    axes.plot(first["time"], first["predicted"], color=BLACK, label="flow")
     for index, product in enumerate(products):
-        run = content["parts"][f"flow, {product:g}"]
-        if not index:
-            axes.plot(run["time"], run["predicted"], "k-", label="flow")
+        run, look = content["parts"][f"flow, {product:g}"], LOOKS[index]
+        options = {"fillstyle": "none", "markersize": 9 - 4 * index}
+        label = f"rate x decay {product:g}"
         axes.plot(
-            run["time"],
-            run["measured"],
-            MARKERS[index],
-            color=COLOURS[1 + index],
-            fillstyle="none",
-            markersize=8 - 4 * index,
-            label=f"rate times decay {product:g}",
+            *(run["time"], run["measured"]),
+            **{**look, **options, "linestyle": "", "label": label},
         )
-    axes.set(xlabel="steps times rate times decay")
+    axes.set(xlabel="steps x rate x decay")
     axes.set(ylabel="spherical sharpness", title="loss of three weights")
 
 
 def _draw_grid(axes, content):
-    for index, (label, found) in enumerate(_additions(content)):
+    for look, (label, found) in zip(LOOKS, _additions(content), strict=False):
         x, y = found["spherical"].ravel(), 100 * found["error"].ravel()
-        colour = COLOURS[(0, 1, 3, 6)[index]]
-        axes.plot(x, y, MARKERS[index], color=colour, label=label)
+        axes.plot(x, y, linestyle="", label=label, **look)
     axes.set(xscale="log", xlabel="spherical top eigenvalue")
+    few_ticks(axes.xaxis)
     axes.set(ylabel="test error (%)", title="grid of rates and batch sizes")

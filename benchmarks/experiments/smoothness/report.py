@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.experiments.dense import NETWORKS
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import LOOKS
+from benchmarks.harness.figures import SPARSE, few_ticks, legend_below, panels
 from benchmarks.harness.results import Content
 
 MEASURES = {
@@ -19,6 +19,7 @@ MEASURES = {
     "smoothness": "effective smoothness",
 }
 SHOWN = ("range", "change", "smoothness")
+DRAWN = ("range", "smoothness")
 COORDINATES = ("weights", "directions")
 RESCALED = "{}, rescaled"
 ROUNDING = 1e-5
@@ -111,33 +112,32 @@ def _floats(values):
     return np.array(values, float)
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw measures at the largest rate, a row for each of the coordinates."""
-    drawn, rate = Figure(figsize=(13, 6)), max(content["settings"]["rates"])
-    panels = drawn.subplots(len(COORDINATES), 4, sharex="col")
-    for view, row in zip(COORDINATES, panels, strict=True):
-        for colour, network in zip(COLOURS, NETWORKS, strict=False):
+    rate = max(content["settings"]["rates"])
+    drawn, axes = panels((len(COORDINATES), 3), 2.4, sharex="col")
+    for view, row in zip(COORDINATES, axes, strict=True):
+        for network, look in zip(NETWORKS, LOOKS, strict=False):
             part = content["parts"][f"{network}, rate {rate:g}"]
-            _draw(row, part, view, network, {"color": colour})
+            _draw(row, part, view, {**look, "label": network})
             other = RESCALED.format(view)
             if other in part["views"]:
-                style = {"color": COLOURS[5], "linestyle": ":"}
-                label = f"{network}, rescaled"
-                _draw(row[:3], part, other, label, style)
-        for axes, name in zip(row, SHOWN, strict=False):
-            axes.set(yscale="log", title=f"{MEASURES[name]}, {view}")
-        row[3].set(title=f"covariate shift, {view}", ylabel="cosine")
-        row[0].legend()
-    for axes in panels[-1]:
-        axes.set(xlabel="step")
-    panels[-1, 3].set(xlabel="layer")
+                label = f"{network}, filters rescaled"
+                style = {**LOOKS[6], "linestyle": ":", "label": label}
+                _draw(row[:-1], part, other, style)
+        for panel, name in zip(row, DRAWN, strict=False):
+            panel.set(yscale="log", title=f"{MEASURES[name]},\n{view}")
+            few_ticks(panel.yaxis)
+        row[-1].set(title=f"cosine of the covariate\nshift, {view}")
+    for panel, label in zip(axes[-1], ("step", "step", "layer"), strict=True):
+        panel.set_xlabel(label)
+    legend_below(drawn, 3)
     return {"smoothness": drawn}
 
 
-def _draw(row, part, view, label, style):
-    for axes, name in zip(row, SHOWN, strict=False):
+def _draw(row, part, view, style):
+    for panel, name in zip(row, DRAWN, strict=False):
         curve = _floats(part["views"][view][name]["curve"])
-        axes.plot(part["step"], curve, label=label, **style)
-    if len(row) > len(SHOWN):
-        row[3].plot(_floats(part["shifts"][view]["cosine"]), **style)
+        panel.plot(part["step"], curve, **style, **SPARSE)
+    if len(row) > len(DRAWN):
+        row[-1].plot(_floats(part["shifts"][view]["cosine"]), **style)

@@ -7,12 +7,14 @@ from benchmarks.experiments.dense import NETWORKS
 from benchmarks.experiments.surfaces.paths import barrier
 from benchmarks.experiments.surfaces.planes import COORDINATES
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import LOOKS
+from benchmarks.harness.figures import key, legend_below, panels
 from benchmarks.harness.results import Content
 
 STARTS = ("same start", "other starts")
 PATHS = ("line", "geodesic")
+KINDS = {"trained": "-", "rescaled": "--"}
+"""The networks whose contours are drawn, and their lines."""
 ROUNDING = 1e-4
 """Of a loss of order 1 to 10: a mean of 1e3 terms, in float32."""
 
@@ -79,7 +81,6 @@ def _paths(content):
     return pages.table(rows, right=True)
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the surfaces, and the paths."""
     return {
@@ -92,49 +93,55 @@ def _draw_surfaces(content):
     settings = content["settings"]
     extent = settings["extent"]
     steps = np.linspace(-extent, extent, settings["side"])
-    drawn = Figure(figsize=(7.5, 9.5))
-    kinds = [(x, y) for x in NETWORKS for y in ("trained", "rescaled")]
-    shape = len(kinds), len(COORDINATES)
-    panels = drawn.subplots(*shape, squeeze=False, sharex=True, sharey=True)
-    for (network, kind), row in zip(kinds, panels, strict=True):
+    shape = len(NETWORKS), len(COORDINATES)
+    drawn, axes = panels(shape, 2.6, sharex=True, sharey=True)
+    for network, row in zip(NETWORKS, axes, strict=True):
         shown = content["parts"][f"{network}, surfaces"]["surfaces"]
-        row[0].set_ylabel(f"{network}, {kind}")
-        for axes, name in zip(row, COORDINATES, strict=True):
-            # The levels of a column of a network are those of both nets.
-            levels = _levels(shown[name]["trained"])
-            values = np.array(shown[name][kind]).T
-            axes.contour(
-                steps, steps, values, levels, cmap="viridis", linewidths=0.9
-            )
+        row[0].set_ylabel(network)
+        for panel, name in zip(row, COORDINATES, strict=True):
+            _draw_contours(panel, steps, shown[name])
             ticks = [-extent / 2, 0, extent / 2]
-            axes.set(box_aspect=1, xticks=ticks, yticks=ticks)
-            axes.grid(visible=False)
-    for axes, name in zip(panels[0], COORDINATES, strict=True):
-        axes.set_title(f"by {name}")
+            panel.set(box_aspect=1, xticks=ticks, yticks=ticks)
+            panel.grid(visible=False)
+    for panel, name in zip(axes[0], COORDINATES, strict=True):
+        panel.set_title(f"by {name}")
+    looks = zip(KINDS.items(), LOOKS, strict=False)
+    shown = [key(k, linestyle=line, color=x["color"]) for (k, line), x in looks]
+    legend_below(drawn, len(shown), shown)
     return drawn
+
+
+def _draw_contours(axes, steps, surfaces):
+    """Draw both surfaces, at the same levels."""
+    levels = _levels(surfaces["trained"])
+    for (kind, line), look in zip(KINDS.items(), LOOKS, strict=False):
+        values = np.array(surfaces[kind]).T
+        style = {"colors": look["color"], "linestyles": line}
+        axes.contour(steps, steps, values, levels, linewidths=1.5, **style)
 
 
 def _levels(values):
     """Return levels of equal ratios over the range of a surface."""
     values = np.array(values, float)
     low = max(values.min(), 1e-3 * values.max())
-    return np.geomspace(low, values.max(), 14)[1:]
+    return np.geomspace(low, values.max(), 7)[1:]
 
 
 def _draw_paths(content):
-    drawn = Figure(figsize=(9, 6))
-    panels = drawn.subplots(len(NETWORKS), len(STARTS), squeeze=False)
-    for network, row in zip(NETWORKS, panels, strict=True):
-        for start, axes in zip(STARTS, row, strict=True):
+    drawn, axes = panels((len(NETWORKS), len(STARTS)), 2.4)
+    for network, row in zip(NETWORKS, axes, strict=True):
+        for start, panel in zip(STARTS, row, strict=True):
             part = content["parts"][f"{network}, paths, {start}"]
-            for colour, name in zip(COLOURS, PATHS, strict=False):
+            for look, name in zip(LOOKS, PATHS, strict=False):
                 for kind, style in (("trained", "-"), ("rescaled", ":")):
                     losses = np.mean(part[name][kind], 0)
-                    width = 1.5 if kind == "trained" else 2.5
+                    width = 1.8 if kind == "trained" else 2.8
                     label = name + ", one end rescaled" * (kind == "rescaled")
                     t = np.linspace(0, 1, len(losses))
-                    line = {"color": colour, "linewidth": width}
-                    axes.plot(t, losses, style, label=label, **line)
-            axes.set(title=f"{network}, {start}", xlabel="t", ylabel="loss")
-    panels[0, 0].legend()
+                    line = {"linestyle": style, "linewidth": width}
+                    options = {"markevery": 0.25, "label": label}
+                    panel.plot(t, losses, **look, **line, **options)
+            panel.set(title=f"{network}, {start}", xlabel="t", ylabel="loss")
+            panel.locator_params(axis="y", nbins=5)
+    legend_below(drawn, len(PATHS))
     return drawn

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.experiments.transfer.choices import moves, problems, row
-from benchmarks.experiments.transfer.methods import METHODS, MUP, is_trained
+from benchmarks.experiments.transfer.curves import best_rate
+from benchmarks.experiments.transfer.methods import METHODS, is_trained
 from benchmarks.experiments.transfer.points import (
     BASE,
     FACTORS,
@@ -14,12 +15,12 @@ from benchmarks.experiments.transfer.points import (
     values,
 )
 from benchmarks.experiments.transfer.problems import LABELS
-from benchmarks.harness.colours import COLOURS, MARKERS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import DARK_GREY, look
+from benchmarks.harness.figures import legend_below, panels
 from benchmarks.harness.results import Content
 
-SHOWN = 0.5
-"""Losses above the lowest one of a panel that are shown."""
+SHOWN = 0.3
+"""Losses above the lowest one of a method that are shown."""
 
 
 def figures(content: Content) -> dict[str, Figure]:
@@ -28,21 +29,19 @@ def figures(content: Content) -> dict[str, Figure]:
     return {"transfer": _moves(content), **losses}
 
 
-@styled
 def _moves(content: Content) -> Figure:
-    """Draw octaves against each factor: a row of panels for each problem."""
+    """Draw octaves against each factor: two rows for each problem."""
     found = problems(content)
-    drawn = Figure(figsize=(14, 2.8 * len(found) + 0.6))
-    options: Any = {"squeeze": False, "sharex": "col"}
-    panels = drawn.subplots(len(found), len(FACTORS), **options)
-    for axes_row, problem in zip(panels, found, strict=True):
-        axes_row[0].set_ylabel(f"{LABELS[problem]}\noctaves of the best rate")
-        for axes, factor in zip(axes_row, FACTORS, strict=True):
-            _draw_moves(axes, content, problem, factor)
-    for axes, title in zip(panels[0], FACTORS.values(), strict=True):
-        axes.set_title(title)
-    lines = panels[0, 0].get_legend_handles_labels()
-    drawn.legend(*lines, loc="outside lower center", ncols=8)
+    drawn, axes = panels((2 * len(found), 3), 2.3)
+    cells = iter(axes.flat)
+    for problem in found:
+        for factor, title in FACTORS.items():
+            panel = next(cells)
+            _draw_moves(panel, content, problem, factor)
+            panel.set_title(title)
+    for beside, name in zip(axes, np.repeat(found, 2), strict=True):
+        beside[0].set_ylabel(f"{LABELS[name]}\noctaves of the best rate")
+    legend_below(drawn, 4)
     return drawn
 
 
@@ -50,15 +49,11 @@ def _draw_moves(axes: Any, content: Content, problem: str, factor: str) -> None:
     found = values(content["settings"])[factor]
     x = np.array([1, *found])
     order = np.argsort(x)
-    for index, name in enumerate(METHODS):
-        asked = name in content["settings"]["methods"]
-        if not (asked and is_trained(name, factor)):
-            continue
+    for name in _trained(content, factor):
         moved = moves(content, problem, name, factor, found)
         y = np.array([0.0, *(m.octaves for m in moved)])
-        style = {"color": COLOURS[index], "marker": MARKERS[index]}
         label = METHODS[name].label
-        axes.plot(x[order], y[order], label=label, markersize=4, **style)
+        axes.plot(x[order], y[order], label=label, **look(name))
     # Moves of less than an octave are drawn small.
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -1), max(high, 1))
@@ -66,41 +61,41 @@ def _draw_moves(axes: Any, content: Content, problem: str, factor: str) -> None:
     axes.set_xticks(x[order], [f"{v:g}" for v in x[order]])
 
 
+def _trained(content: Content, factor: str) -> list[str]:
+    """Return the methods with rows over a factor."""
+    asked = content["settings"]["methods"]
+    return [x for x in METHODS if x in asked and is_trained(x, factor)]
+
+
+def _losses(content: Content, problem: str) -> Figure:
+    """Draw the losses at the last value of each factor, over rates.
+
+    Rates are relative to the best one of the base.
+    """
+    drawn, axes = panels((2, 3), 2.4, sharex=True, sharey=True)
+    last = values(content["settings"])
+    for panel, (factor, title) in zip(axes.flat, FACTORS.items(), strict=True):
+        point = Point(factor, last[factor][-1])
+        for name in _trained(content, factor):
+            _draw_losses(panel, content, problem, name, point)
+        panel.axvline(0, color=DARK_GREY, linewidth=1)
+        panel.set_title(f"{title} x {point.value:g}")
+    axes[0, 0].set(xlim=(-4, 4), ylim=(-0.01, SHOWN))
+    for panel in axes[-1]:
+        panel.set_xlabel("octaves from the base's best")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("loss over the lowest")
+    drawn.suptitle(LABELS[problem], fontsize=11)
+    legend_below(drawn, 4)
+    return drawn
+
+
 def _draw_losses(
     axes: Any, content: Content, problem: str, name: str, point: Point
 ) -> None:
-    """Draw the finite losses that are near the lowest one."""
-    shown, lowest = {"base": BASE, "factor": point}, np.inf
-    for index, (label, where) in enumerate(shown.items()):
-        at = row(content, problem, name, where)
-        kept = np.isfinite(at.means)
-        style = {"color": COLOURS[6 * index], "marker": MARKERS[index]}
-        x, means = at.x[kept], at.means[kept]
-        axes.plot(x, means, label=label, markersize=3, **style)
-        lowest = min(lowest, at.means.min())
-    if np.isfinite(lowest):
-        axes.set_ylim(lowest - 0.03, lowest + SHOWN)
-    axes.tick_params(labelsize=7)
-
-
-@styled
-def _losses(content: Content, problem: str) -> Figure:
-    """Draw validation losses of the base and at the last value of a factor."""
-    names = [x for x in content["settings"]["methods"] if x != MUP]
-    shape = len(FACTORS), len(names)
-    drawn = Figure(figsize=(1.9 * shape[1] + 1, 1.6 * shape[0] + 0.8))
-    options: Any = {"squeeze": False, "sharex": "col"}
-    panels = drawn.subplots(*shape, **options)
-    for axes_row, factor in zip(panels, FACTORS, strict=True):
-        last = values(content["settings"])[factor][-1]
-        axes_row[0].set_ylabel(f"{FACTORS[factor]}\nx {last:g}", fontsize=8)
-        for axes, name in zip(axes_row, names, strict=True):
-            _draw_losses(axes, content, problem, name, Point(factor, last))
-    for axes, name in zip(panels[0], names, strict=True):
-        axes.set_title(METHODS[name].label, fontsize=9)
-    for axes in panels[-1]:
-        axes.set_xlabel("log2 of the rate", fontsize=8)
-    drawn.supylabel(f"validation loss, {LABELS[problem]}", fontsize=9)
-    lines = panels[0, 0].get_legend_handles_labels()
-    drawn.legend(*lines, loc="outside lower center", ncols=2)
-    return drawn
+    """Draw the finite losses of a method, less the lowest one."""
+    best = best_rate(row(content, problem, name, BASE))
+    at = row(content, problem, name, point)
+    kept = np.isfinite(at.means)
+    x, y = at.x[kept] - best, at.means[kept] - at.means.min()
+    axes.plot(x, y, label=METHODS[name].label, **look(name))

@@ -2,11 +2,12 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from benchmarks.experiments.tuning import tuned_to
 from benchmarks.harness import pages
-from benchmarks.harness.colours import COLOURS
-from benchmarks.harness.figures import styled
+from benchmarks.harness.colours import look
+from benchmarks.harness.figures import legend_below, panels
 from benchmarks.harness.results import Content
 
 CONDITIONS = ("balanced", "unbalanced", "usual epsilon")
@@ -16,7 +17,7 @@ def report(content: Content) -> str:
     """Return losses and accuracies by method and condition."""
     kinds, titles = ("loss", "accuracy"), _titles(content)
     rows = [["", *(f"{x}, {y}" for x in kinds for y in titles), "tuned to"]]
-    for label, tuned, runs in _methods(content):
+    for _, label, tuned, runs in _methods(content):
         row = [label]
         for kind, factor, digits in zip(kinds, (1, 100), (4, 1), strict=True):
             for run in runs.values():
@@ -32,7 +33,7 @@ def _titles(content):
 
 
 def _methods(content):
-    """Yield each row's label, tuning and runs by condition."""
+    """Yield each row's name, label, tuning and runs by condition."""
     settings, parts = content["settings"], content["parts"]
     cases = [("tuned", name) for name in settings["methods"]]
     cases += [("retuned", name) for name in settings["retuned"]]
@@ -40,30 +41,25 @@ def _methods(content):
         tuned = parts[f"{when} {name}"]
         label = tuned["label"].replace(", tuned weight", ", weight")
         runs = {x: parts.get(f"{when} {name}, {x}") for x in CONDITIONS}
-        yield label + ", retuned" * (when == "retuned"), tuned, runs
+        yield name, label + ", retuned" * (when == "retuned"), tuned, runs
 
 
-@styled
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the training loss after every epoch, a panel for each condition."""
-    drawn = Figure(figsize=(10, 4.2))
-    panels = drawn.subplots(1, len(CONDITIONS), sharey=True)
-    colours: dict[str, str] = {}
-    for label, _, runs in _methods(content):
-        base = label.removesuffix(", retuned")
-        colour = colours.setdefault(base, COLOURS[len(colours) % len(COLOURS)])
-        for run, axes in zip(runs.values(), panels, strict=True):
+    drawn, [axes] = panels((1, len(CONDITIONS)), 3.9, sharey=True)
+    for name, label, _, runs in _methods(content):
+        line = {"psi_sgd_unit": "--"}.get(name, "-")
+        line = ":" if label.endswith("retuned") else line
+        style = {**look(name), "linestyle": line, "label": label}
+        for run, panel in zip(runs.values(), axes, strict=True):
             if run is not None:
-                axes.plot(
-                    np.array(run["curve"], float),  # None: NaN
-                    color=colour,
-                    linestyle=":" if label != base else "-",
-                    linewidth=2 if label.startswith("psi") else 1.3,
-                    label=label,
-                )
-    for title, axes in zip(_titles(content), panels, strict=True):
-        axes.set(yscale="log", title=title, xlabel="epoch")
-    panels[0].set_ylabel("training loss")
-    lines = panels[1].get_legend_handles_labels()
-    drawn.legend(*lines, loc="outside lower center", ncols=4)
+                curve = np.array(run["curve"], float)  # None: NaN
+                panel.plot(curve, markevery=2, **style)
+    for title, panel in zip(_titles(content), axes, strict=True):
+        title = title.replace(", ", ",\n")
+        panel.set(yscale="log", title=title, xlabel="epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes[0].set_ylabel("training loss")
+    lines = axes[1].get_legend_handles_labels()[0]
+    legend_below(drawn, 3, lines)
     return {"unbalanced": drawn}

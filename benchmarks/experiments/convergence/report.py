@@ -136,7 +136,8 @@ def figures(content: Content) -> dict[str, Figure]:
         left.autoscale(axis="y")
     shown = [key(f"x {x:g}", **style) for x, style in _looks(content).items()]
     shown.append(key("PSI-GD, any scale", **look("PSI-GD")))
-    legend_below(drawn, len(shown), shown)
+    shown.append(key("bound", linestyle="--"))
+    legend_below(drawn, 4, shown)
     return {"convergence": drawn}
 
 

@@ -25,4 +25,6 @@ from psi_optax.dynamics.schedules import (
     exponential_trace as exponential_trace,
     next_directional_rate as next_directional_rate,
 )
-from psi_optax.dynamics.width import angle_at_width as angle_at_width
+from psi_optax.dynamics.transfer import (
+    transfer_learning_rate as transfer_learning_rate,
+)

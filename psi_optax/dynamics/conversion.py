@@ -38,8 +38,8 @@ TARGETS = ("psi", "angle")
 
 
 _KEEP_RATES = (
-    "if they matter, keep a rate for each group by optax.chain(optimizer,"
-    " psi_optax.transforms.retract(groups)), at the rate as it was"
+    "if this matters, keep a rate for each group by optax.chain(optimizer,"
+    " psi_optax.transforms.retract(groups)), with the old optimizer"
 )
 _TO_ANGLE = 'choose to="angle", which is the same for all groups'
 

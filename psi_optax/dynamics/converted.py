@@ -98,7 +98,7 @@ class ConvertedLearningRate:
     def _rotation(self) -> Iterator[str]:
         """Yield the rotation, and an advice where it is large."""
         if self.rotation is None:
-            yield "rotation: unknown without gradient_norm or measured_rotation"
+            yield "rotation: not known; pass gradient_norm or measured_rotation"
             return
         mean, low, high = (f"{x:.3g}" for x in self.rotation)
         yield f"rotation: {mean} radians a step, {low} to {high} over groups"
@@ -125,5 +125,8 @@ class ConvertedLearningRate:
             f" factors of up to {self.spread:.3g}"
         )
         if self.share < FEW:
-            return f"{text}: few, to keep or to omit by report.select"
+            return (
+                f"{text}: with so few weights this seldom matters;"
+                " report.select can leave them ordinary"
+            )
         return f"{text}: {self.remedy}"

@@ -1,6 +1,7 @@
 """Warning of directions and optimizers whose steps have the wrong sign."""
 
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,10 +62,10 @@ def _first_cosine(inner: optax.GradientTransformation) -> float:
     """Return the cosine between a first step and its gradient, or 0."""
     inner = optax.with_extra_args_support(inner)
     w = np.full((4, 4), 0.25, np.float32)
-    g = np.tile(np.float32([1, -1]), (4, 2))
+    g = np.tile(np.array([1, -1], np.float32), (4, 2))
 
     @jax.jit
-    def first_step(w: jax.Array, g: jax.Array) -> jax.Array:
+    def first_step(w: jax.Array, g: jax.Array) -> Any:
         return inner.update(g, inner.init(w), w)[0]
 
     try:

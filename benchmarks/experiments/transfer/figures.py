@@ -22,6 +22,9 @@ from benchmarks.harness.results import Content
 SHOWN = 0.3
 """Losses above the lowest one of a method that are shown."""
 
+LARGEST_FALL = 4
+"""Octaves below the base's best rate that are shown."""
+
 
 def figures(content: Content) -> dict[str, Figure]:
     """Draw the moves of all methods, and the losses of each problem."""
@@ -56,7 +59,7 @@ def _draw_moves(axes: Any, content: Content, problem: str, factor: str) -> None:
         axes.plot(x[order], y[order], label=label, **look(name))
     # Moves of less than an octave are drawn small.
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, -1), max(high, 1))
+    axes.set_ylim(max(min(low, -1), -LARGEST_FALL), max(high, 1))
     axes.set_xscale("log", base=2)
     axes.set_xticks(x[order], [f"{v:g}" for v in x[order]])
 

@@ -11,7 +11,12 @@ _RETURNED = (
 )
 _TRAINING = "pass the loss of training, which normalizes by the batch"
 _ALONE = ", and return nothing else, no new statistics, logits or gradients"
+_BEHIND = (
+    "A kernel has groups where a normalization follows it directly, not where"
+    " one stands in front of it"
+)
 # Words of reasons.
+_RESCALING = "rescaling symmetry"
 _PENALTY = "penalty sees its scale"
 _UNKNOWN = "no rule for"
 
@@ -29,6 +34,8 @@ def remark(findings: Findings, returned: int, advice: str) -> str:
         remarks.append(_RETURNED.format(returned))
     searched = any(f.kind == "ordinary" for f in findings.values())
     if searched and not groups_of(findings) and not remarks:
+        if _RESCALING in main_reason(findings, returned):
+            remarks.append(_BEHIND)
         text = f"If the network has normalization layers: {_TRAINING}{_ALONE}"
         remarks.append(text)
     return "".join(f". {text}" for text in remarks)

@@ -9,7 +9,6 @@ import optax
 
 from psi_optax.groups import Tree
 from psi_optax.optimizers._warnings import warn_user
-from psi_optax.transforms.contract import with_init_check
 
 # The least cosine, in absolute value, between a first step and the gradient
 # that has a clear sign: added noise alone has less.
@@ -35,7 +34,9 @@ def warn_of_ascent(
             learning rate and sign.
     """
 
-    def check(_: Tree) -> None:
+    def init_fn(params: Tree) -> Any:
+        # Errors of what cannot run inside come first.
+        state = tx.init(params)
         cosine = _first_cosine(inner)
         if scaled and cosine > _CLEAR_COSINE:
             warn_user(
@@ -55,7 +56,10 @@ def warn_of_ascent(
                 " groups)."
             )
 
-    return with_init_check(tx, check)
+        return state
+
+    tx = optax.with_extra_args_support(tx)
+    return optax.GradientTransformationExtraArgs(init_fn, tx.update)
 
 
 def _first_cosine(inner: optax.GradientTransformation) -> float:

@@ -30,8 +30,8 @@ import os
 os.environ.setdefault("NPROC", "32")
 
 # %%
-# Installs only what is missing. JAX stays as it is, since replacing it under a
-# running TPU or GPU runtime would need a restart.
+# Installs missing packages. JAX keeps its version: replacing it in a running
+# GPU or TPU runtime requires a restart.
 import importlib.metadata
 import importlib.util
 import subprocess

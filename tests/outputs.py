@@ -6,6 +6,8 @@ executes each notebook in full and stores its outputs. `faults` lists what a
 stored notebook must not have.
 """
 
+import base64
+import io
 import os
 import pathlib
 import re
@@ -14,10 +16,12 @@ from collections.abc import Iterator
 
 import nbclient
 import nbformat
+from PIL import Image
 
 SMOKE = "PSI_OPTAX_SMOKE"
 LARGEST = 100_000  # Bytes of a figure.
 _KINDS = {"text/plain", "image/png"}
+_SHORT = "A short run"  # Notebooks print it if PSI_OPTAX_SMOKE is set.
 # Paths of a home or a temporary folder, and addresses of objects.
 _LOCAL = re.compile(
     r"(?<![\w.])/(?:home|root|tmp|Users|private|var)/|[A-Z]:\\Users\\"
@@ -37,6 +41,8 @@ def execute(path: pathlib.Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     folder = {"metadata": {"path": str(path.parent)}}
     environment = {k: v for k, v in os.environ.items() if k != SMOKE}
+    # XLA logs compilations that are slow, which depends on the machine's load.
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
     nbclient.NotebookClient(
         notebook,
         timeout=None,
@@ -51,11 +57,28 @@ def execute(path: pathlib.Path) -> None:
 
 
 def strip(notebook: nbformat.NotebookNode) -> None:
-    """Remove times, and everything of the environment but the kernel's name."""
+    """Remove times and versions, and store figures with 256 colours.
+
+    Args:
+        notebook: of the format 4; it is changed.
+    """
     for name in set(notebook.metadata) - {"kernelspec"}:
         del notebook.metadata[name]
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", ()):
+                output.data["image/png"] = _reduce(output.data["image/png"])
+
+
+def _reduce(figure: str) -> str:
+    """Return a figure in base64 with a palette of 256 colours."""
+    image = Image.open(io.BytesIO(base64.b64decode(figure))).convert("RGB")
+    reduced = io.BytesIO()
+    image.quantize(256, dither=Image.Dither.NONE).save(
+        reduced, "PNG", optimize=True
+    )
+    return base64.b64encode(reduced.getvalue()).decode()
 
 
 def faults(notebook: nbformat.NotebookNode) -> Iterator[str]:
@@ -97,8 +120,11 @@ def _faults_of_output(output: nbformat.NotebookNode) -> Iterator[str]:
         data = output.data
     if other := set(data) - _KINDS:
         yield f"an output of the kind {sorted(other)}"
-    if found := _LOCAL.search(data.get("text/plain", "")):
+    text = data.get("text/plain", "")
+    if found := _LOCAL.search(text):
         yield f"a path or an address: {found[0]}"
+    if _SHORT in text:
+        yield "the outputs of a short run"
     # Four characters of base64 are three bytes.
     if len(data.get("image/png", "")) * 3 / 4 > LARGEST:
         yield "a figure of more than 100 KB"

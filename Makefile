@@ -26,7 +26,8 @@ EMERGING_PYTHON = $(shell for python in $(PYTHON) \
   $$python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null \
   && echo $$python && break; done)
 
-.PHONY: demo test check docs oldest canary mutate notebooks oracles build clean
+.PHONY: demo test check docs oldest canary mutate notebooks notebook-outputs \
+  oracles build clean
 
 demo: $(STAMP)
 	$(BIN)/python -m benchmarks rescaling --anew $(ARGS)
@@ -95,10 +96,16 @@ mutate: $(STAMP)
 	$(BIN)/python -m tests.mutation $(ARGS)
 
 # Rebuilds every .ipynb from its percent-format source, in which it writes the
-# repository's address first.
+# repository's address first. A changed cell loses its stored output.
 notebooks: $(STAMP)
 	$(BIN)/python -m tests.address notebooks/*.py
 	$(BIN)/jupytext --to ipynb --update notebooks/*.py
+
+# Executes them in full and stores the outputs: 6 minutes on two cores; for one,
+# make notebook-outputs NOTEBOOKS=notebooks/01_quickstart.ipynb
+notebook-outputs: NOTEBOOKS = notebooks/*.ipynb
+notebook-outputs: notebooks
+	$(BIN)/python -m tests.outputs $(NOTEBOOKS)
 
 # What other libraries do, frozen for the tests: tests/oracles/make.py says how.
 oracles:

@@ -11,18 +11,25 @@
 # ---
 
 # %% [markdown]
-# # Quickstart: training when the scale of weights means nothing
+# # Quickstart: training scale-invariant weights
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/psi-optax/psi_optax/blob/main/notebooks/01_quickstart.ipynb)
 #
-# A filter in front of BatchNorm can be multiplied by any positive number, and
-# the network computes what it did before. SGD trains it differently all the
-# same. Here we find which weights have no scale, wrap an optimizer, and see the
-# difference go away. CPU, GPU or TPU: nothing needs to be edited.
+# A filter in front of BatchNorm can be multiplied by any positive number
+# without changing the loss. The steps of SGD do change. You will see
+#
+# 1. `find_groups`, which finds the scale-invariant weights of a network;
+# 2. SGD, whose test accuracy depends on the scale of the initial filters, and
+#    `psi_sgd`, whose accuracy hardly does;
+# 3. two runs of `psi_sgd` from rescaled filters, identical in every bit;
+# 4. a step of `psi_sgd` as a rotation of each filter.
+#
+# On Colab choose a CPU runtime: the notebook takes about 20 seconds on two CPU
+# cores. It runs without changes on a GPU or a TPU.
 
 # %%
-# Installs only what is missing. JAX stays as it is, since replacing it under a
-# running TPU or GPU runtime would need a restart.
+# Installs missing packages. JAX keeps its version: replacing it in a running
+# GPU or TPU runtime requires a restart.
 import importlib.metadata
 import importlib.util
 import subprocess
@@ -44,6 +51,7 @@ print(
 )
 
 # %%
+# %matplotlib inline
 import os
 
 import jax.numpy as jnp
@@ -57,17 +65,20 @@ from sklearn.model_selection import train_test_split
 import psi_optax
 from psi_optax.models.nnx import MLP
 
-# The tests run this notebook with fewer epochs.
+plt.style.use("tableau-colorblind10")
+# The tests set PSI_OPTAX_SMOKE for a short run.
 SMOKE = bool(os.environ.get("PSI_OPTAX_SMOKE"))
-jax.config.update("jax_disable_most_optimizations", SMOKE)
+if SMOKE:
+    print("A short run: its numbers are not those of the text.")
+    jax.config.update("jax_disable_most_optimizations", True)
 EPOCHS = 2 if SMOKE else 20
 BATCH = 64
 
 # %% [markdown]
 # ## Data and model
 #
-# 1797 handwritten digits of 8 by 8 pixels, which scikit-learn brings along, and
-# a multilayer perceptron with BatchNorm.
+# 1797 handwritten digits of 8 by 8 pixels, which scikit-learn includes, and a
+# multilayer perceptron with BatchNorm.
 
 # %%
 digits = load_digits()
@@ -78,9 +89,9 @@ x_train, x_test, y_train, y_test = train_test_split(
 
 
 def new_model(scale=1.0, epsilon=1e-5):
-    """A network whose hidden filters are `scale` times as large as usual."""
-    # Momentum 0.9 lets the running statistics, which start at variance 1, catch
-    # up with filters of any size within a training as short as this.
+    """Return a network with hidden filters multiplied by `scale`."""
+    # Running statistics start at variance 1. With momentum 0.9 they converge in
+    # a run of this length, whatever the scale of the filters.
     model = MLP(
         64, widths=(64, 64), epsilon=epsilon, momentum=0.9, rngs=nnx.Rngs(0)
     )
@@ -90,12 +101,15 @@ def new_model(scale=1.0, epsilon=1e-5):
 
 
 # %% [markdown]
-# ## Which weights have no scale
+# ## Scale-invariant weights
 #
-# `find_groups` reads it off the program of the training loss, and measures it.
-# The columns of the two hidden kernels each feed one channel of a BatchNorm;
-# scale and bias of the first BatchNorm share a scale that the second one takes
-# away. The last layer's kernel looks like the others, but the loss sees it.
+# `find_groups` proves which weights are scale-invariant from the program of the
+# training loss, and checks the result numerically. A *scale group* is a set of
+# weights that are scale-invariant together. Each column of the two hidden
+# kernels feeds one channel of a BatchNorm and is a group. The scale and the
+# bias of the first BatchNorm form one group, since the second BatchNorm removes
+# their common factor. The kernel of the head is *ordinary*: the loss depends on
+# its scale.
 
 
 # %%
@@ -109,16 +123,12 @@ report = psi_optax.find_groups(training_loss, new_model(), *batch)
 print(report)
 
 # %% [markdown]
-# A report is accepted wherever groups are:
-#
-#     tx = psi_optax.psi(optax.sgd(schedule, momentum=0.9), report)
-
-
-# %% [markdown]
 # ## Training
 #
-# An ordinary loop. `psi_sgd` is an optax transform like any other; so is
-# `psi_optax.psi(optimizer, groups)` around an optimizer of your choice.
+# `psi_sgd` is an optax transform and takes the report as its groups. So does
+# `psi`, which wraps any other optimizer:
+#
+#     tx = psi_optax.psi(optax.adam(1e-2), report)
 
 
 # %%
@@ -134,7 +144,7 @@ def train_step(model, optimizer, x, y):
 
 
 def train(tx, model):
-    """Returns the losses and the accuracy on the test part."""
+    """Return the losses of all steps, and the test accuracy."""
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     random = np.random.default_rng(0)
     model.train()
@@ -154,7 +164,8 @@ def train(tx, model):
 steps = EPOCHS * (len(x_train) // BATCH)
 optimizers = {
     "SGD": optax.sgd(optax.cosine_decay_schedule(0.2, steps), momentum=0.9),
-    # At He initialization |w|² is about 2, so half the rate is the same step.
+    # |w|² is about 2 at He initialization: with half the learning rate the
+    # first step is that of SGD.
     "psi_sgd": psi_optax.psi_sgd(
         optax.cosine_decay_schedule(0.1, steps), report, momentum=0.9
     ),
@@ -174,42 +185,59 @@ for name in optimizers:
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
 for panel, name in zip(panels, optimizers, strict=True):
-    for scale in scales:
-        panel.semilogy(runs[name, scale][0], label=f"scale {scale:g}")
-    panel.set(title=name, xlabel="step")
-panels[0].set_ylabel("training loss")
+    for scale, style in zip(scales, ["-", "--", "-.", ":"], strict=True):
+        losses = runs[name, scale][0].reshape(EPOCHS, -1).mean(axis=1)
+        panel.semilogy(losses, style, label=f"scale {scale:g}")
+    panel.set(title=name, xlabel="epoch")
+panels[0].set_ylabel("training loss, mean of an epoch")
 panels[0].legend()
 figure.tight_layout()
 
 # %% [markdown]
-# ## To the last bit
+# From filters that are 100 times as large, SGD loses 4 points of test accuracy.
+# The accuracies of `psi_sgd` differ by less than half a point. They differ at
+# all because of BatchNorm's epsilon and of rounding. At the usual scale the
+# accuracy of SGD is 0.4 points higher.
+
+# %%
+if not SMOKE:
+    sgd, psi_sgd = (
+        np.ptp([runs[name, scale][1] for scale in scales])
+        for name in optimizers
+    )
+    assert sgd > 2 * psi_sgd
+
+# %% [markdown]
+# ## Identical in every bit
 #
-# Without BatchNorm's epsilon the network has no scale at all, and neither has
-# `psi`: multiply every filter by its own power of two, and the whole training
-# is the same in every bit.
+# Without epsilon the loss is exactly scale-invariant, and multiplication by a
+# power of two does not round. If each filter is multiplied by its own power of
+# two, `psi_sgd` computes the same directions in every bit.
 
 
 # %%
-def filters_after_training(factors):
-    """The first layer's filters, divided by the factors they started with."""
+def filters_after_training(tx, factors):
+    """Return the first filters, divided by their initial factors."""
     model = new_model(epsilon=0.0)
     kernel = model.hidden_0.kernel
     kernel[...] = kernel[...] * factors
-    train(optimizers["psi_sgd"], model)
+    train(tx, model)
     return model.hidden_0.kernel[...] / factors
 
 
 powers = 2.0 ** np.random.default_rng(1).integers(-10, 11, (1, 64))
-plain = filters_after_training(jnp.ones((1, 64)))
-rescaled = filters_after_training(jnp.asarray(powers, jnp.float32))
-assert jnp.all(plain == rescaled)
-print("identical in every bit")
+for name, tx in optimizers.items():
+    plain = filters_after_training(tx, jnp.ones((1, 64)))
+    rescaled = filters_after_training(tx, jnp.asarray(powers, jnp.float32))
+    identical = bool(jnp.all(plain == rescaled))
+    print(f"{name}:", "identical in every bit" if identical else "different")
+    assert identical == (name == "psi_sgd")
 
 # %% [markdown]
 # ## A step is a rotation
 #
-# The norms stay where they were, so all that a step can do to a filter is to
-# turn it. `rotation` measures by how much, in radians.
+# `psi_sgd` keeps the norm of each filter, so a step is a rotation. `rotation`
+# measures its angle in radians.
 
 # %%
 model = new_model()
@@ -220,21 +248,21 @@ after = nnx.state(model, nnx.Param)
 
 turned = nnx.to_pure_dict(psi_optax.rotation(before, after, report))
 angles = turned["hidden_0"]["kernel"]
-print(f"hidden_0: {angles.min():.4f} to {angles.max():.4f} radians in a step")
+print(f"hidden_0: {angles.min():.4f} to {angles.max():.4f} radians")
 
 norms = [psi_optax.group_norms(w, report) for w in (before, after)]
 for old, new in zip(*map(jax.tree.leaves, norms), strict=True):
     assert np.allclose(old, new, rtol=1e-6)
 
 # %% [markdown]
-# ## Where to go from here
+# ## Next
 #
 # - [02](02_finding_scale_groups.ipynb): the groups of your own network, with
 #   LayerNorm, GroupNorm and attention
-# - [03](03_what_weight_decay_really_does.ipynb): what weight decay does to such
-#   weights, and how to do without it
+# - [03](03_what_weight_decay_really_does.ipynb): the rotation that weight decay
+#   causes, and the same rotation without weight decay
 # - [04](04_many_devices.ipynb): several devices, shardings, checkpoints
-# - [05](05_bring_your_own.ipynb): your own optimizer, or framework
+# - [05](05_bring_your_own.ipynb): your own optimizer or framework
 # - [06](06_what_the_loss_looks_like.ipynb): curvature, stability and shape of
 #   the loss
 # - [07](07_perturbations_and_averages.ipynb): gradients at perturbed weights,

@@ -15,15 +15,25 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/psi-optax/psi_optax/blob/main/notebooks/02_finding_scale_groups.ipynb)
 #
-# A *scale group* is a set of weights that can be multiplied by one positive
-# number without any change of the loss. Here a network with four kinds of
-# normalization is asked which of its weights have scale groups; we look at the
-# answer, read why the others have none, and state groups by hand. CPU, GPU or
-# TPU: nothing needs to be edited.
+# A *scale group* is a set of weights that can be multiplied together by any
+# positive number without changing the loss. You will see
+#
+# 1. `find_groups`, which finds the groups of a network with BatchNorm,
+#    GroupNorm, LayerNorm and attention with normalized queries and keys, and
+#    gives a reason for each parameter without groups;
+# 2. the loss as a function of the scale of each parameter;
+# 3. the same groups specified by hand, and `check_groups`, which rejects two
+#    wrong ones;
+# 4. the loss of evaluation, for which filters in front of BatchNorm are not
+#    scale-invariant;
+# 5. the groups of a ResNet-50, found without allocating its weights.
+#
+# On Colab choose a CPU runtime: the notebook takes about 20 seconds on two CPU
+# cores. It runs without changes on a GPU or a TPU.
 
 # %%
-# Installs only what is missing. JAX stays as it is, since replacing it under a
-# running TPU or GPU runtime would need a restart.
+# Installs missing packages. JAX keeps its version: replacing it in a running
+# GPU or TPU runtime requires a restart.
 import importlib.metadata
 import importlib.util
 import subprocess
@@ -45,6 +55,7 @@ print(
 )
 
 # %%
+# %matplotlib inline
 import os
 
 import jax.numpy as jnp
@@ -58,17 +69,20 @@ import psi_optax
 from psi_optax import ScaleGroup
 from psi_optax.models import architectures, linen
 
-# The tests run this notebook without the measurement, and with a smaller
-# network in the end.
+plt.style.use("tableau-colorblind10")
+# The tests set PSI_OPTAX_SMOKE for a short run: no numerical check, and a
+# smaller ResNet.
 SMOKE = bool(os.environ.get("PSI_OPTAX_SMOKE"))
-jax.config.update("jax_disable_most_optimizations", SMOKE)
+if SMOKE:
+    print("A short run: its numbers are not those of the text.")
+    jax.config.update("jax_disable_most_optimizations", True)
 
 # %% [markdown]
 # ## A network with four normalizations
 #
-# BatchNorm behind the first convolution, GroupNorm behind the second, attention
-# with normalized queries and keys, LayerNorm behind a dense layer. All layers
-# are Flax's, with the biases that they have by default.
+# BatchNorm follows the first convolution, GroupNorm the second, and LayerNorm a
+# dense layer. Attention normalizes its queries and keys. All layers are those
+# of Flax, with their default biases.
 
 
 # %%
@@ -100,7 +114,7 @@ class Network(nnx.Module):
 
 
 def draw(params):
-    """Random weights; biases too, which have no scale while they are zero."""
+    """Return random weights and biases: a zero bias equals its multiples."""
     random = np.random.default_rng(0)
 
     def fill(x):
@@ -111,7 +125,7 @@ def draw(params):
 
 
 def loss_and_params(model):
-    """What find_groups asks for: loss(params, images, labels), and params."""
+    """Return a function loss(params, images, labels), and params."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     rest = jax.tree.map(jnp.ones_like, rest)
 
@@ -131,11 +145,11 @@ images = jnp.asarray(digits.images[:32, ..., None] / 16, jnp.float32)
 batch = images, jnp.asarray(digits.target[:32], jnp.int32)
 
 # %% [markdown]
-# ## Ask
+# ## Find
 #
-# `find_groups` follows the program of the training loss and proves what it can;
-# then it measures, in double precision, on the batch, of which a few examples
-# are enough.
+# `find_groups` proves groups from the program of the training loss. Then it
+# checks them numerically on the batch, in double precision. A few examples are
+# enough.
 
 # %%
 report = psi_optax.find_groups(
@@ -144,18 +158,23 @@ report = psi_optax.find_groups(
 print(report)
 
 # %% [markdown]
-# *axes* are those along which a group lies, those that its norm is summed over.
+# The columns *axes* and *groups* have the axes that a norm sums over, and the
+# number of norms.
 #
-# - `conv_1` feeds a BatchNorm: each of its 16 filters is a group. The bias is
-#   subtracted again, so no gradient reaches it: *inert*. Leave it away.
-# - `conv_2` feeds a GroupNorm, which normalizes blocks of channels: `3:4` is
-#   axis 3 cut into 4 blocks. Its bias is added before the norm and has to be
-#   multiplied together with the kernel: both have the same *tie*.
-# - Queries and keys are normalized head by head, so each head of their kernels
-#   is a group, tied to the same head of the bias.
-# - `dense` feeds a LayerNorm: the kernel and its bias are one group.
-# - The others have none, and *notes* say why. "Its scale cancels only
-#   against" is one up and the other down, which is no group.
+# - `conv_1` feeds a BatchNorm: each of its 16 filters is a group. BatchNorm
+#   subtracts the bias, so its gradient is zero: it is *inert* and can be
+#   dropped.
+# - `conv_2` feeds a GroupNorm, which normalizes 4 blocks of channels: `3:4` is
+#   axis 3 divided into 4 blocks. The bias is added before the normalization, so
+#   the loss is invariant only if kernel and bias are multiplied together: they
+#   have the same *tie*.
+# - Queries and keys are normalized per head. Each head of a kernel is a group,
+#   tied to the same head of the bias.
+# - `dense` feeds a LayerNorm: kernel and bias are one group.
+# - The others are *ordinary*: the loss depends on their scale, and *notes*
+#   gives the reason. A rescaling symmetry multiplies one parameter and divides
+#   another, so it is no group. `norm_1` and `conv_2/bias` share a scale, but
+#   `conv_2/bias` is already tied.
 
 # %%
 for name in ("conv_1/bias", "dense/kernel", "attention/value/kernel"):
@@ -163,13 +182,13 @@ for name in ("conv_1/bias", "dense/kernel", "attention/value/kernel"):
     print(f"{name}: {found.kind}; {found.group or found.reason}")
 
 # %% [markdown]
-# ## Look
+# ## The loss as a function of scale
 #
-# The loss, when parameters are multiplied by a factor, over the loss when they
-# are not. *Left:* those with scale groups, tied ones together. Nothing happens,
-# until they are so small that the epsilon of a norm counts. *Middle:* kernels
-# without the bias that they are tied to. *Right:* ordinary parameters, some of
-# which leave the picture.
+# Parameters are multiplied by a factor, and the loss is divided by the loss at
+# factor 1. *Left:* parameters with groups, tied ones together. The loss is
+# constant, except where weights are so small that the epsilon of a norm counts.
+# *Middle:* kernels without the bias to which they are tied. *Right:* ordinary
+# parameters.
 
 # %%
 flat = nnx.to_flat_state(params)
@@ -179,7 +198,7 @@ names = ["/".join(path) for path in flat.paths]
 @jax.jit
 @jax.vmap
 def losses_at(factors):
-    """The losses, when each parameter is multiplied by its factor."""
+    """Return the losses at parameters multiplied by factors."""
     scaled = [
         (path, variable.replace(factor * variable[...]))
         for (path, variable), factor in zip(flat, factors, strict=True)
@@ -187,7 +206,7 @@ def losses_at(factors):
     return loss(nnx.from_flat_state(scaled), *batch)
 
 
-# Powers of two, of which the rounding of floating-point numbers knows nothing.
+# Powers of two: multiplication by them does not round.
 factors = 2.0 ** np.arange(-12, 7)
 
 
@@ -197,7 +216,7 @@ for name in names:
         ties[group.tie or name] = (*ties.get(group.tie or name, ()), name)
 panels = {
     "scale groups, ties together": list(ties.values()),
-    "one of a tie alone": [
+    "one parameter of a tie": [
         (name,)
         for line in ties.values()
         for name in line
@@ -227,8 +246,7 @@ axes[0].set_ylabel("loss / loss at factor 1")
 figure.tight_layout()
 
 # %% [markdown]
-# The same as numbers: how far the lines of each panel get from 1, for factors
-# above 1.
+# The largest deviation of each line from 1, for factors above 1:
 
 
 # %%
@@ -239,24 +257,26 @@ furthest = {
 for title, found in furthest.items():
     print(f"{title}: {min(found):.1e} to {max(found):.1e}")
 assert max(furthest["scale groups, ties together"]) < 1e-5
-assert min(furthest["one of a tie alone"]) > 1e-4
+assert min(furthest["one parameter of a tie"]) > 1e-4
 assert min(furthest["ordinary parameters"]) > 1e-4
 
 # %% [markdown]
 # ## Fewer groups
 #
-# A report is accepted wherever groups are: `psi(optax.adam(1e-2), report)`.
-# `select` leaves the others ordinary. What is tied stays together.
+# A report can be passed wherever groups are expected, such as
+# `psi(optax.adam(1e-2), report)`. `select` keeps the groups of the parameters
+# that match a pattern and makes the others ordinary. Tied parameters have to be
+# selected together.
 
 # %%
 convolutions = report.select(r"conv_\d/.*")
 print([path for path, f in convolutions.findings.items() if f.group])
 
 # %% [markdown]
-# ## By hand
+# ## Groups by hand
 #
-# The same groups, where you know the network: patterns of paths. What no
-# pattern matches is ordinary. In front of a BatchNorm alone
+# The same groups from patterns of paths. Parameters that match no pattern are
+# ordinary. For filters in front of BatchNorm
 # `output_channels(params, where="conv_1/kernel")` is enough.
 
 # %%
@@ -277,8 +297,9 @@ norms = [psi_optax.group_norms(params, g) for g in (by_hand, report)]
 assert jax.tree.all(jax.tree.map(np.array_equal, *norms))
 
 # %% [markdown]
-# `check_groups` measures whether what you say is so. The head looks like any
-# other layer, and the kernel of `dense` has no scale without its bias:
+# `check_groups` checks groups numerically. Here it rejects two: the loss
+# depends on the scale of the head, and on that of the kernel of `dense` without
+# its bias.
 
 # %%
 wrong = psi_optax.groups_from_paths(
@@ -299,10 +320,10 @@ assert "dense/kernel" in refused
 assert "conv_1/kernel" not in refused
 
 # %% [markdown]
-# ## Ask about the loss of training
+# ## Use the training loss
 #
-# In evaluation BatchNorm divides by running averages, which do not follow the
-# weights: then the filters in front of it do have a scale.
+# In evaluation BatchNorm divides by running statistics, which do not change
+# with the weights. The loss then depends on the scale of the filters.
 
 # %%
 model.eval()
@@ -316,7 +337,7 @@ assert evaluated["conv_1/kernel"].group is None
 # %% [markdown]
 # ## Large networks
 #
-# The proof needs shapes and no numbers: no weight of this ResNet exists.
+# The proof needs only shapes: the weights of this ResNet are never allocated.
 
 # %%
 depth = 18 if SMOKE else 50

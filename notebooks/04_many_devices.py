@@ -15,23 +15,31 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/psi-optax/psi_optax/blob/main/notebooks/04_many_devices.ipynb)
 #
-# The norm of a filter is a sum, and a filter may be spread over devices. Under
-# `jax.jit` nothing has to be said about that: here one network is trained on
-# all devices, with weights that are copied to each of them, and with weights of
-# which each device holds a part. The losses are those of one device; then we
-# look at what the optimizer sends. On TPUs or GPUs all of them are used; where
-# there is only a CPU, it plays eight devices.
+# Under `jax.jit` the optimizers of `psi_optax` work with any sharding of the
+# weights: the norm of a filter is a sum, which the compiler reduces over
+# devices if they hold parts of the filter. You will see
+#
+# 1. one network trained with weights that are replicated, sharded along the
+#    outputs and sharded along the inputs: the losses are those of one device,
+#    up to rounding;
+# 2. the numbers that an update communicates: none, unless filters are sharded,
+#    and then at most three per filter;
+# 3. a checkpoint that is restored to another sharding.
+#
+# On Colab choose a CPU runtime, which simulates eight devices: the notebook
+# takes about half a minute on two CPU cores. On a TPU or on GPUs it uses all of
+# them.
 
 # %%
 import os
 
-# Before JAX looks for devices. Eight that wait for each other need a thread
-# each, however few cores there are. GPUs and TPUs do not care for either.
-os.environ.setdefault("NPROC", "32")
+# Set before JAX is initialized. Eight virtual devices that wait for each other
+# need a thread each. GPUs and TPUs ignore it.
+_ = os.environ.setdefault("NPROC", "32")
 
 # %%
-# Installs only what is missing. JAX stays as it is, since replacing it under a
-# running TPU or GPU runtime would need a restart.
+# Installs missing packages. JAX keeps its version: replacing it in a running
+# GPU or TPU runtime requires a restart.
 import importlib.metadata
 import importlib.util
 import subprocess
@@ -48,13 +56,16 @@ if importlib.util.find_spec("psi_optax") is None:
 
 import jax
 
-# For a CPU alone, too. Before JAX looks for devices.
+# Set before JAX is initialized, for runtimes with a CPU only.
 jax.config.update("jax_num_cpu_devices", 8)
+devices = jax.devices()
 print(
-    f"Python {sys.version.split()[0]}, JAX {jax.__version__}, {jax.devices()}"
+    f"Python {sys.version.split()[0]}, JAX {jax.__version__},"
+    f" {len(devices)} x {devices[0].device_kind}"
 )
 
 # %%
+# %matplotlib inline
 import collections
 import math
 import pathlib
@@ -71,23 +82,25 @@ from sklearn.datasets import load_digits
 
 import psi_optax
 
-# The tests run this notebook with fewer steps.
+plt.style.use("tableau-colorblind10")
+# The tests set PSI_OPTAX_SMOKE for a short run.
 SMOKE = bool(os.environ.get("PSI_OPTAX_SMOKE"))
-jax.config.update("jax_disable_most_optimizations", SMOKE)
+if SMOKE:
+    print("A short run: its numbers are not those of the text.")
+    jax.config.update("jax_disable_most_optimizations", True)
 STEPS = 20 if SMOKE else 100
-# TPUs, and some GPUs, multiply float32 numbers in less than float32. We are
-# going to compare runs, and want to see nothing but the order of sums.
+# By default TPUs and some GPUs multiply float32 numbers in a lower precision.
+# With the highest, runs differ only by the order of sums.
 jax.config.update("jax_default_matmul_precision", "highest")
 
-devices = jax.devices()
 mesh = jax.make_mesh((len(devices),), ("d",), axis_types=(AxisType.Auto,))
 print(mesh)
 
 # %% [markdown]
 # ## A network and its groups
 #
-# Two hidden layers whose outputs are normalized over the batch. Its columns are
-# the scale groups.
+# Two hidden layers whose outputs are normalized over the batch. The columns of
+# their kernels are scale groups.
 
 
 # %%
@@ -116,7 +129,7 @@ def loss_of(params, x, y):
     ).mean()
 
 
-# Axes of these lengths can be cut into as many parts as there are devices.
+# Lengths of axes that the number of devices divides.
 WIDTH = len(devices) * max(1, 128 // len(devices))
 digits = load_digits()
 count = len(digits.data) // len(devices) * len(devices)
@@ -133,18 +146,18 @@ def new_optimizer(rate=0.1):
 
 
 # %% [markdown]
-# ## Where the weights are
+# ## Shardings
 #
-# Examples are always shared out among the devices. Weights are copied to all of
-# them (data parallel), or cut along an axis: along the outputs, where each
-# device has whole filters; or along the inputs, where each has a piece of every
-# filter. The state of the optimizer goes where the weights are, momentum and
-# radius alike.
+# Examples are always sharded over the devices. Weights are replicated (data
+# parallel) or sharded along one axis. If it is that of the outputs, a device
+# holds whole filters; if it is that of the inputs, it holds a part of each
+# filter. The momentum is sharded like the weights, and the radius, one number
+# for each filter, like the outputs.
 
 
 # %%
 def place(tree, mesh, axis):
-    """Cuts arrays along an axis, if it can be; copies all others."""
+    """Shard arrays along an axis, if possible; replicate the others."""
 
     def put(x):
         spec = [None] * x.ndim
@@ -156,7 +169,7 @@ def place(tree, mesh, axis):
 
 
 def start(tx, mesh, axis):
-    """Weights and state; a counter is on one device and has to be copied."""
+    """Return weights and state; counters have to be replicated."""
     params = place(new_params(), mesh, axis)
     everywhere = NamedSharding(mesh, PartitionSpec())
     state = jax.tree.map(
@@ -170,19 +183,22 @@ def shardings_of(tree):
     return jax.tree.map(lambda x: x.sharding, tree)
 
 
-LAYOUTS = {"copies": None, "cut along outputs": 1, "cut along inputs": 0}
+LAYOUTS = {"replicated": None, "outputs sharded": 1, "inputs sharded": 0}
 for name, axis in LAYOUTS.items():
     params, state = start(new_optimizer(), mesh, axis)
-    found = shardings_of(state.radius["hidden_1"]).spec
-    print(f"{name}: {params['hidden_1'].sharding.spec}, the radius {found}")
-    jax.debug.visualize_array_sharding(params["hidden_1"])
+    arrays = params["hidden_1"], state.radius["hidden_1"]
+    weights, radius = (x.addressable_shards[0].data.shape for x in arrays)
+    print(
+        f"{name}: a device holds {weights} of {arrays[0].shape} weights,",
+        end="",
+    )
+    print(f" {radius} of {arrays[1].shape} radii")
 
 # %% [markdown]
 # ## Training
 #
-# An ordinary step. Before it multiplies by weights that are cut, each device
-# gathers them; the gradient goes back to where its part is needed. The compiler
-# is told to leave weights and state where they are.
+# Each device gathers sharded weights before it multiplies by them. The output
+# shardings of the step are those of the weights and the state.
 
 
 # %%
@@ -205,7 +221,7 @@ def compile_step(tx, mesh, params, state, batch):
 
 
 def train(mesh, axis=None, rate=0.1):
-    """The losses, the last weights and state, and the step that was used."""
+    """Return the losses, the last weights and state, and the step."""
     tx = new_optimizer(rate)
     params, state = start(tx, mesh, axis)
     batch = jax.device_put(
@@ -226,16 +242,15 @@ expected = train(one)[0]
 runs = {name: train(mesh, axis) for name, axis in LAYOUTS.items()}
 
 # %% [markdown]
-# Sums over examples and over inputs are formed in another order, so runs differ
-# by rounding, which training lets grow. Beside it, for comparison, one device
-# with a learning rate that is 1 % larger.
+# Sums over examples and inputs have another order, so runs differ by rounding.
+# The control is one device with a learning rate that is 1 % larger.
 
 # %%
 other = train(one, rate=0.101)[0]
 differences = {
     name: np.abs(run[0] / expected - 1) for name, run in runs.items()
 }
-differences["one device, rate 1 % larger"] = np.abs(other / expected - 1)
+differences["learning rate 1 % larger"] = np.abs(other / expected - 1)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.5))
 left.semilogy(expected, "k--", label="one device", zorder=3)
@@ -252,17 +267,17 @@ figure.tight_layout()
 furthest = {name: x.max() for name, x in differences.items()}
 for name, difference in furthest.items():
     print(f"{name}: at most {difference:.1e}")
-control = furthest.pop("one device, rate 1 % larger")
+control = furthest.pop("learning rate 1 % larger")
 assert max(furthest.values()) < control / 10
 
 # %% [markdown]
-# ## What the optimizer sends
+# ## Communication of the optimizer
 #
-# The compiled program tells: how many numbers the update sends by itself, then
-# the whole step, with its gradients and weights. Where filters are cut in
-# pieces, the update has to add up |w|², ⟨w, d⟩ and |d|² over the devices, for
-# each filter and the step d that it takes. It sends these sums and no weights,
-# so this does not grow with the number of weights in a filter.
+# The compiled program lists its collectives: how many numbers the update alone
+# communicates, and how many the whole step, with gradients and weights. If
+# filters are sharded, the update sums |w|², ⟨w, d⟩ and |d|² over devices, for
+# each filter w and its step d. It communicates no weights, so this cost does
+# not grow with the number of weights in a filter.
 
 # %%
 COLLECTIVE = re.compile(
@@ -271,8 +286,8 @@ COLLECTIVE = re.compile(
 )
 
 
-def sent(compiled):
-    """How many numbers go through each kind of communication."""
+def communicated(compiled):
+    """Count the numbers that each kind of collective communicates."""
     numbers = collections.Counter()
     for shapes, kind in COLLECTIVE.findall(compiled.as_text()):
         for shape in re.findall(r"\w+\[([\d,]*)\]", shapes):
@@ -281,7 +296,7 @@ def sent(compiled):
 
 
 def update_alone(params, state):
-    """The compiled update, given gradients where the weights are."""
+    """Compile the update, for gradients sharded like the weights."""
 
     def update(gradients, state, params):
         updates, state = new_optimizer().update(gradients, state, params)
@@ -297,29 +312,29 @@ def update_alone(params, state):
 
 weights = sum(x.size for x in jax.tree.leaves(new_params()))
 print(f"{weights:,} weights in {2 * WIDTH} filters and a head")
-update_sends = {}
+in_update = {}
 for name, (_, params, state, step) in runs.items():
-    update_sends[name] = sent(update_alone(params, state))
-    print(f"{name}: update {dict(update_sends[name])}, step {dict(sent(step))}")
+    in_update[name] = communicated(update_alone(params, state))
+    in_step = dict(communicated(step))
+    print(f"{name}: update {dict(in_update[name])}, step {in_step}")
 
 filters = 2 * WIDTH
 sums = 3  # |w|², ⟨w, d⟩ and |d|².
-assert not update_sends["copies"]
-assert not update_sends["cut along outputs"]
-assert set(update_sends["cut along inputs"]) <= {"all-reduce"}
-assert update_sends["cut along inputs"].total() <= sums * filters
+assert not in_update["replicated"]
+assert not in_update["outputs sharded"]
+assert set(in_update["inputs sharded"]) <= {"all-reduce"}
+assert in_update["inputs sharded"].total() <= sums * filters
 
 # %% [markdown]
 # ## Checkpoints
 #
-# A run that was cut along the inputs goes on cut along the outputs, or on
-# another number of devices: the checkpoint is restored into arrays like those
-# of a new start.
+# A checkpoint of one sharding is restored to another, or to another number of
+# devices: Orbax takes the shardings of freshly initialized weights and state.
 
 # %%
-_, params, state, _ = runs["cut along inputs"]
+_, params, state, _ = runs["inputs sharded"]
 tx = new_optimizer()
-wanted = start(tx, mesh, LAYOUTS["cut along outputs"])
+wanted = start(tx, mesh, LAYOUTS["outputs sharded"])
 with (
     tempfile.TemporaryDirectory() as folder,
     ocp.StandardCheckpointer() as checkpointer,
@@ -337,11 +352,10 @@ assert jax.tree.all(
     )
 )
 assert shardings_of(restored) == shardings_of(wanted)
-_, _, _, step = runs["cut along outputs"]
+_, _, _, step = runs["outputs sharded"]
 batch = jax.device_put(
     (images, labels), NamedSharding(mesh, PartitionSpec("d"))
 )
 *_, loss = step(*restored, *batch)
-print(f"the last loss was {runs['cut along inputs'][0][-1]:.6f},", end=" ")
+print(f"the last loss was {runs['inputs sharded'][0][-1]:.6f},", end=" ")
 print(f"the next one is {loss:.6f}")
-jax.debug.visualize_array_sharding(restored[0]["hidden_1"])

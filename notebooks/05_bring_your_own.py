@@ -15,14 +15,23 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/psi-optax/psi_optax/blob/main/notebooks/05_bring_your_own.ipynb)
 #
-# `psi` takes an optax optimizer, or one that you wrote yourself; the result is
-# an optax transform, which composes with what optax has. Parameters may be any
-# tree of arrays: the second half trains one network in plain JAX, Flax NNX,
-# Flax Linen, Equinox and Haiku. CPU, GPU or TPU: nothing needs to be edited.
+# `psi` wraps any optax optimizer, and parameters may be any tree of arrays. You
+# will see
+#
+# 1. six optimizers, one of them written here: alone, each trains differently
+#    when scale-invariant weights are rescaled; in `psi`, losses are identical
+#    in every bit;
+# 2. `psi` in combination with `optax.partition`, masks, `inject_hyperparams`
+#    and `MultiSteps`;
+# 3. one network in plain JAX, Flax NNX, Flax Linen, Equinox and Haiku, with the
+#    same losses up to rounding.
+#
+# On Colab choose a CPU runtime: the notebook takes about a minute on two CPU
+# cores. It runs without changes on a GPU or a TPU.
 
 # %%
-# Installs only what is missing. JAX stays as it is, since replacing it under a
-# running TPU or GPU runtime would need a restart.
+# Installs missing packages. JAX keeps its version: replacing it in a running
+# GPU or TPU runtime requires a restart.
 import importlib.metadata
 import importlib.util
 import subprocess
@@ -53,6 +62,7 @@ print(
 )
 
 # %%
+# %matplotlib inline
 import functools
 import os
 
@@ -67,12 +77,15 @@ from sklearn.datasets import load_digits
 
 import psi_optax
 
-# The tests run this notebook with fewer optimizers and steps.
+plt.style.use("tableau-colorblind10")
+# The tests set PSI_OPTAX_SMOKE for a short run.
 SMOKE = bool(os.environ.get("PSI_OPTAX_SMOKE"))
-jax.config.update("jax_disable_most_optimizations", SMOKE)
+if SMOKE:
+    print("A short run: its numbers are not those of the text.")
+    jax.config.update("jax_disable_most_optimizations", True)
 STEPS = 10 if SMOKE else 100
-# TPUs, and some GPUs, multiply float32 numbers in less than float32. We are
-# going to compare runs, and want to see nothing but the order of sums.
+# By default TPUs and some GPUs multiply float32 numbers in a lower precision.
+# With the highest, frameworks differ only by the order of sums.
 jax.config.update("jax_default_matmul_precision", "highest")
 
 digits = load_digits()
@@ -82,8 +95,9 @@ labels = jnp.asarray(digits.target[:512], jnp.int32)
 # %% [markdown]
 # ## A network in plain JAX
 #
-# A dense layer in front of a LayerNorm: kernel and bias are one scale group,
-# and `find_groups` ties them.
+# The kernel and the bias of a dense layer in front of LayerNorm form one scale
+# group: the loss is invariant if both are multiplied by the same number. We say
+# that `find_groups` ties them.
 
 
 # %%
@@ -124,7 +138,7 @@ print(report)
 # %%
 @functools.partial(jax.jit, static_argnums=(0, 1, 3))
 def train(loss_of, tx, params, steps=STEPS):
-    """The losses of all steps, and the last weights."""
+    """Return the losses of all steps, and the last weights."""
 
     def step(carry, _):
         params, state = carry
@@ -140,9 +154,9 @@ def train(loss_of, tx, params, steps=STEPS):
 # %% [markdown]
 # ## Any optimizer
 #
-# optax's, or your own: here a momentum of which only the sign counts, in ten
-# lines. `psi` shows it directions in place of weights, and gradients with
-# respect to them; it knows nothing of groups.
+# `psi` passes to the inner optimizer the directions of weights, which are
+# normalized to 1, and their gradients. The inner optimizer needs no knowledge
+# of groups. `signum`, a momentum method that uses only signs, is written here.
 
 
 # %%
@@ -160,8 +174,9 @@ def signum(learning_rate, decay=0.9):
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-# How to build it, a rate, and the degree of its updates: SGD's become smaller
-# when weights become larger, and those of the others stay as they are.
+# A function that makes the optimizer, its learning rate, and the degree of its
+# updates: -1 if they are inversely proportional to the scale of the weights, 0
+# if they do not depend on it.
 optimizers = {
     "signum, by hand": (signum, 0.001, 0),
     "SGD, momentum": (functools.partial(optax.sgd, momentum=0.9), 0.1, -1),
@@ -180,14 +195,14 @@ if SMOKE:
     optimizers = dict(list(optimizers.items())[:1])
 
 # %% [markdown]
-# Each is run by itself and inside of `psi`, from the same weights, and from
-# weights of which the hidden layer is 32 times as large. Without the epsilon of
-# the LayerNorm the two networks compute the same. With `psi`, they train the
-# same: to the last bit, since 32 is a power of two.
+# Each optimizer trains alone and in `psi`, from the same weights and from
+# weights with the hidden layer multiplied by 32. Without the epsilon of
+# LayerNorm both networks compute the same function. In `psi` their losses are
+# identical in every bit, since multiplication by 32 does not round.
 #
-# Directions have length 1, so they need another rate than weights.
-# `effective_learning_rate` says with which one `psi` begins as the optimizer
-# does; ordinary parameters keep theirs.
+# A direction has norm 1 and needs another learning rate than weights.
+# `effective_learning_rate` returns the one with which the first step of `psi`
+# is that of the optimizer alone. Ordinary parameters keep theirs.
 
 
 # %%
@@ -223,8 +238,8 @@ for column, name in enumerate(optimizers):
     for row, kind in enumerate(["alone", "psi"]):
         panel = panels[row, column]
         usual, other = runs[name, kind]
-        panel.semilogy(usual, lw=3, alpha=0.5, label="as they are")
-        panel.semilogy(other, "k--", lw=1, label=f"times {FACTOR:g}")
+        panel.semilogy(usual, lw=3, alpha=0.5, label="weights")
+        panel.semilogy(other, "k--", lw=1, label=f"weights times {FACTOR:g}")
         panel.set_title(name if kind == "alone" else f"psi({name})", size=9)
 for panel in panels[-1]:
     panel.set_xlabel("step")
@@ -235,15 +250,16 @@ figure.tight_layout()
 
 for (name, kind), (usual, other) in runs.items():
     identical = bool(np.array_equal(usual, other))
-    print(f"{name}, {kind}:", "identical in every bit" * identical or "differs")
+    found = "identical in every bit" if identical else "different"
+    print(f"{name}, {kind}: {found}")
     assert identical == (kind == "psi")
 
 # %% [markdown]
-# ## What optax has around it
+# ## Combinations with optax
 #
-# **A direction and a rate.** `psi(optimizer, groups)` takes an optimizer with
-# its rate. With `learning_rate=` it takes a direction, which spares an array as
-# large as the weights. `psi_sgd` takes the steps of that with `optax.trace`.
+# **Directions.** `psi_direction(learning_rate, direction, groups)` takes a
+# transform without a learning rate, and makes no scaled copy of its updates.
+# With `optax.trace` it takes the steps of `psi_sgd`.
 
 
 # %%
@@ -263,8 +279,8 @@ recipe = last_weights(psi_optax.psi_sgd(0.003, report, momentum=0.9))
 assert same(direction, recipe, 1e-4)
 
 # %% [markdown]
-# **Another optimizer for ordinary parameters**, with its own rate, or none at
-# all. Scale groups keep their norms whatever happens to the others.
+# **Ordinary parameters** can have an optimizer of their own, or stay constant.
+# Scale groups keep their norms in any case.
 
 # %%
 norms = psi_optax.group_norms(weights, report)
@@ -275,9 +291,9 @@ assert not same(frozen["hidden"], weights["hidden"], 0.01)
 assert same(psi_optax.group_norms(frozen, report), norms, 1e-5)
 
 # %% [markdown]
-# **Masks.** `group_labels` says of each parameter whether it is in a group: for
-# `optax.partition`, and for masks such as that of weight decay. On a sphere
-# decay has nothing to do, so `psi_adam` spares it for ordinary parameters.
+# **Masks.** `group_labels` labels each parameter as in a group or ordinary, for
+# `optax.partition` and for masks. Weight decay has no effect on a sphere, so
+# `psi_adam` applies it to ordinary parameters only.
 
 # %%
 kinds = psi_optax.group_labels(weights, report)
@@ -289,9 +305,9 @@ recipe = last_weights(psi_optax.psi_adam(0.002, report, weight_decay=0.5))
 assert same(by_mask, recipe, 1e-4)
 
 # %% [markdown]
-# **Rates that you change while it runs**, by `inject_hyperparams`, and
-# **accumulated gradients**, by `MultiSteps`: the weights rest, and move at
-# every fourth step.
+# **Injected learning rates and accumulated gradients.** `inject_hyperparams`
+# makes the learning rate a part of the state. With `MultiSteps` weights change
+# in every fourth step.
 
 # %%
 gradients = jax.jit(jax.grad(plain_loss))(weights)
@@ -301,10 +317,10 @@ state.hyperparams["learning_rate"] = jnp.asarray(0.006)
 updates, state = jax.jit(tx.update)(gradients, state, weights)
 new = optax.apply_updates(weights, updates)
 turned = psi_optax.rotation(weights, new, report)["hidden"]["kernel"]
-# The step of one group: |r g|, over kernel and bias, times the rate.
+# The step of one group: the learning rate times |w||g|, of kernel and bias.
 slope = psi_optax.group_norms(gradients, report)["hidden"]["kernel"]
 expected = jnp.arctan(0.006 * slope * norms["hidden"]["kernel"])
-print(f"turned by {turned:.5f} radians; expected {expected:.5f}")
+print(f"rotation {turned:.5f} radians, expected {expected:.5f}")
 assert np.allclose(turned, expected, rtol=1e-2)
 
 accumulated = optax.MultiSteps(
@@ -317,17 +333,18 @@ for _ in range(8):
     updates, state = update(gradients, state, params)
     moved.append(bool(jnp.any(updates["hidden"]["kernel"] != 0)))
     params = optax.apply_updates(params, updates)
-print("moved:", moved)
+print("steps with a change:", moved)
 assert moved == 2 * [False, False, False, True]
 
 # %% [markdown]
 # ## Any framework
 #
-# The same network of each framework's own layers, filled with the same weights.
-# What `find_groups` and optax need is a tree of arrays and a loss of it.
+# The same network with the layers of each framework, and the same weights.
+# `find_groups` and optax need a tree of arrays and a function from it to the
+# loss.
 #
-# **Flax NNX**: the state of all `nnx.Param`s. (With `nnx.Optimizer`:
-# [quickstart](01_quickstart.ipynb).)
+# **Flax NNX**: the state of all `nnx.Param`s. The
+# [quickstart](01_quickstart.ipynb) uses `nnx.Optimizer`.
 
 
 # %%
@@ -371,8 +388,8 @@ def linen_loss(params):
 
 
 # %% [markdown]
-# **Equinox**: the arrays of the module, by `eqx.partition`. Kernels have the
-# output axis first.
+# **Equinox**: the arrays of the module, from `eqx.partition`. Kernels have the
+# axis of outputs first.
 
 
 # %%
@@ -416,7 +433,7 @@ def equinox_loss(params):
 
 
 # %% [markdown]
-# **Haiku**: what `init` returns.
+# **Haiku**: the result of `init`.
 
 
 # %%
@@ -443,7 +460,7 @@ def haiku_loss(params):
 
 
 # %% [markdown]
-# Then all of them find the groups in their own trees, and train:
+# `find_groups` finds the groups of each tree, and each network trains:
 
 # %%
 frameworks = {
@@ -464,15 +481,15 @@ for name, (loss_of, params) in frameworks.items():
             print(f"    {path}: {finding.group}")
 
 # %% [markdown]
-# The numbers are the same, up to sums in another order, and what training makes
-# of that. For comparison, a learning rate that is 1 % larger:
+# Losses are the same up to the order of sums. The control is a learning rate
+# that is 1 % larger.
 
 # %%
 expected = results["plain JAX"]
 tx = psi_optax.psi(optax.adam(3.03e-4), report, ordinary=optax.adam(3e-3))
 other = np.asarray(train(plain_loss, tx, weights)[0])
 control = np.abs(other / expected - 1).max()
-print(f"a rate 1 % larger: losses differ by {control:.1e}")
+print(f"learning rate 1 % larger: losses differ by {control:.1e}")
 for name, losses in results.items():
     difference = np.abs(losses / expected - 1).max()
     print(f"{name}: losses differ by {difference:.1e}")

@@ -1,15 +1,21 @@
 """Each notebook is its percent-format source, and is run by nbmake."""
 
+import base64
 import importlib.metadata
 import importlib.util
+import io
 import pathlib
 import subprocess
 
 import jupytext
 import nbformat
+import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 
 from tests.address import repository, with_address
+from tests.outputs import LARGEST, SMOKE, execute, faults, strip
 
 FOLDER = pathlib.Path(__file__).parent.parent / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
@@ -19,9 +25,13 @@ def cells(notebook):
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
+def stored(source):
+    return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_notebook_is_up_to_date(source):
-    written = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    written = stored(source)
     assert cells(written) == cells(jupytext.read(source)), (
         "make notebooks brings the .ipynb files up to date"
     )
@@ -35,13 +45,108 @@ def test_every_notebook_has_a_source():
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_badge_opens_the_notebook_without_outputs(source):
-    written = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+def test_badge_opens_the_notebook(source):
+    written = stored(source)
     place = repository().removeprefix("https://")
     path = place.replace(".com", "") + f"/blob/main/notebooks/{source.stem}"
     opened = f"https://colab.research.google.com/{path}.ipynb"
     assert opened in written.cells[0].source
-    assert not any(cell.get("outputs") for cell in written.cells)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_outputs_of_a_full_run_are_stored(source):
+    written = stored(source)
+    assert not list(faults(written)), "make notebook-outputs stores them"
+    kinds = {
+        kind
+        for cell in written.cells
+        for output in cell.get("outputs", ())
+        for kind in output.get("data", ())
+    }
+    assert ("image/png" in kinds) == ("plt." in source.read_text("utf-8"))
+
+
+PNG = "A" * (LARGEST * 4 // 3 + 8)
+
+
+@pytest.mark.parametrize(
+    ("output", "fault"),
+    [
+        (new_output("stream", text="A short run: ..."), "a short run"),
+        (new_output("stream", text="see /home/user/a.py"), "/home/"),
+        (new_output("stream", text="('/tmp/a.py')"), "/tmp/"),
+        (new_output("stream", name="stderr", text="a warning"), "stderr"),
+        (new_output("error", ename="ValueError"), "ValueError"),
+        (
+            new_output("execute_result", {"text/plain": "<Legend at 0x7f>"}),
+            "at 0x7",
+        ),
+        (new_output("display_data", {"text/html": "<b>"}), "text/html"),
+        (new_output("display_data", {"image/png": PNG}), "100 KB"),
+    ],
+)
+def test_faults_of_outputs_are_found(output, fault):
+    good = new_output("stream", text="a/tmp/b, https://example.org/home/a")
+    for outputs, count in ([good], 0), ([good, output], 1):
+        cell = new_code_cell("x", execution_count=1, outputs=outputs)
+        found = list(faults(new_notebook(cells=[cell])))
+        assert len(found) == count
+        assert all(fault in x for x in found)
+
+
+@pytest.mark.parametrize("counts", [(1, 3), (2, 1), (1, None), (2, 3)])
+def test_cells_that_were_not_executed_in_order_are_found(counts):
+    given = [new_code_cell("x", execution_count=count) for count in counts]
+    assert list(faults(new_notebook(cells=given)))
+
+
+def test_times_and_versions_are_faults():
+    cell = new_code_cell("x", execution_count=1, metadata={"execution": {}})
+    versions = {"language_info": {"name": "python", "version": "3.11"}}
+    for notebook in (
+        new_notebook(cells=[cell]),
+        new_notebook(metadata=versions),
+    ):
+        assert list(faults(notebook))
+
+
+def test_figures_are_stored_with_a_palette():
+    ramp = np.arange(3 * 64 * 64, dtype=np.uint8).reshape(64, 64, 3)
+    file = io.BytesIO()
+    Image.fromarray(ramp).save(file, "PNG")
+    data = {"image/png": base64.b64encode(file.getvalue()).decode()}
+    cell = new_code_cell("x", outputs=[new_output("display_data", data)])
+    strip(new_notebook(cells=[cell]))
+    figure = base64.b64decode(cell.outputs[0].data["image/png"])
+    image = Image.open(io.BytesIO(figure))
+    assert image.mode == "P"
+    # Between neighbouring colours of a ramp.
+    assert np.abs(np.int32(image.convert("RGB")) - ramp).max() < 32
+    assert Image.open(file).mode == "RGB"  # The control.
+
+
+def write(path, *code):
+    nbformat.write(new_notebook(cells=list(map(new_code_cell, code))), path)
+
+
+def test_a_notebook_is_executed_in_full(tmp_path, monkeypatch):
+    monkeypatch.setenv(SMOKE, "1")
+    path = tmp_path / "a.ipynb"
+    write(path, "x = 1", f"import os\nprint(x, os.environ.get('{SMOKE}'))")
+    execute(path)
+    written = nbformat.read(path, as_version=4)
+    assert not list(faults(written))
+    [output] = written.cells[1].outputs
+    assert output.text == "1 None\n"
+
+
+def test_outputs_with_a_fault_are_not_stored(tmp_path):
+    path = tmp_path / "a.ipynb"
+    write(path, "import warnings\nwarnings.warn('here')")
+    before = path.read_text()
+    with pytest.raises(ValueError, match="stderr"):
+        execute(path)
+    assert path.read_text() == before
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -67,7 +172,7 @@ def requirements(source, monkeypatch, installed):
     cell = next(
         cell.source
         for cell in jupytext.read(source).cells
-        if cell.source.startswith("# Installs only what is missing")
+        if cell.source.startswith("# Installs missing packages")
     )
     asked = []
     monkeypatch.setattr(

@@ -15,8 +15,8 @@ def plot_monitor(history: Sequence[Mapping[str, float]]) -> Any:
 
     Returns:
         A `matplotlib.figure.Figure` without a window: save it by `savefig`. A
-        notebook that has imported `matplotlib.pyplot` displays it. The
-        horizontal axis is the index in history.
+        notebook displays it after `%matplotlib inline`. The horizontal axis is
+        the index in history.
 
     Raises:
         ImportError: matplotlib is missing.

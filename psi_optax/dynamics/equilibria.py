@@ -52,7 +52,8 @@ def equilibrium_rotation(
     second moment lags, and AdamW rotates less. The angle is the arccos of the
     mean cosine over steps: for angles well below a radian, their RMS. The
     equilibrium is reached after about \(1/(4\eta\lambda)\) steps, for "sgd"
-    after \(1-\mu\) times as many: see `equilibrium_transient`.
+    after \(1-\mu\) times as many, for "adamw" and "lion" after twice as many:
+    see `equilibrium_transient`.
 
     Args:
         learning_rate: a number or an array; may be traced.

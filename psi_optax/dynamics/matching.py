@@ -46,8 +46,9 @@ def matching_learning_rate(
     A schedule gives a schedule, of the equilibrium rotation at each learning
     rate: about proportional to the root of the learning rate. The matched run
     follows it at once. The decayed run lags by \(1/(4\eta\lambda)\) steps
-    ("sgd": \(1-\mu\) times as many), as its norms do. A decayed run that is not
-    several times as long never reaches its equilibrium.
+    ("sgd": \(1-\mu\) times as many, "adamw" and "lion": twice as many), as
+    its norms do. A decayed run that is not several times as long never reaches
+    its equilibrium.
 
     The result is for scale groups alone. Ordinary parameters, such as the last
     layer, keep their optimizer with its learning rate and decay: pass it as

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +10,6 @@ import optax
 
 from psi_optax.groups import Tree
 from psi_optax.optimizers._warnings import warn_user
-from psi_optax.transforms.contract import with_init_check
 from psi_optax.transforms.state_checks import find_states
 
 # The least cosine, in absolute value, between a first step and the gradient
@@ -38,7 +38,9 @@ def warn_of_ascent(
     """
     first_cosine = functools.cache(lambda: _first_cosine(inner))
 
-    def check(_: Tree) -> None:
+    def init_fn(params: Tree) -> Any:
+        # Errors of what cannot run inside come first.
+        state = tx.init(params)
         cosine = first_cosine()
         if scaled and cosine > _CLEAR_COSINE:
             warn_user(
@@ -58,7 +60,10 @@ def warn_of_ascent(
                 " groups)."
             )
 
-    return with_init_check(tx, check)
+        return state
+
+    tx = optax.with_extra_args_support(tx)
+    return optax.GradientTransformationExtraArgs(init_fn, tx.update)
 
 
 def _first_cosine(inner: optax.GradientTransformation) -> float:

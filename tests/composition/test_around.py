@@ -279,6 +279,8 @@ def test_what_keeps_weights_is_refused_by_all_who_move_them(taker, keeper):
             jax.eval_shape(TAKERS[taker](nest(make())).init, shapes())
 
 
+# An optimizer in the place of a direction is not refused, and warns.
+@pytest.mark.filterwarnings("ignore:training would ascend")
 @pytest.mark.parametrize("taker", TAKERS)
 def test_what_keeps_none_of_them_is_not_refused(taker):
     for inner in [

@@ -42,7 +42,7 @@ def foreign_states(tx):
         "tuple": optax.adam(0.1),
         "TraceState": optax.trace(0.9),
         "PsiSgdmState": psi_optax.psi_sgdm(0.1, GROUPS),
-        "PsiState": psi_optax.psi(optax.scale_by_lion(), GROUPS),
+        "PsiState": psi_optax.psi(optax.lion(0.1), GROUPS),
         "AverageWeightsState": psi_optax.wrappers.average_weights(0.9),
     }
     own = jax.eval_shape(tx.init, params)
@@ -86,7 +86,7 @@ INSIDE_OF_PSI += ["rotational", "adamh", "muonh"]
 @pytest.mark.parametrize("name", INSIDE_OF_PSI)
 def test_a_foreign_state_inside_says_where(tx):
     own = jax.eval_shape(tx.init, draw(0))
-    lion = psi_optax.psi(optax.scale_by_lion(), GROUPS)
+    lion = psi_optax.psi_direction(1e-4, optax.scale_by_lion(), GROUPS)
     for inner in jax.eval_shape(lion.init, draw(0)).inner, None:
         state = own._replace(inner=inner)
         with pytest.raises(ValueError, match=r"init\(params\)") as error:

@@ -50,7 +50,8 @@ def messages(rate, direction, params=PARAMS, groups=GROUPS, init=lambda f: f):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         init(tx.init)(params)
-    return [str(x.message) for x in caught]
+    texts = [str(x.message) for x in caught]
+    return [text for text in texts if "radians per step" in text]
 
 
 @pytest.mark.parametrize("name", SCALED)
@@ -107,7 +108,8 @@ def test_large_groups_are_not_tried():
     seen = []
 
     def update(updates, state, params=None):
-        seen.append(updates)
+        if isinstance(updates, dict):  # No trial of the sign.
+            seen.append(updates)
         return updates, state
 
     shape = {"w": jax.ShapeDtypeStruct((2**13, 2**12), jnp.float32)}

@@ -108,8 +108,8 @@ def from_great_circle(time, **options):
 
     It takes gradients, of degree -1 as well as in units of the radius, of 3.
     """
-    tx = psi_optax.psi(optax.identity(), ScaleGroup(0), **options)
-    moved = W + first_update(tx, time / 9 * XI, W)
+    tx = psi_optax.psi(optax.scale(-1.0), ScaleGroup(0), **options)
+    moved = W + first_update(tx, -time / 9 * XI, W)
     return np.linalg.norm(moved - W * np.cos(time) - XI * np.sin(time)) / 3
 
 

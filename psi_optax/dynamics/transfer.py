@@ -44,12 +44,13 @@ def transfer_learning_rate(
     | "psi_adam" | | | 1 |
     | "psi_sgd" | | | |
 
-    These held for a BatchNorm MLP and a Transformer, up to 8 times the width
-    and 16 times the batch: predicted learning rates were within half an octave
-    of the best ones in the median, and their losses within the spread of seeds
-    (docs/experiments/transfer.md). Where nothing is listed no power held. Over
-    the initial scale of proven groups learning rates are constant, exactly.
-    Learning rates of ordinary parameters are not converted.
+    These held for a BatchNorm MLP and a Transformer at 8 times the width and 16
+    times the batch: in the median of both, predicted learning rates were within
+    half an octave of the best ones, single ones within an octave. Their losses
+    were within the spread of seeds; "rotational", "adamh" and "muonh" had one
+    seed (docs/experiments/transfer.md). Where nothing is listed no power held.
+    Over the initial scale of proven groups learning rates are constant,
+    exactly. Learning rates of ordinary parameters are not converted.
 
     Args:
         learning_rate: a number or a schedule. A schedule keeps its number of
@@ -64,7 +65,8 @@ def transfer_learning_rate(
         A number, or a schedule if `learning_rate` is one.
 
     Raises:
-        TypeError: the learning rate or a factor is not a number.
+        TypeError: the learning rate or a factor is not a number; a factor is
+            traced.
         ValueError: an unknown optimizer, or one with no rule for a factor other
             than 1; a factor that is not positive; a negative learning rate.
 
@@ -94,6 +96,10 @@ def transfer_learning_rate(
 def _times(optimizer: str, name: str, factor: str, value: float) -> float:
     """Return the power of a factor that its rule states."""
     check_positive(name, value)
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{name} is traced: pass a Python number, from outside of jax.jit."
+        )
     if value == 1:
         return 1.0
     power = RULES[factor].get(optimizer)
@@ -101,7 +107,8 @@ def _times(optimizer: str, name: str, factor: str, value: float) -> float:
         known = ", ".join(map(repr, RULES[factor]))
         raise ValueError(
             f"{name}={value!r}: no power of the factor ({factor}) predicted the"
-            f" best learning rate of {optimizer!r}. Tune it again; {known}"
-            " have a rule."
+            f" best learning rate of {optimizer!r}. Tune it again. There is"
+            f" a rule for {known}."
         )
-    return value**power
+    # A factor of NumPy or JAX would change the dtype of the learning rate.
+    return float(value) ** power

@@ -1,5 +1,6 @@
 """Warning of directions and optimizers whose steps have the wrong sign."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -9,6 +10,7 @@ import optax
 
 from psi_optax.groups import Tree
 from psi_optax.optimizers._warnings import warn_user
+from psi_optax.transforms.state_checks import find_states
 
 # The least cosine, in absolute value, between a first step and the gradient
 # that has a clear sign: added noise alone has less.
@@ -23,9 +25,10 @@ def warn_of_ascent(
 ) -> optax.GradientTransformationExtraArgs:
     """Return the recipe, with an `init` that warns if it would ascend.
 
-    A first step of the inner transform is tried on a matrix with a constant
-    gradient. A transform that cannot be tried so, as its rate is traced or it
-    needs a certain tree, passes.
+    A first step of the inner transform is tried, once, on a matrix with a
+    constant gradient. A transform that cannot be tried so passes: its rate is
+    traced, it has side effects, it needs a certain tree, or a mask hides the
+    matrix.
 
     Args:
         tx: the recipe, as it is returned.
@@ -33,11 +36,12 @@ def warn_of_ascent(
         scaled: whether the inner transform is an optimizer, with its own
             learning rate and sign.
     """
+    first_cosine = functools.cache(lambda: _first_cosine(inner))
 
     def init_fn(params: Tree) -> Any:
         # Errors of what cannot run inside come first.
         state = tx.init(params)
-        cosine = _first_cosine(inner)
+        cosine = first_cosine()
         if scaled and cosine > _CLEAR_COSINE:
             warn_user(
                 "training would ascend: a first step of this optimizer has the"
@@ -68,15 +72,30 @@ def _first_cosine(inner: optax.GradientTransformation) -> float:
     w = np.full((4, 4), 0.25, np.float32)
     g = np.tile(np.array([1, -1], np.float32), (4, 2))
 
-    @jax.jit
-    def first_step(w: jax.Array, g: jax.Array) -> Any:
-        return inner.update(g, inner.init(w), w)[0]
+    def first_step(w: jax.Array, g: jax.Array) -> tuple[Tree, bool]:
+        state = inner.init(w)
+        masked = any(find_states(state, optax.MaskedState))
+        return inner.update(g, state, w)[0], masked
 
     try:
-        with warnings.catch_warnings(), jax.ensure_compile_time_eval():
+        with warnings.catch_warnings(), jax.disable_jit(False):
             warnings.simplefilter("ignore")
-            u = np.asarray(first_step(w, g))
+            # Evaluation at compile time would already call back here.
+            traced = jax.jit(first_step).trace(w, g)
+            if traced.jaxpr.effects:
+                return 0.0
+            with jax.ensure_compile_time_eval():
+                u, masked = traced.lower().compile()(w, g)
+            # A mask passes the gradient of a hidden leaf as it is.
+            if masked and np.array_equal(u, g):
+                return 0.0
+            return _cosine(np.asarray(u, np.float64), g)
     except Exception:
         return 0.0
+
+
+def _cosine(u: np.ndarray, g: np.ndarray) -> float:
+    """Return the cosine between arrays; 0 for zeros and for other shapes."""
     norms = np.linalg.norm(u) * np.linalg.norm(g)
-    return float(np.sum(u * g) / norms) if norms else 0.0
+    known = u.shape == g.shape and norms > 0
+    return float(np.sum(u * g) / norms) if known else 0.0

@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -85,7 +87,7 @@ def test_factors_of_one_need_no_rule():
     ("optimizer", "options", "match"),
     [
         ("psi_sgd", {"width": 2}, "no power .*'rotational'"),
-        ("adamh", {"batch": 4}, "no power .*'muonh' have"),
+        ("adamh", {"batch": 4}, "no power .*a rule for 'muonh'"),
         ("adamh", {"width": 0}, "width"),
         ("muonh", {"batch": -1.0}, "batch"),
         ("muonh", {"equal": "epochs"}, "choose one of 'steps'"),
@@ -95,3 +97,23 @@ def test_factors_of_one_need_no_rule():
 def test_input_without_a_rule_is_an_error(optimizer, options, match):
     with pytest.raises(ValueError, match=match):
         transfer_learning_rate(0.01, optimizer, **options)
+
+
+def test_factor_keeps_the_dtype_of_the_learning_rate():
+    rate = jnp.bfloat16(0.01)
+    for width in (4, np.float64(4), jnp.float32(4)):
+        assert transfer_learning_rate(rate, "adamh", width=width).dtype == (
+            jnp.bfloat16
+        )
+        schedule = transfer_learning_rate(lambda _: rate, "adamh", width=width)
+        assert schedule(0).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("name", ["width", "batch"])
+def test_traced_factor_is_an_error(name):
+    def rate(factor):
+        return transfer_learning_rate(0.01, "muonh", **{name: factor})
+
+    with pytest.raises(TypeError, match=f"{name} is traced"):
+        jax.jit(rate)(2.0)
+    rate(2.0)

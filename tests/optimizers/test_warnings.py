@@ -326,6 +326,77 @@ def test_unclear_sign_is_silent(unknown):
     psi_direction(0.01, unknown, SOME).init(PARAMS)
 
 
+def updates_of(function):
+    """Return a stateless transform with these updates of one leaf."""
+    return optax.GradientTransformation(
+        lambda _: optax.EmptyState(), lambda g, s, p=None: (function(g), s)
+    )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda _: None,
+        lambda g: {"a": g},
+        lambda g: (g, g),
+        lambda g: g[:2],
+        lambda g: g * jnp.inf,
+        lambda g: g * jnp.nan,
+    ],
+    ids=["None", "dict", "tuple", "shape", "inf", "nan"],
+)
+def test_updates_without_a_cosine_are_silent(function):
+    """`init` passes, whatever `update` will say."""
+    psi_optax.psi(updates_of(function), SOME).init(PARAMS)
+
+
+def test_square_of_a_large_update_does_not_overflow():
+    """Single precision has no square of 1e30."""
+    tx = psi_optax.psi(updates_of(lambda g: 1e30 * g), SOME)
+    warn_once(ASCENT, lambda: tx.init(PARAMS))
+
+
+def test_warning_does_not_depend_on_jit():
+    tx = psi_optax.psi(optax.trace(0.9), SOME)
+    with jax.disable_jit():
+        warn_once(ASCENT, lambda: tx.init(PARAMS))
+    tx = psi_optax.psi(optax.trace(0.9), SOME)
+    warn_once(ASCENT, lambda: jax.jit(tx.init)(PARAMS))
+
+
+def test_mask_that_hides_the_trial_is_silent():
+    """A mask by rank may fit the parameters, and hide a matrix."""
+
+    def mask(rank):
+        return lambda tree: jax.tree.map(lambda x: jnp.ndim(x) == rank, tree)
+
+    kernel, group = jnp.ones((2, 2, 3, 4)), ScaleGroup(axes=(0, 1, 2))
+    psi_optax.psi(optax.masked(optax.sgd(0.1), mask(4)), group).init(kernel)
+    # A rate in front of the mask shows the sign of the trace behind it.
+    seen = optax.chain(
+        optax.scale(0.5), optax.masked(optax.trace(0.9), mask(2))
+    )
+    warn_once(ASCENT, lambda: psi_optax.psi(seen, SOME).init(PARAMS))
+
+
+def test_first_step_is_tried_once_and_without_effects():
+    calls, traces = [], []
+
+    def seen(g):
+        traces.append(0)
+        jax.debug.callback(lambda: calls.append(0))
+        return g
+
+    tx = psi_optax.psi(updates_of(seen), SOME)
+    tx.init(PARAMS)
+    tx.init(PARAMS)
+    jax.effects_barrier()
+    assert (len(calls), len(traces)) == (0, 1)
+    tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+    jax.effects_barrier()
+    assert calls
+
+
 def test_traced_learning_rate_is_silent():
     """Its sign is not known."""
 

@@ -12,8 +12,8 @@ _RETURNED = (
 _TRAINING = "pass the loss of training, which normalizes by the batch"
 _ALONE = ", and return nothing else, no new statistics, logits or gradients"
 _BEHIND = (
-    "A kernel has groups where a normalization follows it directly, not where"
-    " one stands in front of it"
+    "A kernel has groups where its outputs reach the loss through a"
+    " normalization alone; one in front of it does not help"
 )
 # Words of reasons.
 _RESCALING = "rescaling symmetry"
@@ -36,7 +36,7 @@ def remark(findings: Findings, returned: int, advice: str) -> str:
     if searched and not groups_of(findings) and not remarks:
         if _RESCALING in main_reason(findings, returned):
             remarks.append(_BEHIND)
-        text = f"If the network has normalization layers: {_TRAINING}{_ALONE}"
+        text = f"If the network has BatchNorm layers: {_TRAINING}{_ALONE}"
         remarks.append(text)
     return "".join(f". {text}" for text in remarks)
 

@@ -51,7 +51,7 @@ def split_by_input_span(
 
     References:
         Liu et al., [Implicit biases of SGD on networks with batch
-        normalization](https://arxiv.org/abs/2102.03497), 2021.
+        normalization](https://arxiv.org/abs/2102.03497v1), 2021.
     """
     wide = accumulation_dtype(kernel.dtype)
     weights = kernel.astype(wide).reshape(-1, kernel.shape[-1])

@@ -140,7 +140,7 @@ def _divide_by_positive(x: jax.Array, known: jax.Array) -> jax.Array:
 
 
 def stored(x: jax.Array) -> jax.Array:
-    """Return x, of which each slice would else be computed by a kernel.
+    """Return x, computed once and not by one kernel per slice.
 
     Args:
         x: any shape and floating dtype.

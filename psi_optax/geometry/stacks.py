@@ -1,4 +1,4 @@
-"""Equal small leaves as one, of which a step compiles and runs faster.
+"""Equal small leaves as one leaf, whose step compiles and runs faster.
 
 XLA compiles and dispatches the kernels of each leaf on their own: for small
 leaves that takes longer than their arithmetic.

@@ -1,7 +1,7 @@
 r"""One step of a scale group on its sphere, in closed form.
 
-Let s = |w|, v = w/s, d a direction (a step of v, of which only the tangent part
-counts), c the rate and R the radius of the sphere. With
+Let s = |w|, v = w/s, d a direction (a step of v; only its tangent part counts),
+c the rate and R the radius of the sphere. With
 
 \[p = c\,\langle v, d\rangle, \qquad t = c\,d - p\,v, \qquad q = |t|^2
     = c^2(|d|^2 - \langle v, d\rangle^2),\]

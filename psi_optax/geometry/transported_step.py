@@ -37,7 +37,7 @@ from psi_optax.groups.types import Leaves, Scalars
 
 
 class Momentum(NamedTuple):
-    r"""A momentum \(a z + b g\), of which the tangent part counts.
+    r"""A momentum \(a z + b g\); its tangent part counts.
 
     Attributes:
         stored: z, as it was stored.

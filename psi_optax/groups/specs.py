@@ -73,7 +73,7 @@ def covering_specs(
 
     Raises:
         ValueError: a parameter without a statement, a `ScaleGroup` without a
-            parameter, or a tie of which a mask hides a part.
+            parameter, or a tie that a mask hides in part.
     """
     check_coverage(specs, leaves)
     covers = _covers(specs, leaves)

@@ -345,7 +345,7 @@ def learn_groups(
 def join_known(
     stacks: geometry.Stacks, plan: Plan, known: KnownGroups | None
 ) -> KnownGroups | None:
-    """Return a state, of which the plan has been checked, for stacks."""
+    """Return a state for stacks; its plan has been checked."""
     if known is None or known.radial is None:
         return known
     radial = stored_scalars("radial parts", known.radial, plan)

@@ -46,7 +46,7 @@ def warn_of_large_steps(
 
     Args:
         direction: a transform without a learning rate.
-        learning_rate: a number or a schedule, of which 1,000 steps are seen.
+        learning_rate: a number or a schedule; 1,000 of its steps are sampled.
         groups: scale groups in any form.
     """
 
@@ -88,7 +88,7 @@ def _largest_adam_like(plan: Plan, state: Any) -> GroupedLeaf | None:
 
 @functools.cache
 def _adam_like_states() -> tuple[type, ...]:
-    """Return the classes of states, of which optax exports only some."""
+    """Return the classes of states; optax exports only some of them."""
     return tuple({type(jax.eval_shape(f().init, {})) for f in _ADAM_LIKE})
 
 

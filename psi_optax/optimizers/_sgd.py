@@ -114,8 +114,8 @@ def _move(
 ) -> tuple[Leaves, Callable[[], geometry.UpdateParts], Scalars | None]:
     """Return the step, its parts, and the radial part of the momentum after it.
 
-    Without momentum the direction is a gradient, of which the norm of the group
-    is a factor: their product is never written.
+    Without momentum the direction is the gradient times the norm of the group:
+    this product is never written.
     """
     radial = radial_parts(plan, w, d, found, momentum)
     rates = plan.full(rate)

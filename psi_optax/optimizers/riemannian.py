@@ -223,7 +223,7 @@ def adam_g(
 class _Weights(NamedTuple):
     """Factors per group: of the last momentum, of the gradient, of the sum.
 
-    The first two make the new momentum, of which the last makes the step.
+    The first two make the new momentum, and the last makes the step from it.
     """
 
     decay: Scalars

@@ -66,7 +66,7 @@ def spectral(params: Tree, groups: Groups, *, steps: int = 10) -> Tree:
 def _divided(matrix: jax.Array, steps: int) -> jax.Array:
     """Divide a matrix by its largest singular value."""
     square = jnp.sum(matrix * matrix)
-    # What follows has no scale: nor has the power iteration.
+    # All that follows is scale-invariant, the power iteration too.
     matrix = matrix / nonzero_norm(square, square, jnp.ones_like(square))
     u, v = _singular_vectors(jax.lax.stop_gradient(matrix), steps)
     value = jnp.dot(u, jnp.dot(matrix, v, precision=_EXACT), precision=_EXACT)

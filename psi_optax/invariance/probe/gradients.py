@@ -29,7 +29,7 @@ class Gradients:
         )
 
     def prepare(self, paths: frozenset[str]) -> Weights:
-        """Compile one gradient, of which those of fewer parameters are parts.
+        """Compile one gradient; those of fewer parameters are parts of it.
 
         Returns:
             As `euler`, of all these parameters.

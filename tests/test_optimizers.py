@@ -32,7 +32,7 @@ def spy(seen):
     """An inner optimizer that shows what it was shown."""
 
     def init_fn(params):
-        seen["init"] = params
+        seen.setdefault("init", params)  # A trial of the sign follows.
         return optax.EmptyState()
 
     def update_fn(updates, state, params=None, **extra_args):

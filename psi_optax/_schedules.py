@@ -1,8 +1,10 @@
-"""Learning rates of a schedule at sampled steps, and the step to warn of."""
+"""Functions of schedules, their sampled values, and the step to warn of."""
 
 import math
 import time
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,32 @@ _ORDER = [
     *dict.fromkeys(i for n in (99, 9, 1) for i in [*range(9), *_STEPS[::n]])
 ]
 _SECONDS = 0.5
+
+
+def map_rate(
+    function: Callable[[Any], Any], learning_rate: optax.ScalarOrSchedule
+) -> Any:
+    """Apply a function to a learning rate, or to a schedule at each step.
+
+    Args:
+        function: of a number, or of the value of a schedule.
+        learning_rate: a number or a schedule.
+
+    Examples:
+        >>> map_rate(lambda x: 2 * x, 0.25)
+        0.5
+        >>> schedule = optax.linear_schedule(0.5, 0.0, 10)
+        >>> map_rate(lambda x: 2 * x, schedule)(5).item()
+        0.5
+    """
+    if not callable(learning_rate):
+        return function(learning_rate)
+    base = learning_rate
+
+    def schedule(count: jax.typing.ArrayLike) -> Any:
+        return function(base(count))
+
+    return schedule
 
 
 def sample_rates(learning_rate: optax.ScalarOrSchedule) -> list[float]:

@@ -7,7 +7,6 @@ stored notebook must not have.
 """
 
 import base64
-import io
 import os
 import pathlib
 import re
@@ -16,7 +15,8 @@ from collections.abc import Iterator
 
 import nbclient
 import nbformat
-from PIL import Image
+
+from benchmarks.harness.files import with_palette
 
 SMOKE = "PSI_OPTAX_SMOKE"
 LARGEST = 100_000  # Bytes of a figure.
@@ -68,17 +68,9 @@ def strip(notebook: nbformat.NotebookNode) -> None:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", ()):
-                output.data["image/png"] = _reduce(output.data["image/png"])
-
-
-def _reduce(figure: str) -> str:
-    """Return a figure in base64 with a palette of 256 colours."""
-    image = Image.open(io.BytesIO(base64.b64decode(figure))).convert("RGB")
-    reduced = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(
-        reduced, "PNG", optimize=True
-    )
-    return base64.b64encode(reduced.getvalue()).decode()
+                figure = base64.b64decode(output.data["image/png"])
+                reduced = base64.b64encode(with_palette(figure)).decode()
+                output.data["image/png"] = reduced
 
 
 def faults(notebook: nbformat.NotebookNode) -> Iterator[str]:

@@ -7,7 +7,6 @@ that they are given, and is drawn with two pixels for each of the page.
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
@@ -17,29 +16,27 @@ from benchmarks.harness.colours import DARK_GREY, GREY
 WIDTH = 7.5
 """Inches of a page's column, of 96 pixels each."""
 
-styled = rc_context(
-    {
-        "axes.axisbelow": True,
-        "axes.edgecolor": DARK_GREY,
-        "axes.grid": True,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlesize": 10,
-        "figure.constrained_layout.use": True,
-        "figure.constrained_layout.h_pad": 0.06,
-        "figure.constrained_layout.w_pad": 0.06,
-        "font.size": 10,
-        "grid.alpha": 0.3,
-        "legend.edgecolor": "none",
-        "legend.fontsize": 9,
-        "legend.handlelength": 2.4,
-        "lines.linewidth": 1.8,
-        "lines.markersize": 5,
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
-    }
-)
-"""A decorator of functions that draw or write figures."""
+STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": DARK_GREY,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 10,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.edgecolor": "none",
+    "legend.fontsize": 9,
+    "legend.handlelength": 2.4,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+}
+"""Parameters of matplotlib, for `rc_context` while figures are drawn."""
 
 BEHIND: dict[str, Any] = {"color": GREY, "linewidth": 1, "zorder": 1}
 """Lines behind those that the figure is about."""

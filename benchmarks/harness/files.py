@@ -120,20 +120,20 @@ def write_array(path: pathlib.Path, array: np.ndarray) -> None:
 
 def write_figure(path: pathlib.Path, figure: "Figure", dpi: int = 192) -> None:
     """Draw a figure in the format of the file's name; see `whole`."""
-    image = io.BytesIO()
-    figure.savefig(image, dpi=dpi, format=path.suffix[1:])
-    if path.suffix == ".png":
-        image = _with_palette(image)
-    write(path, image.getvalue())
+    file = io.BytesIO()
+    figure.savefig(file, dpi=dpi, format=path.suffix[1:])
+    image = file.getvalue()
+    write(path, with_palette(image) if path.suffix == ".png" else image)
 
 
-def _with_palette(image: io.BytesIO) -> io.BytesIO:
+def with_palette(image: bytes) -> bytes:
     """Return a PNG with a palette of 256 colours, a third as large."""
     from PIL import Image  # matplotlib needs it
 
-    few, found = Image.open(image).convert("RGB").quantize(256), io.BytesIO()
+    found = io.BytesIO()
+    few = Image.open(io.BytesIO(image)).convert("RGB").quantize(256)
     few.save(found, "PNG", optimize=True)
-    return found
+    return found.getvalue()
 
 
 def read_json(

@@ -134,12 +134,13 @@ def fill_pages(
 
 def _command(name: str, content: Content, page: pathlib.Path) -> str:
     """Return how the numbers of a page were measured."""
-    minutes = sum(content["seconds"].values()) / 60
+    minutes = round(sum(content["seconds"].values()) / 60)
     numbers = os.path.relpath(_numbers(name), page.parent)
     return (
         f"    python -m benchmarks {name}\n\n"
-        f"It took {minutes:.0f} minutes on 2 cores that other work shared (JAX"
-        f" {content['versions']['jax']}); a run that was stopped goes on."
+        f"It took {minutes} minute{'s' * (minutes != 1)} on 2 cores that other"
+        f" work shared (JAX {content['versions']['jax']}); a run that was"
+        " stopped goes on."
         f" [All numbers]({numbers})."
     )
 
@@ -192,17 +193,15 @@ def _draw(
 ) -> list[pathlib.Path]:
     """Draw the figures into a folder; return the files."""
     # Some machines measure without matplotlib.
-    from benchmarks.harness.figures import styled
+    from matplotlib import rc_context
+
+    from benchmarks.harness.figures import STYLE
 
     written = []
-
-    @styled
-    def draw():
+    with rc_context(STYLE):
         for name, figure in measurement.figures(content).items():
             written.append(folder / f"{name}{suffix}.png")
             files.write_figure(written[-1], figure)
-
-    draw()
     return written
 
 

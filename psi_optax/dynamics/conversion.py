@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from psi_optax._schedules import LARGEST_STEP, sample_rates
+from psi_optax._schedules import LARGEST_STEP, map_rate, sample_rates
 from psi_optax._text import short_repr
 from psi_optax._validation import (
     check_choice,
@@ -296,8 +296,4 @@ def _scaled(
     if not callable(base):
         return rate
     factor = rate / base_rate
-
-    def schedule(count: ArrayLike) -> jax.Array:
-        return factor * jnp.asarray(base(count))
-
-    return schedule
+    return map_rate(lambda x: factor * jnp.asarray(x), base)

@@ -1,6 +1,5 @@
 """Learning rates that reproduce the rotation of weight decay without it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from psi_optax._schedules import map_rate
 from psi_optax._validation import check_positive
 from psi_optax.dynamics.stationary_processes import (
     DecayedOptimizer,
@@ -113,9 +113,7 @@ def matching_learning_rate(
         )
         return _matched_rate(decayed, gradient_norm)
 
-    if not callable(learning_rate):
-        return match(learning_rate)
-    return _compose(match, learning_rate)
+    return map_rate(match, learning_rate)
 
 
 def _matched_rate(
@@ -132,14 +130,3 @@ def _matched_rate(
     check_positive("gradient_norm", gradient_norm, arrays=True)
     buffer = jnp.sqrt((1 - mu**2) * (1 + radial * radial))
     return tangent * buffer / gradient_norm
-
-
-def _compose(
-    match: Callable[[ArrayLike], jax.Array], learning_rate: optax.Schedule
-) -> optax.Schedule:
-    """Return the schedule of matched learning rates."""
-
-    def schedule(count: ArrayLike) -> jax.Array:
-        return match(learning_rate(count))
-
-    return schedule

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
+from psi_optax._schedules import map_rate
 from psi_optax._validation import (
     check_choice,
     check_learning_rate,
@@ -83,14 +82,7 @@ def transfer_learning_rate(
     learning_rate = check_learning_rate(learning_rate)
     times = _times(optimizer, "width", "width", width)
     times *= _times(optimizer, "batch", f"batch, equal {equal}", batch)
-    if not callable(learning_rate):
-        return learning_rate * times
-    base = learning_rate
-
-    def schedule(count: ArrayLike) -> jax.Array:
-        return times * jnp.asarray(base(count))
-
-    return schedule
+    return map_rate(lambda x: times * x, learning_rate)
 
 
 def _times(optimizer: str, name: str, factor: str, value: float) -> float:
